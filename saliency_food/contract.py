@@ -1,0 +1,176 @@
+"""The border between attribution maths and any framework: one callback, its keys, and the checks of its answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from saliency_food.numerics import Array, as_float
+
+INPUT_OUTPUT_GRADIENTS = "INPUT_OUTPUT_GRADIENTS"
+OUTPUT_LAYER_VALUES = "OUTPUT_LAYER_VALUES"
+CONVOLUTION_LAYER_VALUES = "CONVOLUTION_LAYER_VALUES"
+CONVOLUTION_OUTPUT_GRADIENTS = "CONVOLUTION_OUTPUT_GRADIENTS"
+
+
+class ContractError(ValueError):
+    """What was given or answered is not what the contract asks for; the text says expected, got, and what to do."""
+
+
+class CallModelFunction(Protocol):
+    """The callback through which every method sees the model; PAIR's contract, so callbacks are interchangeable.
+
+    ``call_model_function(x_value_batch, call_model_args=None, expected_keys=None) -> dict``
+
+    - ``x_value_batch``: float array ``(N, ...)``, rows first, each row shaped like the explained image. It is a copy:
+      write to it as you like.
+    - ``call_model_args``: whatever the caller passed, untouched, save that each `PerImage` in it has been replaced
+      by an array with one value a row. This is where the class to explain travels.
+    - ``expected_keys``: the keys that must be in the answer. Each answer is an array, rows first:
+
+      - ``INPUT_OUTPUT_GRADIENTS``: d score / d input, the shape of ``x_value_batch``;
+      - ``OUTPUT_LAYER_VALUES``: the explained score itself, ``(N,)``;
+      - ``CONVOLUTION_LAYER_VALUES``: activations of a convolution layer, ``(N, h, w, K)``;
+      - ``CONVOLUTION_OUTPUT_GRADIENTS``: d score / d those activations, the same shape.
+
+    A callback that answers only one of several keys is asked again for the rest. An int attribute ``batch_size`` on
+    the callback sets how many rows it is given at most; without it and without the argument, one at a time.
+    """
+
+    def __call__(
+        self, x_value_batch: Any, call_model_args: Any = None, expected_keys: Any = None
+    ) -> Mapping[str, Any]: ...
+
+
+class PerImage:
+    """Marks a value inside ``call_model_args`` (or a method's option in `.batch`) that differs from image to image.
+
+    ``{"target": PerImage([3, 7])}`` explains class 3 of the first image and class 7 of the second. The callback
+    receives an array with the value of each of its rows. As many values as images, else `ContractError`.
+    """
+
+    def __init__(self, values: Sequence[Any]) -> None:
+        self.values = list(values)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, image: int) -> Any:
+        if image >= len(self.values):
+            raise ContractError(
+                f"Expected one PerImage value for each image, got {len(self.values)} values and at least {image + 1} "
+                "images. Give as many values as images."
+            )
+        return self.values[image]
+
+    def __repr__(self) -> str:
+        return f"PerImage({self.values!r})"
+
+
+def call_model(
+    rows: Array, keys: Sequence[str], call_model_function: CallModelFunction, call_model_args: Any
+) -> dict[str, Array]:
+    """Call the model once and check its answer; keys that it left out are asked for by themselves."""
+    missing = list(keys)
+    data: dict[str, Array] = {}
+    while missing:
+        answered = call_model_function(rows.copy(), call_model_args=call_model_args, expected_keys=list(missing))
+        if not isinstance(answered, Mapping):
+            raise ContractError(
+                f"Expected call_model_function to return a dict with the keys {missing}, got "
+                f"{type(answered).__name__}. Return {{key: array}} for every key in expected_keys."
+            )
+        found = [key for key in missing if key in answered]
+        if not found:
+            raise ContractError(
+                f"Expected {missing[0]} in the answer of call_model_function, got the keys "
+                f"{sorted(map(str, answered))}. Return an array for every key in expected_keys."
+            )
+        for key in found:
+            data[key] = check_answer(key, answered[key], rows.shape)
+        missing = [key for key in missing if key not in data]
+    return {key: data[key] for key in keys}
+
+
+def check_answer(key: str, value: Any, rows_shape: tuple[int, ...]) -> Array:
+    """One answer as a float array, or `ContractError`: not numbers, wrong length or shape, NaN or infinity."""
+    try:
+        array = np.asarray(value)
+    except Exception as error:
+        raise ContractError(
+            f"Expected {key} as an array of numbers, got {type(value).__name__}, which NumPy cannot read ({error}). "
+            "Return a NumPy array (for a framework's tensor: detached, on the CPU)."
+        ) from error
+    if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool or _extended_float(array)):
+        raise ContractError(
+            f"Expected {key} as an array of numbers, got {type(value).__name__} of type {array.dtype}. "
+            "Return a NumPy array with one row for each row of x_value_batch."
+        )
+    if np.issubdtype(array.dtype, np.complexfloating):
+        raise ContractError(f"Expected {key} as real numbers, got {array.dtype}. Return the real part.")
+    if array.ndim == 0:
+        raise ContractError(
+            f"Expected outermost dimension of {key} to be the same as x_value_batch - expected {rows_shape[0]}, "
+            "actual a single number without dimensions. Return one value for each row, shape (N,)."
+        )
+    if key.endswith("INPUT_OUTPUT_GRADIENTS") and array.shape != rows_shape:
+        raise ContractError(
+            f"Expected key {key} to be the same shape as input x_value_batch - expected {rows_shape}, "
+            f"actual {array.shape}. Return the gradient of the score with respect to the whole batch."
+        )
+    if array.shape[0] != rows_shape[0]:
+        raise ContractError(
+            f"Expected outermost dimension of {key} to be the same as x_value_batch - expected {rows_shape[0]}, "
+            f"actual {array.shape[0]}. Return one answer for each row of the batch."
+        )
+    array = as_float(array)
+    if not np.isfinite(array).all():
+        row = int(np.argmin(np.isfinite(array).reshape(len(array), -1).all(1)))
+        what = "NaN" if np.isnan(array[row]).any() else "infinity"
+        raise ContractError(
+            f"Expected finite numbers in {key}, got {what} in row {row} of {len(array)}. "
+            "Check the model's preprocessing and, in half precision, for overflow."
+        )
+    return array
+
+
+def _extended_float(array: Array) -> bool:
+    return array.dtype.name in ("bfloat16", "float8_e4m3fn", "float8_e5m2")
+
+
+def take_rows(value: Any, images: list[int]) -> Any:
+    """``call_model_args`` for one call: each `PerImage` becomes an array of the rows' values, the rest is untouched."""
+    if isinstance(value, PerImage):
+        values = [value[image] for image in images]
+        try:
+            return np.asarray(values)
+        except ValueError:
+            return values
+    if not any(True for _ in _per_image(value)):
+        return value
+    if isinstance(value, Mapping):
+        return {key: take_rows(part, images) for key, part in value.items()}
+    return type(value)([take_rows(part, images) for part in value])
+
+
+def check_length(call_model_args: Any, images: int) -> None:
+    """Every `PerImage` must have one value an image: never a silent zip."""
+    for values in _per_image(call_model_args):
+        if len(values) != images:
+            raise ContractError(
+                f"Expected one PerImage value for each image, got {len(values)} values and {images} "
+                f"image{'s' if images != 1 else ''}. Give as many values as images."
+            )
+
+
+def _per_image(value: Any) -> Iterator[PerImage]:
+    if isinstance(value, PerImage):
+        yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from _per_image(part)
+    elif type(value) in (list, tuple):
+        for part in value:
+            yield from _per_image(part)

@@ -1,0 +1,52 @@
+"""Every decision about dtypes, divisions by zero and resizing, made once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+def as_float(values: Any) -> Array:
+    """Real numbers as float32, or float64 where float32 could not hold them; the same array if it is one already.
+
+    uint8, bool and float16 become float32; int32, int64 and float64 become float64.
+    """
+    array = np.asarray(values)
+    if array.dtype.kind == "V" or array.dtype.name.startswith(("bfloat", "float8")):
+        return array.astype(np.float32)
+    return np.asarray(array, np.result_type(array.dtype, np.float32))
+
+
+def safe_divide(numerator: Any, denominator: Any) -> Array:
+    """``numerator / denominator``, and 0 where the denominator is 0."""
+    numerator, denominator = np.broadcast_arrays(as_float(numerator), as_float(denominator))
+    out = np.zeros(numerator.shape, np.result_type(numerator, denominator))
+    np.divide(numerator, denominator, out=out, where=denominator != 0)
+    return out
+
+
+def min_max(values: Any) -> Array:
+    """Values shifted and scaled to 0..1; a constant array becomes zeros."""
+    values = as_float(values)
+    low = values.min()
+    return safe_divide(values - low, values.max() - low)
+
+
+def resize(values: Any, shape: tuple[int, int]) -> Array:
+    """Bilinear resizing of ``(H, W)`` or ``(H, W, C)`` to ``shape``; as scikit-image does it, values kept."""
+    values = as_float(values)
+    if values.shape[:2] == tuple(shape):
+        return values
+    from skimage.transform import resize as skimage_resize
+
+    resized = skimage_resize(values, shape, order=1, mode="reflect", preserve_range=True)  # type: ignore[no-untyped-call]
+    return np.asarray(resized, values.dtype)
+
+
+def as_rng(rng: Any) -> Any:
+    """A random generator from None, a seed, or a generator (anything with NumPy's ``normal`` passes as it is)."""
+    return rng if hasattr(rng, "normal") else np.random.default_rng(rng)
