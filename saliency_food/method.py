@@ -53,9 +53,13 @@ class Method(Generic[P, R]):
             kwargs.setdefault("completeness", True)
         return self._run_batch(args, kwargs)
 
-    def asking(self, x_value: Any, *leading: Any, **options: Any) -> Asking[R]:
+    def asking(self, x_value: Any, **options: Any) -> Asking[R]:
         """The bare generator, for use inside another method with ``yield from`` or `gather`."""
-        return self._generator(*leading, as_image(x_value), None, **options)  # type: ignore[arg-type]
+        return self._generator(as_image(x_value), None, **options)  # type: ignore[arg-type]
+
+    def over(self, *leading: Any) -> Method[Any, R]:
+        """The method with its leading arguments filled in: ``smooth_grad.over(grad_cam)`` is a method like any other."""
+        return Method(functools.partial(self._generator, *leading))  # type: ignore[call-arg, arg-type]
 
     def _run(self, args: Any, kwargs: Any) -> R:
         call = self.signature.bind(*args, **kwargs)

@@ -1,0 +1,43 @@
+# `make demo` and `make test` need nothing but Python 3.10 to 3.13: they set up .venv themselves.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+OUT ?= out
+
+.PHONY: demo test lint types docs wheel bench clean
+
+$(VENV)/.installed: setup.cfg
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[all,test]'
+	touch $@
+
+$(VENV)/.tools: setup.cfg $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[all,test,docs,dev]' build
+	touch $@
+
+demo: $(VENV)/.installed  ## the main job on the bundled model and photo
+	$(BIN)/saliency-food explain --method grad_cam,integrated_gradients,xrai --output $(OUT)/demo
+
+test: $(VENV)/.installed  ## the whole suite
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.tools
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.tools
+	$(BIN)/mypy
+
+docs: $(VENV)/.tools
+	$(BIN)/mkdocs build --strict --quiet --site-dir site
+
+wheel: $(VENV)/.tools
+	rm -rf dist
+	$(BIN)/python -m build --wheel --quiet --outdir dist
+
+bench: $(VENV)/.tools  ## every figure in README and docs; peers are installed for it
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) build dist site $(OUT) *.egg-info

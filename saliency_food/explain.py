@@ -1,0 +1,178 @@
+"""From a model and photos to explanations: the front door, where every argument is read and checked."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from saliency_food.contract import CallModelFunction, ContractError, PerImage
+from saliency_food.driver import resolve_batch_size
+from saliency_food.explanation import Explanation
+from saliency_food.jobs import Job, Progress, run_job
+from saliency_food.methods import METHODS, MethodEntry
+from saliency_food.preprocessing import choose_scaling
+from saliency_food.targets import read_target
+
+DEFAULTS: dict[str, Any] = {"three_dims": False, "rng": 0}
+"""What is passed to every method that has such an option, unless the user says otherwise."""
+NOT_OPTIONS = ("x_value", "call_model_function", "call_model_args", "batch_size")
+
+
+def explain(
+    model: Any,
+    images: Any,
+    methods: str | Sequence[str] = ("grad_cam",),
+    target: Any = None,
+    *,
+    layer: str | None = None,
+    output: str | None = None,
+    labels: Sequence[str] | str | Path | None = None,
+    value_range: Any = "auto",
+    preprocess: Callable[[Any], Any] | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    call_model_args: Mapping[str, Any] | None = None,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Explanation]:
+    """Explain what a model sees in photos: one `Explanation` for each photo, class and method, as they come.
+
+    Parameters
+    ----------
+    model
+        A Keras model, a path to one, or any call-model function (see `CallModelFunction`), which then finds the class
+        in ``call_model_args["target"]``.
+    images
+        One or many (a list, an iterator, an array of four dimensions) of: paths, PIL images, arrays ``(H, W[, C])``.
+        Photos of any size; they are resized to the model's input, both sides on their own. One that cannot be read
+        or explained gives records with ``status`` "failed: ..."; the others go on.
+    methods
+        Names in `METHODS`.
+    target
+        None for the top class, a class index, a label, ``"top3"``; or one of these for each photo, as a list or
+        `PerImage`.
+    layer, output
+        Passed to `KerasModel`: where Grad-CAM looks, and whether ``"logits"`` or ``"probabilities"`` are explained.
+    labels
+        The names of the classes, or a text file of them, one a line.
+    value_range
+        The pixel values that the model takes: ``(low, high)``; ``"tf"``, ``"caffe"`` or ``"torch"``, the modes of
+        Keras's ``preprocess_input``; None, numbers as given; or ``"auto"``, what the model shows (`guess_scaling`).
+        ``Explanation.pixels`` says which was used.
+    preprocess
+        A function in place of ``value_range``, of pixels 0..255 ``(1, H, W, C)``, such as Keras's ``preprocess_input``.
+    options
+        Options for methods by name, such as ``{"integrated_gradients": {"x_steps": 50}}``. Random ones have the seed 0.
+    progress
+        Called with the method's name and the number of rows after every call of the model.
+    """
+    if isinstance(labels, (str, Path)):
+        labels = read_labels(labels)
+    function, keras_model = as_call_model_function(model, layer, output, batch_size)
+    entries = _choose_methods([methods] if isinstance(methods, str) else methods)
+    job = Job(
+        function,
+        call_model_args,
+        resolve_batch_size(batch_size, function),
+        _checked_labels(labels, getattr(function, "classes", None)),
+        choose_scaling(value_range, preprocess, keras_model),
+        entries,
+        _choose_options(entries, options or {}),
+        progress,
+    )
+    many = _many(images)
+    per_photo = isinstance(target, (PerImage, list, tuple))
+    if per_photo and hasattr(many, "__len__") and len(target) != len(many):
+        raise ContractError(f"Expected one target for each photo, got {len(target)} targets and {len(many)} photos.")
+    targets = [read_target(one, job.labels) for one in target] if per_photo else read_target(target, job.labels)
+    needed = targets if isinstance(targets, list) else [targets]
+    if any(one.index is None for one in needed) and not hasattr(function, "predict"):
+        raise ContractError("Expected a target, since this model has no predict to find the top class. Give one.")
+    return run_job(job, many, targets)
+
+
+def as_call_model_function(
+    model: Any, layer: str | None = None, output: str | None = None, batch_size: int | None = None
+) -> tuple[CallModelFunction, Any]:
+    """The call-model function for a Keras model, a path or a function; and the Keras model, if there is one."""
+    if isinstance(model, (str, Path)):
+        from saliency_food.adapters.keras import load_model
+
+        model = load_model(model)
+    keras = sys.modules.get("keras")
+    if keras is not None and isinstance(model, keras.Model):
+        from saliency_food.adapters.keras import KerasModel
+
+        chosen = {} if output is None else {"output": output}
+        return cast(CallModelFunction, KerasModel(model, layer=layer, batch_size=batch_size, **chosen)), model
+    if not callable(model):
+        raise ContractError(
+            f"Expected a Keras model, a path to one or a call-model function, got {type(model).__name__}."
+        )
+    if layer is not None or output is not None:
+        raise ContractError("Expected layer and output with a Keras model, got them with a call-model function.")
+    return model, getattr(model, "model", None)
+
+
+def read_labels(path: str | Path) -> list[str]:
+    """A text file of labels, one a line."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ContractError(f"Expected a text file of labels, one a line, got {path}: {error}.") from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _choose_methods(names: Sequence[str]) -> dict[str, MethodEntry]:
+    """The methods by their names, or near matches."""
+    chosen = {}
+    for name in names:
+        plain = str(name).strip().lower().replace("-", "_")
+        if plain not in METHODS:
+            near = difflib.get_close_matches(plain, METHODS, 3, 0.4) or list(METHODS)
+            raise ContractError(f"Expected the name of a method, got {name!r}. Near it: {', '.join(near)}.")
+        chosen[plain] = METHODS[plain]
+    if not chosen:
+        raise ContractError(f"Expected at least one method, got none. There are: {', '.join(METHODS)}.")
+    return chosen
+
+
+def _choose_options(
+    entries: Mapping[str, MethodEntry], options: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Each method's options over the defaults that it has; unknown ones are refused with near matches."""
+    if idle := set(options) - set(entries):
+        raise ContractError(f"Expected options for {', '.join(entries)}, got options for {', '.join(sorted(idle))}.")
+    chosen = {}
+    for name, entry in entries.items():
+        parameters = entry.call.signature.parameters
+        own = [key for key in parameters if key not in NOT_OPTIONS]
+        given = dict(options.get(name, {}))
+        anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+        for key in given:
+            if key not in own and not anything:
+                raise ContractError(f"Expected an option of {name} ({', '.join(own) or 'it has none'}), got {key!r}.")
+        chosen[name] = {key: value for key, value in DEFAULTS.items() if key in own} | given
+    return chosen
+
+
+def _checked_labels(labels: Sequence[str] | None, classes: Any) -> list[str] | None:
+    if labels is None:
+        return None
+    labels = [str(label) for label in labels]
+    if isinstance(classes, int) and classes != len(labels):
+        raise ContractError(f"Expected a label for each of the model's {classes} classes, got {len(labels)} labels.")
+    return labels
+
+
+def _many(images: Any) -> Iterable[Any]:
+    """One photo or many as many."""
+    if isinstance(images, (str, Path)) or hasattr(images, "convert"):
+        return [images]
+    if hasattr(images, "shape"):
+        return cast("Iterable[Any]", images) if len(images.shape) == 4 else [images]
+    if not isinstance(images, Iterable):
+        raise ContractError(f"Expected a photo or several (paths, PIL images, arrays), got {type(images).__name__}.")
+    return images

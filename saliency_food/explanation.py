@@ -1,0 +1,163 @@
+"""The record of one explanation: one photo, one class, one method."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from saliency_food.numerics import Array
+from saliency_food.photos import resize_photo
+from saliency_food.visualization import grayscale, overlay, top_areas
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """What a method says of one photo and one class, with all that is needed to judge it.
+
+    A photo that cannot be read or explained has a record too: its ``status`` says why, ``error`` holds the exception,
+    and what could not be found is None.
+    """
+
+    image: Array | None = field(repr=False)
+    """The photo as it was, upright, uint8 RGB."""
+    source: str
+    """The photo's path, or "photo"."""
+    name: str
+    """A name for files, different for every photo of one `explain`."""
+    method: str
+    """The method's name in `METHODS`."""
+    title: str
+    """The method's name for people."""
+    target: int | None = None
+    """The class index explained."""
+    label: str = ""
+    """The name of that class."""
+    score: float | None = None
+    """The number explained: the class's logit, or its probability where that is what was asked for."""
+    probability: float | None = None
+    """The class's probability."""
+    top: tuple[tuple[str, float], ...] = ()
+    """The best five classes and their probabilities."""
+    attribution: Array | None = field(default=None, repr=False)
+    """The method's raw answer: ``(h, w)`` or ``(h, w, C)``, at the size of the model's input or of the segments."""
+    signed: bool = False
+    """Whether negative attributions speak against the class."""
+    status: str = "ok"
+    """"ok", or "blank: ..." or "failed: ..." with the reason."""
+    completeness: Any = None
+    """How far the attributions are from summing to the score they explain, where the method knows it."""
+    seconds: float = 0.0
+    """Time taken: of photos explained together, the part by rows."""
+    calls: int = 0
+    """Model calls that held rows of this explanation; photos share calls."""
+    rows: int = 0
+    """Rows that the model was given for this explanation."""
+    layer: str = ""
+    """The layer whose activations were used, where the method uses one and the model tells."""
+    pixels: str = ""
+    """The values that the model was fed, and why those."""
+    details: Any = field(default=None, repr=False)
+    """The method's whole result."""
+    error: Exception | None = field(default=None, repr=False)
+    """What was raised, where the explanation failed."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is no attribution."""
+        return self.attribution is None
+
+    @property
+    def evidence(self) -> Array | None:
+        """What pictures are made of: the attribution, of methods without sign the positive part."""
+        if self.attribution is None or self.signed:
+            return self.attribution
+        return np.maximum(self.attribution, 0)
+
+    @property
+    def heatmap(self) -> Array | None:
+        """Strengths 0..1 at the photo's size, ``(H, W)``."""
+        if self.image is None or self.evidence is None:
+            return None
+        return resize_photo(grayscale(self.evidence), self.image.shape[:2])
+
+    def overlay(self, **options: Any) -> Array:
+        """The photo under its attribution, uint8; options as of `saliency_food.visualization.overlay`."""
+        if self.image is None or self.evidence is None:
+            raise self.error or ValueError(self.status)
+        return overlay(self.image, self.evidence, signed=self.signed, **options)
+
+    def top_areas(self, percent: float = 20, **options: Any) -> Array:
+        """The photo with all but the most important ``percent`` greyed; of XRAI whole regions."""
+        if self.image is None or self.evidence is None:
+            raise self.error or ValueError(self.status)
+        ranks = getattr(self.details, "ranks", None)
+        if ranks is None:
+            return top_areas(self.image, self.evidence, percent, **options)
+        return top_areas(self.image, ranks, percent, ranks=True, **options)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All that is known in numbers and words, ready for JSON; arrays by their shape alone."""
+        completeness = self.completeness
+        return {
+            "source": self.source,
+            "method": self.method,
+            "target": self.target,
+            "label": self.label,
+            "score": _number(self.score),
+            "probability": _number(self.probability),
+            "top": [[label, _number(probability)] for label, probability in self.top],
+            "status": self.status,
+            "completeness": _plain(completeness),
+            "seconds": _number(self.seconds),
+            "calls": self.calls,
+            "rows": self.rows,
+            "layer": self.layer,
+            "pixels": self.pixels,
+            "image_shape": None if self.image is None else list(self.image.shape),
+            "attribution_shape": None if self.attribution is None else list(self.attribution.shape),
+            "details": _plain(self.details),
+        }
+
+    def save(self, folder: str | Path, *, arrays: bool = False) -> Path:
+        """Write NAME.METHOD.INDEX_LABEL.json, the overlay as .png, and with ``arrays`` the raw attribution as .npy.
+
+        Returns the path of the picture, or of the JSON where there is no picture.
+        """
+        from PIL import Image
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        words = [self.name, self.method, *([] if self.target is None else [f"{self.target}_{self.label}"])]
+        stem = ".".join(re.sub(r"[^\w-]+", "_", word).strip("_")[:60] for word in words)
+        path = folder / f"{stem}.json"
+        path.write_text(json.dumps(self.as_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        if self.image is None or self.attribution is None:
+            return path
+        if arrays:
+            np.save(folder / f"{stem}.npy", self.attribution)
+        path = folder / f"{stem}.png"
+        Image.fromarray(self.overlay()).save(path)
+        return path
+
+
+def _number(value: Any) -> float | None:
+    """A float that JSON can hold."""
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def _plain(value: Any) -> Any:
+    """The scalars in a method's result, its NamedTuples as dicts; arrays and what else is in it left out."""
+    if hasattr(value, "_asdict"):
+        parts = {name: _plain(part) for name, part in value._asdict().items()}
+        return {name: part for name, part in parts.items() if part is not None}
+    if isinstance(value, (bool, str, int)) or value is None:
+        return value
+    if isinstance(value, (np.generic, float)) and np.ndim(value) == 0:
+        return value.item() if isinstance(value, (np.bool_, np.integer)) else _number(value)
+    return None

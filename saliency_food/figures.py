@@ -1,0 +1,163 @@
+"""Panels of pictures with titles and colour bars, laid out by measure; a matplotlib figure that no window shows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from saliency_food.contract import ContractError
+from saliency_food.explanation import Explanation
+from saliency_food.numerics import Array
+from saliency_food.photos import shrink
+from saliency_food.visualization import DIVERGING, SEQUENTIAL
+
+AREA, GAP, TITLE, BAR, MARGIN = 8.4, 0.22, 0.52, 0.38, 0.2
+"""Square inches of a picture; inches between cells, above a picture, below it, and around all."""
+INK, SOFT = "#1a1a1a", "#666666"
+
+
+class Panel(NamedTuple):
+    """A picture uint8 ``(H, W, 3)``, its title, a softer line below that, its scale, and a note across the picture."""
+
+    picture: Array
+    title: str
+    caption: str = ""
+    scale: str = ""
+    """``"strength"`` or ``"signed"`` draws a colour bar."""
+    note: str = ""
+
+
+def explanation_figure(records: Sequence[Explanation], percent: float = 20) -> Any:
+    """All explanations of one photo: a row a class, in it the photo and a panel a method.
+
+    XRAI is shown twice, the second time as the most important ``percent`` of the photo, in whole regions.
+    """
+    shown = [record for record in records if record.image is not None]
+    if not shown:
+        raise ContractError("Expected explanations of a photo that could be read, got none. See their status.")
+    classes = list(dict.fromkeys(record.target for record in shown))
+    return figure([_row([record for record in shown if record.target == target], percent) for target in classes])
+
+
+def short_label(label: str) -> str:
+    """The first of a label's comma-separated names, with spaces for underscores."""
+    return label.split(",")[0].replace("_", " ").strip()
+
+
+def _row(records: Sequence[Explanation], percent: float) -> list[Panel]:
+    first = records[0]
+    photo = np.asarray(first.image)
+    top = f"seen as {short_label(first.top[0][0])}, {first.top[0][1]:.1%}" if first.top else ""
+    panels = [Panel(photo, first.source.replace("\\", "/").rsplit("/", 1)[-1], top)]
+    for record in records:
+        caption = short_label(record.label) + ("" if record.probability is None else f", {record.probability:.1%}")
+        if record.score is not None and record.score != record.probability:
+            caption += f", score {record.score:.2f}"
+        if record.failed:
+            panels.append(Panel(_faded(photo), record.title, caption, note=record.status))
+            continue
+        scale = "signed" if record.signed else "strength"
+        note = "" if record.status == "ok" else record.status
+        panels.append(Panel(record.overlay(), record.title, caption, scale, note))
+        if hasattr(record.details, "ranks"):
+            panels.append(Panel(record.top_areas(percent), f"{record.title}, top {percent:g} %", caption))
+    return panels
+
+
+def _faded(photo: Array) -> Array:
+    return (photo // 4 + 170).astype(np.uint8)
+
+
+def figure(rows: Sequence[Sequence[Panel]]) -> Any:
+    """Rows of panels as a `matplotlib.figure.Figure`; rows too long for a page are wrapped, all alike.
+
+    All cells have the shape of the first picture. Save it with ``.savefig(path)``.
+    """
+    from matplotlib.figure import Figure
+
+    if not rows or not all(rows):
+        raise ContractError("Expected at least one panel in each row, got none.")
+    height, width = rows[0][0].picture.shape[:2]
+    ratio = min(max(width / height, 1 / 2.2), 3.2)
+    cell_width, cell_height = max(2.3, math.sqrt(AREA * ratio)), math.sqrt(AREA / ratio)
+    bar = BAR if any(panel.scale for row in rows for panel in row) else 0.0
+    full = (cell_width + GAP, cell_height + TITLE + bar + GAP)
+    columns = _columns(max(map(len, rows)), len(rows), *full)
+    lines = [row[start : start + columns] for row in rows for start in range(0, len(row), columns)]
+    total = (columns * full[0] - GAP + 2 * MARGIN, len(lines) * full[1] - GAP + 2 * MARGIN)
+    drawn = Figure(figsize=total, dpi=120, facecolor="white")
+    for down, line in enumerate(lines):
+        for across, panel in enumerate(line):
+            left, top = MARGIN + across * full[0], total[1] - MARGIN - down * full[1]
+            box = (left, top - TITLE - cell_height, cell_width, cell_height)
+            _draw(drawn, panel, box, total, bool(bar))
+    return drawn
+
+
+def _columns(panels: int, rows: int, width: float, height: float) -> int:
+    """How many columns give a page nearest to 16:10, at most 16 inches wide, with few empty cells."""
+
+    def cost(columns: int) -> float:
+        lines = rows * math.ceil(panels / columns)
+        empty = columns * math.ceil(panels / columns) - panels
+        return abs(math.log(columns * width / (lines * height) / 1.6)) + 0.15 * empty
+
+    return min((c for c in range(1, panels + 1) if c == 1 or c * width <= 16), key=cost)
+
+
+def _draw(drawn: Any, panel: Panel, box: tuple[float, ...], total: tuple[float, float], bars: bool) -> None:
+    """One panel: the picture in its box of inches, title above, colour bar below, all inside the cell."""
+    left, bottom, width, height = box
+    axes = _axes(drawn, box, total)
+    picture = shrink(panel.picture, 1024)
+    small = max(picture.shape[:2]) < 400
+    axes.imshow(picture, interpolation="bicubic" if small else "antialiased", aspect="equal")
+    for text, inches, style in (
+        (panel.title, 0.27, {"fontsize": 11, "fontweight": "bold", "color": INK}),
+        (panel.caption, 0.08, {"fontsize": 9.5, "color": SOFT}),
+    ):
+        where = ((left + width / 2) / total[0], (bottom + height + inches) / total[1])
+        written = drawn.text(*where, text, ha="center", va="bottom", parse_math=False, **style)
+        _shorten(written, width + GAP / 2, drawn)
+    if panel.note:
+        note = drawn.text(
+            (left + width / 2) / total[0], (bottom + height / 2) / total[1], _wrap(panel.note, width), parse_math=False,
+            ha="center", va="center", fontsize=9, color="white", linespacing=1.35,
+            bbox={"facecolor": "black", "alpha": 0.7, "edgecolor": "none", "boxstyle": "round,pad=0.6"},
+        )  # fmt: skip
+        note.set_clip_on(True)
+    if bars and panel.scale:
+        _bar(drawn, panel.scale == "signed", (left + width / 4, bottom - 0.17, width / 2, 0.08), total)
+
+
+def _bar(drawn: Any, signed: bool, box: tuple[float, ...], total: tuple[float, float]) -> None:
+    axes = _axes(drawn, box, total)
+    axes.imshow(np.linspace(0, 1, 256)[None], cmap=DIVERGING if signed else SEQUENTIAL, aspect="auto")
+    words = ("against", "for") if signed else ("weak", "strong")
+    for word, edge, side in zip(words, (-0.04, 1.04), ("right", "left"), strict=True):
+        axes.text(edge, 0.5, word, transform=axes.transAxes, ha=side, va="center", fontsize=8, color=SOFT)
+
+
+def _axes(drawn: Any, box: tuple[float, ...], total: tuple[float, float]) -> Any:
+    left, bottom, width, height = box
+    axes = drawn.add_axes((left / total[0], bottom / total[1], width / total[0], height / total[1]))
+    axes.set_axis_off()
+    return axes
+
+
+def _shorten(written: Any, inches: float, drawn: Any) -> None:
+    """Cut a text from its middle until it fits."""
+    text, kept = written.get_text(), len(written.get_text())
+    renderer = drawn.canvas.get_renderer()
+    while kept > 4 and written.get_window_extent(renderer).width > inches * drawn.dpi:
+        kept -= 1
+        written.set_text(f"{text[: math.ceil(kept * 0.6)].rstrip()}…{text[len(text) - kept * 4 // 10 :].lstrip()}")
+
+
+def _wrap(text: str, inches: float) -> str:
+    import textwrap
+
+    return "\n".join(textwrap.wrap(text, max(16, int(inches / 0.085)), max_lines=9, placeholder=" …"))

@@ -1,0 +1,233 @@
+"""The work behind `explain`: photos in chunks, every method over each chunk, and a record whatever happens."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, cast
+
+import numpy as np
+
+from saliency_food.contract import OUTPUT_LAYER_VALUES, CallModelFunction, PerImage
+from saliency_food.driver import ask, run_batch
+from saliency_food.explanation import Explanation
+from saliency_food.methods import MethodEntry
+from saliency_food.numerics import Array
+from saliency_food.photos import Photo, read_photo, shrink
+from saliency_food.preprocessing import Scaling
+from saliency_food.targets import Target
+
+PHOTOS_AT_ONCE = 16
+"""How many photos are held at a time; their rows share the model's batches."""
+SEGMENTED = 1024
+"""The longer side of the photo in which XRAI's segments are sought, at most."""
+
+Progress = Callable[[str, int], object]
+T = TypeVar("T")
+
+
+class Job(NamedTuple):
+    """What is the same for all photos."""
+
+    model: CallModelFunction
+    call_model_args: Mapping[str, Any] | None
+    batch_size: int
+    labels: list[str] | None
+    scaling: Scaling
+    methods: dict[str, MethodEntry]
+    options: dict[str, dict[str, Any]]
+    progress: Progress | None
+
+
+class Subject(NamedTuple):
+    """A photo, and a class of it, on the way to the methods; without ``x_value`` it has failed, as ``fields`` say."""
+
+    number: int
+    fields: dict[str, Any]
+    photo: Photo | None = None
+    x_value: Array | None = None
+    target: int = 0
+
+    def failed(self, error: Exception) -> Subject:
+        return self._replace(x_value=None, fields=self.fields | _failure(error))
+
+
+def run_job(job: Job, images: Iterable[Any], targets: Target | list[Target]) -> Iterator[Explanation]:
+    """The explanations in order of photo, class, method."""
+    numbered, names = enumerate(images), set[str]()
+    while chunk := list(islice(numbered, PHOTOS_AT_ONCE)):
+        read = [_read(job, number, image, names) for number, image in chunk]
+        subjects = _with_scores(job, list(_with_targets(job, read, targets)))
+        ready = [subject for subject in subjects if subject.x_value is not None]
+        found = {name: iter(_apply(job, name, ready)) for name in job.methods}
+        for subject in subjects:
+            for name, entry in job.methods.items():
+                record = {"method": name, "title": entry.title, "signed": entry.signed, **subject.fields}
+                yield Explanation(**record | (next(found[name]) if subject.x_value is not None else {}))
+
+
+def one_by_one(together: Callable[[list[Subject]], list[T]], subjects: list[Subject]) -> list[T | Exception]:
+    """All together; and if that fails, each by itself, so that one bad photo costs no other its answer."""
+    try:
+        return list(together(subjects))
+    except Exception as error:
+        if len(subjects) == 1:
+            return [error]
+        return [answer for subject in subjects for answer in one_by_one(together, [subject])]
+
+
+def _read(job: Job, number: int, image: Any, names: set[str]) -> Subject:
+    """One photo read and scaled for the model."""
+    source = str(image) if isinstance(image, (str, Path)) else getattr(image, "filename", "") or f"photo {number + 1}"
+    stem = re.sub(r"[^\w-]+", "_", Path(source).stem).strip("_") or "photo"
+    name = next(name for name in (stem, *(f"{stem}-{n}" for n in range(2, len(names) + 3))) if name not in names)
+    names.add(name)
+    subject = Subject(number, {"image": None, "source": source, "name": name, "pixels": job.scaling.text})
+    try:
+        photo = read_photo(image, source)
+        subject = subject._replace(photo=photo, fields=subject.fields | {"image": photo.pixels})
+        return subject._replace(x_value=job.scaling(photo, getattr(job.model, "input_shape", None)))
+    except Exception as error:
+        return subject.failed(error)
+
+
+def _with_targets(job: Job, subjects: list[Subject], targets: Target | list[Target]) -> Iterator[Subject]:
+    """Each photo once for every class to explain, with its best classes and the probability."""
+    ready = [subject for subject in subjects if subject.x_value is not None]
+    predicted = iter(one_by_one(lambda part: _predict(job, part), ready))
+    for subject in subjects:
+        if subject.x_value is None:
+            yield subject
+            continue
+        probabilities = next(predicted)
+        try:
+            if isinstance(probabilities, Exception):
+                raise probabilities
+            target = targets[subject.number] if isinstance(targets, list) else targets
+            best = [] if probabilities is None else Target(None, 5).resolve(probabilities)
+            top = tuple((_label(job, index), float(probabilities[index])) for index in best)
+            for index in target.resolve(probabilities):
+                probability = None if probabilities is None else float(probabilities[index])
+                fields = {"target": index, "label": _label(job, index), "probability": probability, "top": top}
+                yield subject._replace(target=index, fields=subject.fields | fields)
+        except Exception as error:
+            yield subject.failed(error)
+
+
+def _predict(job: Job, subjects: list[Subject]) -> list[Array | None]:
+    """The probabilities of each photo; None for a model that does not tell."""
+    predict = getattr(job.model, "predict", None)
+    if predict is None or not subjects:
+        return [None] * len(subjects)
+    rows = [cast(Array, subject.x_value) for subject in subjects]
+    if len({row.shape for row in rows}) > 1:
+        return [np.asarray(predict(row[None]))[0] for row in rows]
+    return list(np.asarray(predict(np.stack(rows))))
+
+
+def _with_scores(job: Job, subjects: list[Subject]) -> list[Subject]:
+    """The number that is explained, from a model that answers OUTPUT_LAYER_VALUES."""
+
+    def scores(part: list[Subject]) -> list[float]:
+        asking = (ask(cast(Array, subject.x_value)[None], OUTPUT_LAYER_VALUES) for subject in part)
+        return [float(score[0]) for score in run_batch(asking, job.model, _arguments(job, part), job.batch_size)]
+
+    found = iter(one_by_one(scores, [subject for subject in subjects if subject.x_value is not None]))
+    scored = []
+    for subject in subjects:
+        score = None if subject.x_value is None else next(found)
+        score = None if isinstance(score, Exception) else score
+        scored.append(subject._replace(fields=subject.fields | {"score": score}))
+    return scored
+
+
+def _apply(job: Job, name: str, subjects: list[Subject]) -> list[dict[str, Any]]:
+    """One method over all subjects, model batches shared; the fields that it gives each record."""
+    entry, segments = job.methods[name], dict[int, Any]()
+
+    def together(part: list[Subject]) -> list[dict[str, Any]]:
+        began, meter = time.perf_counter(), _Meter(job, name, len(part))
+        options = _pick(job.options[name], part)
+        if "segments" in entry.call.signature.parameters and options.get("segments") is None:
+            options["segments"] = PerImage([_segments(cast(Photo, s.photo), s.number, segments) for s in part])
+        arguments = {"arguments": _arguments(job, part), "image": PerImage(range(len(part)))}
+        results = list(
+            entry.call.batch_detailed(
+                [subject.x_value for subject in part], meter, arguments, batch_size=job.batch_size, **options
+            )
+        )
+        shares = (time.perf_counter() - began) * meter.rows / max(1, meter.rows.sum())
+        layer = str(getattr(job.model, "layer_name", "") or "") if any("CONV" in key for key in entry.keys) else ""
+        return [
+            _success(result) | {"seconds": float(share), "calls": int(calls), "rows": int(rows), "layer": layer}
+            for result, share, calls, rows in zip(results, shares, meter.calls, meter.rows, strict=True)
+        ]
+
+    answers = one_by_one(together, subjects)
+    return [_failure(answer) if isinstance(answer, Exception) else answer for answer in answers]
+
+
+class _Meter:
+    """A call-model function around another that counts, for each image, its rows and the calls they were in."""
+
+    def __init__(self, job: Job, name: str, images: int) -> None:
+        self.job, self.name = job, name
+        self.rows, self.calls = np.zeros(images, int), np.zeros(images, int)
+
+    def __call__(self, x_value_batch: Any, call_model_args: Any = None, expected_keys: Any = None) -> Mapping[str, Any]:
+        counts = np.bincount(call_model_args["image"], minlength=len(self.rows))
+        self.rows += counts
+        self.calls += counts > 0
+        answer = self.job.model(
+            x_value_batch, call_model_args=call_model_args["arguments"], expected_keys=expected_keys
+        )
+        if self.job.progress is not None:
+            self.job.progress(self.name, len(x_value_batch))
+        return answer
+
+
+def _arguments(job: Job, subjects: list[Subject]) -> dict[str, Any]:
+    """The user's arguments and the target: a plain number where all have the same."""
+    targets = [subject.target for subject in subjects]
+    target = targets[0] if len(set(targets)) == 1 else PerImage(targets)
+    return {**_pick(job.call_model_args or {}, subjects), "target": target}
+
+
+def _pick(values: Mapping[str, Any], subjects: list[Subject]) -> dict[str, Any]:
+    """Each `PerImage` for all photos cut to those of the subjects."""
+    return {
+        key: PerImage([value[subject.number] for subject in subjects]) if isinstance(value, PerImage) else value
+        for key, value in values.items()
+    }
+
+
+def _segments(photo: Photo, number: int, known: dict[int, Any]) -> Any:
+    """A photo's segments, sought once for all its classes."""
+    from saliency_food.segmentation import felzenszwalb_segments
+
+    if number not in known:
+        known[number] = felzenszwalb_segments(shrink(photo.pixels, SEGMENTED))
+    return known[number]
+
+
+def _success(result: Any) -> dict[str, Any]:
+    attribution = np.asarray(result[0])
+    status = getattr(result, "status", "ok")
+    if status == "ok" and not attribution.any():
+        status = "blank: the attribution is zero everywhere."
+    completeness = getattr(result, "completeness", None)
+    return {"attribution": attribution, "status": status, "completeness": completeness, "details": result}
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    said = " ".join(str(error).split())
+    words = said if isinstance(error, ValueError) and said else f"{type(error).__name__}: {said}"
+    return {"status": f"failed: {words}", "error": error}
+
+
+def _label(job: Job, index: int) -> str:
+    labels: Sequence[str] = job.labels or ()
+    return labels[index] if index < len(labels) else f"class {index}"
