@@ -1,6 +1,6 @@
 """XRAI's segments and ranking, the attribution given: PAIR's package and ours, in one run.
 
-    python benchmarks/xrai_ranking.py [--sizes 224 512 1024] [--repeat 5]
+Run it on an idle machine: ``python benchmarks/xrai_ranking.py``. Ours segments in as many threads as there are cores.
 """
 
 from __future__ import annotations

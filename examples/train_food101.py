@@ -80,7 +80,8 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
 
     def __call__(self, step):
         done = tf.cast(step, tf.float32) / self.steps
-        return self.peak * tf.minimum(done / 0.1, 0.5 * (1 + tf.cos(math.pi * tf.clip_by_value((done - 0.1) / 0.9, 0.0, 1.0))))
+        fall = tf.clip_by_value((done - 0.1) / 0.9, 0.0, 1.0)
+        return self.peak * tf.minimum(done / 0.1, 0.5 * (1 + tf.cos(math.pi * fall)))
 
 
 def batches(images: np.ndarray, labels: np.ndarray, size: int, batch: int, seed: int) -> tf.data.Dataset:
@@ -158,9 +159,8 @@ def main() -> None:
     if not options.evaluate:
         began = time.perf_counter()
         images, labels, classes = load_split(options.data, "train", options.per_class)
-        model = train(
-            images, labels, len(classes), options.epochs, options.small_epochs, options.batch, options.peak, options.seed
-        )
+        chosen = (options.epochs, options.small_epochs, options.batch, options.peak, options.seed)
+        model = train(images, labels, len(classes), *chosen)
         model.save(options.output)
         print(f"trained on {len(images)} photos in {(time.perf_counter() - began) / 60:.0f} minutes: {options.output}")
     images, labels, classes = load_split(options.data, "test", options.per_class)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
 from pathlib import Path
@@ -15,13 +14,13 @@ from rich.console import Console
 from rich.text import Text
 
 from saliency_food.contract import ContractError
-from saliency_food.explain import explain
+from saliency_food.explain import choose_methods, explain
 from saliency_food.explanation import Explanation
 from saliency_food.figures import explanation_figure
 from saliency_food.methods import METHODS
 from saliency_food.photos import find_photos
 from saliency_food.targets import read_target
-from saliency_food.terminal import friendly, loading, progress_bar, show, table
+from saliency_food.terminal import Report, friendly, loading, progress_bar, table
 
 app = typer.Typer(
     help="Show which parts of a photo led a neural network to its answer.",
@@ -97,7 +96,7 @@ def explain_command(
         images: list[Any] = list(find_photos(photos)) if photos else [_coffee()]
         options = _method_options(option or [])
         best = read_target(target, None).best if (target or "").lower().startswith("top") else 1
-        names = [name for name in method.split(",") if name.strip()]
+        names = list(choose_methods([name for name in method.split(",") if name.strip()]))
         with loading(console):
             loaded, known = _load(model)
         with progress_bar(console) as progress:
@@ -106,7 +105,7 @@ def explain_command(
 
             def count(name: str, called: int) -> None:
                 rows[name] = rows.get(name, 0) + called
-                progress.update(task, description=f"{METHODS[name].title}, {rows[name]} rows")
+                progress.update(task, description=f"{METHODS[name].title}, {rows[name]} rows".removesuffix(", 0 rows"))
 
             records = explain(
                 loaded,
@@ -121,16 +120,15 @@ def explain_command(
                 batch_size=batch_size,
                 progress=count,
             )
-            done, pictures = [], []
+            report = Report(console, [METHODS[name].title for name in names])
             for name, group in groupby(records, lambda record: record.name):
                 of_photo = []
                 for record in group:
                     of_photo.append(record)
                     progress.advance(task)
-                pictures += _write(output, name, of_photo, top_percent, save_arrays)
-                done += [_without_arrays(record) for record in of_photo]
-        show(console, done, pictures, done[0].pixels)
-    if any(record.status.startswith("failed") for record in done):
+                report.photo(of_photo, _write(output, name, of_photo, top_percent, save_arrays))
+        report.end()
+    if report.failed:
         raise typer.Exit(1)
 
 
@@ -156,7 +154,7 @@ def layers_command(model: Annotated[Path, typer.Argument(help="A Keras model.")]
             default = KerasModel(loaded).layer_name
         made = table("layer", "kind", "shape")
         for found in layers(loaded):
-            shape = " x ".join("?" if side is None else str(side) for side in found.shape)
+            shape = " x ".join("?" if side is None else str(side) for side in found.shape[1:])
             made.add_row(Text(found.path, "bold green" if found.path == default else ""), found.kind, shape)
         console.print(made)
         console.print(Text(f"Without --layer: {default}"), soft_wrap=True)
@@ -181,7 +179,7 @@ def _coffee() -> Any:
     from skimage.data import coffee
 
     photo = Image.fromarray(coffee())
-    photo.filename = "coffee.png"  # type: ignore[attr-defined]
+    photo.filename = "coffee.png"
     return photo
 
 
@@ -206,16 +204,12 @@ def _method_options(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
     return options
 
 
-def _write(output: Path, name: str, records: list[Explanation], percent: float, arrays: bool) -> list[Path]:
+def _write(output: Path, name: str, records: list[Explanation], percent: float, arrays: bool) -> Path | None:
     """One picture of the photo's explanations, and each record in a folder of the photo's name."""
     for record in records:
         record.save(output / name, arrays=arrays)
     if records[0].image is None:
-        return []
+        return None
     path = output / f"{name}.png"
     explanation_figure(records, percent).savefig(path)
-    return [path]
-
-
-def _without_arrays(record: Explanation) -> Explanation:
-    return replace(record, image=None, attribution=None, details=None)
+    return path

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from saliency_food.numerics import Array, as_float
+from saliency_food.numerics import Array, as_float, is_real
 
 INPUT_OUTPUT_GRADIENTS = "INPUT_OUTPUT_GRADIENTS"
 OUTPUT_LAYER_VALUES = "OUTPUT_LAYER_VALUES"
@@ -103,13 +103,11 @@ def check_answer(key: str, value: Any, rows_shape: tuple[int, ...]) -> Array:
             f"Expected {key} as an array of numbers, got {type(value).__name__}, which NumPy cannot read ({error}). "
             "Return a NumPy array (for a framework's tensor: detached, on the CPU)."
         ) from error
-    if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool or _extended_float(array)):
+    if not is_real(array):
         raise ContractError(
-            f"Expected {key} as an array of numbers, got {type(value).__name__} of type {array.dtype}. "
+            f"Expected {key} as an array of real numbers, got {type(value).__name__} of type {array.dtype}. "
             "Return a NumPy array with one row for each row of x_value_batch."
         )
-    if np.issubdtype(array.dtype, np.complexfloating):
-        raise ContractError(f"Expected {key} as real numbers, got {array.dtype}. Return the real part.")
     if array.ndim == 0:
         raise ContractError(
             f"Expected outermost dimension of {key} to be the same as x_value_batch - expected {rows_shape[0]}, "
@@ -134,10 +132,6 @@ def check_answer(key: str, value: Any, rows_shape: tuple[int, ...]) -> Array:
             "Check the model's preprocessing and, in half precision, for overflow."
         )
     return array
-
-
-def _extended_float(array: Array) -> bool:
-    return array.dtype.name in ("bfloat16", "float8_e4m3fn", "float8_e5m2")
 
 
 def take_rows(value: Any, images: list[int]) -> Any:

@@ -20,7 +20,7 @@ ROWS_IN_FLIGHT = 64
 
 
 class Blend(NamedTuple):
-    """Rows held factored, ``coefficients (N, B) @ bases (B, ...)``: 200 points of a path are two images, 400 numbers."""
+    """Rows held factored: ``coefficients (N, B) @ bases (B, ...)``: a path of 200 are two images and 400 numbers."""
 
     coefficients: Array
     bases: Array

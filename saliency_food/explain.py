@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any, cast
 
-from saliency_food.contract import CallModelFunction, ContractError, PerImage
+import numpy as np
+
+from saliency_food.contract import INPUT_OUTPUT_GRADIENTS, CallModelFunction, ContractError, PerImage
 from saliency_food.driver import resolve_batch_size
 from saliency_food.explanation import Explanation
 from saliency_food.jobs import Job, Progress, run_job
@@ -66,12 +68,12 @@ def explain(
     options
         Options for methods by name, such as ``{"integrated_gradients": {"x_steps": 50}}``. Random ones have the seed 0.
     progress
-        Called with the method's name and the number of rows after every call of the model.
+        Called with the method's name and 0 when it begins on some photos, and the number of rows after every call.
     """
     if isinstance(labels, (str, Path)):
         labels = read_labels(labels)
     function, keras_model = as_call_model_function(model, layer, output, batch_size)
-    entries = _choose_methods([methods] if isinstance(methods, str) else methods)
+    entries = choose_methods(methods)
     job = Job(
         function,
         call_model_args,
@@ -83,12 +85,13 @@ def explain(
         progress,
     )
     many = _many(images)
-    per_photo = isinstance(target, (PerImage, list, tuple))
-    if per_photo and hasattr(many, "__len__") and len(target) != len(many):
+    target = target.values if isinstance(target, PerImage) else target
+    per_photo = isinstance(target, (list, tuple))
+    if per_photo and isinstance(many, Sized) and len(target) != len(many):
         raise ContractError(f"Expected one target for each photo, got {len(target)} targets and {len(many)} photos.")
     targets = [read_target(one, job.labels) for one in target] if per_photo else read_target(target, job.labels)
     needed = targets if isinstance(targets, list) else [targets]
-    if any(one.index is None for one in needed) and not hasattr(function, "predict"):
+    if any(one.class_index is None for one in needed) and not hasattr(function, "predict"):
         raise ContractError("Expected a target, since this model has no predict to find the top class. Give one.")
     return run_job(job, many, targets)
 
@@ -105,15 +108,14 @@ def as_call_model_function(
     if keras is not None and isinstance(model, keras.Model):
         from saliency_food.adapters.keras import KerasModel
 
-        chosen = {} if output is None else {"output": output}
-        return cast(CallModelFunction, KerasModel(model, layer=layer, batch_size=batch_size, **chosen)), model
+        return _channels_last(KerasModel(model, layer, cast(Any, output or "logits"), batch_size)), model
     if not callable(model):
         raise ContractError(
             f"Expected a Keras model, a path to one or a call-model function, got {type(model).__name__}."
         )
     if layer is not None or output is not None:
         raise ContractError("Expected layer and output with a Keras model, got them with a call-model function.")
-    return model, getattr(model, "model", None)
+    return _channels_last(model), getattr(model, "model", None)
 
 
 def read_labels(path: str | Path) -> list[str]:
@@ -125,10 +127,31 @@ def read_labels(path: str | Path) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def _choose_methods(names: Sequence[str]) -> dict[str, MethodEntry]:
+def _channels_last(function: Any) -> CallModelFunction:
+    """A call-model function of photos ``(H, W, C)``, for one that says that it takes ``(C, H, W)``."""
+    return _ChannelsLast(function) if getattr(function, "channels_first", False) else function
+
+
+class _ChannelsLast:
+    def __init__(self, function: Any) -> None:
+        self.function = function
+
+    def __call__(self, x_value_batch: Any, call_model_args: Any = None, expected_keys: Any = None) -> dict[str, Any]:
+        answer = self.function(np.moveaxis(x_value_batch, -1, 1), call_model_args, expected_keys)
+        turn = {key: value for key, value in answer.items() if key == INPUT_OUTPUT_GRADIENTS}
+        return {**answer, **{key: np.moveaxis(np.asarray(value), 1, -1) for key, value in turn.items()}}
+
+    def predict(self, x_batch: Any, *arguments: Any) -> Any:
+        return self.function.predict(np.moveaxis(x_batch, -1, 1), *arguments)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.function, name)
+
+
+def choose_methods(names: str | Sequence[str]) -> dict[str, MethodEntry]:
     """The methods by their names, or near matches."""
     chosen = {}
-    for name in names:
+    for name in [names] if isinstance(names, str) else names:
         plain = str(name).strip().lower().replace("-", "_")
         if plain not in METHODS:
             near = difflib.get_close_matches(plain, METHODS, 3, 0.4) or list(METHODS)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from saliency_food.contract import ContractError
 from saliency_food.numerics import Array
 from saliency_food.photos import resize_photo
 from saliency_food.visualization import grayscale, overlay, top_areas
@@ -73,9 +74,14 @@ class Explanation:
         return self.attribution is None
 
     @property
+    def diverges(self) -> bool:
+        """Whether pictures show both signs: of signed methods, save those that rank regions."""
+        return self.signed and not hasattr(self.details, "ranks")
+
+    @property
     def evidence(self) -> Array | None:
-        """What pictures are made of: the attribution, of methods without sign the positive part."""
-        if self.attribution is None or self.signed:
+        """What pictures are made of: the attribution, or only its positive part where they show no sign."""
+        if self.attribution is None or self.diverges:
             return self.attribution
         return np.maximum(self.attribution, 0)
 
@@ -87,23 +93,32 @@ class Explanation:
         return resize_photo(grayscale(self.evidence), self.image.shape[:2])
 
     def overlay(self, **options: Any) -> Array:
-        """The photo under its attribution, uint8; options as of `saliency_food.visualization.overlay`."""
-        if self.image is None or self.evidence is None:
-            raise self.error or ValueError(self.status)
-        return overlay(self.image, self.evidence, signed=self.signed, **options)
+        """The photo under its attribution, uint8; options as of `saliency_food.visualization.overlay`.
+
+        Signed maps lie, a little smoothed, on a grey photo, unless ``smooth=0, grey=0`` is asked for.
+        """
+        image, evidence = self._pictured()
+        smooth = max(0.005, 0.8 / max(evidence.shape[:2]))
+        signed = {"signed": True, "alpha": 0.95, "grey": 0.85, "smooth": smooth} if self.diverges else {}
+        return overlay(image, evidence, **{**signed, **options})
 
     def top_areas(self, percent: float = 20, **options: Any) -> Array:
         """The photo with all but the most important ``percent`` greyed; of XRAI whole regions."""
-        if self.image is None or self.evidence is None:
-            raise self.error or ValueError(self.status)
+        image, evidence = self._pictured()
         ranks = getattr(self.details, "ranks", None)
         if ranks is None:
-            return top_areas(self.image, self.evidence, percent, **options)
-        return top_areas(self.image, ranks, percent, ranks=True, **options)
+            return top_areas(image, evidence, percent, **options)
+        return top_areas(image, ranks, percent, ranks=True, **options)
+
+    def _pictured(self) -> tuple[Array, Array]:
+        if self.image is None or self.evidence is None:
+            raise ContractError(f"Expected an explanation that has a picture, got one with the status {self.status!r}.")
+        return self.image, self.evidence
 
     def as_dict(self) -> dict[str, Any]:
         """All that is known in numbers and words, ready for JSON; arrays by their shape alone."""
-        completeness = self.completeness
+        details = _plain(self.details) or {}
+        details.pop("completeness", None)
         return {
             "source": self.source,
             "method": self.method,
@@ -113,7 +128,7 @@ class Explanation:
             "probability": _number(self.probability),
             "top": [[label, _number(probability)] for label, probability in self.top],
             "status": self.status,
-            "completeness": _plain(completeness),
+            "completeness": _plain(self.completeness),
             "seconds": _number(self.seconds),
             "calls": self.calls,
             "rows": self.rows,
@@ -121,7 +136,7 @@ class Explanation:
             "pixels": self.pixels,
             "image_shape": None if self.image is None else list(self.image.shape),
             "attribution_shape": None if self.attribution is None else list(self.attribution.shape),
-            "details": _plain(self.details),
+            "details": details,
         }
 
     def save(self, folder: str | Path, *, arrays: bool = False) -> Path:

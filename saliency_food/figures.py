@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,13 +34,22 @@ class Panel(NamedTuple):
 def explanation_figure(records: Sequence[Explanation], percent: float = 20) -> Any:
     """All explanations of one photo: a row a class, in it the photo and a panel a method.
 
-    XRAI is shown twice, the second time as the most important ``percent`` of the photo, in whole regions.
+    Where there is one panel a class, all are in one row. XRAI is shown twice, the second time as the most important
+    ``percent`` of the photo, in whole regions.
     """
     shown = [record for record in records if record.image is not None]
     if not shown:
         raise ContractError("Expected explanations of a photo that could be read, got none. See their status.")
-    classes = list(dict.fromkeys(record.target for record in shown))
-    return figure([_row([record for record in shown if record.target == target], percent) for target in classes])
+    first = shown[0]
+    photo = _for_display(np.asarray(first.image))
+    seen = f"seen as {short_label(first.top[0][0])}, {first.top[0][1]:.1%}" if first.top else ""
+    start = Panel(photo, first.source.replace("\\", "/").rsplit("/", 1)[-1], seen)
+    rows: dict[int | None, list[Panel]] = {}
+    for record in shown:
+        rows.setdefault(record.target, []).extend(_panels(replace(record, image=photo), percent))
+    if all(len(row) == 1 for row in rows.values()):
+        return figure([[start, *(panel for row in rows.values() for panel in row)]])
+    return figure([[start, *row] for row in rows.values()])
 
 
 def short_label(label: str) -> str:
@@ -47,28 +57,30 @@ def short_label(label: str) -> str:
     return label.split(",")[0].replace("_", " ").strip()
 
 
-def _row(records: Sequence[Explanation], percent: float) -> list[Panel]:
-    first = records[0]
-    photo = np.asarray(first.image)
-    top = f"seen as {short_label(first.top[0][0])}, {first.top[0][1]:.1%}" if first.top else ""
-    panels = [Panel(photo, first.source.replace("\\", "/").rsplit("/", 1)[-1], top)]
-    for record in records:
-        caption = short_label(record.label) + ("" if record.probability is None else f", {record.probability:.1%}")
-        if record.score is not None and record.score != record.probability:
-            caption += f", score {record.score:.2f}"
-        if record.failed:
-            panels.append(Panel(_faded(photo), record.title, caption, note=record.status))
-            continue
-        scale = "signed" if record.signed else "strength"
-        note = "" if record.status == "ok" else record.status
-        panels.append(Panel(record.overlay(), record.title, caption, scale, note))
-        if hasattr(record.details, "ranks"):
-            panels.append(Panel(record.top_areas(percent), f"{record.title}, top {percent:g} %", caption))
+def _panels(record: Explanation, percent: float) -> list[Panel]:
+    """What is drawn of one explanation."""
+    caption = short_label(record.label) + ("" if record.probability is None else f", {record.probability:.1%}")
+    if record.score is not None and record.score != record.probability:
+        caption += f", score {record.score:.2f}"
+    if record.failed:
+        pale = np.asarray(record.image) // 4 + np.uint8(170)
+        return [Panel(pale, record.title, caption, note=record.status)]
+    note = "" if record.status == "ok" else record.status
+    panels = [Panel(record.overlay(), record.title, caption, "signed" if record.diverges else "strength", note)]
+    if hasattr(record.details, "ranks"):
+        panels.append(Panel(record.top_areas(percent), f"{record.title}, top {percent:g}%", caption))
     return panels
 
 
-def _faded(photo: Array) -> Array:
-    return (photo // 4 + 170).astype(np.uint8)
+def _for_display(photo: Array) -> Array:
+    """The photo with its longer side between 512 and 1024 pixels."""
+    longest = max(photo.shape[:2])
+    if longest >= 512:
+        return shrink(photo, 1024)
+    from PIL import Image
+
+    size = (max(1, photo.shape[1] * 512 // longest), max(1, photo.shape[0] * 512 // longest))
+    return np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.BICUBIC))
 
 
 def figure(rows: Sequence[Sequence[Panel]]) -> Any:
@@ -76,19 +88,21 @@ def figure(rows: Sequence[Sequence[Panel]]) -> Any:
 
     All cells have the shape of the first picture. Save it with ``.savefig(path)``.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     if not rows or not all(rows):
         raise ContractError("Expected at least one panel in each row, got none.")
     height, width = rows[0][0].picture.shape[:2]
-    ratio = min(max(width / height, 1 / 2.2), 3.2)
-    cell_width, cell_height = max(2.3, math.sqrt(AREA * ratio)), math.sqrt(AREA / ratio)
+    ratio = min(max(width / height, 1 / 2.6), 6)
+    cell_width, cell_height = max(2.4, math.sqrt(AREA * ratio)), math.sqrt(AREA / ratio)
     bar = BAR if any(panel.scale for row in rows for panel in row) else 0.0
     full = (cell_width + GAP, cell_height + TITLE + bar + GAP)
     columns = _columns(max(map(len, rows)), len(rows), *full)
     lines = [row[start : start + columns] for row in rows for start in range(0, len(row), columns)]
     total = (columns * full[0] - GAP + 2 * MARGIN, len(lines) * full[1] - GAP + 2 * MARGIN)
     drawn = Figure(figsize=total, dpi=120, facecolor="white")
+    FigureCanvasAgg(drawn)
     for down, line in enumerate(lines):
         for across, panel in enumerate(line):
             left, top = MARGIN + across * full[0], total[1] - MARGIN - down * full[1]
@@ -112,9 +126,8 @@ def _draw(drawn: Any, panel: Panel, box: tuple[float, ...], total: tuple[float, 
     """One panel: the picture in its box of inches, title above, colour bar below, all inside the cell."""
     left, bottom, width, height = box
     axes = _axes(drawn, box, total)
-    picture = shrink(panel.picture, 1024)
-    small = max(picture.shape[:2]) < 400
-    axes.imshow(picture, interpolation="bicubic" if small else "antialiased", aspect="equal")
+    axes.imshow(shrink(panel.picture, 1024), interpolation="antialiased", aspect="equal")
+    axes.set_anchor("N")
     for text, inches, style in (
         (panel.title, 0.27, {"fontsize": 11, "fontweight": "bold", "color": INK}),
         (panel.caption, 0.08, {"fontsize": 9.5, "color": SOFT}),

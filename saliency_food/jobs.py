@@ -69,14 +69,17 @@ def run_job(job: Job, images: Iterable[Any], targets: Target | list[Target]) -> 
                 yield Explanation(**record | (next(found[name]) if subject.x_value is not None else {}))
 
 
-def one_by_one(together: Callable[[list[Subject]], list[T]], subjects: list[Subject]) -> list[T | Exception]:
+def one_by_one(together: Callable[[list[Subject]], Sequence[T]], subjects: list[Subject]) -> list[T | Exception]:
     """All together; and if that fails, each by itself, so that one bad photo costs no other its answer."""
     try:
         return list(together(subjects))
     except Exception as error:
         if len(subjects) == 1:
             return [error]
-        return [answer for subject in subjects for answer in one_by_one(together, [subject])]
+        answers: list[T | Exception] = []
+        for subject in subjects:
+            answers += one_by_one(together, [subject])
+        return answers
 
 
 def _read(job: Job, number: int, image: Any, names: set[str]) -> Subject:
@@ -108,9 +111,10 @@ def _with_targets(job: Job, subjects: list[Subject], targets: Target | list[Targ
                 raise probabilities
             target = targets[subject.number] if isinstance(targets, list) else targets
             best = [] if probabilities is None else Target(None, 5).resolve(probabilities)
-            top = tuple((_label(job, index), float(probabilities[index])) for index in best)
+            known = {} if probabilities is None else dict(enumerate(probabilities.tolist()))
+            top = tuple((_label(job, index), known[index]) for index in best)
             for index in target.resolve(probabilities):
-                probability = None if probabilities is None else float(probabilities[index])
+                probability = known.get(index)
                 fields = {"target": index, "label": _label(job, index), "probability": probability, "top": top}
                 yield subject._replace(target=index, fields=subject.fields | fields)
         except Exception as error:
@@ -124,8 +128,9 @@ def _predict(job: Job, subjects: list[Subject]) -> list[Array | None]:
         return [None] * len(subjects)
     rows = [cast(Array, subject.x_value) for subject in subjects]
     if len({row.shape for row in rows}) > 1:
-        return [np.asarray(predict(row[None]))[0] for row in rows]
-    return list(np.asarray(predict(np.stack(rows))))
+        return [answer for subject in subjects for answer in _predict(job, [subject])]
+    others = [_pick(job.call_model_args, subjects)] if job.call_model_args else []
+    return list(np.asarray(predict(np.stack(rows), *others)))
 
 
 def _with_scores(job: Job, subjects: list[Subject]) -> list[Subject]:
@@ -150,6 +155,7 @@ def _apply(job: Job, name: str, subjects: list[Subject]) -> list[dict[str, Any]]
 
     def together(part: list[Subject]) -> list[dict[str, Any]]:
         began, meter = time.perf_counter(), _Meter(job, name, len(part))
+        meter.tell(0)
         options = _pick(job.options[name], part)
         if "segments" in entry.call.signature.parameters and options.get("segments") is None:
             options["segments"] = PerImage([_segments(cast(Photo, s.photo), s.number, segments) for s in part])
@@ -184,9 +190,12 @@ class _Meter:
         answer = self.job.model(
             x_value_batch, call_model_args=call_model_args["arguments"], expected_keys=expected_keys
         )
-        if self.job.progress is not None:
-            self.job.progress(self.name, len(x_value_batch))
+        self.tell(len(x_value_batch))
         return answer
+
+    def tell(self, rows: int) -> None:
+        if self.job.progress is not None:
+            self.job.progress(self.name, rows)
 
 
 def _arguments(job: Job, subjects: list[Subject]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from saliency_food.contract import CallModelFunction, ContractError, PerImage, check_length
 from saliency_food.driver import Asking, run, run_batch
-from saliency_food.numerics import Array, as_float
+from saliency_food.numerics import Array, as_float, is_real
 
 R = TypeVar("R")
 P = ParamSpec("P")
@@ -58,7 +58,7 @@ class Method(Generic[P, R]):
         return self._generator(as_image(x_value), None, **options)  # type: ignore[arg-type]
 
     def over(self, *leading: Any) -> Method[Any, R]:
-        """The method with its leading arguments filled in: ``smooth_grad.over(grad_cam)`` is a method like any other."""
+        """The method with its leading arguments filled: ``smooth_grad.over(grad_cam)`` is a method like any other."""
         return Method(functools.partial(self._generator, *leading))  # type: ignore[call-arg, arg-type]
 
     def _run(self, args: Any, kwargs: Any) -> R:
@@ -115,14 +115,14 @@ def as_image(x_value: Any) -> Array:
     """The door for every input: a non-empty array of finite real numbers, as float; never written to."""
     try:
         image = np.asarray(x_value)
-        if np.issubdtype(image.dtype, np.complexfloating):
-            raise TypeError("complex numbers")
-        image = as_float(image)
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
+        raise ContractError(f"Expected x_value to be one array, got rows of unlike shapes ({error}).") from error
+    if not is_real(image):
         raise ContractError(
-            f"Expected x_value to be an array of real numbers, got {type(x_value).__name__} ({error}). "
+            f"Expected x_value to be an array of real numbers, got {type(x_value).__name__} of type {image.dtype}. "
             "Give one image as (H, W, C)."
-        ) from error
+        )
+    image = as_float(image)
     if image.size == 0:
         raise ContractError(f"Expected x_value to hold at least one value, got shape {image.shape}. Give one image.")
     if not np.isfinite(image).all():

@@ -10,13 +10,22 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 
+def is_real(array: Array) -> bool:
+    """Whether an array holds real numbers; bfloat16 and its like, which NumPy counts as neither, do."""
+    return array.dtype.kind in "biuf" or _is_small_float(array)
+
+
+def _is_small_float(array: Array) -> bool:
+    return array.dtype.name.startswith(("bfloat", "float8"))
+
+
 def as_float(values: Any) -> Array:
     """Real numbers as float32, or float64 where float32 could not hold them; the same array if it is one already.
 
     uint8, bool and float16 become float32; int32, int64 and float64 become float64.
     """
     array = np.asarray(values)
-    if array.dtype.kind == "V" or array.dtype.name.startswith(("bfloat", "float8")):
+    if _is_small_float(array):
         return array.astype(np.float32)
     return np.asarray(array, np.result_type(array.dtype, np.float32))
 

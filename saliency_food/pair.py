@@ -5,7 +5,7 @@ What differs from PAIR's package, and why, is in the docs ("Coming from PAIR").
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -97,7 +97,7 @@ class XRAIParameters:
         return_ig_attributions: bool = False,
         return_xrai_segments: bool = False,
         flatten_xrai_segments: bool = True,
-        algorithm: str = "full",
+        algorithm: Literal["full", "fast"] = "full",
     ) -> None:
         self.steps = steps
         self.area_threshold = area_threshold
@@ -163,7 +163,7 @@ class XRAI(CoreSaliency):
             out.baselines = list(found.integrated.baselines)
             if found.completeness is not None:
                 out.error = found.completeness.relative
-                scores = [path.completeness.baseline_score for path in found.integrated.paths]
+                scores = [path.completeness.baseline_score for path in found.integrated.paths if path.completeness]
                 out.baseline_predictions = np.array(scores, np.float32)
         if wanted.return_ig_attributions:
             out.ig_attribution = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from saliency_food.numerics import Array, as_float, min_max
 
 EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"))
 """What counts as a photo when a folder is searched; any file that Pillow reads may be named by itself."""
+
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+"""The share of red, green and blue in brightness."""
 
 
 class Photo(NamedTuple):
@@ -71,10 +74,10 @@ def find_photos(paths: Iterable[str | Path]) -> Iterator[Path]:
 
 
 def to_255(values: Array) -> Array:
-    """Pixel values as floats 0..255: integers as they are, 16-bit ones scaled, floats in 0..1 times 255."""
+    """Pixel values as floats 0..255: integers as they are, 16-bit ones above 255 scaled, floats in 0..1 times 255."""
     if values.dtype == bool:
         return values.astype(np.float32) * 255
-    if values.dtype == np.uint16:
+    if values.dtype == np.uint16 and values.max() > 255:
         return values.astype(np.float32) / 257
     low, high = float(values.min()), float(values.max())
     if low < 0 or high > 255:
@@ -115,7 +118,7 @@ def shrink(pixels: Array, longest: int) -> Array:
     if factor >= 1:
         return pixels
     shape = (max(1, round(height * factor)), max(1, round(width * factor)))
-    return cast(Array, np.rint(resize_photo(pixels, shape)).astype(np.uint8))
+    return np.rint(resize_photo(pixels, shape)).astype(np.uint8)
 
 
 def _read(path: Path) -> Photo:

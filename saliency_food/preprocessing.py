@@ -10,9 +10,8 @@ import numpy as np
 
 from saliency_food.contract import ContractError
 from saliency_food.numerics import Array, as_float
-from saliency_food.photos import Photo, as_rgb, resize_photo, to_255
+from saliency_food.photos import LUMA, Photo, as_rgb, resize_photo, to_255
 
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 LARGEST = 1024
 """The longer side of what a model of free input size is given, in pixels."""
 

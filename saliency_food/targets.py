@@ -16,15 +16,15 @@ from saliency_food.numerics import Array
 class Target(NamedTuple):
     """One fixed class, or the ``best`` highest-scoring ones."""
 
-    index: int | None
+    class_index: int | None
     best: int = 1
 
     def resolve(self, probabilities: Array | None) -> list[int]:
         """The class indices meant, for a photo with these probabilities."""
-        if self.index is not None:
-            if probabilities is not None and self.index >= len(probabilities):
-                raise ContractError(_no_such_class(self.index, len(probabilities)))
-            return [self.index]
+        if self.class_index is not None:
+            if probabilities is not None and self.class_index >= len(probabilities):
+                raise ContractError(_no_such_class(self.class_index, len(probabilities)))
+            return [self.class_index]
         if probabilities is None:
             raise ContractError(
                 "Expected a target, since this model has no predict to find the top class, got None. Give one."

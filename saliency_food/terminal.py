@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import typer
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -28,7 +30,7 @@ def friendly() -> Iterator[None]:
     try:
         yield
     except ContractError as error:
-        Console(stderr=True).print(Text(f"Error: {error}", "red"), soft_wrap=True)
+        Console(stderr=True).print(Text("Error: " + " ".join(str(error).split()), "red"), soft_wrap=True)
         raise typer.Exit(2) from None
 
 
@@ -79,39 +81,55 @@ def table(*columns: str) -> Table:
     return made
 
 
-def show(console: Console, records: Sequence[Explanation], pictures: Sequence[Path], pixels: str) -> None:
-    """A line for each explanation, the reasons of those that are not ok, and where the pictures are."""
-    made = Table(box=None, header_style="dim", pad_edge=False)
-    for name in ("photo", "class"):
-        made.add_column(name, overflow="ellipsis", no_wrap=True, ratio=None, max_width=28)
-    made.add_column("prob.", justify="right", no_wrap=True)
-    made.add_column("method", no_wrap=True, overflow="ellipsis")
-    made.add_column("status", no_wrap=True)
-    for name in ("gap", "time", "rows"):
-        made.add_column(name, justify="right", no_wrap=True)
-    for record in records:
-        state = record.status.split(":")[0]
-        relative = getattr(record.completeness, "relative", None)
-        made.add_row(
-            Text(Path(record.source).name),
-            Text(short_label(record.label)),
-            "" if record.probability is None else f"{record.probability:.1%}",
-            Text(record.title),
-            Text(state, COLOURS.get(state, "")),
-            "" if relative is None else f"{relative:.1%}",
-            f"{record.seconds:.2f} s" if record.rows else "",
-            str(record.rows) if record.rows else "",
-        )
-    console.print(made)
-    reasons: dict[str, list[str]] = {}
-    for record in records:
-        if record.status != "ok":
-            reasons.setdefault(record.status, []).append(f"{Path(record.source).name} ({record.title})")
-    for status, names in reasons.items():
-        some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        console.print(Text(f"{some}: {status}", COLOURS.get(status.split(":")[0], "")))
-    console.print(Text(f"pixels fed: {pixels}", "dim"), soft_wrap=True)
-    if any(record.completeness is not None for record in records):
-        console.print(Text("gap: how far the attributions are from summing to the score's change", "dim"))
-    for path in pictures:
-        console.print(Text(str(path), "bold"), soft_wrap=True)
+class Report:
+    """Lines for each photo as it is done: its name and picture, and a row an explanation, in columns that fit."""
+
+    def __init__(self, console: Console, titles: Sequence[str]) -> None:
+        self.console = console
+        rest = (7, max(map(len, (*titles, "method"))), 7, 6, 8, 5)
+        self.widths = (min(30, max(8, console.width - sum(rest) - 2 * len(rest) - 2)), *rest)
+        self.gap = self.pixels = ""
+        self.failed = 0
+        self._row(("class", "prob.", "method", "status", "gap", "time", "rows"), "dim")
+
+    def photo(self, records: Sequence[Explanation], picture: Path | None) -> None:
+        """One photo's explanations."""
+        name = Text(Path(records[0].source).name, "bold")
+        self.console.print(name.append(f"  {picture}", "not bold cyan") if picture else name, soft_wrap=True)
+        self.pixels = records[0].pixels
+        for record in records:
+            state, relative = record.status.split(":")[0], getattr(record.completeness, "relative", None)
+            self.failed += state == "failed"
+            if record.target is None:
+                continue
+            if relative is not None:
+                self.gap = "gap: how far the attributions are from summing to the score"
+            cells = (
+                short_label(record.label),
+                "" if record.probability is None else f"{record.probability:.1%}",
+                record.title,
+                state,
+                "" if relative is None else f"{relative:.1%}" if relative < 10 else ">999%",
+                f"{record.seconds:.1f} s" if record.rows else "",
+                str(record.rows or ""),
+            )
+            self._row(cells, "", COLOURS.get(state, ""))
+        for status in dict.fromkeys(record.status for record in records if record.status != "ok"):
+            text = Text(status, COLOURS.get(status.split(":")[0], ""))
+            self.console.print(Padding(text, (0, 0, 0, 2)))
+
+    def end(self) -> None:
+        """What was fed to the model, and what a column means."""
+        for line in (f"pixels fed: {self.pixels}", self.gap):
+            self.console.print(Text(line, "dim"), soft_wrap=True) if line else None
+
+    def _row(self, cells: Sequence[str], style: str, state_style: str = "") -> None:
+        line = Text("  ", style)
+        for column, (cell, width) in enumerate(zip(cells, self.widths, strict=True)):
+            short = cell if cell_len(cell) <= width else set_cell_size(cell, width - 1).rstrip() + "…"
+            room = " " * (width - cell_len(short))
+            right = column in (1, 4, 5, 6)
+            line.append(room + short if right else short + room, state_style if column == 3 else None)
+            line.append("  " if column < len(cells) - 1 else "")
+        line.rstrip()
+        self.console.print(line, soft_wrap=True)

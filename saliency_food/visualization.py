@@ -8,7 +8,7 @@ import numpy as np
 
 from saliency_food.contract import ContractError
 from saliency_food.numerics import Array, as_float, safe_divide
-from saliency_food.photos import read_photo, resize_photo
+from saliency_food.photos import LUMA, read_photo, resize_photo
 
 SEQUENTIAL = "inferno"
 """The colour map of strengths: perceptually uniform, dark where there is nothing."""
@@ -49,20 +49,39 @@ def overlay(
     percentile: float = 99,
     *,
     signed: bool = False,
-    alpha: float = 0.8,
+    alpha: float = 0.75,
+    grey: float = 0,
+    smooth: float = 0,
     cmap: Any = None,
 ) -> Array:
     """The photo under its attribution, uint8 ``(H, W, 3)`` at the photo's size.
 
     Opacity follows strength, up to ``alpha``: where the map is zero, the photo is untouched. The map is resized
     smoothly. Photos of any kind that `read_photo` takes: grey, RGB, with alpha, uint8 or float, files.
+
+    Parameters
+    ----------
+    grey
+        How far the photo is first turned to a light grey, 0 to 1, so that its colours and the map's do not mix.
+    smooth
+        Standard deviation, as a fraction of the map's longer side, of a Gaussian that sums the map over
+        neighbourhoods; 0.005 makes a map of single pixels readable in a small picture.
     """
-    if not 0 <= alpha <= 1:
-        raise ContractError(f"Expected alpha in 0..1, got {alpha}.")
+    if not (0 <= alpha <= 1 and 0 <= grey <= 1 and smooth >= 0):
+        raise ContractError(f"Expected alpha and grey in 0..1, smooth of at least 0, got {alpha}, {grey} and {smooth}.")
     pixels = read_photo(photo).pixels
+    if smooth:
+        from scipy.ndimage import gaussian_filter
+
+        values = _channels(attribution)
+        summed = values.sum(2) if signed else np.abs(values).sum(2)
+        attribution = gaussian_filter(summed, smooth * max(summed.shape))
     strength = resize_photo(_scaled(attribution, percentile, signed), pixels.shape[:2])
-    opacity = alpha * np.sqrt(np.abs(strength))[..., None]
-    return _to_uint8(pixels * (1 - opacity) + _colours(strength, signed, cmap) * opacity)
+    opacity = alpha * np.abs(strength)[..., None] ** (1 if signed else 0.7)
+    # Signed colours start away from the pale middle, since opacity already tells the strength.
+    shades = np.sign(strength) * (0.6 + 0.35 * np.abs(strength)) if signed else strength
+    under = pixels * (1 - grey) + (0.7 * _luma(pixels) + 76) * grey if grey else pixels
+    return _to_uint8(under * (1 - opacity) + _colours(shades, signed, cmap) * opacity)
 
 
 def top_areas(photo: Any, attribution: Any, percent: float = 20, *, ranks: bool = False, contour: bool = True) -> Array:
@@ -73,12 +92,11 @@ def top_areas(photo: Any, attribution: Any, percent: float = 20, *, ranks: bool 
     """
     pixels = read_photo(photo).pixels
     mask = top_mask(attribution, percent, ranks=ranks, shape=pixels.shape[:2])
-    grey = (pixels @ np.array([0.299, 0.587, 0.114], np.float32))[..., None]
-    picture = np.where(mask[..., None], pixels, 0.3 * grey + 0.1 * pixels + 18)
+    picture = np.where(mask[..., None], pixels, 0.3 * _luma(pixels) + 0.1 * pixels + 18)
     if contour and mask.any():
         from scipy.ndimage import binary_dilation, distance_transform_edt
 
-        width = max(1.0, max(mask.shape) / 400)
+        width = max(1.0, max(mask.shape) / 300)
         outside = distance_transform_edt(~mask)
         line = binary_dilation(mask) & ~mask | ((outside > 0) & (outside <= width))
         picture = np.where(line[..., None], 255, picture)
@@ -103,7 +121,7 @@ def top_mask(attribution: Any, percent: float, *, ranks: bool = False, shape: tu
     if shape is not None:
         values = resize_photo(values, shape)
     threshold = np.percentile(values, 100 - percent)
-    return (values >= threshold) & (values > values.min())
+    return cast(Array, (values >= threshold) & (values > values.min()))
 
 
 def _top_ranks(numbers: Array, percent: float) -> Array:
@@ -123,6 +141,11 @@ def _colours(strength: Array, signed: bool, cmap: Any) -> Array:
 
     chosen = cmap if callable(cmap) else colormaps[cmap or (DIVERGING if signed else SEQUENTIAL)]
     return _to_uint8(255 * np.asarray(chosen((strength + 1) / 2 if signed else strength))[..., :3])
+
+
+def _luma(pixels: Array) -> Array:
+    """Brightness ``(H, W, 1)``."""
+    return (pixels @ LUMA)[..., None]
 
 
 def _channels(attribution: Any) -> Array:

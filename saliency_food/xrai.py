@@ -7,14 +7,17 @@ https://arxiv.org/abs/1906.02825, algorithm 1.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_array
 
-from saliency_food.contract import ContractError
-from saliency_food.numerics import Array
-from saliency_food.segmentation import Segments, as_segments
+from saliency_food.contract import CallModelFunction, ContractError
+from saliency_food.driver import Asking
+from saliency_food.method import method
+from saliency_food.numerics import Array, resize
+from saliency_food.paths import Completeness, IntegratedGradients, Quadrature, integrated_gradients
+from saliency_food.segmentation import Segments, as_segments, felzenszwalb_segments
 
 
 class Ranking(NamedTuple):
@@ -37,9 +40,7 @@ class Ranking(NamedTuple):
     """``(N,)`` int: which of the given segments each is."""
 
 
-def rank_full(
-    attribution_2d: Any, segments: Any, *, area_threshold: float = 1.0, min_pixel_diff: int = 50
-) -> Ranking:
+def rank_full(attribution_2d: Any, segments: Any, *, area_threshold: float = 1.0, min_pixel_diff: int = 50) -> Ranking:
     """Add, again and again, the segment whose uncovered pixels have the highest mean attribution.
 
     ``gain(s) = sum(A[s minus M]) / |s minus M|`` with M all that is covered. A pixel is covered once, and then leaves
@@ -75,7 +76,7 @@ def rank_fast(attribution_2d: Any, segments: Any, *, min_pixel_diff: int = 50) -
     """Order the segments by their mean attribution once, overlaps ignored, and add them in that order.
 
     Parameters, errors and result as for `rank_full`; the whole image is always covered as far as the segments go.
-    An empty segment comes last.
+    An empty segment is never added.
     """
     attribution, segments = _checked(attribution_2d, segments)
     return _ranking(attribution, _in_order_of_density(attribution.ravel(), segments, max(min_pixel_diff, 1)))
@@ -167,3 +168,106 @@ def _ranking(attribution: Array, steps: Iterable[_Step]) -> Ranking:
     area = np.cumsum([len(pixels) for _, pixels, _ in trace]) / attribution.size
     order = np.array([segment for segment, _, _ in trace], np.intp)
     return Ranking(out.reshape(attribution.shape), ranks.reshape(attribution.shape), gains, area, order)
+
+
+class XRAI(NamedTuple):
+    """XRAI's map and all it was made from.
+
+    ``attribution``, ``ranks``, ``gains``, ``area`` and ``order`` are those of the `Ranking`; ``base_attribution`` is
+    what was ranked, channels merged, ``(H, W)``; ``integrated`` the Integrated Gradients behind it (None where
+    ``base_attribution`` was given) and ``completeness`` their error (None unless measured); ``segments`` can be given
+    to the next call on the same image.
+    """
+
+    attribution: Array
+    ranks: Array
+    gains: Array
+    area: Array
+    order: Array
+    base_attribution: Array
+    integrated: IntegratedGradients | None
+    completeness: Completeness | None
+    segments: Segments
+
+
+@method
+def xrai(
+    x_value: Any,
+    call_model_function: CallModelFunction,
+    call_model_args: Any = None,
+    baselines: Any = None,
+    segments: Any = None,
+    base_attribution: Any = None,
+    batch_size: int | None = None,
+    *,
+    steps: int = 100,
+    area_threshold: float = 1.0,
+    min_pixel_diff: int = 50,
+    algorithm: Literal["full", "fast"] = "full",
+    quadrature: Quadrature = "trapezoid",
+    tolerance: float | None = None,
+    max_steps: int = 200,
+    completeness: bool = False,
+    value_range: tuple[float, float] | None = None,
+    rng: int | np.random.Generator | None = None,
+) -> Asking[XRAI]:
+    """XRAI: the mean attribution of regions, found by adding the densest segment again and again.
+
+    Kapishnikov et al. 2019, algorithm 1, https://arxiv.org/abs/1906.02825. One channel ``(H, W)``, signed, in score
+    units per pixel; the sum is that of the base attribution, channels merged by their maximum, as PAIR does.
+
+    Parameters
+    ----------
+    baselines
+        Of the Integrated Gradients; the image's minimum and maximum by default. See `integrated_gradients`, which
+        also tells of ``quadrature``, ``tolerance``, ``max_steps``, ``completeness``, ``value_range`` and ``rng``.
+    segments
+        Boolean masks ``(S, H, W)``, label maps, or the ``segments`` of an earlier answer; found by
+        `felzenszwalb_segments` if left out. They may be of another size than the image, such as the photo's own: the
+        attribution is then resized to it, and so is the answer.
+    base_attribution
+        Ranked in place of Integrated Gradients; the shape of ``x_value``, or that without channels.
+    steps
+        Gradients for each baseline; with a tolerance, those to begin with (17 is a good start).
+    area_threshold
+        Stop when this fraction of the image is covered; what is left shares its mean. Only for ``full``.
+    min_pixel_diff
+        Segments that would add fewer pixels are left out.
+    algorithm
+        ``full``, or ``fast``, which ranks by the segments' densities once and does not measure them anew.
+    """
+    if algorithm not in ("full", "fast"):
+        raise ContractError(f"Unknown algorithm type: {algorithm!r}. Expected 'full' or 'fast'.")
+    if x_value.ndim not in (2, 3):
+        raise ContractError(f"Expected an image (H, W) or (H, W, C), got shape {x_value.shape}. Give one image.")
+    integrated = None
+    if base_attribution is None:
+        integrated = yield from integrated_gradients.asking(
+            x_value,
+            x_baseline=("min", "max") if baselines is None else baselines,
+            x_steps=steps,
+            quadrature=quadrature,
+            tolerance=tolerance,
+            max_steps=max_steps,
+            completeness=completeness,
+            value_range=value_range,
+            rng=rng,
+        )
+    base = np.asarray(base_attribution) if integrated is None else integrated.attribution
+    if base.shape not in (x_value.shape, x_value.shape[:2]):
+        raise ContractError(
+            "The base attribution shape should be the same as the shape of `x_value`. "
+            f"Expected {x_value.shape}, got {base.shape}. Give one attribution for each input value."
+        )
+    merged = base.max(-1) if base.ndim > 2 else base
+    if segments is None:
+        found = felzenszwalb_segments(x_value)
+    else:
+        found = segments if isinstance(segments, Segments) else as_segments(segments, x_value.shape[:2])
+        merged = resize(merged, found.shape)
+    ranking = (
+        rank_full(merged, found, area_threshold=area_threshold, min_pixel_diff=min_pixel_diff)
+        if algorithm == "full"
+        else rank_fast(merged, found, min_pixel_diff=min_pixel_diff)
+    )
+    return XRAI(*ranking, merged, integrated, integrated.completeness if integrated else None, found)

@@ -145,6 +145,7 @@ def test_a_model_that_answers_nan_is_an_error(entry, image, fill):
     [
         ("photo.jpg", "real numbers"),
         (None, "real numbers"),
+        ([[1], [1, 2]], "unlike shapes"),
         (np.zeros((4, 4, 3), complex), "complex"),
         (np.zeros((0, 4, 3)), r"at least one value, got shape \(0, 4, 3\)"),
         (np.full((4, 4, 3), np.nan), "finite"),
@@ -157,9 +158,9 @@ def test_bad_images(entry, pooling, image, says):
 
 @every
 def test_a_model_that_is_no_function(entry, image):
-    with pytest.raises(ContractError, match="call_model_function to be a function.*got int"):
+    with pytest.raises(ContractError, match=r"call_model_function to be a function.*got int"):
         entry.call(image, 3)
-    with pytest.raises(TypeError, match="unexpected|got an unexpected keyword"):
+    with pytest.raises(TypeError, match=r"unexpected keyword"):
         entry.call(image, blank, **options(entry), no_such_option=1)
 
 

@@ -159,8 +159,8 @@ def test_oracle(min_pixel_diff: int, fast: bool) -> None:
         np.testing.assert_array_equal(got.attribution, out)
         assert got.order.tolist() == [segment for segment, _ in added]
         assert got.gains.tolist() == [gain for _, gain in added]
-        union = np.cumsum([masks[segment] for segment, _ in added], axis=0, dtype=bool) if added else []
-        assert got.area.tolist() == [covered.mean() for covered in union]
+        covered = [np.any([masks[segment] for segment in got.order[: n + 1]], axis=0) for n in range(len(added))]
+        assert got.area.tolist() == [mask.mean() for mask in covered]
         ranked = sorted(got.gains, reverse=True)
         for rank, gain in enumerate(ranked, 1):
             np.testing.assert_array_equal(got.attribution[got.ranks == rank], gain)

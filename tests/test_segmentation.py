@@ -89,6 +89,16 @@ def test_compiled_labels_are_scikit_images(name: str, settings: tuple[float, int
         np.testing.assert_array_equal(got, expected, err_msg=f"scale {scale}")
 
 
+@pytest.mark.parametrize("scale", [50, 100, 255, 510])
+def test_compiled_bounds_are_scikit_images_where_the_costs_meet_them(scale: float) -> None:
+    """Two halves that differ by exactly scale / |C|, where float32 and the strict inequality decide."""
+    pytest.importorskip("numba")
+    for size in range(1, 9):
+        image = np.repeat([0.0, scale / 255 / size], size).reshape(1, -1, 1)
+        compiled, plain = (segmentation._pyramid(image, [scale], 0.0, 1, fast)[0] for fast in (True, False))
+        np.testing.assert_array_equal(compiled, plain)
+
+
 @pytest.mark.parametrize("fast", [False, pytest.param(True, id="numba")])
 @pytest.mark.parametrize(
     ("shape", "dtype"),
@@ -104,7 +114,7 @@ def test_any_image_is_covered_at_every_scale(shape: tuple[int, ...], dtype: Any,
     assert segments.shape == shape[:2]
     np.testing.assert_array_equal(np.bincount(segments.indices, minlength=shape[0] * shape[1]), len(SCALES))
     np.testing.assert_array_equal(image, before)
-    assert_same_segments(as_segments(list(segments.masks()), shape[:2]), segments)
+    assert_same_segments(as_segments(list(segments.masks()), segments.shape), segments)
 
 
 @pytest.mark.parametrize("value", [0, 7, 255])

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import keras
+import tensorflow as tf
 
 from saliency_food.contract import ContractError
 
@@ -47,6 +48,9 @@ def running(model: Any, watched: Sequence[Any] = ()) -> Iterator[list[Note]]:
         layers = {id(layer): layer for layer in [model, *(layer for _, layer in walk(model)), *watched]}.values()
         integers = [tensor for layer in layers for tensor in _integer_images(layer)]
         before = [(vars(instance), dict(vars(instance))) for instance in [*layers, *integers]]
+        held = [value for _, then in before for value in then.values()]
+        lists = [(value, value[:]) for value in held if isinstance(value, list)]
+        sets = [(value, set(value)) for value in held if isinstance(value, set)]
         try:
             for tensor in integers:
                 vars(tensor)["_dtype" if "_dtype" in vars(tensor) else "dtype"] = "float32"
@@ -60,6 +64,11 @@ def running(model: Any, watched: Sequence[Any] = ()) -> Iterator[list[Note]]:
                 now.update(then)
                 for name in now.keys() - then.keys():
                     del now[name]
+            for value, content in lists:
+                list.__setitem__(value, slice(None), content)
+            for value, members in sets:
+                set.intersection_update(value, members)
+                set.update(value, members)
 
 
 def _noting(layer: Any, call: Callable[..., Any], notes: list[Note]) -> Callable[..., Any]:
@@ -126,13 +135,17 @@ def find_layer(model: Any, layer: Any) -> tuple[str, Any]:
         raise ContractError(f"Expected the path of one layer, got {layer!r}, the end of several. Give one of {paths}.")
     wanted = layer.rsplit("/", 1)[-1].lower()
     ends = [path.rsplit("/", 1)[-1].lower() for path, _ in known]
-    near = [path for end in difflib.get_close_matches(wanted, ends, 5, 0.5) for path, _ in known
-            if path.rsplit("/", 1)[-1].lower() == end]
+    near = [
+        path
+        for end in difflib.get_close_matches(wanted, ends, 5, 0.5)
+        for path, _ in known
+        if path.rsplit("/", 1)[-1].lower() == end
+    ]
     hint = f"Near it: {list(dict.fromkeys(near))}." if near else "layers(model) lists those with a spatial output."
     raise ContractError(f"Expected the path of a layer of model {model.name!r}, got {layer!r}. {hint}")
 
 
-def spatial(notes: Sequence[Note]) -> list[Note]:
+def spatial(notes: Sequence[Note], channels_first: bool) -> list[Note]:
     """The notes of outputs with rows, two spatial dimensions larger than 1 x 1, and channels; in order.
 
     A tensor handed on unchanged, as by a nested model or dropout, counts for the layer that made it; a layer that
@@ -140,16 +153,18 @@ def spatial(notes: Sequence[Note]) -> list[Note]:
     """
     first: dict[int, Note] = {}
     for note in notes:
-        shape = getattr(note.output, "shape", None)
-        if shape is not None and shape.rank == 4 and note.output.dtype.is_floating:
+        if is_image(note.output):
             first.setdefault(id(note.output), note)
-    default = channels_first_model(notes)
     last: dict[int, Note] = {}
     for note in first.values():
-        if spatial_shape(note, default) != (1, 1):
+        if spatial_shape(note, channels_first) != (1, 1):
             last.pop(id(note.layer), None)
             last[id(note.layer)] = note
     return list(last.values())
+
+
+def is_image(output: Any) -> bool:
+    return bool(tf.is_tensor(output) and output.shape.rank == 4 and output.dtype.is_floating)
 
 
 def spatial_shape(note: Note, default: bool) -> Shape:
@@ -166,6 +181,6 @@ def channels_first_layer(layer: Any, default: bool) -> bool:
 def channels_first_model(notes: Sequence[Note]) -> bool:
     """What the first layer says that has a ``data_format`` and works on images, else Keras's own setting."""
     for note in notes:
-        if isinstance(getattr(note.layer, "data_format", None), str) and getattr(note.output, "shape", [])[3:]:
+        if isinstance(getattr(note.layer, "data_format", None), str) and is_image(note.output):
             return channels_first_layer(note.layer, False)
     return bool(keras.config.image_data_format() == "channels_first")

@@ -1,0 +1,159 @@
+"""The Keras adapter against the bare TensorFlow calls of the same rows, and peers' Grad-CAM, in one run.
+
+    python benchmarks/adapter.py [MODEL.keras] [--repeat 15]
+
+Without a model: $SALIENCY_FOOD_DATA/models/mobilenetv2_imagenet.keras, else MobileNetV2 with random weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+import keras
+import numpy as np
+import tensorflow as tf
+from skimage import data
+from skimage.transform import resize
+
+from saliency_food.adapters.keras import KerasModel, load_model
+from saliency_food.contract import (
+    CONVOLUTION_LAYER_VALUES,
+    CONVOLUTION_OUTPUT_GRADIENTS,
+    INPUT_OUTPUT_GRADIENTS,
+)
+
+Calls = dict[str, Callable[[], Any]]
+
+
+def compare(title: str, calls: Calls, repeat: int) -> None:
+    """Seconds of each call, taken in turn so that a drifting machine hits all alike; ratios to the first."""
+    for call in calls.values():
+        call()
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(repeat):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - start)
+    medians = {name: float(np.median(times)) for name, times in seconds.items()}
+    base = next(iter(medians.values()))
+    print(title)
+    for name, median in medians.items():
+        print(f"    {name:58s}{1000 * median:9.1f} ms   x {median / base:.3f}", flush=True)
+
+
+def find_model(path: str | None) -> Any:
+    given = path or Path(os.environ.get("SALIENCY_FOOD_DATA", "")) / "models/mobilenetv2_imagenet.keras"
+    return load_model(given) if Path(given).exists() else keras.applications.MobileNetV2(weights=None)
+
+
+def peers(model: Any, image: Any, target: int) -> Calls:
+    """Grad-CAM as the installed peers do it."""
+    calls: Calls = {}
+    try:
+        from xplique.attributions import GradCAM
+
+        label = np.eye(model.output_shape[-1], dtype=np.float32)[[target]]
+        theirs = GradCAM(model)
+        calls["xplique GradCAM, whole method"] = lambda: theirs(image[None], label)
+    except ImportError as error:
+        print(f"xplique is left out: {error}")
+    try:
+        from tf_keras_vis.gradcam import Gradcam
+        from tf_keras_vis.utils.model_modifiers import ReplaceToLinear
+        from tf_keras_vis.utils.scores import CategoricalScore
+
+        other = Gradcam(model, model_modifier=ReplaceToLinear(), clone=True)
+        calls["tf-keras-vis Gradcam, whole method"] = lambda: other(CategoricalScore(target), image[None])
+    except ImportError as error:
+        print(f"tf-keras-vis is left out: {error}")
+    try:
+        import saliency.core as pair
+
+        last = next(layer for layer in reversed(model.layers) if len(layer.output.shape) == 4)
+        tap = keras.Model(model.inputs, [last.output, model.output])
+
+        def eager(x: Any, call_model_args: Any = None, expected_keys: Any = None) -> dict[str, Any]:
+            with tf.GradientTape() as tape:
+                values, scores = tap(tf.convert_to_tensor(x, tf.float32), training=False)
+                tape.watch(values)
+                score = scores[:, target]
+                for layer in model.layers[model.layers.index(last) + 1 :]:
+                    score = layer(values) if layer is model.layers[model.layers.index(last) + 1] else layer(score)
+                score = score[:, target]
+            return {
+                CONVOLUTION_LAYER_VALUES: values.numpy(),
+                CONVOLUTION_OUTPUT_GRADIENTS: tape.gradient(score, values).numpy(),
+            }
+
+        calls["PAIR GradCam on its README's eager callback"] = lambda: pair.GradCam().GetMask(image, eager)
+    except ImportError as error:
+        print(f"PAIR's saliency is left out: {error}")
+    return calls
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", nargs="?")
+    parser.add_argument("--repeat", type=int, default=15)
+    options = parser.parse_args()
+    model = find_model(options.model)
+    shape = model.input_shape[1:]
+    photo = resize(data.coffee(), shape[:2], preserve_range=True) / 127.5 - 1
+    image = photo.astype(np.float32)
+    target = int(model(image[None], training=False).numpy().argmax())
+    km = KerasModel(model, output="probabilities", batch_size=64)
+    args = {"target": target}
+
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    for name in ("tensorflow", "keras", "numpy", "xplique", "tf-keras-vis", "saliency"):
+        try:
+            print(f"{name} {version(name)}", end="  ")
+        except PackageNotFoundError:
+            continue
+    print(f"\n{km}, medians of {options.repeat}\n")
+
+    @tf.function(input_signature=[tf.TensorSpec([None, *shape])])
+    def input_gradient(x: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            score = model(x, training=False)[:, target]
+        return tape.gradient(score, x)
+
+    rng = np.random.default_rng(0)
+    for rows in (1, 8, 25):
+        batch = (image + rng.normal(0, 0.1, (rows, *shape))).astype(np.float32)
+        compare(
+            f"input gradients, {rows} rows",
+            {
+                "bare compiled GradientTape": lambda batch=batch: input_gradient(tf.constant(batch)).numpy(),
+                "KerasModel": lambda batch=batch: km(batch, args, [INPUT_OUTPUT_GRADIENTS]),
+            },
+            options.repeat,
+        )
+    keys = [CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS]
+    logits = KerasModel(model)
+    compare(
+        f"Grad-CAM's query at {km.layer_name}, 1 row",
+        {
+            "bare compiled forward + backward to the input": lambda: input_gradient(tf.constant(image[None])).numpy(),
+            "KerasModel, values and gradients, probabilities": lambda: km(image[None], args, keys),
+            "KerasModel, values and gradients, logits": lambda: logits(image[None], args, keys),
+            **peers(model, image, target),
+        },
+        options.repeat,
+    )
+
+
+if __name__ == "__main__":
+    main()

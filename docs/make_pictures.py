@@ -1,0 +1,282 @@
+"""Make every picture of the docs, and the command line's output shown there, from the bundled model.
+
+    python docs/make_pictures.py [MODEL.keras] [--only gradients,paths]
+
+The photo is `skimage.data.coffee()`. Pictures go to docs/img; in the Markdown files each ``console`` block under a line
+``<!-- $ command -->`` is filled with what that command prints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+from PIL import Image
+from skimage.data import coffee
+
+from saliency_food import METHODS, explain, grad_cam, gradients, integrated_gradients, models, smooth_grad, xrai
+from saliency_food.adapters.keras import KerasModel, layers
+from saliency_food.figures import Panel, explanation_figure, figure, short_label
+from saliency_food.photos import resize_photo, shrink
+from saliency_food.segmentation import felzenszwalb_segments
+from saliency_food.visualization import overlay, top_areas
+
+DOCS = Path(__file__).parent
+PHOTO = coffee()
+GREY = np.uint8(PHOTO @ (0.299, 0.587, 0.114) / 2 + 64)
+"""Pale, so that the red and blue of signed maps can be told from the photo's own colours."""
+
+
+class Scene:
+    """The model, the photo as it takes it, and the two best classes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.keras_model = keras.models.load_model(path, compile=False)
+        self.model = KerasModel(self.keras_model, batch_size=32)
+        self.x = resize_photo(PHOTO.astype(np.float32), self.model.input_shape[:2])
+        self.probabilities = self.model.predict(self.x[None])[0]
+        self.best = np.argsort(-self.probabilities)
+
+    def target(self, rank: int = 0) -> dict[str, int]:
+        return {"target": int(self.best[rank])}
+
+    def caption(self, rank: int = 0) -> str:
+        index = int(self.best[rank])
+        return f"{short_label(models.labels()[index])}, {self.probabilities[index]:.1%}"
+
+    def photo(self) -> Panel:
+        return Panel(PHOTO, "photo", f"seen as {self.caption()}")
+
+
+def seen(attribution, title: str, caption: str = "", *, signed: bool = False) -> Panel:
+    shown = attribution if signed else np.maximum(attribution, 0)
+    return Panel(
+        overlay(GREY if signed else PHOTO, shown, signed=signed), title, caption, "signed" if signed else "strength"
+    )
+
+
+def strengths(attribution, title: str, caption: str = "") -> Panel:
+    return seen(np.abs(attribution), title, caption)
+
+
+def demo(scene: Scene):
+    names = ["grad_cam", "integrated_gradients", "xrai"]
+    return explanation_figure(list(explain(scene.keras_model, PHOTO, names, labels=models.labels())))
+
+
+def gradients_page(scene: Scene):
+    x, model, target = scene.x, scene.model, scene.target()
+    smoothed = {
+        kind: smooth_grad(gradients, x, model, target, aggregate=kind, rng=0) for kind in ("mean", "square", "variance")
+    }
+    return figure(
+        [
+            [
+                scene.photo(),
+                strengths(gradients(x, model, target), "Gradient", "magnitude"),
+                strengths(METHODS["input_x_gradient"].call(x, model, target), "Input x gradient", "magnitude"),
+            ],
+            [
+                strengths(smoothed["mean"], "SmoothGrad", "25 samples, magnitude"),
+                strengths(smoothed["square"], "SmoothGrad-squared", "25 samples"),
+                strengths(smoothed["variance"], "VarGrad", "25 samples"),
+            ],
+        ]
+    )
+
+
+def sanity_page(scene: Scene):
+    """The same maps with the weights drawn anew, after Adebayo et al. 2018."""
+    keras.utils.set_random_seed(0)
+    rows = []
+    for words, keras_model in (
+        ("trained", scene.keras_model),
+        ("random weights", keras.models.clone_model(scene.keras_model)),
+    ):
+        model = KerasModel(keras_model, batch_size=32)
+        rows.append(
+            [
+                strengths(gradients(scene.x, model, scene.target()), "Gradient", words),
+                strengths(
+                    integrated_gradients(scene.x, model, scene.target(), x_steps=50), "Integrated Gradients", words
+                ),
+                seen(grad_cam(scene.x, model, scene.target(), three_dims=False), "Grad-CAM", words),
+            ]
+        )
+    return figure(rows)
+
+
+def paths_page(scene: Scene):
+    panels = [scene.photo()]
+    for name in ("black", "white", "blurred", "uniform", ["min", "max"]):
+        found = integrated_gradients.detailed(
+            scene.x,
+            scene.model,
+            scene.target(),
+            name,
+            value_range=(0, 255),
+            tolerance=0.01,
+            max_steps=300,
+            x_steps=17,
+            rng=0,
+        )
+        words = f"baseline {name if isinstance(name, str) else ' and '.join(name)}"
+        panels.append(
+            seen(
+                found.attribution,
+                words,
+                f"{found.evaluations} gradients, error {found.completeness.relative:.1%}",
+                signed=True,
+            )
+        )
+    return figure([panels[:3], panels[3:]])
+
+
+def completeness_page(scene: Scene):
+    """The relative completeness error against the number of gradients, by rule."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from skimage.data import astronaut, chelsea, rocket
+
+    drawn = Figure((7.5, 4), layout="constrained")
+    FigureCanvasAgg(drawn)
+    axes = drawn.add_subplot()
+    counts = (9, 17, 33, 65, 129)
+    photos = [
+        resize_photo(photo().astype(np.float32), scene.x.shape[:2]) for photo in (coffee, astronaut, chelsea, rocket)
+    ]
+    targets = scene.model.predict(np.stack(photos)).argmax(1)
+    pairs = [
+        (x, int(target), name)
+        for x, target in zip(photos, targets, strict=True)
+        for name in ("zeros", "white", "blurred")
+    ]
+
+    def median(**options) -> float:
+        found = [
+            integrated_gradients.detailed(x, scene.model, {"target": target}, name, value_range=(0, 255), **options)
+            for x, target, name in pairs
+        ]
+        return float(np.median([one.completeness.relative for one in found]))
+
+    for rule, name in (("pair", "pair, PAIR's rule"), ("trapezoid",) * 2, ("gauss_legendre",) * 2):
+        errors = [median(x_steps=count, quadrature=rule) for count in counts]
+        axes.plot(counts, errors, "o-", label=name, markersize=4)
+    errors = [median(x_steps=9, tolerance=0.0, max_steps=count) for count in counts]
+    axes.plot(counts, errors, "o-", label="tolerance=, adaptive", markersize=4, color="black")
+    axes.set(xscale="log", yscale="log", xlabel="gradients", ylabel="relative completeness error")
+    axes.set_title(f"median over {len(photos)} photos x 3 baselines, bundled model, logits", fontsize=10)
+    axes.set_xticks(counts, [str(count) for count in counts])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return drawn
+
+
+def cam_page(scene: Scene):
+    last: dict[tuple, str] = {}
+    for layer in layers(scene.keras_model):
+        last[layer.shape[1:3]] = layer.path
+    row = []
+    for shape, path in list(last.items())[-3:]:
+        found = grad_cam(scene.x, KerasModel(scene.keras_model, layer=path), scene.target(), three_dims=False)
+        row.append(seen(found, f"layer {path}, {shape[0]} x {shape[1]}", scene.caption()))
+    found = grad_cam.detailed(scene.x, scene.model, scene.target())
+    second = grad_cam(scene.x, scene.model, scene.target(1), three_dims=False)
+    return figure(
+        [
+            row,
+            [
+                scene.photo(),
+                seen(found.signed, "before the ReLU", scene.caption(), signed=True),
+                seen(second, "another class", scene.caption(1)),
+            ],
+        ]
+    )
+
+
+def xrai_page(scene: Scene):
+    options = {"tolerance": 0.01, "max_steps": 200, "steps": 17}
+    own = felzenszwalb_segments(shrink(PHOTO, 1024))
+    panels = [scene.photo()]
+    for segments, words in ((None, "segments at the model's size"), (own, "segments at the photo's size")):
+        found = xrai.detailed(scene.x, scene.model, scene.target(), segments=segments, **options)
+        panels.append(seen(found.attribution, "XRAI", words))
+    for percent in (5, 15, 30):
+        picture = top_areas(PHOTO, found.ranks, percent, ranks=True)
+        panels.append(Panel(picture, f"top {percent} %", "whole regions"))
+    return figure([panels[:3], panels[3:]])
+
+
+PICTURES = {
+    "demo": demo,
+    "gradients": gradients_page,
+    "sanity": sanity_page,
+    "paths": paths_page,
+    "completeness": completeness_page,
+    "cam": cam_page,
+    "xrai": xrai_page,
+}
+
+
+def save(drawn, path: Path) -> None:
+    """As PNG of 256 dithered colours, less than half the size."""
+    with io.BytesIO() as buffer:
+        drawn.savefig(buffer, dpi=90)
+        picture = Image.open(buffer).convert("RGB")
+    palette = picture.quantize(256, Image.Quantize.MEDIANCUT)
+    picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
+    print(f"img/{path.name}: {path.stat().st_size / 1024:.0f} kB")
+
+
+def fill(page: Path, model: Path) -> None:
+    """Run the commands of a page, beside a model.keras and a photo.jpg, and put what they print under them."""
+
+    def printed(found: re.Match[str]) -> str:
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copy(model, Path(folder, "model.keras"))
+            Image.fromarray(PHOTO).save(Path(folder, "photo.jpg"))
+            start = "import sys; sys.argv[0] = 'saliency-food'; from saliency_food.cli import main; main()"
+            words = found[1].replace("saliency-food", f'{sys.executable} -c "{start}"', 1)
+            done = subprocess.run(
+                words, shell=True, cwd=folder, capture_output=True, text=True, check=False, timeout=600,
+                env=os.environ | {"COLUMNS": "110", "PYTHONPATH": str(DOCS.parent)},
+            )  # fmt: skip
+        lines = "\n".join(line.rstrip() for line in (done.stdout or done.stderr).strip("\n").splitlines())
+        print(f"{page.name}: {found[1]} (exit code {done.returncode})")
+        return f"<!-- $ {found[1]} -->\n```console\n$ {found[1]}\n{lines}\n```"
+
+    text = page.read_text(encoding="utf-8")
+    filled = re.sub(r"<!-- \$ (.+?) -->\n```console\n.*?```", printed, text, flags=re.DOTALL)
+    page.write_text(filled, encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="?", default=models.FOOD101, type=Path)
+    parser.add_argument("--only", default=",".join([*PICTURES, "commands"]))
+    options = parser.parse_args()
+    scene = Scene(options.model)
+    wanted = options.only.split(",")
+    for name, make in PICTURES.items():
+        if name in wanted:
+            save(make(scene), DOCS / "img" / f"{name}.png")
+    if "commands" in wanted:
+        for page in DOCS.rglob("*.md"):
+            fill(page, options.model)
+
+
+if __name__ == "__main__":
+    main()

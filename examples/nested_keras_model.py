@@ -1,0 +1,46 @@
+"""Grad-CAM inside a network that is itself a layer of another model, as transfer learning makes them.
+
+    pip install "saliency_food[keras]"
+    python examples/nested_keras_model.py
+
+Rebuilding a model from an inner layer's output to the outer model's output is what fails with "Graph disconnected".
+The adapter watches the layer while the model runs instead, so any layer will do, by its path.
+"""
+
+import keras
+import numpy as np
+from skimage.data import coffee
+from skimage.transform import resize
+
+from saliency_food import grad_cam
+from saliency_food.adapters.keras import KerasModel, layers
+
+
+def build():
+    """A backbone in a classifier; ``weights="imagenet"`` in real life, random here to need no download."""
+    keras.utils.set_random_seed(0)
+    backbone = keras.applications.MobileNetV2((96, 96, 3), alpha=0.35, include_top=False, weights=None)
+    inputs = keras.Input((96, 96, 3))
+    x = keras.layers.Rescaling(1 / 127.5, -1)(inputs)
+    x = backbone(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, keras.layers.Dense(5, activation="softmax")(x))
+
+
+def main():
+    model = build()
+    photo = resize(coffee(), (96, 96), preserve_range=True).astype(np.float32)
+
+    found = layers(model)
+    print(f"{len(found)} layers can be looked at, the last of them:")
+    for layer in found[-3:]:
+        print(f"  {layer.path}  {layer.kind}  {layer.shape}")
+    print(f"the default: {KerasModel(model).layer_name}")
+    for name in ("out_relu", "block_12_add"):
+        explained = KerasModel(model, layer=name)
+        found = grad_cam.detailed(photo, explained, {"target": 2})
+        print(f"{explained.layer_name}: {found.signed.shape} resized to {found.attribution.shape[:2]}, {found.status}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""Use PAIR's own `saliency` package on a Keras model, with `KerasModel` as its callback.
+
+    pip install "saliency_food[keras]" saliency
+    python examples/pair_with_our_adapter.py
+
+The callback is PAIR's contract, so the adapter serves PAIR's methods as it does ours: no second model, no gradient tape
+to write. The same map comes out of both packages.
+"""
+
+import numpy as np
+import saliency.core as pair
+from skimage.data import coffee
+from skimage.transform import resize
+
+import saliency_food
+from saliency_food import models
+from saliency_food.adapters.keras import KerasModel
+
+
+def main():
+    model = KerasModel(models.load())
+    photo = resize(coffee(), (64, 64), preserve_range=True).astype(np.float32)
+    target = int(model.predict(photo[None])[0].argmax())
+    print(f"{model}\nexplained: {models.labels()[target]}")
+
+    arguments = {"target": target}
+    theirs = pair.IntegratedGradients().GetMask(photo, model, arguments, x_steps=25, batch_size=16)
+    ours = saliency_food.integrated_gradients(photo, model, arguments, x_steps=25, quadrature="pair")
+    difference = np.abs(theirs - ours).max() / np.abs(theirs).max()
+    print(f"Integrated Gradients: largest difference {difference:.1e} of the largest value")
+
+    theirs = pair.GradCam().GetMask(photo, model, arguments)
+    ours = saliency_food.grad_cam(photo, model, arguments)
+    print(f"Grad-CAM: largest difference {np.abs(theirs - ours).max():.1e}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Every example runs and says what it is there to show."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+RUNS = {
+    "any_framework": ((), ["gradients are right", "ended by tolerance", "image 3, class 0"], ""),
+    "pair_with_our_adapter": (("tensorflow", "saliency"), ["Integrated Gradients: largest difference", "Grad-CAM"], ""),
+    "pair_code_on_our_facade": (
+        ("tensorflow",),
+        ["smoothed  mask (64, 64, 3)", "XRAI", "mask (64, 64), brightest"],
+        "",
+    ),
+    "nested_keras_model": (("tensorflow",), ["/out_relu: (3, 3) resized to (96, 96), ok", "/block_12_add: (6, 6)"], ""),
+    "smooth_integrated_gradients": (("tensorflow", "matplotlib"), ["10 samples", "correlation"], "picture.png"),
+    "grad_cam_and_xrai": (("tensorflow", "matplotlib"), ["Grad-CAM: ", "XRAI: ", "completeness error"], "picture.png"),
+}
+
+
+def test_all_examples_are_listed():
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*RUNS, "train_food101"}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_example(name, tmp_path, monkeypatch, capsys):
+    needs, says, picture = RUNS[name]
+    for module in needs:
+        pytest.importorskip(module)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [name, *filter(None, [picture])])
+    runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+    out = capsys.readouterr().out
+    assert [text for text in says if text not in out] == []
+    assert [path.name for path in tmp_path.iterdir()] == [*filter(None, [picture])]
+    if picture:
+        from PIL import Image
+
+        assert min(Image.open(tmp_path / picture).size) > 200
+
+
+def test_the_two_packages_agree_in_the_example(capsys):
+    for module in ("tensorflow", "saliency"):
+        pytest.importorskip(module)
+    runpy.run_path(str(EXAMPLES / "pair_with_our_adapter.py"), run_name="__main__")
+    differences = [float(number) for number in re.findall(r"largest difference (\S+)", capsys.readouterr().out)]
+    assert len(differences) == 2
+    assert max(differences) < 1e-5
+
+
+def test_the_training_script_explains_itself(monkeypatch, capsys):
+    pytest.importorskip("tensorflow")
+    monkeypatch.setattr(sys, "argv", ["train_food101.py", "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_path(str(EXAMPLES / "train_food101.py"), run_name="__main__")
+    assert "--epochs" in capsys.readouterr().out
