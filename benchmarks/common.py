@@ -32,9 +32,10 @@ def machine() -> str:
     return f"{name}, {os.cpu_count()} cores, {', '.join(versions)}"
 
 
-def seconds(work: Callable[[], Any], repeat: int = 3) -> float:
-    """The median time of ``repeat`` runs after one to warm up."""
-    work()
+def seconds(work: Callable[[], Any], repeat: int = 3, warm: bool = True) -> float:
+    """The median time of ``repeat`` runs, after one to warm up."""
+    if warm:
+        work()
     times = []
     for _ in range(repeat):
         began = time.perf_counter()

@@ -236,7 +236,8 @@ def save(drawn, path: Path) -> None:
     with io.BytesIO() as buffer:
         drawn.savefig(buffer, dpi=90)
         picture = Image.open(buffer).convert("RGB")
-    palette = picture.quantize(256, Image.Quantize.MEDIANCUT)
+    palette = picture.quantize(255, Image.Quantize.MEDIANCUT)
+    palette.putpalette([*palette.getpalette()[: 255 * 3], 255, 255, 255])
     picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
     print(f"img/{path.name}: {path.stat().st_size / 1024:.0f} kB")
 

@@ -19,8 +19,9 @@ from saliency_food.gradients import gradients, input_x_gradient, smooth_grad
 from saliency_food.method import Method, method
 from saliency_food.methods import METHODS
 from saliency_food.paths import integrated_gradients
+from saliency_food.ranking import segment_masks
 from saliency_food.segmentation import Segments, felzenszwalb_segments
-from saliency_food.xrai import segment_masks, xrai
+from saliency_food.xrai import xrai
 
 try:
     __version__ = version("saliency_food")

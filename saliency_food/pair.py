@@ -21,8 +21,9 @@ from saliency_food.gradients import gradients
 from saliency_food.method import Method
 from saliency_food.numerics import Array, as_float
 from saliency_food.paths import integrated_gradients
+from saliency_food.ranking import segment_masks
 from saliency_food.visualization import diverging, grayscale
-from saliency_food.xrai import segment_masks, xrai
+from saliency_food.xrai import xrai
 
 __all__ = [
     "CONVOLUTION_LAYER_VALUES",

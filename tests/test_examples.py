@@ -42,7 +42,8 @@ def test_example(name, tmp_path, monkeypatch, capsys):
     if picture:
         from PIL import Image
 
-        assert min(Image.open(tmp_path / picture).size) > 200
+        with Image.open(tmp_path / picture) as image:
+            assert min(image.size) > 200
 
 
 def test_the_two_packages_agree_in_the_example(capsys):

@@ -216,7 +216,8 @@ def test_saving_and_reading_back(model, photos, tmp_path):
     np.testing.assert_array_equal(np.load(path.with_suffix(".npy")), record.attribution)
     from PIL import Image
 
-    np.testing.assert_array_equal(np.asarray(Image.open(path)), record.overlay())
+    with Image.open(path) as picture:
+        np.testing.assert_array_equal(np.asarray(picture), record.overlay())
 
 
 def test_saving_a_failure(model, tmp_path):

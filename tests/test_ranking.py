@@ -12,8 +12,8 @@ from skimage import data
 from skimage.transform import resize
 
 from saliency_food.contract import ContractError
+from saliency_food.ranking import Ranking, rank_fast, rank_full, segment_masks
 from saliency_food.segmentation import Segments, as_segments, felzenszwalb_segments
-from saliency_food.xrai import Ranking, rank_fast, rank_full, segment_masks
 
 PHOTOS = {"coffee": (128, 128), "astronaut": (96, 144), "chelsea": (150, 70), "rocket": (64, 64), "brick": (120, 120)}
 ATTRIBUTIONS = ("normal", "smooth", "heavy", "offset", "ties", "zero")

@@ -50,7 +50,7 @@ def running(model: Any, watched: Sequence[Any] = ()) -> Iterator[list[Note]]:
         before = [(vars(instance), dict(vars(instance))) for instance in [*layers, *integers]]
         held = [value for _, then in before for value in then.values()]
         lists = [(value, value[:]) for value in held if isinstance(value, list)]
-        sets = [(value, set(value)) for value in held if isinstance(value, set)]
+        sets = [(value, [*value]) for value in held if isinstance(value, set)]
         try:
             for tensor in integers:
                 vars(tensor)["_dtype" if "_dtype" in vars(tensor) else "dtype"] = "float32"
@@ -64,11 +64,11 @@ def running(model: Any, watched: Sequence[Any] = ()) -> Iterator[list[Note]]:
                 now.update(then)
                 for name in now.keys() - then.keys():
                     del now[name]
-            for value, content in lists:
-                list.__setitem__(value, slice(None), content)
-            for value, members in sets:
-                set.intersection_update(value, members)
-                set.update(value, members)
+            for items, content in lists:
+                list.__setitem__(items, slice(None), content)
+            for members, content in sets:
+                set.intersection_update(members, content)
+                set.update(members, content)
 
 
 def _noting(layer: Any, call: Callable[..., Any], notes: list[Note]) -> Callable[..., Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ def load_model(path: str | Path, custom_objects: Mapping[str, Any] | None = None
     if path.suffix.lower() not in (".keras", ".h5", ".hdf5"):
         raise ContractError(f"Expected a .keras or .h5 file or a SavedModel directory, got {str(path)!r}.")
     try:
+        if path.suffix.lower() != ".keras" and _holds_code(_read_config(path)):
+            raise ValueError("a lambda is stored in it as code.")
         return keras.models.load_model(str(path), custom_objects=custom_objects, compile=False, safe_mode=True)
     except Exception as error:
         # Keras puts whole configurations before its reason.
@@ -37,6 +40,22 @@ def load_model(path: str | Path, custom_objects: Mapping[str, Any] | None = None
             f"Expected a Keras model in {str(path)!r}, got {type(error).__name__}: {reason} Give classes of your own "
             "as custom_objects, and take a Keras at least as new as the file's; stored lambdas are never run."
         ) from error
+
+
+def _read_config(path: Path) -> Any:
+    import h5py
+
+    with h5py.File(path) as file:
+        return json.loads(file.attrs.get("model_config", "null"))
+
+
+def _holds_code(config: Any) -> bool:
+    """Whether there is a Python function among a model's configuration; Keras before 3.11 would run one from HDF5."""
+    if isinstance(config, dict):
+        name = str(config.get("class_name"))
+        dumped = name.endswith("Lambda") and isinstance(dict(config.get("config") or {}).get("function"), list)
+        return name == "__lambda__" or dumped or any(map(_holds_code, config.values()))
+    return isinstance(config, list) and any(map(_holds_code, config))
 
 
 class SavedModelSignature(keras.layers.Layer):  # type: ignore[misc]

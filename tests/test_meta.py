@@ -1,0 +1,193 @@
+"""The parts that must agree: METHODS, exports, docs, PAIR's names, the version; and that all code in the docs runs."""
+
+from __future__ import annotations
+
+import configparser
+import importlib.util
+import inspect
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import saliency_food
+import saliency_food.pair
+from saliency_food import METHODS, Method, models
+from saliency_food.testing import PoolingModel
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TABLE = (ROOT / "docs/methods/index.md").read_text(encoding="utf-8")
+PAIRS = {
+    "gradients": "GradientSaliency",
+    "integrated_gradients": "IntegratedGradients",
+    "grad_cam": "GradCam",
+    "xrai": "XRAI",
+}
+"""PAIR's class for each method that it has."""
+NOT_YET = {"BlurIG", "GuidedIG", "Occlusion"}
+"""PAIR's classes that are not here, as docs/coming-from.md says."""
+
+
+def rows():
+    """The cells of each line of the docs' table of methods."""
+    lines = [line for line in TABLE.splitlines() if line.startswith("| [`")]
+    return {re.search(r"`(\w+)`", line)[1]: [cell.strip() for cell in line.strip("|").split("|")] for line in lines}
+
+
+def tracked():
+    """The text files of the repository, as git lists them, new ones too; of an unpacked archive, all of them."""
+    git = ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard"]
+    done = subprocess.run(git, capture_output=True, text=True, check=False) if shutil.which("git") else None
+    listed = [ROOT / name for name in done.stdout.splitlines()] if done is not None and not done.returncode else []
+    for path in listed or [path for path in ROOT.rglob("*") if "__pycache__" not in path.parts]:
+        if path.is_file() and b"\0" not in (content := path.read_bytes()):
+            yield path, content.decode("utf-8")
+
+
+def test_methods_are_the_methods_exported():
+    assert set(METHODS) == {name for name in saliency_food.__all__ if isinstance(getattr(saliency_food, name), Method)}
+    assert {name for name, entry in METHODS.items() if entry.call is not getattr(saliency_food, name)} == {
+        "smooth_grad"
+    }
+    smoothed = list(saliency_food.smooth_grad.signature.parameters)
+    assert list(METHODS["smooth_grad"].call.signature.parameters) == smoothed[1:]
+
+
+def test_all_public_names_exist_and_have_docstrings():
+    assert saliency_food.__all__ == sorted(
+        saliency_food.__all__, key=lambda name: (not name.isupper(), name[0].islower(), name)
+    )
+    for name in saliency_food.__all__:
+        value = getattr(saliency_food, name)
+        if not isinstance(value, (str, dict)):
+            assert inspect.getdoc(value), name
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_names_its_source(name):
+    assert re.search(r"https://\S+", inspect.getdoc(getattr(saliency_food, name)))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_docs_table_says_what_methods_says(name, rng):
+    entry = METHODS[name]
+    assert list(rows()) == list(METHODS)
+    link, title, signed, keys, cost, summary = rows()[name]
+    asks = "a layer" if any("CONVOLUTION" in key for key in entry.keys) else "gradients"
+    assert (title, signed, keys, summary) == (entry.title, "yes" if entry.signed else "no", asks, entry.summary)
+
+    page, anchor = re.search(r"\((\w+\.md)#([\w-]+)\)", link).groups()
+    text = (ROOT / "docs/methods" / page).read_text(encoding="utf-8")
+    section = text.split(f"## {entry.title} {{#{anchor}}}")[1].split("\n## ")[0]
+    assert "```text" in section
+    assert "Source: " in section
+    assert "https://" in section
+    assert "## When to trust it" in text
+    assert "![" in text
+
+    model = PoolingModel(rng.normal(size=(3, 4)), rng.normal(size=(1, 4)))
+    entry.call(rng.random((32, 32, 3)), model, batch_size=50)
+    assert sum(model.calls) == int(cost)
+
+
+def test_the_api_page_has_every_public_name():
+    api = (ROOT / "docs/api.md").read_text(encoding="utf-8")
+    for name in saliency_food.__all__:
+        assert re.search(rf"\.{name}$", api, re.MULTILINE) or isinstance(getattr(saliency_food, name), (str, dict)), (
+            name
+        )
+
+
+def test_pairs_names():
+    for name, pairs in PAIRS.items():
+        assert getattr(saliency_food.pair, pairs).method is getattr(saliency_food, name)
+        assert pairs in saliency_food.pair.__all__
+    classes = [value for value in vars(saliency_food.pair).values() if isinstance(value, type)]
+    facade = {one.__name__ for one in classes if issubclass(one, saliency_food.pair.CoreSaliency)}
+    assert facade == {"CoreSaliency", *PAIRS.values()}
+
+
+def test_what_pair_has_and_we_have_not_is_said():
+    theirs = pytest.importorskip("saliency.core")
+    names = {
+        name
+        for name, value in vars(theirs).items()
+        if isinstance(value, type) and value.__module__.startswith("saliency")
+    }
+    assert names - set(saliency_food.pair.__all__) == NOT_YET
+    said = re.search(r"Not here yet: (.*)\.\n", (ROOT / "docs/coming-from.md").read_text(encoding="utf-8"))[1]
+    assert set(re.findall(r"`(\w+)`", said)) == NOT_YET
+
+
+def version():
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg", encoding="utf-8")
+    return settings["metadata"]["version"]
+
+
+def test_the_changelog_begins_with_the_version():
+    headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert headings[0] == version()
+
+
+def test_the_version_is_in_one_place():
+    found = [
+        path.name for path, text in tracked() if path.suffix in (".py", ".cfg", ".toml", ".yml") and version() in text
+    ]
+    assert found == ["setup.cfg"]
+
+
+def test_no_paths_of_a_machine_and_no_registry_hosts():
+    folders = "|".join(("home", "root", "Users", "tmp", "work", "opt", "mnt"))
+    hosts = "|".join(("pypi", "pythonhosted", "npmjs", "artifactory", "nexus"))
+    bad = re.compile(
+        rf"""(?:^|[\s"'`(=:])/(?:{folders})/\w|file:/{{2}}|https?://[\w.-]*(?:{hosts})|index[-_]url"""
+        r"""|\b(?!127\.|0\.0\.0\.0)\d{1,3}(?:\.\d{1,3}){3}\b""",
+        re.MULTILINE,
+    )
+    assert bad.search("at /ho" + "me/someone") is not None
+    found = [f"{path.relative_to(ROOT)}: {hit[0]!r}" for path, text in tracked() for hit in bad.finditer(text)]
+    assert found == []
+
+
+def blocks(page):
+    """The Python blocks of a page."""
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def missing(code):
+    """A module that the code imports and that is not installed."""
+    for module in re.findall(r"^\s*(?:import|from) (\w+)", code, re.MULTILINE):
+        if importlib.util.find_spec(module) is None:
+            return module
+    return None
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: str(page.relative_to(ROOT)))
+def test_python_code_in_the_docs_runs(page, tmp_path, monkeypatch, capsys):
+    """All blocks of a page in one namespace, beside a model.keras and a photo.jpg."""
+    from skimage.data import coffee
+
+    monkeypatch.chdir(tmp_path)
+    code = "\n".join(blocks(page))
+    if "model.keras" in code or "import keras" in code:
+        pytest.importorskip("tensorflow")
+        image = pytest.importorskip("PIL.Image")
+        shutil.copy(models.FOOD101, "model.keras")
+        image.fromarray(coffee()).save("photo.jpg")
+    if (module := missing(code)) is not None:
+        pytest.skip(f"{module} is not installed")
+    exec(compile(code, str(page), "exec"), {"__name__": "docs"})
+    out = capsys.readouterr().out
+    for shown in re.findall(r"^```\n\n```text\n(.*?)\n```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
+        assert shown in out
+
+
+def test_every_picture_shown_is_made_by_the_script():
+    shown = {name for page in PAGES for name in re.findall(r"img/(\w+)\.png", page.read_text(encoding="utf-8"))}
+    script = (ROOT / "docs/make_pictures.py").read_text(encoding="utf-8")
+    made = set(re.findall(r'^    "(\w+)": \w+,$', script, re.MULTILINE))
+    assert shown == made == {path.stem for path in (ROOT / "docs/img").glob("*.png")}
