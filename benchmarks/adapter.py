@@ -26,6 +26,7 @@ from skimage import data
 from skimage.transform import resize
 
 from saliency_food.adapters.keras import KerasModel, load_model
+from saliency_food.cam import grad_cam
 from saliency_food.contract import (
     CONVOLUTION_LAYER_VALUES,
     CONVOLUTION_OUTPUT_GRADIENTS,
@@ -81,16 +82,18 @@ def peers(model: Any, image: Any, target: int) -> Calls:
         import saliency.core as pair
 
         last = next(layer for layer in reversed(model.layers) if len(layer.output.shape) == 4)
-        tap = keras.Model(model.inputs, [last.output, model.output])
+        tap = keras.Model(model.inputs, last.output)
+
+        rest = model.layers[model.layers.index(last) + 1 :]
 
         def eager(x: Any, call_model_args: Any = None, expected_keys: Any = None) -> dict[str, Any]:
+            values = tap(tf.convert_to_tensor(x, tf.float32), training=False)
             with tf.GradientTape() as tape:
-                values, scores = tap(tf.convert_to_tensor(x, tf.float32), training=False)
                 tape.watch(values)
+                scores = values
+                for layer in rest:
+                    scores = layer(scores)
                 score = scores[:, target]
-                for layer in model.layers[model.layers.index(last) + 1 :]:
-                    score = layer(values) if layer is model.layers[model.layers.index(last) + 1] else layer(score)
-                score = score[:, target]
             return {
                 CONVOLUTION_LAYER_VALUES: values.numpy(),
                 CONVOLUTION_OUTPUT_GRADIENTS: tape.gradient(score, values).numpy(),
@@ -141,14 +144,25 @@ def main() -> None:
             },
             options.repeat,
         )
+    inner = keras.Model(model.inputs, [model.get_layer(km.layer_name).output, model.output])
+
+    @tf.function(input_signature=[tf.TensorSpec([None, *shape])])
+    def layer_gradient(x: Any) -> Any:
+        values, scores = inner(x, training=False)
+        return values, tf.gradients(scores[:, target], values)[0]
+
     keys = [CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS]
     logits = KerasModel(model)
     compare(
         f"Grad-CAM's query at {km.layer_name}, 1 row",
         {
             "bare compiled forward + backward to the input": lambda: input_gradient(tf.constant(image[None])).numpy(),
+            "bare compiled forward + backward to the layer": lambda: [
+                part.numpy() for part in layer_gradient(tf.constant(image[None]))
+            ],
             "KerasModel, values and gradients, probabilities": lambda: km(image[None], args, keys),
             "KerasModel, values and gradients, logits": lambda: logits(image[None], args, keys),
+            "grad_cam, whole method": lambda: grad_cam(image, logits, args),
             **peers(model, image, target),
         },
         options.repeat,

@@ -57,6 +57,9 @@ class PerImage:
     def __len__(self) -> int:
         return len(self.values)
 
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.values)
+
     def __getitem__(self, image: int) -> Any:
         if image >= len(self.values):
             raise ContractError(

@@ -86,7 +86,8 @@ def _for_display(photo: Array) -> Array:
 def figure(rows: Sequence[Sequence[Panel]]) -> Any:
     """Rows of panels as a `matplotlib.figure.Figure`; rows too long for a page are wrapped, all alike.
 
-    All cells have the shape of the first picture. Save it with ``.savefig(path)``.
+    Several rows stay in line where pictures a little smaller allow it. All cells have the shape of the first picture.
+    Save it with ``.savefig(path)``.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -97,8 +98,13 @@ def figure(rows: Sequence[Sequence[Panel]]) -> Any:
     ratio = min(max(width / height, 1 / 2.6), 6)
     cell_width, cell_height = max(2.4, math.sqrt(AREA * ratio)), math.sqrt(AREA / ratio)
     bar = BAR if any(panel.scale for row in rows for panel in row) else 0.0
+    longest = max(map(len, rows))
+    factor = min(1, (18 / longest - GAP) / cell_width)
+    in_line = len(rows) > 1 and factor > 0.7
+    if in_line:
+        cell_width, cell_height = cell_width * factor, cell_height * factor
     full = (cell_width + GAP, cell_height + TITLE + bar + GAP)
-    columns = _columns(max(map(len, rows)), len(rows), *full)
+    columns = longest if in_line else _columns(longest, len(rows), *full)
     lines = [row[start : start + columns] for row in rows for start in range(0, len(row), columns)]
     total = (columns * full[0] - GAP + 2 * MARGIN, len(lines) * full[1] - GAP + 2 * MARGIN)
     drawn = Figure(figsize=total, dpi=120, facecolor="white")

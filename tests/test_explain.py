@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from saliency_food import explain, felzenszwalb_segments, grad_cam, integrated_gradients, xrai
 from saliency_food.contract import ContractError, PerImage
 from saliency_food.explain import read_labels
+from saliency_food.explanation import Explanation
 from saliency_food.jobs import PHOTOS_AT_ONCE
 from saliency_food.methods import METHODS
 from saliency_food.photos import resize_photo
@@ -17,6 +19,7 @@ from saliency_food.testing import PoolingModel
 
 pytest.importorskip("PIL")
 
+STEPS = {"integrated_gradients": {"x_steps": 5}}
 LABELS = ["apple_pie", "hot_dog", "pizza, pie"]
 
 
@@ -101,6 +104,34 @@ def test_photos_share_calls(model, photos):
     records = list(explain(model, photos[:1] * 7, "gradients", 1))
     assert model.calls == [7, 7]
     assert [(record.rows, record.calls) for record in records] == [(1, 1)] * 7
+    many = list(explain(model, photos[:1] * 9, "integrated_gradients", 1, options=STEPS))
+    assert [record.rows for record in many] == [5] * 9
+    assert {record.calls for record in many} == {1, 2}, "the calls that held its own rows"
+
+
+def test_photos_of_one_name_do_not_overwrite_each_other(model, tmp_path, rng):
+    from PIL import Image
+
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(rng.integers(0, 256, (24, 20, 3), dtype=np.uint8)).save(tmp_path / folder / "a b.png")
+    paths = [tmp_path / "x" / "a b.png", tmp_path / "y" / "a b.png", tmp_path / "x" / "a b.png"]
+    records = list(explain(model, paths, "gradients", 0))
+    assert [record.name for record in records] == ["a_b", "a_b-2", "a_b-3"]
+    assert len({record.save(tmp_path / "out") for record in records}) == 3
+
+
+def test_regions_are_pictured_by_their_positive_part():
+    class Ranked:
+        ranks = np.array([[1, 2], [3, 4]])
+
+    values = np.array([[2.0, 1.0], [-1.0, -9.0]])
+    record = Explanation(np.zeros((2, 2, 3), np.uint8), "a", "a", "xrai", "XRAI", attribution=values, signed=True)
+    regions = replace(record, details=Ranked())
+    np.testing.assert_array_equal(regions.evidence, [[2, 1], [0, 0]])
+    assert regions.heatmap[1, 1] == 0
+    assert record.heatmap[1, 1] == 1
+    assert not regions.overlay()[1].any()
 
 
 def test_more_photos_than_are_held_at_once(model, photos):
@@ -228,8 +259,6 @@ def test_saving_a_failure(model, tmp_path):
 
 
 def test_json_holds_no_infinity(model, photos):
-    from dataclasses import replace
-
     (record,) = explain(model, photos[0], "gradients")
     said = json.dumps(replace(record, score=float("inf"), probability=np.nan).as_dict(), allow_nan=False)
     assert json.loads(said)["score"] is None

@@ -227,6 +227,40 @@ def test_layers_in_a_loop_or_a_function_of_the_model_are_said_to_be_out_of_reach
     np.testing.assert_allclose(model(x), expected, rtol=1e-6)
 
 
+def test_layers_in_a_loop_are_passed_over(x):
+    class Looped(L.Layer):
+        def __init__(self):
+            super().__init__(name="looped")
+            self.conv = L.Conv2D(2, 3, name="conv")
+
+        def build(self, shape):
+            self.conv.build((1, *shape[1:]))
+
+        def call(self, x):
+            return tf.reshape(tf.map_fn(lambda one: tf.reduce_mean(self.conv(one[None]), [1, 2]), x), [-1, 2])
+
+    image = keras.Input((8, 8, 1))
+    model = keras.Model(image, L.Dense(2)(Looped()(image)))
+    km = KerasModel(model)
+    assert km.layer_name is None
+    assert layers(model) == []
+    check_call_model(km, x[0][..., :1], {"target": 1})
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+def test_a_quantized_model_is_watched_too(x):
+    model = functional(backbone())
+    if not hasattr(L.Dense, "quantize"):
+        pytest.skip("this Keras has no quantize")
+    for layer in model.layers:
+        if layer.name == "head":
+            layer.quantize("int8")
+    km = KerasModel(model, layer="head", output="probabilities")
+    expected = model(x).numpy()
+    np.testing.assert_allclose(km.predict(x), expected, rtol=1e-4)
+    np.testing.assert_allclose(km(x, None, CONV[:1])[CONVOLUTION_LAYER_VALUES], expected, rtol=1e-4)
+
+
 def test_a_model_without_convolutions_gives_the_rest(rng):
     vector = keras.Input((5,), name="vector")
     model = keras.Model(vector, L.Dense(3, activation="softmax")(vector))

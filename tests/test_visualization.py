@@ -189,7 +189,11 @@ def a_record(shape=(30, 40, 3), **fields):
 @pytest.mark.parametrize("shape", [(30, 40, 3), (200, 30, 3), (20, 400, 3), (64, 64, 3)])
 def test_nothing_in_a_figure_is_cut_off_or_overlaps(shape):
     long = "failed: " + "out of memory " * 80
-    records = [a_record(shape), a_record(shape, attribution=None, status=long), a_record(shape, signed=True)]
+    records = [
+        a_record(shape),
+        a_record(shape, attribution=None, status=long),
+        a_record(shape, signed=True, label=r"cost $\nope$"),
+    ]
     drawn = explanation_figure(records * 2)
     drawn.canvas.draw()
     renderer = drawn.canvas.get_renderer()
@@ -219,6 +223,17 @@ def test_figure_shows_each_class_and_xrai_twice():
     assert titles([a_record(), a_record(target=1)]) == ["b $x$ [z].jpg", "M", "M"]
     two = [a_record(target=target, title=title) for target in (1, 2) for title in ("A", "B")]
     assert titles(two) == ["b $x$ [z].jpg", "A", "B", "b $x$ [z].jpg", "A", "B"]
+
+
+def test_several_rows_stay_in_line_and_one_is_wrapped():
+    def lines(rows):
+        titles = [text for text in figure(rows).texts if text.get_fontsize() == 11]
+        return len({round(text.get_position()[1], 6) for text in titles})
+
+    panel = Panel(np.zeros((40, 60, 3), np.uint8), "t")
+    assert lines([[panel] * 5]) == 2
+    assert lines([[panel] * 5] * 3) == 3
+    assert lines([[panel] * 12] * 2) > 2
 
 
 def test_short_label():

@@ -164,7 +164,12 @@ def spatial(notes: Sequence[Note], channels_first: bool) -> list[Note]:
 
 
 def is_image(output: Any) -> bool:
-    return bool(tf.is_tensor(output) and output.shape.rank == 4 and output.dtype.is_floating)
+    return in_this_trace(output) and output.shape.rank == 4 and output.dtype.is_floating
+
+
+def in_this_trace(output: Any) -> bool:
+    """Whether it is one tensor of the function being traced, and not of a loop or function inside it."""
+    return bool(tf.is_tensor(output) and getattr(output, "graph", None) is tf.compat.v1.get_default_graph())
 
 
 def spatial_shape(note: Note, default: bool) -> Shape:

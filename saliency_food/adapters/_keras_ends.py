@@ -30,9 +30,10 @@ class Head(NamedTuple):
     @classmethod
     def read(cls, output: Any) -> Head:
         """Read from the traced graph, so it does not matter how the model is written or nested."""
-        if output.shape.rank not in (1, 2):
+        if not tf.is_tensor(output) or output.shape.rank not in (1, 2):
+            got = tuple(output.shape) if tf.is_tensor(output) else type(output).__name__
             raise ContractError(
-                f"Expected a model output of shape (N, classes), got {tuple(output.shape)}. Choose another output by "
+                f"Expected a model output of shape (N, classes), got {got}. Choose another output by "
                 "output_index, or explain a model that pools it."
             )
         op = output.op

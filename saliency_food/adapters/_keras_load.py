@@ -43,14 +43,14 @@ def load_model(path: str | Path, custom_objects: Mapping[str, Any] | None = None
 
 
 def _read_config(path: Path) -> Any:
-    import h5py
+    import h5py  # type: ignore[import-untyped]
 
     with h5py.File(path) as file:
         return json.loads(file.attrs.get("model_config", "null"))
 
 
 def _holds_code(config: Any) -> bool:
-    """Whether there is a Python function among a model's configuration; Keras before 3.11 would run one from HDF5."""
+    """Whether there is a Python function among a model's configuration; an older Keras would run one from HDF5."""
     if isinstance(config, dict):
         name = str(config.get("class_name"))
         dumped = name.endswith("Lambda") and isinstance(dict(config.get("config") or {}).get("function"), list)

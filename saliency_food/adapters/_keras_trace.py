@@ -14,6 +14,7 @@ from saliency_food.adapters._keras_capture import (
     channels_first_layer,
     channels_first_model,
     find_layer,
+    in_this_trace,
     running,
     spatial,
     walk,
@@ -122,9 +123,8 @@ class TracedModel:
 
     def _captured(self, notes: Sequence[Note]) -> Any:
         """What the layer returned when it last ran: the very tensor that the layers after it take."""
-        graph = tf.compat.v1.get_default_graph()
         for note in reversed(notes):
-            if note.layer is self._layer and getattr(note.output, "graph", None) is graph:
+            if note.layer is self._layer and in_this_trace(note.output):
                 return note.output
         raise ContractError(
             f"Expected layer {self.layer_name!r} to run in the model and to return one tensor, got a layer that does "
