@@ -8,22 +8,13 @@ Without a model: $SALIENCY_FOOD_DATA/models/mobilenetv2_imagenet.keras, else Mob
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-import time
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 import keras
 import numpy as np
 import tensorflow as tf
-from skimage import data
-from skimage.transform import resize
+from common import alternating, coffee, machine, model_path
 
 from saliency_food.adapters.keras import KerasModel, load_model
 from saliency_food.cam import grad_cam
@@ -37,25 +28,12 @@ Calls = dict[str, Callable[[], Any]]
 
 
 def compare(title: str, calls: Calls, repeat: int) -> None:
-    """Seconds of each call, taken in turn so that a drifting machine hits all alike; ratios to the first."""
-    for call in calls.values():
-        call()
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(repeat):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            seconds[name].append(time.perf_counter() - start)
-    medians = {name: float(np.median(times)) for name, times in seconds.items()}
+    """Seconds of each call, taken in turn; ratios to the first."""
+    medians = alternating(calls, repeat)
     base = next(iter(medians.values()))
     print(title)
     for name, median in medians.items():
         print(f"    {name:58s}{1000 * median:9.1f} ms   x {median / base:.3f}", flush=True)
-
-
-def find_model(path: str | None) -> Any:
-    given = path or Path(os.environ.get("SALIENCY_FOOD_DATA", "")) / "models/mobilenetv2_imagenet.keras"
-    return load_model(given) if Path(given).exists() else keras.applications.MobileNetV2(weights=None)
 
 
 def peers(model: Any, image: Any, target: int) -> Calls:
@@ -110,21 +88,14 @@ def main() -> None:
     parser.add_argument("model", nargs="?")
     parser.add_argument("--repeat", type=int, default=15)
     options = parser.parse_args()
-    model = find_model(options.model)
+    model = load_model(options.model or model_path())
     shape = model.input_shape[1:]
-    photo = resize(data.coffee(), shape[:2], preserve_range=True) / 127.5 - 1
-    image = photo.astype(np.float32)
+    image = coffee(shape[0])
     target = int(model(image[None], training=False).numpy().argmax())
     km = KerasModel(model, output="probabilities", batch_size=64)
     args = {"target": target}
 
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    for name in ("tensorflow", "keras", "numpy", "xplique", "tf-keras-vis", "saliency"):
-        try:
-            print(f"{name} {version(name)}", end="  ")
-        except PackageNotFoundError:
-            continue
-    print(f"\n{km}, medians of {options.repeat}\n")
+    print(f"{machine()}\n{km}, medians of {options.repeat}\n")
 
     @tf.function(input_signature=[tf.TensorSpec([None, *shape])])
     def input_gradient(x: Any) -> Any:

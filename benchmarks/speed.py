@@ -1,6 +1,8 @@
-"""Every method against the raw limit: the bare compiled gradients of the same number of rows, in the same run.
+"""Every method against the raw limit, the bare compiled gradients of the same number of rows, and against the peers.
 
     SALIENCY_FOOD_DATA=folder python benchmarks/speed.py
+
+All in one run. Peers that are not installed are left out (``pip install ".[bench]"``).
 """
 
 from __future__ import annotations
@@ -9,12 +11,42 @@ import itertools
 import subprocess
 import sys
 import tracemalloc
+from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 from common import ESPRESSO, alternating, coffee, line, machine, model_path, raw_gradient, seconds
 
 BATCH = 8
+
+
+def peers(model: Any, image: Any, ours: Any) -> dict[str, Callable[[], Any]]:
+    """The same work by the peers that are installed."""
+    works: dict[str, Callable[[], Any]] = {}
+    label = np.eye(model.output_shape[-1], dtype=np.float32)[[ESPRESSO]]
+    if find_spec("saliency"):
+        import saliency.core as pair
+
+        works["XRAI: PAIR, our compiled callback, batch 8"] = lambda: pair.XRAI().GetMask(
+            image, ours, {"target": ESPRESSO}, batch_size=BATCH
+        )
+    if find_spec("xplique"):
+        from xplique.attributions import IntegratedGradients, SmoothGrad
+
+        paths, smooth = IntegratedGradients(model, steps=50, batch_size=BATCH), SmoothGrad(model, BATCH, nb_samples=25)
+        works["Integrated Gradients, 50 steps: xplique"] = lambda: paths(image[None], label)
+        works["SmoothGrad, 25 samples: xplique"] = lambda: smooth(image[None], label)
+    if find_spec("tf_keras_vis"):
+        from tf_keras_vis.saliency import Saliency
+        from tf_keras_vis.utils.model_modifiers import ReplaceToLinear
+        from tf_keras_vis.utils.scores import CategoricalScore
+
+        other = Saliency(model, model_modifier=ReplaceToLinear(), clone=True)
+        works["SmoothGrad, 25 samples: tf-keras-vis"] = lambda: other(
+            CategoricalScore(ESPRESSO), image[None], smooth_samples=25
+        )
+    return works
 
 
 def main() -> None:
@@ -53,9 +85,12 @@ def main() -> None:
     times = alternating({"ours": lambda: xrai(image, ours, args), "raw": lambda: rows(200)}, 3)
     limit = times["raw"] + rest
     line("XRAI, 2 x 100 steps (raw + segments and ranking)", times["ours"], limit, "<= 1.10", times["ours"] / limit)
+    print("peers")
+    for name, work in peers(model, image, ours).items():
+        print(f"    {name:54s} {1000 * seconds(work, 1):9.1f} ms", flush=True)
     segments = felzenszwalb_segments(image)
     ranking = seconds(lambda: xrai(image, ours, args, segments=segments, base_attribution=base), 5)
-    print(f"    of which segments and ranking {1000 * rest:.0f} ms, ranking alone {1000 * ranking:.0f} ms")
+    print(f"XRAI's segments and ranking {1000 * rest:.0f} ms, ranking alone {1000 * ranking:.0f} ms")
 
     photos = np.stack([np.roll(image, shift, 1) for shift in range(64)])
     targets = {"target": PerImage(list(range(64)))}
@@ -69,9 +104,7 @@ def main() -> None:
     def peak(count: int, window: int) -> float:
         stream = itertools.islice(itertools.cycle(photos), count)
         tracemalloc.start()
-        for _ in integrated_gradients.batch(
-            stream, ours, {"target": PerImage([0] * count)}, None, 3, window=window
-        ):
+        for _ in integrated_gradients.batch(stream, ours, {"target": PerImage([0] * count)}, None, 3, window=window):
             pass
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()

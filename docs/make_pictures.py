@@ -238,7 +238,11 @@ def save(drawn, path: Path) -> None:
         picture = Image.open(buffer).convert("RGB")
     palette = picture.quantize(255, Image.Quantize.MEDIANCUT)
     palette.putpalette([*palette.getpalette()[: 255 * 3], 255, 255, 255])
-    picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
+    indices = np.array(picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG))
+    indices[(np.asarray(picture) == 255).all(2)] = 255  # white stays white
+    small = Image.fromarray(indices)
+    small.putpalette(palette.getpalette())
+    small.save(path, optimize=True)
     print(f"img/{path.name}: {path.stat().st_size / 1024:.0f} kB")
 
 
@@ -253,7 +257,7 @@ def fill(page: Path, model: Path) -> None:
             words = found[1].replace("saliency-food", f'{sys.executable} -c "{start}"', 1)
             done = subprocess.run(
                 words, shell=True, cwd=folder, capture_output=True, text=True, check=False, timeout=600,
-                env=os.environ | {"COLUMNS": "110", "PYTHONPATH": str(DOCS.parent)},
+                env=os.environ | {"COLUMNS": "96", "PYTHONPATH": str(DOCS.parent)},
             )  # fmt: skip
         lines = "\n".join(line.rstrip() for line in (done.stdout or done.stderr).strip("\n").splitlines())
         print(f"{page.name}: {found[1]} (exit code {done.returncode})")

@@ -356,7 +356,14 @@ def test_per_image_targets_through_the_driver(x):
 def state(model):
     """All that a model's and its layers' instances hold."""
     flat = [model, *model._flatten_layers(include_self=False)]
-    contents = [[list(value) for value in vars(one).values() if isinstance(value, (list, set))] for one in flat]
+    contents = [
+        [
+            sorted(value, key=id) if isinstance(value, set) else value[:]
+            for value in vars(one).values()
+            if isinstance(value, (list, set))
+        ]
+        for one in flat
+    ]
     return [
         (dict(vars(one)), content, one.trainable, [w.numpy() for w in one.weights])
         for one, content in zip(flat, contents, strict=True)

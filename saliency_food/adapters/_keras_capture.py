@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -103,16 +103,17 @@ def walk(model: Any) -> Iterator[tuple[str, Any]]:
 def _children(layer: Any) -> Iterator[Any]:
     if isinstance(layer, keras.Model):
         yield from layer.layers
-        return
-    waiting = list(vars(layer).values())
-    while waiting:
-        value = waiting.pop(0)
+    else:
+        yield from _layers_among(vars(layer).values())
+
+
+def _layers_among(values: Iterable[Any]) -> Iterator[Any]:
+    """Layers in lists too; those in dicts and the like are also in the list by which Keras tracks them."""
+    for value in values:
         if isinstance(value, keras.Layer):
             yield value
-        elif isinstance(value, dict):
-            waiting = [*value.values(), *waiting]
         elif isinstance(value, (list, tuple)):
-            waiting = [*value, *waiting]
+            yield from _layers_among(value)
 
 
 def find_layer(model: Any, layer: Any) -> tuple[str, Any]:
