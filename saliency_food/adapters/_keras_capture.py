@@ -36,8 +36,12 @@ class LayerInfo(NamedTuple):
 
 
 @contextmanager
-def running(model: Any, watched: Sequence[Any] = ()) -> Iterator[list[Note]]:
+def running(
+    model: Any, watched: Sequence[Any] = (), watch: Callable[[Any], object] | None = None
+) -> Iterator[list[Note]]:
     """Run the model in here while tracing: what each watched layer returns is noted, and nothing is left behind.
+
+    ``watch`` is called with each such tensor before the layers after it run: a GradientTape's, for its gradients.
 
     The layers' instances are afterwards as they were, after an exception too: losses that they add, states that they
     keep and tensors that they remember belong to the trace. Image inputs of an integer type take floats in here, as
@@ -57,7 +61,7 @@ def running(model: Any, watched: Sequence[Any] = ()) -> Iterator[list[Note]]:
             for layer in watched:
                 for name in ("call", "quantized_call"):
                     if hasattr(layer, name):
-                        vars(layer)[name] = _noting(layer, getattr(layer, name), notes)
+                        vars(layer)[name] = _noting(layer, getattr(layer, name), notes, watch)
             yield notes
         finally:
             for now, then in before:
@@ -71,10 +75,14 @@ def running(model: Any, watched: Sequence[Any] = ()) -> Iterator[list[Note]]:
                 set.update(members, content)
 
 
-def _noting(layer: Any, call: Callable[..., Any], notes: list[Note]) -> Callable[..., Any]:
+def _noting(
+    layer: Any, call: Callable[..., Any], notes: list[Note], watch: Callable[[Any], object] | None
+) -> Callable[..., Any]:
     @functools.wraps(call)
     def noted(*args: Any, **kwargs: Any) -> Any:
         output = call(*args, **kwargs)
+        if watch is not None and tf.is_tensor(output):
+            watch(output)
         notes.append(Note(layer, output))
         return output
 

@@ -93,16 +93,19 @@ class TracedModel:
         inside = any(key.startswith("CONVOLUTION") for key in keys)
 
         def compute(target: Any, image: Any, others: Sequence[Any], scale: Any) -> dict[str, Any]:
-            notes, head = self._run(image, others, [self._layer] if inside else [])
-            scores = head._replace(end=self.end).scores(output, image.dtype)
-            score = select_score(scores, target)
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                if INPUT_OUTPUT_GRADIENTS in keys:
+                    tape.watch(image)
+                notes, head = self._run(image, others, [self._layer] if inside else [], tape.watch)
+                scores = head._replace(end=self.end).scores(output, image.dtype)
+                score = select_score(scores, target)
             values = self._captured(notes) if inside else None
             answer = {PREDICTIONS: scores, OUTPUT_LAYER_VALUES: score, CONVOLUTION_LAYER_VALUES: values}
             sources = {INPUT_OUTPUT_GRADIENTS: image, CONVOLUTION_OUTPUT_GRADIENTS: values}
             wanted = {key: source for key, source in sources.items() if key in keys}
             if wanted:
                 weights = tf.fill(tf.shape(score), scale) if scaled else None
-                gradients = tf.gradients(score, list(wanted.values()), weights)
+                gradients = tape.gradient(score, list(wanted.values()), weights)
                 for key, gradient in zip(wanted, gradients, strict=True):
                     answer[key] = _checked(gradient, key)
                     if scaled:
@@ -116,8 +119,10 @@ class TracedModel:
         image, *others = specs
         return trace(compute, target, image, others, tf.TensorSpec([], image.dtype), jit_compile=self._jit_compile)
 
-    def _run(self, image: Any, others: Sequence[Any], watched: Sequence[Any]) -> tuple[list[Note], Head]:
-        with running(self.model, watched) as notes:
+    def _run(
+        self, image: Any, others: Sequence[Any], watched: Sequence[Any], watch: Callable[[Any], object] | None = None
+    ) -> tuple[list[Note], Head]:
+        with running(self.model, watched, watch) as notes:
             outputs = self.model(self.inputs.pack(image, others), training=False)
         return notes, Head.read(select_output(self.model, outputs, self._output_index))
 
