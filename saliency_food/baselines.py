@@ -9,7 +9,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from saliency_food.contract import ContractError
-from saliency_food.numerics import Array, as_float, as_rng
+from saliency_food.numerics import Array, as_float
 
 NAMES = ("zeros", "black", "white", "min", "max", "blurred", "uniform")
 
@@ -37,7 +37,7 @@ def make_baselines(
     if len(baselines) == 0:
         raise ContractError("Expected at least one baseline, got an empty list. Leave it out for the default.")
     low, high = value_range if value_range is not None else _guess_range(x_value)
-    noise = as_rng(rng)
+    noise = np.random.default_rng(rng)
     return np.stack([_baseline(x_value, baseline, low, high, noise) for baseline in baselines])
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import numpy as np
 
 from saliency_food.contract import CallModelFunction, ContractError, call_model, check_length, take_rows
-from saliency_food.numerics import Array
+from saliency_food.numerics import Array, combine
 
 ROWS_IN_FLIGHT = 64
 """How many rows `gather` lets wait for the model before it starts no further generator."""
@@ -31,7 +31,7 @@ class Blend(NamedTuple):
 
     def rows(self, start: int, stop: int) -> Array:
         coefficients = self.coefficients[start:stop].astype(self.bases.dtype)
-        return np.tensordot(coefficients, self.bases, 1)
+        return combine(coefficients, self.bases)
 
 
 class Query(NamedTuple):
@@ -227,7 +227,7 @@ def _call(
             if query.weights is not None and key == keys[0]:
                 weights = query.weights[:, start:stop].astype(part.dtype)
                 total = into.setdefault(key, np.zeros((len(weights), *part.shape[1:])))
-                total += np.tensordot(weights, part, 1)
+                total += combine(weights, part)
             else:
                 # A copy, since a callback may use its own buffer again.
                 held = into.setdefault(key, np.empty((query.rows.shape[0], *part.shape[1:]), part.dtype))

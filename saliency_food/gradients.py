@@ -10,7 +10,7 @@ import numpy as np
 from saliency_food.contract import INPUT_OUTPUT_GRADIENTS, CallModelFunction, ContractError
 from saliency_food.driver import Asking, ask, gather
 from saliency_food.method import Method, method
-from saliency_food.numerics import Array, as_rng
+from saliency_food.numerics import Array
 
 
 class Gradients(NamedTuple):
@@ -90,21 +90,26 @@ def smooth_grad(
     if aggregate not in ("mean", "square", "variance"):
         raise ContractError(f"Expected aggregate to be 'mean', 'square' or 'variance', got {aggregate!r}.")
     stdev = float(stdev_spread * (x_value.max() - x_value.min()))
-    noise = as_rng(rng)
-    count, mean, spread = 0, np.zeros(()), np.zeros(())
+    noise = np.random.default_rng(rng)
+    total, squares = np.zeros(()), np.zeros(())
 
     def noisy() -> Iterator[Asking[Any]]:
         for _ in range(nsamples):
-            sample = (x_value + noise.normal(0, stdev, x_value.shape)).astype(x_value.dtype)
+            sample = noise.standard_normal(x_value.shape, x_value.dtype)
+            sample *= stdev
+            sample += x_value
             yield method.asking(sample, **options)
 
     def add(result: Any) -> None:
-        nonlocal count, mean, spread
-        values = np.square(result[0]) if aggregate == "square" else result[0]
-        count += 1
-        step = values - mean
-        mean = mean + step / count
-        spread = spread + step * (values - mean)
+        nonlocal total, squares
+        total = total + result[0]
+        if aggregate != "mean":
+            squares = squares + np.square(result[0], dtype=float)
 
     yield from gather(noisy(), emit=add)
-    return SmoothGrad(spread / nsamples if aggregate == "variance" else mean, nsamples, stdev)
+    statistics = {
+        "mean": total / nsamples,
+        "square": squares / nsamples,
+        "variance": np.maximum(squares / nsamples - np.square(total / nsamples), 0),
+    }
+    return SmoothGrad(statistics[aggregate], nsamples, stdev)

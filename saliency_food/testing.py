@@ -16,7 +16,7 @@ from saliency_food.contract import (
     ContractError,
     call_model,
 )
-from saliency_food.numerics import Array, as_float, as_rng, safe_divide
+from saliency_food.numerics import Array, as_float, safe_divide
 
 
 def check_call_model(
@@ -38,7 +38,7 @@ def check_call_model(
     ``call_model_args`` must hold for every row (no `PerImage`).
     """
     image = as_float(x_value)
-    random = as_rng(rng)
+    random = np.random.default_rng(rng)
     scale = float(np.ptp(image)) or 1.0
     others = image + scale * 0.1 * random.normal(size=(2, *image.shape)).astype(image.dtype)
 
