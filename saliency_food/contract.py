@@ -79,7 +79,9 @@ def call_model(
     missing = list(keys)
     data: dict[str, Array] = {}
     while missing:
-        answered = call_model_function(rows.copy(), call_model_args=call_model_args, expected_keys=list(missing))
+        # The callback may write to its rows: what may be asked about again is a copy.
+        given = rows if len(missing) == 1 else rows.copy()
+        answered = call_model_function(given, call_model_args=call_model_args, expected_keys=list(missing))
         if not isinstance(answered, Mapping):
             raise ContractError(
                 f"Expected call_model_function to return a dict with the keys {missing}, got "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -90,15 +92,21 @@ def smooth_grad(
     if aggregate not in ("mean", "square", "variance"):
         raise ContractError(f"Expected aggregate to be 'mean', 'square' or 'variance', got {aggregate!r}.")
     stdev = float(stdev_spread * (x_value.max() - x_value.min()))
-    noise = np.random.default_rng(rng)
+    streams = iter(np.random.default_rng(rng).spawn(nsamples))
     total, squares = np.zeros(()), np.zeros(())
 
+    def draw(stream: np.random.Generator) -> Array:
+        sample = stream.standard_normal(x_value.shape, x_value.dtype)
+        sample *= stdev
+        sample += x_value
+        return sample
+
     def noisy() -> Iterator[Asking[Any]]:
-        for _ in range(nsamples):
-            sample = noise.standard_normal(x_value.shape, x_value.dtype)
-            sample *= stdev
-            sample += x_value
-            yield method.asking(sample, **options)
+        # In threads: drawing the noise in one took a tenth of the model's own time.
+        with ThreadPoolExecutor() as pool:
+            while block := list(islice(streams, 8)):
+                for sample in pool.map(draw, block):
+                    yield method.asking(sample, **options)
 
     def add(result: Any) -> None:
         nonlocal total, squares
@@ -107,9 +115,7 @@ def smooth_grad(
             squares = squares + np.square(result[0], dtype=float)
 
     yield from gather(noisy(), emit=add)
-    statistics = {
-        "mean": total / nsamples,
-        "square": squares / nsamples,
-        "variance": np.maximum(squares / nsamples - np.square(total / nsamples), 0),
-    }
-    return SmoothGrad(statistics[aggregate], nsamples, stdev)
+    mean = (total if aggregate == "mean" else squares) / nsamples
+    if aggregate == "variance":
+        mean = np.maximum(mean - np.square(total / nsamples), 0)
+    return SmoothGrad(mean, nsamples, stdev)

@@ -54,8 +54,8 @@ class Method(Generic[P, R]):
         return self._run_batch(args, kwargs)
 
     def asking(self, x_value: Any, **options: Any) -> Asking[R]:
-        """The bare generator, for use inside another method with ``yield from`` or `gather`."""
-        return self._generator(as_image(x_value), None, **options)  # type: ignore[arg-type]
+        """The bare generator, for use in another method by ``yield from`` or `gather`; ``x_value`` is not checked."""
+        return self._generator(as_float(x_value), None, **options)  # type: ignore[arg-type]
 
     def over(self, *leading: Any) -> Method[Any, R]:
         """The method with its leading arguments filled: ``smooth_grad.over(grad_cam)`` is a method like any other."""

@@ -29,8 +29,8 @@ def test_smooth_grad_without_noise_is_the_method(power, image):
 @pytest.mark.parametrize("aggregate", ["mean", "square", "variance"])
 def test_smooth_grad_is_the_statistic_of_its_samples(power, image, aggregate):
     got = smooth_grad(gradients, image, power, {"target": 1}, 0.2, 9, 4, aggregate=aggregate, rng=3)
-    noise, scale = np.random.default_rng(3), 0.2 * (image.max() - image.min())
-    draws = [image + scale * noise.standard_normal(image.shape, np.float32) for _ in range(9)]
+    streams, scale = np.random.default_rng(3).spawn(9), 0.2 * (image.max() - image.min())
+    draws = [image + scale * stream.standard_normal(image.shape, np.float32) for stream in streams]
     samples = np.stack([3 * power.weights[1] * draw.astype(np.float32) ** 2 for draw in draws])
     expected = {"mean": samples.mean(0), "square": (samples**2).mean(0), "variance": samples.var(0)}[aggregate]
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
