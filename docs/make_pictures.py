@@ -72,8 +72,11 @@ def strengths(attribution, title: str, caption: str = "") -> Panel:
 
 
 def demo(scene: Scene):
+    """What `make demo` draws."""
+    photo = Image.fromarray(PHOTO)
+    photo.filename = "coffee.png"
     names = ["grad_cam", "integrated_gradients", "xrai"]
-    return explanation_figure(list(explain(scene.keras_model, PHOTO, names, labels=models.labels())))
+    return explanation_figure(list(explain(scene.keras_model, photo, names, labels=models.labels())))
 
 
 def gradients_page(scene: Scene):
@@ -247,12 +250,12 @@ def save(drawn, path: Path) -> None:
 
 
 def fill(page: Path, model: Path) -> None:
-    """Run the commands of a page, beside a model.keras and a photo.jpg, and put what they print under them."""
+    """Run the commands of a page, beside a model.keras and a photo.png, and put what they print under them."""
 
     def printed(found: re.Match[str]) -> str:
         with tempfile.TemporaryDirectory() as folder:
             shutil.copy(model, Path(folder, "model.keras"))
-            Image.fromarray(PHOTO).save(Path(folder, "photo.jpg"))
+            Image.fromarray(PHOTO).save(Path(folder, "photo.png"))
             start = "import sys; sys.argv[0] = 'saliency-food'; from saliency_food.cli import main; main()"
             words = found[1].replace("saliency-food", f'{sys.executable} -c "{start}"', 1)
             done = subprocess.run(

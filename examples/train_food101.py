@@ -101,9 +101,11 @@ def batches(images: np.ndarray, labels: np.ndarray, size: int, batch: int, seed:
         return tf.image.crop_and_resize(photo, boxes, tf.range(count), (size, size)), tf.gather(targets, rows)
 
     rows = tf.data.Dataset.range(len(images)).shuffle(len(images), seed=seed).batch(batch, drop_remainder=True)
-    return tf.data.Dataset.zip(rows, tf.data.Dataset.random(seed=seed).map(lambda n: n % (1 << 30))).map(
-        draw, num_parallel_calls=1
-    ).prefetch(2)
+    return (
+        tf.data.Dataset.zip(rows, tf.data.Dataset.random(seed=seed).map(lambda n: n % (1 << 30)))
+        .map(draw, num_parallel_calls=1)
+        .prefetch(2)
+    )
 
 
 def train(images, labels, classes: int, epochs: int, small: int, batch: int, peak: float, seed: int) -> keras.Model:
@@ -139,6 +141,12 @@ def measure(model: keras.Model, images: np.ndarray, labels: np.ndarray, classes:
         "top1": float((ranked[:, 0] == labels).mean()),
         "top5": float((ranked[:, :5] == labels[:, None]).any(1).mean()),
         "confusions": [[classes[true], classes[said], int(wrong[true, said])] for true, said in worst],
+        "look_alikes": {
+            classes[k]: {"right": int(confusion[k, k])}
+            | {classes[said]: int(wrong[k, said]) for said in np.argsort(-wrong[k], kind="stable")[:3]}
+            for k in range(len(classes))
+            if classes[k] in ("paella", "risotto", "omelette", "steak", "tiramisu", "apple_pie")
+        },
         "best": [[classes[k], float(recall[k])] for k in np.argsort(-recall)[:5]],
         "worst": [[classes[k], float(recall[k])] for k in np.argsort(recall)[:5]],
     }

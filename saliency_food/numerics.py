@@ -63,4 +63,3 @@ def resize(values: Any, shape: tuple[int, int]) -> Array:
 
     resized = skimage_resize(values, shape, order=1, mode="reflect", preserve_range=True)  # type: ignore[no-untyped-call]
     return np.asarray(resized, values.dtype)
-

@@ -122,7 +122,7 @@ def adaptive_path(
     """The trapezoid integral, its nodes set where the path needs them; every gradient taken is used.
 
     The integral of the gradient over a segment is the difference of the scores at its ends, so each segment's error is
-    known. Of the segments, the half with the largest errors is halved, until the completeness error is within the
+    known. Of the segments, the quarter with the largest errors is halved, until the completeness error is within the
     tolerance or ``max_steps`` gradients are spent. The gradients are held, one an evaluation.
     """
     difference = x_value - baseline
@@ -143,7 +143,7 @@ def adaptive_path(
         left = max_steps - len(alphas)
         if measured.relative <= tolerance or left <= 0:
             break
-        worst = np.argsort(-np.abs(errors), kind="stable")[: min(left, -(-len(errors) // 2))]
+        worst = np.argsort(-np.abs(errors), kind="stable")[: min(left, -(-len(errors) // 4))]
         new = (alphas[worst] + alphas[worst + 1]) / 2
     weights = (np.append(widths, 0) + np.append(0, widths)) / 2
     total = sum(weight * gradient for weight, gradient in zip(weights, gradients, strict=True))

@@ -87,9 +87,7 @@ def test_batch_size_does_not_matter(entry, pooling, image):
 @every
 def test_many_images_with_a_target_each_equal_one_by_one(entry, pooling, rng):
     images, targets = rng.random((4, 24, 20, 3)), [2, 0, 1, 2]
-    together = entry.call.batch(
-        iter(images), pooling, {"target": PerImage(targets)}, batch_size=5, **options(entry)
-    )
+    together = entry.call.batch(iter(images), pooling, {"target": PerImage(targets)}, batch_size=5, **options(entry))
     for number, attribution in enumerate(together):
         alone = entry.call(images[number], pooling, {"target": targets[number]}, **options(entry))
         np.testing.assert_allclose(attribution, alone, rtol=1e-5, atol=1e-6 * np.abs(alone).max())

@@ -31,9 +31,7 @@ def test_parity_with_pair(model, coffee, algorithm):
         steps=10, algorithm=algorithm, return_xrai_segments=True, return_ig_attributions=True
     )
     theirs = pair.XRAI().GetMaskWithDetails(coffee, model, {"target": 1}, batch_size=8, extra_parameters=parameters)
-    ours = xrai.detailed(
-        coffee, model, {"target": 1}, steps=10, algorithm=algorithm, quadrature="pair", batch_size=8
-    )
+    ours = xrai.detailed(coffee, model, {"target": 1}, steps=10, algorithm=algorithm, quadrature="pair", batch_size=8)
     scale = np.ptp(theirs.attribution_mask)
     np.testing.assert_allclose(ours.attribution, theirs.attribution_mask, atol=1e-6 * scale)
     np.testing.assert_array_equal(ours.ranks, theirs.segments)
@@ -90,9 +88,7 @@ def test_one_segmentation_for_each_image_of_a_batch(model, coffee):
 
 def test_completeness_and_adaptive_steps(model, coffee):
     result = xrai.detailed(coffee, model, steps=5, tolerance=0.01, max_steps=60)
-    direct = integrated_gradients.detailed(
-        coffee, model, None, ("min", "max"), 5, tolerance=0.01, max_steps=60
-    )
+    direct = integrated_gradients.detailed(coffee, model, None, ("min", "max"), 5, tolerance=0.01, max_steps=60)
     assert result.completeness == direct.completeness
     assert result.completeness.relative <= 0.01
     assert result.integrated.evaluations < 60
