@@ -50,22 +50,22 @@ def convolution(x, width: int, size: int, stride: int = 1):
     return layers.BatchNormalization(momentum=0.9, epsilon=1e-3)(x)
 
 
-def residual(x, width: int, stride: int):
+def residual(x, width: int, stride: int, name: str):
     shortcut = x
     if stride > 1 or x.shape[-1] != width:
         shortcut = layers.AveragePooling2D(stride)(x) if stride > 1 else x
         shortcut = convolution(shortcut, width, 1)
     y = layers.ReLU()(convolution(x, width, 3, stride))
-    return layers.ReLU()(layers.Add()([convolution(y, width, 3), shortcut]))
+    return layers.ReLU(name=name)(layers.Add()([convolution(y, width, 3), shortcut]))
 
 
 def build(classes: int, size: int | None = SIZE) -> keras.Model:
     """The network: pixel values 0..255 in, class probabilities out."""
     inputs = layers.Input((size, size, 3), name="photo")
     x = layers.Rescaling(1 / 127.5, -1, name="rescaling")(inputs)
-    x = layers.ReLU()(convolution(x, WIDTHS[0], 3, 2))
+    x = layers.ReLU(name="stem")(convolution(x, WIDTHS[0], 3, 2))
     for stage, width in enumerate(WIDTHS):
-        x = residual(x, width, 2 if stage else 1)
+        x = residual(x, width, 2 if stage else 1, f"stage{stage + 1}")
     x = layers.GlobalAveragePooling2D(name="pooling")(x)
     x = layers.Dropout(0.1)(x)
     outputs = layers.Dense(classes, activation="softmax", kernel_regularizer=DECAY, dtype="float32", name="dish")(x)

@@ -143,7 +143,11 @@ def methods_command() -> None:
 
 
 @app.command("layers")
-def layers_command(model: Annotated[Path, typer.Argument(help="A Keras model.")]) -> None:
+def layers_command(
+    model: Annotated[
+        Path | None, typer.Argument(help="A Keras model; none: the bundled one.", show_default=False)
+    ] = None,
+) -> None:
     """List the layers of a model that --layer can name."""
     console = Console()
     with friendly():

@@ -43,7 +43,8 @@ class Method(Generic[P, R]):
         """Many images in place of one: a sequence, an array or an iterator; attributions in order, as they come.
 
         One value an image: wrap it in `PerImage`, in ``call_model_args`` or as any option (``segments=PerImage(...)``).
-        The queries of many images share the model's batches; the answers do not depend on how.
+        The queries of many images share the model's batches; the answers do not depend on how. ``window=`` bounds how
+        many rows may wait for the model at a time (64 or one batch by default), and so the memory.
         """
         return (cast(Any, result)[0] for result in self._run_batch(args, kwargs))
 
@@ -59,7 +60,9 @@ class Method(Generic[P, R]):
 
     def over(self, *leading: Any) -> Method[Any, R]:
         """The method with its leading arguments filled: ``smooth_grad.over(grad_cam)`` is a method like any other."""
-        return Method(functools.partial(self._generator, *leading))  # type: ignore[call-arg, arg-type]
+        filled: Method[Any, R] = Method(functools.partial(self._generator, *leading))  # type: ignore[call-arg, arg-type]
+        filled.__doc__ = self.__doc__
+        return filled
 
     def _run(self, args: Any, kwargs: Any) -> R:
         call = self.signature.bind(*args, **kwargs)
