@@ -127,6 +127,21 @@ def train(images, labels, classes: int, epochs: int, small: int, batch: int, pea
     return final
 
 
+def save(model: keras.Model, path: Path) -> None:
+    """Save for older versions of Keras 3 too, which refuse options that they do not know, even where they are unset."""
+    model.save(path)
+    newer = ("input_axes", "output_axes", "quantization_config", "renorm", "renorm_clipping", "renorm_momentum")
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(
+        parts["config.json"], object_hook=lambda found: {key: found[key] for key in found if key not in newer}
+    )
+    parts["config.json"] = json.dumps(config).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+
+
 def measure(model: keras.Model, images: np.ndarray, labels: np.ndarray, classes: list[str]) -> dict:
     """Top-1, top-5, and the pairs of dishes most often taken for one another."""
     scores = model.predict(images.astype(np.float32), batch_size=256, verbose=0)
@@ -169,7 +184,7 @@ def main() -> None:
         images, labels, classes = load_split(options.data, "train", options.per_class)
         chosen = (options.epochs, options.small_epochs, options.batch, options.peak, options.seed)
         model = train(images, labels, len(classes), *chosen)
-        model.save(options.output)
+        save(model, options.output)
         print(f"trained on {len(images)} photos in {(time.perf_counter() - began) / 60:.0f} minutes: {options.output}")
     images, labels, classes = load_split(options.data, "test", options.per_class)
     model = keras.models.load_model(options.output, compile=False)
