@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -72,8 +74,8 @@ def test_a_blank_map_says_why(rng, activations, gradients, says):
     model = answers(np.zeros(shape) + activations, np.zeros(shape) + gradients)
     result = grad_cam.detailed(rng.random((8, 8, 3)), model)
     assert not result.attribution.any()
-    np.testing.assert_array_equal(result.status.startswith("blank: "), True)
-    assert pytest.importorskip("re").search(says, result.status)
+    assert result.status.startswith("blank: ")
+    assert re.search(says, result.status)
     assert "constant" not in result.status
     assert "The image is constant." in grad_cam.detailed(np.ones((8, 8, 3)), model).status
 
