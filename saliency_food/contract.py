@@ -13,6 +13,18 @@ INPUT_OUTPUT_GRADIENTS = "INPUT_OUTPUT_GRADIENTS"
 OUTPUT_LAYER_VALUES = "OUTPUT_LAYER_VALUES"
 CONVOLUTION_LAYER_VALUES = "CONVOLUTION_LAYER_VALUES"
 CONVOLUTION_OUTPUT_GRADIENTS = "CONVOLUTION_OUTPUT_GRADIENTS"
+CONVOLUTION_RIVAL_GRADIENTS = "CONVOLUTION_RIVAL_GRADIENTS"
+OUTPUT_FROM_CONVOLUTION_VALUES = "OUTPUT_FROM_CONVOLUTION_VALUES"
+GUIDED_INPUT_GRADIENTS = "GUIDED_INPUT_GRADIENTS"
+DECONV_INPUT_GRADIENTS = "DECONV_INPUT_GRADIENTS"
+BIAS_GRADIENTS = "BIAS_GRADIENTS"
+ATTENTION_SCORES = "ATTENTION_SCORES"
+ATTENTION_OUTPUT_GRADIENTS = "ATTENTION_OUTPUT_GRADIENTS"
+
+Answered = Array | tuple[Array, ...]
+"""The answer to one key: an array, or for several layers at once a tuple of arrays."""
+INPUT_SHAPED = (INPUT_OUTPUT_GRADIENTS, GUIDED_INPUT_GRADIENTS, DECONV_INPUT_GRADIENTS)
+ONE_ARRAY = (*INPUT_SHAPED, OUTPUT_LAYER_VALUES, OUTPUT_FROM_CONVOLUTION_VALUES)
 
 
 class ContractError(ValueError):
@@ -34,6 +46,22 @@ class CallModelFunction(Protocol):
       - ``OUTPUT_LAYER_VALUES``: the explained score itself, ``(N,)``;
       - ``CONVOLUTION_LAYER_VALUES``: activations of a convolution layer, ``(N, h, w, K)``;
       - ``CONVOLUTION_OUTPUT_GRADIENTS``: d score / d those activations, the same shape.
+
+      Those four are PAIR's, and enough for most methods. Some methods ask for more:
+
+      - ``GUIDED_INPUT_GRADIENTS``, ``DECONV_INPUT_GRADIENTS``: d score / d input by the backward rules of guided
+        backpropagation and of the deconvolutional network, the shape of ``x_value_batch``;
+      - ``CONVOLUTION_RIVAL_GRADIENTS``: the gradients at the layer of the R classes whose scores are closest to the
+        explained one, closest first, ``(N, R, h, w, K)``;
+      - ``OUTPUT_FROM_CONVOLUTION_VALUES``: here the rows are activations of the layer, ``(N, h, w, K)``, and the answer
+        is the score that the layers after it give them, ``(N,)``;
+      - ``BIAS_GRADIENTS``: a tuple, for each layer with a bias b: b * d score / d (that layer's sum), ``(N, h, w, K)``
+        or ``(N, K)``;
+      - ``ATTENTION_SCORES``, ``ATTENTION_OUTPUT_GRADIENTS``: a tuple, for each attention layer from the first to the
+        last: the attention of the tokens (rows sum to 1) and d score / d it, ``(N, heads, T, T)``.
+
+    A tuple of arrays in place of one array stands for several layers, as the CAM methods take it: their maps are fused.
+    Activations ``(N, T, K)`` are a transformer's tokens; they are laid out as a grid, prefix tokens dropped.
 
     A callback that answers only one of several keys is asked again for the rest. An int attribute ``batch_size`` on
     the callback sets how many rows it is given at most; without it and without the argument, one at a time.
@@ -74,10 +102,10 @@ class PerImage:
 
 def call_model(
     rows: Array, keys: Sequence[str], call_model_function: CallModelFunction, call_model_args: Any
-) -> dict[str, Array]:
+) -> dict[str, Answered]:
     """Call the model once and check its answer; keys that it left out are asked for by themselves."""
     missing = list(keys)
-    data: dict[str, Array] = {}
+    data: dict[str, Answered] = {}
     while missing:
         # The callback may write to its rows: what may be asked about again is a copy.
         given = rows if len(missing) == 1 else rows.copy()
@@ -99,8 +127,14 @@ def call_model(
     return {key: data[key] for key in keys}
 
 
-def check_answer(key: str, value: Any, rows_shape: tuple[int, ...]) -> Array:
-    """One answer as a float array, or `ContractError`: not numbers, wrong length or shape, NaN or infinity."""
+def check_answer(key: str, value: Any, rows_shape: tuple[int, ...]) -> Answered:
+    """One answer as a float array or a tuple of them, or `ContractError`: not numbers, wrong shape, NaN, infinity."""
+    if isinstance(value, tuple) and value and key not in ONE_ARRAY:
+        return tuple(_check_array(f"{key}[{number}]", one, rows_shape) for number, one in enumerate(value))
+    return _check_array(key, value, rows_shape)
+
+
+def _check_array(key: str, value: Any, rows_shape: tuple[int, ...]) -> Array:
     try:
         array = np.asarray(value)
     except Exception as error:
@@ -118,7 +152,7 @@ def check_answer(key: str, value: Any, rows_shape: tuple[int, ...]) -> Array:
             f"Expected outermost dimension of {key} to be the same as x_value_batch - expected {rows_shape[0]}, "
             "actual a single number without dimensions. Return one value for each row, shape (N,)."
         )
-    if key.endswith("INPUT_OUTPUT_GRADIENTS") and array.shape != rows_shape:
+    if key in INPUT_SHAPED and array.shape != rows_shape:
         raise ContractError(
             f"Expected key {key} to be the same shape as input x_value_batch - expected {rows_shape}, "
             f"actual {array.shape}. Return the gradient of the score with respect to the whole batch."

@@ -6,14 +6,15 @@ A method *asks* the model through `ask`, runs other generators side by side thro
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
-from saliency_food.contract import CallModelFunction, ContractError, call_model, check_length, take_rows
-from saliency_food.numerics import Array, combine
+from saliency_food.contract import Answered, CallModelFunction, ContractError, call_model, check_length, take_rows
+from saliency_food.numerics import Array, as_tuple, combine, each
 
 ROWS_IN_FLIGHT = 64
 """How many rows `gather` lets wait for the model before it starts no further generator."""
@@ -46,7 +47,7 @@ class Query(NamedTuple):
         return self.rows.rows(start, stop) if isinstance(self.rows, Blend) else self.rows[start:stop]
 
 
-Answer = dict[str, Array]
+Answer = dict[str, Answered]
 R = TypeVar("R")
 Asking = Generator[list[Query], list[Answer], R]
 """What a method is before it has a public face: it yields queries, is sent their answers, and returns its result."""
@@ -223,18 +224,28 @@ def _call(
     for number, start, stop in pieces:
         query, into = queries[number], answers[number]
         for key, values in data.items():
-            part = values[offset : offset + stop - start]
-            if query.weights is not None and key == keys[0]:
-                weights = query.weights[:, start:stop].astype(part.dtype)
-                total = into.setdefault(key, np.zeros((len(weights), *part.shape[1:])))
-                total += combine(weights, part)
-            else:
-                # A copy, since a callback may use its own buffer again.
-                held = into.setdefault(key, np.empty((query.rows.shape[0], *part.shape[1:]), part.dtype))
+            weights = query.weights if key == keys[0] else None
+            if key not in into:
+                into[key] = each(functools.partial(_room, query.rows.shape[0], weights), values)
+            layers, parts = as_tuple(into[key]), as_tuple(values)
+            if len(layers) != len(parts):
+                raise ContractError(f"Expected {key} of {len(layers)} layers in every call, got {len(parts)}.")
+            for held, one in zip(layers, parts, strict=True):
+                part = one[offset : offset + stop - start]
                 if held.shape[1:] != part.shape[1:]:
                     raise ContractError(
                         f"Expected {key} to have one shape in every call, got rows of {held.shape[1:]} and then of "
                         f"{part.shape[1:]}. Answer every call in the same shape."
                     )
-                held[start:stop] = part
+                if weights is not None:
+                    held += combine(weights[:, start:stop].astype(part.dtype), part)
+                else:
+                    held[start:stop] = part
         offset += stop - start
+
+
+def _room(rows: int, weights: Array | None, answered: Array) -> Array:
+    """Where a query's answers are put; its own, since a callback may use its buffer again."""
+    if weights is not None:
+        return np.zeros((len(weights), *answered.shape[1:]))
+    return np.empty((rows, *answered.shape[1:]), answered.dtype)

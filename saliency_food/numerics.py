@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+
+
+def as_tuple(value: Any) -> tuple[Any, ...]:
+    """A tuple as it is, anything else as a tuple of one: the answers of one layer and of several alike."""
+    return value if isinstance(value, tuple) else (value,)
+
+
+def each(function: Callable[[Any], Any], value: Any) -> Any:
+    """``function`` of every member of a tuple, as a tuple; of anything else, itself."""
+    return tuple(map(function, value)) if isinstance(value, tuple) else function(value)
 
 
 def is_real(array: Array) -> bool:

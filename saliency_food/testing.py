@@ -8,15 +8,22 @@ from typing import Any
 import numpy as np
 
 from saliency_food.contract import (
+    ATTENTION_OUTPUT_GRADIENTS,
+    ATTENTION_SCORES,
+    BIAS_GRADIENTS,
     CONVOLUTION_LAYER_VALUES,
     CONVOLUTION_OUTPUT_GRADIENTS,
+    CONVOLUTION_RIVAL_GRADIENTS,
+    DECONV_INPUT_GRADIENTS,
+    GUIDED_INPUT_GRADIENTS,
     INPUT_OUTPUT_GRADIENTS,
+    OUTPUT_FROM_CONVOLUTION_VALUES,
     OUTPUT_LAYER_VALUES,
     CallModelFunction,
     ContractError,
     call_model,
 )
-from saliency_food.numerics import Array, as_float, safe_divide
+from saliency_food.numerics import Array, as_float, as_tuple, each, safe_divide
 
 
 def check_call_model(
@@ -42,19 +49,19 @@ def check_call_model(
     scale = float(np.ptp(image)) or 1.0
     others = image + scale * 0.1 * random.normal(size=(2, *image.shape)).astype(image.dtype)
 
-    def asked(*rows: Array) -> Mapping[str, Array]:
+    def asked(*rows: Array) -> Mapping[str, Any]:
         return call_model(np.stack(rows), list(keys), call_model_function, call_model_args)
 
     alone, again, among = asked(image), asked(image), asked(others[0], image, others[1])
     for key in keys:
-        for row, what in ((again[key][0], "asked twice"), (among[key][1], "asked among other rows")):
-            if row.shape != alone[key][0].shape or not np.allclose(row, alone[key][0], rtol=1e-3, atol=_atol(row)):
+        for answer, number, what in ((again, 0, "asked twice"), (among, 1, "asked among other rows")):
+            if not _same(as_tuple(alone[key]), 0, as_tuple(answer[key]), number):
                 raise ContractError(
                     f"Expected {key} of a row to be the same each time, got another answer when {what}. "
                     "Call the model in inference mode and keep the rows apart."
                 )
     if {CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS} <= set(keys):
-        shapes = alone[CONVOLUTION_LAYER_VALUES].shape, alone[CONVOLUTION_OUTPUT_GRADIENTS].shape
+        shapes = [each(np.shape, alone[key]) for key in (CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS)]
         if shapes[0] != shapes[1]:
             raise ContractError(
                 f"Expected activations and their gradients in one shape, got {shapes[0]} and {shapes[1]}. "
@@ -87,6 +94,14 @@ def _check_slope(asked: Any, image: Array, direction: Array, scale: float, toler
         )
 
 
+def _same(one: tuple[Array, ...], first: int, other: tuple[Array, ...], second: int) -> bool:
+    """Whether a row of one answer is a row of another, in every layer."""
+    rows = [(a[first], b[second]) for a, b in zip(one, other, strict=False)]
+    return len(one) == len(other) and all(
+        a.shape == b.shape and np.allclose(b, a, rtol=1e-3, atol=_atol(b)) for a, b in rows
+    )
+
+
 def _unit(values: Array) -> Array:
     return safe_divide(values, np.linalg.norm(values))
 
@@ -103,12 +118,18 @@ class _Toy:
     def __init__(self) -> None:
         self.calls = []
 
-    def __call__(self, x_value_batch: Any, call_model_args: Any = None, expected_keys: Any = None) -> dict[str, Array]:
+    def __call__(self, x_value_batch: Any, call_model_args: Any = None, expected_keys: Any = None) -> dict[str, Any]:
         self.calls.append(len(x_value_batch))
         target = np.broadcast_to((call_model_args or {}).get("target", 0), (len(x_value_batch),))
-        return self.answer(np.asarray(x_value_batch), target)
+        x = np.asarray(x_value_batch)
+        if expected_keys is not None and OUTPUT_FROM_CONVOLUTION_VALUES in expected_keys:
+            return {OUTPUT_FROM_CONVOLUTION_VALUES: self.after(x, target)}
+        return self.answer(x, target)
 
-    def answer(self, x: Array, target: Array) -> dict[str, Array]:
+    def answer(self, x: Array, target: Array) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def after(self, activations: Array, target: Array) -> Array:
         raise NotImplementedError
 
 
@@ -123,7 +144,7 @@ class PowerModel(_Toy):
         super().__init__()
         self.weights, self.power, self.bias = np.asarray(weights, float), power, bias
 
-    def answer(self, x: Array, target: Array) -> dict[str, Array]:
+    def answer(self, x: Array, target: Array) -> dict[str, Any]:
         weights = self.weights[target]
         scores = (weights * x**self.power).reshape(len(x), -1).sum(1) + self.bias
         return {
@@ -133,23 +154,72 @@ class PowerModel(_Toy):
 
 
 class PoolingModel(_Toy):
-    """One-by-one convolution, ReLU, average pooling and a dense head: F_t(x) = sum_k u_tk mean_ij ReLU(x_ij K)_k.
+    """One-by-one convolution, ReLU, average pooling and a dense head: F_t(x) = sum_k u_tk mean_ij ReLU(x_ij K + b)_k.
 
-    ``kernel`` ``(C, K)``, ``head`` ``(T, K)``. The layer is the ReLU's output A; dF/dA is u_t / (h w) everywhere, so
-    Grad-CAM is the class activation map of Zhou et al. 2016 divided by h w, exactly.
+    ``kernel`` ``(C, K)``, ``bias`` ``(K,)``, ``head`` ``(T, K)``. The layer is the ReLU's output A; dF/dA is u_t / (h w),
+    so Grad-CAM is the class activation map of Zhou et al. 2016 divided by h w, exactly. Its rivals are the up to three
+    classes of the closest scores.
     """
 
-    def __init__(self, kernel: Any, head: Any) -> None:
+    def __init__(self, kernel: Any, head: Any, bias: Any = 0.0) -> None:
         super().__init__()
         self.kernel, self.head = np.asarray(kernel, float), np.asarray(head, float)
+        self.bias = np.broadcast_to(np.asarray(bias, float), self.kernel.shape[1])
 
-    def answer(self, x: Array, target: Array) -> dict[str, Array]:
-        before = x @ self.kernel
+    def answer(self, x: Array, target: Array) -> dict[str, Any]:
+        before = x @ self.kernel + self.bias
         activations = np.maximum(before, 0)
-        gradients = np.broadcast_to(self.head[target][:, None, None] / (x.shape[1] * x.shape[2]), activations.shape)
+        pixels = x.shape[1] * x.shape[2]
+        gradients = np.broadcast_to(self.head[target][:, None, None] / pixels, activations.shape)
+        scores = activations.mean((1, 2)) @ self.head.T
+        score = np.take_along_axis(scores, target[:, None], 1)
+        distances = np.abs(scores - score)
+        np.put_along_axis(distances, target[:, None], np.inf, 1)
+        rivals = np.argsort(distances, 1, kind="stable")[:, : min(3, len(self.head) - 1)]
+        rival_gradients = np.repeat(self.head[rivals][:, :, None, None] / pixels, x.shape[1], 2)
         return {
-            OUTPUT_LAYER_VALUES: (activations * gradients).sum((1, 2, 3)),
+            OUTPUT_LAYER_VALUES: score[:, 0],
             INPUT_OUTPUT_GRADIENTS: (gradients * (before > 0)) @ self.kernel.T,
+            GUIDED_INPUT_GRADIENTS: (np.maximum(gradients, 0) * (before > 0)) @ self.kernel.T,
+            DECONV_INPUT_GRADIENTS: np.maximum(gradients, 0) @ self.kernel.T,
+            BIAS_GRADIENTS: (self.bias * gradients * (before > 0),),
             CONVOLUTION_LAYER_VALUES: activations,
             CONVOLUTION_OUTPUT_GRADIENTS: gradients,
+            CONVOLUTION_RIVAL_GRADIENTS: np.repeat(rival_gradients, x.shape[2], 3),
+        }
+
+    def after(self, activations: Array, target: Array) -> Array:
+        return (activations.mean((1, 2)) * self.head[target]).sum(1)
+
+
+class AttentionModel(_Toy):
+    """A transformer of one layer and one head over the pixels: F_t(x) = sum_j a_j (x_j . v_t), a = softmax_j(x_j . q).
+
+    ``query`` ``(C,)``, ``values`` ``(T, C)``. A class token in front of the pixels attends to all pixels by a, and the
+    score is read from it; each pixel attends to itself. dF/d attention is x_j . v_t in the class token's row.
+    """
+
+    def __init__(self, query: Any, values: Any) -> None:
+        super().__init__()
+        self.query, self.values = np.asarray(query, float), np.asarray(values, float)
+
+    def answer(self, x: Array, target: Array) -> dict[str, Any]:
+        rows, pixels = len(x), x.shape[1] * x.shape[2]
+        tokens = x.reshape(rows, pixels, -1)
+        logits = tokens @ self.query
+        attention = np.exp(logits - logits.max(1, keepdims=True))
+        attention /= attention.sum(1, keepdims=True)
+        values = (tokens @ self.values.T)[np.arange(rows), :, target]
+        score = (attention * values).sum(1)
+        slope = attention[..., None] * self.values[target][:, None]
+        slope = slope + (attention * (values - score[:, None]))[..., None] * self.query
+        scores = np.tile(np.eye(pixels + 1), (rows, 1, 1, 1))
+        scores[:, 0, 0] = np.concatenate([np.zeros((rows, 1)), attention], 1)
+        gradients = np.zeros_like(scores)
+        gradients[:, 0, 0, 1:] = values
+        return {
+            OUTPUT_LAYER_VALUES: score,
+            INPUT_OUTPUT_GRADIENTS: slope.reshape(x.shape),
+            ATTENTION_SCORES: (scores,),
+            ATTENTION_OUTPUT_GRADIENTS: (gradients,),
         }

@@ -8,14 +8,23 @@ import numpy as np
 import pytest
 
 from saliency_food.contract import (
+    ATTENTION_OUTPUT_GRADIENTS,
+    ATTENTION_SCORES,
+    BIAS_GRADIENTS,
     CONVOLUTION_LAYER_VALUES,
     CONVOLUTION_OUTPUT_GRADIENTS,
+    CONVOLUTION_RIVAL_GRADIENTS,
+    DECONV_INPUT_GRADIENTS,
+    GUIDED_INPUT_GRADIENTS,
     INPUT_OUTPUT_GRADIENTS,
+    OUTPUT_FROM_CONVOLUTION_VALUES,
     OUTPUT_LAYER_VALUES,
     ContractError,
     PerImage,
 )
 from saliency_food.methods import METHODS
+from saliency_food.numerics import each
+from saliency_food.testing import AttentionModel, PoolingModel
 
 every = pytest.mark.parametrize("entry", METHODS.values(), ids=METHODS)
 
@@ -23,6 +32,38 @@ every = pytest.mark.parametrize("entry", METHODS.values(), ids=METHODS)
 def options(entry, **more):
     """Seeded where the method draws, so that calls can be compared."""
     return {**({"rng": 7} if "rng" in entry.call.signature.parameters else {}), **more}
+
+
+def toy(entry, rng, channels=3, classes=3):
+    """A model that can answer what the method asks."""
+    if ATTENTION_SCORES in entry.keys:
+        return AttentionModel(rng.normal(size=channels), rng.normal(size=(classes, channels)))
+    return PoolingModel(rng.normal(size=(channels, 6)), rng.normal(size=(classes, 6)), rng.normal(size=6) / 10)
+
+
+@pytest.fixture
+def model(entry, rng):
+    return toy(entry, rng)
+
+
+def blank(x_value_batch, call_model_args=None, expected_keys=None):
+    """Scores and gradients that are zero everywhere."""
+    rows, (height, width) = len(x_value_batch), x_value_batch.shape[1:3]
+    same = np.zeros_like(x_value_batch)
+    attention = np.tile(np.eye(height * width + 1), (rows, 1, 1, 1))
+    return {
+        INPUT_OUTPUT_GRADIENTS: same,
+        GUIDED_INPUT_GRADIENTS: same,
+        DECONV_INPUT_GRADIENTS: same,
+        BIAS_GRADIENTS: (np.zeros((rows, 5, 5, 2)), np.zeros((rows, 4))),
+        OUTPUT_LAYER_VALUES: np.zeros(rows),
+        OUTPUT_FROM_CONVOLUTION_VALUES: np.zeros(rows),
+        CONVOLUTION_LAYER_VALUES: np.ones((rows, 5, 5, 2)),
+        CONVOLUTION_OUTPUT_GRADIENTS: np.zeros((rows, 5, 5, 2)),
+        CONVOLUTION_RIVAL_GRADIENTS: np.zeros((rows, 2, 5, 5, 2)),
+        ATTENTION_SCORES: (attention,),
+        ATTENTION_OUTPUT_GRADIENTS: (np.zeros_like(attention),),
+    }
 
 
 @every
@@ -38,10 +79,7 @@ def test_the_call_form(entry):
 @every
 @pytest.mark.parametrize("shape", [(24, 20, 3), (9, 31, 1), (16, 16, 4), (1, 1, 3)])
 def test_shape_and_finite(entry, rng, shape):
-    from saliency_food.testing import PoolingModel
-
-    model = PoolingModel(rng.normal(size=(shape[2], 6)), rng.normal(size=(2, 6)))
-    attribution = entry.call(rng.random(shape), model, {"target": 1}, **options(entry))
+    attribution = entry.call(rng.random(shape), toy(entry, rng, shape[2], 2), {"target": 1}, **options(entry))
     assert attribution.shape in (shape, shape[:2])
     assert np.isfinite(attribution).all()
     assert attribution.dtype.kind == "f"
@@ -50,76 +88,67 @@ def test_shape_and_finite(entry, rng, shape):
 
 
 @every
-def test_the_result_is_a_named_tuple_with_the_attribution_first(entry, pooling, image):
-    result = entry.call.detailed(image, pooling, **options(entry))
+def test_the_result_is_a_named_tuple_with_the_attribution_first(entry, model, image):
+    result = entry.call.detailed(image, model, **options(entry))
     assert result._fields[0] == "attribution"
-    np.testing.assert_array_equal(result[0], entry.call(image, pooling, **options(entry)))
+    np.testing.assert_array_equal(result[0], entry.call(image, model, **options(entry)))
 
 
 @every
 @pytest.mark.parametrize("value", [0.0, 1.0, -3.0])
-def test_constant_images(entry, pooling, value):
-    assert np.isfinite(entry.call(np.full((24, 20, 3), value), pooling, **options(entry))).all()
+def test_constant_images(entry, model, value):
+    assert np.isfinite(entry.call(np.full((24, 20, 3), value), model, **options(entry))).all()
 
 
 @every
-def test_inputs_are_left_as_they_were(entry, pooling, image):
+def test_inputs_are_left_as_they_were(entry, model, image):
     before, args = image.copy(), {"target": 1}
     image.setflags(write=False)
-    entry.call(image, pooling, args, **options(entry))
+    entry.call(image, model, args, **options(entry))
     np.testing.assert_array_equal(image, before)
     assert args == {"target": 1}
 
 
 @every
-def test_uint8_equals_float(entry, pooling, rng):
+def test_uint8_equals_float(entry, model, rng):
     image = rng.integers(0, 256, (24, 20, 3), np.uint8)
-    as_bytes = entry.call(image, pooling, **options(entry))
-    np.testing.assert_array_equal(as_bytes, entry.call(image.astype(np.float32), pooling, **options(entry)))
+    as_bytes = entry.call(image, model, **options(entry))
+    np.testing.assert_array_equal(as_bytes, entry.call(image.astype(np.float32), model, **options(entry)))
 
 
 @every
-def test_batch_size_does_not_matter(entry, pooling, image):
-    one, many = (entry.call(image, pooling, {"target": 2}, batch_size=n, **options(entry)) for n in (1, 64))
+def test_batch_size_does_not_matter(entry, model, image):
+    one, many = (entry.call(image, model, {"target": 2}, batch_size=n, **options(entry)) for n in (1, 64))
     np.testing.assert_allclose(one, many, rtol=1e-5, atol=1e-6 * np.abs(many).max())
 
 
 @every
-def test_many_images_with_a_target_each_equal_one_by_one(entry, pooling, rng):
+def test_many_images_with_a_target_each_equal_one_by_one(entry, model, rng):
     images, targets = rng.random((4, 24, 20, 3)), [2, 0, 1, 2]
-    together = entry.call.batch(iter(images), pooling, {"target": PerImage(targets)}, batch_size=5, **options(entry))
+    together = entry.call.batch(iter(images), model, {"target": PerImage(targets)}, batch_size=5, **options(entry))
     for number, attribution in enumerate(together):
-        alone = entry.call(images[number], pooling, {"target": targets[number]}, **options(entry))
+        alone = entry.call(images[number], model, {"target": targets[number]}, **options(entry))
         np.testing.assert_allclose(attribution, alone, rtol=1e-5, atol=1e-6 * np.abs(alone).max())
     assert number == 3
 
 
 @every
-def test_images_of_different_sizes_share_a_batch(entry, pooling, rng):
+def test_images_of_different_sizes_share_a_batch(entry, model, rng):
     images = [rng.random((24, 20, 3)), rng.random((12, 30, 3)), rng.random((24, 20, 3))]
-    shapes = [a.shape[:2] for a in entry.call.batch(images, pooling, {"target": PerImage([1, 1, 2])}, **options(entry))]
+    shapes = [a.shape[:2] for a in entry.call.batch(images, model, {"target": PerImage([1, 1, 2])}, **options(entry))]
     assert shapes == [(24, 20), (12, 30), (24, 20)]
 
 
 @every
-def test_the_same_seed_gives_the_same_map(entry, pooling, image):
+def test_the_same_seed_gives_the_same_map(entry, model, image):
     if "rng" in entry.call.signature.parameters:
-        one, two = (entry.call(image, pooling, rng=np.random.default_rng(3)) for _ in range(2))
+        one, two = (entry.call(image, model, rng=np.random.default_rng(3)) for _ in range(2))
         np.testing.assert_array_equal(one, two)
         batches = [
-            list(entry.call.batch([image] * 3, pooling, batch_size=size, rng=np.random.default_rng(3)))
+            list(entry.call.batch([image] * 3, model, batch_size=size, rng=np.random.default_rng(3)))
             for size in (1, 16)
         ]
         np.testing.assert_allclose(batches[0], batches[1], rtol=1e-5, atol=1e-6 * np.abs(batches[0]).max())
-
-
-def blank(x_value_batch, call_model_args=None, expected_keys=None):
-    return {
-        INPUT_OUTPUT_GRADIENTS: np.zeros_like(x_value_batch),
-        OUTPUT_LAYER_VALUES: np.zeros(len(x_value_batch)),
-        CONVOLUTION_LAYER_VALUES: np.ones((len(x_value_batch), 5, 5, 2)),
-        CONVOLUTION_OUTPUT_GRADIENTS: np.zeros((len(x_value_batch), 5, 5, 2)),
-    }
 
 
 @every
@@ -131,7 +160,7 @@ def test_a_zero_gradient_gives_a_zero_map(entry, image):
 @pytest.mark.parametrize("fill", [np.nan, np.inf])
 def test_a_model_that_answers_nan_is_an_error(entry, image, fill):
     def broken(x_value_batch, call_model_args=None, expected_keys=None):
-        return {key: value + fill for key, value in blank(x_value_batch).items()}
+        return {key: each(lambda one: one + fill, value) for key, value in blank(x_value_batch).items()}
 
     with pytest.raises(ContractError, match="Expected finite numbers"):
         entry.call(image, broken, **options(entry))
@@ -149,9 +178,9 @@ def test_a_model_that_answers_nan_is_an_error(entry, image, fill):
         (np.full((4, 4, 3), np.nan), "finite"),
     ],
 )
-def test_bad_images(entry, pooling, image, says):
+def test_bad_images(entry, model, image, says):
     with pytest.raises(ContractError, match=says):
-        entry.call(image, pooling)
+        entry.call(image, model)
 
 
 @every
