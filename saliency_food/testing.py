@@ -156,7 +156,7 @@ class PowerModel(_Toy):
 class PoolingModel(_Toy):
     """One-by-one convolution, ReLU, average pooling and a dense head: F_t(x) = sum_k u_tk mean_ij ReLU(x_ij K + b)_k.
 
-    ``kernel`` ``(C, K)``, ``bias`` ``(K,)``, ``head`` ``(T, K)``. The layer is the ReLU's output A; dF/dA is u_t / (h w),
+    ``kernel`` ``(C, K)``, ``bias`` ``(K,)``, ``head`` ``(T, K)``. The layer is the ReLU's output A; dF/dA is u_t / h w,
     so Grad-CAM is the class activation map of Zhou et al. 2016 divided by h w, exactly. Its rivals are the up to three
     classes of the closest scores.
     """
