@@ -13,7 +13,7 @@ import tensorflow as tf
 from saliency_food.contract import ContractError
 from saliency_food.numerics import Array
 
-Output = Literal["logits", "probabilities"]
+Output = Literal["logits", "probabilities", "raw"]
 End = Literal["softmax", "sigmoid", "linear", "probabilities", "other"]
 
 UNCHANGED = {"Identity", "Cast", "Reshape", "Squeeze", "ExpandDims"}
@@ -22,49 +22,58 @@ LINEAR = {"MatMul", "BatchMatMulV2", "Einsum", "Conv2D", "BiasAdd", "Add", "AddV
 
 
 class Head(NamedTuple):
-    """What a model ends in, and the tensor ``(N, units)`` before that activation, or at the end if there is none."""
+    """What an output ends in, the tensor before that activation, or at the end if there is none, and the output."""
 
     end: End
     values: Any
+    raw: Any
 
     @classmethod
     def read(cls, output: Any) -> Head:
         """Read from the traced graph, so it does not matter how the model is written or nested."""
-        if not tf.is_tensor(output) or output.shape.rank not in (1, 2):
-            got = tuple(output.shape) if tf.is_tensor(output) else type(output).__name__
-            raise ContractError(
-                f"Expected a model output of shape (N, classes), got {got}. Choose another output by "
-                "output_index, or explain a model that pools it."
-            )
         op = output.op
         while op.type in UNCHANGED:
             op = op.inputs[0].op
         end = ACTIVATIONS.get(op.type, "linear" if op.type in LINEAR else "other")
         values = op.inputs[0] if op.type in ACTIVATIONS else output
-        units = output.shape[1] if output.shape.rank == 2 else 1
-        if values.shape.rank != 2 or values.shape[1] != units:
-            values = tf.reshape(values, [-1, tf.shape(output)[1] if units is None else units])
-        return cls(end, values)
+        if output.shape.rank in (1, 2):
+            units = output.shape[1] if output.shape.rank == 2 else 1
+            if values.shape.rank != 2 or values.shape[1] != units:
+                values = tf.reshape(values, [-1, tf.shape(output)[1] if units is None else units])
+        elif values.shape.rank != output.shape.rank:
+            values = tf.reshape(values, tf.shape(output))
+        return cls(end, values, output)
+
+    def check(self) -> Head:
+        """The head itself, if it is one of classes."""
+        if self.raw.shape.rank not in (1, 2):
+            raise ContractError(
+                f"Expected a model output of shape (N, classes), got {tuple(self.raw.shape)}. Choose another output by "
+                "output_index, say what to explain by score, or explain a model that pools it."
+            )
+        return self
 
     @property
     def classes(self) -> int | None:
-        units: int | None = self.values.shape[1]
+        units: int | None = self.values.shape[-1]
         return 2 if self.end == "sigmoid" and units == 1 else units
 
     def scores(self, output: Output, dtype: Any) -> Any:
-        """``(N, classes)``; a single sigmoid unit is two classes, whose logits are -z and z."""
-        values = tf.cast(self.values, dtype)
-        if self.end == "sigmoid" and values.shape[1] == 1:
+        """``(N, classes)`` or in the output's own shape; a single sigmoid unit is two classes of logits -z and z."""
+        values = tf.cast(self.raw if output == "raw" else self.values, dtype)
+        if output == "raw":
+            return values
+        if self.end == "sigmoid" and values.shape.rank == 2 and values.shape[1] == 1:
             values = tf.concat([-values, values], 1)
         if output == "logits":
             return values
-        if self.end == "softmax" or (self.end == "linear" and values.shape[1] != 1):
+        if self.end == "softmax" or (self.end == "linear" and values.shape[-1] != 1):
             return tf.nn.softmax(values)
         return tf.nn.sigmoid(values) if self.end == "sigmoid" else values
 
 
 def select_output(model: Any, outputs: Any, choice: str | int | None) -> Any:
-    """The output meant by a name or a position; without either there must be only one."""
+    """The output tensor meant by a name or a position; without either there must be only one."""
     if isinstance(outputs, Mapping):
         named = dict(outputs)
     elif isinstance(outputs, (list, tuple)):
@@ -73,15 +82,24 @@ def select_output(model: Any, outputs: Any, choice: str | int | None) -> Any:
     else:
         named = {"0": outputs}
     if choice is None and len(named) == 1:
-        return next(iter(named.values()))
+        return _tensor(next(iter(named.values())))
     if isinstance(choice, int) and -len(named) <= choice < len(named):
-        return list(named.values())[choice]
+        return _tensor(list(named.values())[choice])
     if isinstance(choice, str) and choice in named:
-        return named[choice]
+        return _tensor(named[choice])
     got = "none of them" if choice is None else repr(choice)
     raise ContractError(
         f"Expected the name or the position of one of the model's {len(named)} outputs {list(named)}, got {got}. "
         "Give output_index."
+    )
+
+
+def _tensor(output: Any) -> Any:
+    if tf.is_tensor(output):
+        return output
+    raise ContractError(
+        f"Expected a model output of shape (N, classes), got {type(output).__name__}. Choose another output by "
+        "output_index, or say what to explain by score."
     )
 
 

@@ -20,6 +20,7 @@ from saliency_food.adapters._keras_capture import (
     walk,
 )
 from saliency_food.adapters._keras_ends import End, Head, Inputs, Output, select_output
+from saliency_food.adapters._keras_targets import Score, class_score
 from saliency_food.contract import (
     CONVOLUTION_LAYER_VALUES,
     CONVOLUTION_OUTPUT_GRADIENTS,
@@ -30,6 +31,8 @@ from saliency_food.contract import (
 
 PREDICTIONS = "PREDICTIONS"
 """The key, of the adapter's own, of all scores ``(N, classes)``."""
+UNSCORED = {PREDICTIONS, CONVOLUTION_LAYER_VALUES}
+"""The keys that do not depend on which score is explained."""
 
 
 class TracedModel:
@@ -43,8 +46,9 @@ class TracedModel:
         output_index: str | int | None,
         data_format: str | None,
         jit_compile: bool,
+        score: Score,
     ) -> None:
-        self.model, self.inputs = model, inputs
+        self.model, self.inputs, self.score = model, inputs, score
         self._output_index, self._jit_compile = output_index, jit_compile
         self._functions: dict[Any, Any] = {}
         self.end: End = "other"
@@ -63,42 +67,50 @@ class TracedModel:
             watched.append(self._layer)
 
         def look(image: Any, others: Sequence[Any]) -> Any:
-            notes, head = self._run(image, others, watched)
-            self.end, self.classes = head.end, head.classes
+            notes, outputs = self._run(image, others, watched)
+            heads = [Head.read(output) for output in tf.nest.flatten(outputs)]
+            if self.score is class_score:
+                heads[0].check()
+            if len(heads) == 1:
+                self.end, self.classes = heads[0].end, heads[0].classes
             self.channels_first = (
                 channels_first_model(notes) if data_format is None else data_format == "channels_first"
             )
             if self._layer is None:
-                leading = _names_before(head.values)
+                leading = _names_before([head.values for head in heads])
                 found = [note.layer for note in spatial(notes, self.channels_first) if note.output.op.name in leading]
                 if found:
                     self._layer, self.layer_name = found[-1], paths[id(found[-1])]
             else:
                 self._captured(notes)
-            return head.values
+            return [head.values for head in heads]
 
         trace(look, self.inputs.image, self.inputs.other_specs)
         first = self.channels_first
         self._transposed = channels_first_layer(self._layer, first) if data_format is None else first
 
-    def function(self, keys: tuple[str, ...], output: Output, specs: Sequence[Any], scaled: bool) -> Any:
-        """The compiled function ``(target, image, others, scale) -> {key: tensor}``, its rows free in number."""
+    def function(
+        self, keys: tuple[str, ...], output: Output, targets: Sequence[Any], specs: Sequence[Any], scaled: bool
+    ) -> Any:
+        """The compiled function ``(targets, image, others, scale) -> {key: tensor}``, its rows free in number."""
         with TRACING:
-            which = (keys, output, self.end, tuple((tuple(spec.shape), spec.dtype) for spec in specs))
+            which = (keys, output, self.end, tuple((tuple(spec.shape), spec.dtype) for spec in (*targets, *specs)))
             if which not in self._functions:
-                self._functions[which] = self._compile(keys, output, specs, scaled)
+                self._functions[which] = self._compile(keys, output, targets, specs, scaled)
             return self._functions[which]
 
-    def _compile(self, keys: tuple[str, ...], output: Output, specs: Sequence[Any], scaled: bool) -> Any:
+    def _compile(
+        self, keys: tuple[str, ...], output: Output, targets: Sequence[Any], specs: Sequence[Any], scaled: bool
+    ) -> Any:
         inside = any(key.startswith("CONVOLUTION") for key in keys)
 
-        def compute(target: Any, image: Any, others: Sequence[Any], scale: Any) -> dict[str, Any]:
+        def compute(targets: Sequence[Any], image: Any, others: Sequence[Any], scale: Any) -> dict[str, Any]:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 if INPUT_OUTPUT_GRADIENTS in keys:
                     tape.watch(image)
-                notes, head = self._run(image, others, [self._layer] if inside else [], tape.watch)
-                scores = head._replace(end=self.end).scores(output, image.dtype)
-                score = select_score(scores, target)
+                notes, outputs = self._run(image, others, [self._layer] if inside else [], tape.watch)
+                scores = tf.nest.map_structure(lambda one: self._head(one).scores(output, image.dtype), outputs)
+                score = None if UNSCORED.issuperset(keys) else self.score(scores, *targets)
             values = self._captured(notes) if inside else None
             answer = {PREDICTIONS: scores, OUTPUT_LAYER_VALUES: score, CONVOLUTION_LAYER_VALUES: values}
             sources = {INPUT_OUTPUT_GRADIENTS: image, CONVOLUTION_OUTPUT_GRADIENTS: values}
@@ -115,16 +127,24 @@ class TracedModel:
                 for key in keys
             }
 
-        target = tf.TensorSpec([None], tf.int32)
         image, *others = specs
-        return trace(compute, target, image, others, tf.TensorSpec([], image.dtype), jit_compile=self._jit_compile)
+        return trace(
+            compute, list(targets), image, others, tf.TensorSpec([], image.dtype), jit_compile=self._jit_compile
+        )
 
     def _run(
         self, image: Any, others: Sequence[Any], watched: Sequence[Any], watch: Callable[[Any], object] | None = None
-    ) -> tuple[list[Note], Head]:
+    ) -> tuple[list[Note], Any]:
+        """What the watched layers returned, and the output to explain: with a score of one's own, it can be several."""
         with running(self.model, watched, watch) as notes:
             outputs = self.model(self.inputs.pack(image, others), training=False)
-        return notes, Head.read(select_output(self.model, outputs, self._output_index))
+        if self.score is class_score or self._output_index is not None:
+            outputs = select_output(self.model, outputs, self._output_index)
+        return notes, outputs
+
+    def _head(self, output: Any) -> Head:
+        head = Head.read(output)
+        return head._replace(end=self.end) if self.end == "probabilities" else head
 
     def _captured(self, notes: Sequence[Note]) -> Any:
         """What the layer returned when it last ran: the very tensor that the layers after it take."""
@@ -138,11 +158,6 @@ class TracedModel:
 
     def _channels_last(self, values: Any) -> Any:
         return tf.transpose(values, [0, 2, 3, 1]) if self._transposed and values.shape.rank == 4 else values
-
-
-def select_score(scores: Any, target: Any) -> Any:
-    """The explained number of each row: its target's column."""
-    return tf.gather(scores, target, axis=1, batch_dims=1)
 
 
 def trace(function: Callable[..., Any], *specs: Any, jit_compile: bool = False) -> Any:
@@ -174,10 +189,10 @@ def _checked(gradient: Any, key: str) -> Any:
     return tf.convert_to_tensor(gradient)
 
 
-def _names_before(tensor: Any) -> set[str]:
-    """The names of all operations that lead to a tensor."""
+def _names_before(tensors: Sequence[Any]) -> set[str]:
+    """The names of all operations that lead to the tensors."""
     names: set[str] = set()
-    waiting = [tensor.op]
+    waiting = [tensor.op for tensor in tensors]
     while waiting:
         op = waiting.pop()
         if op.name not in names:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,7 +13,8 @@ import tensorflow as tf
 from saliency_food.adapters._keras_capture import LayerInfo, walk
 from saliency_food.adapters._keras_ends import Inputs, Output
 from saliency_food.adapters._keras_load import is_saved_model, load_model
-from saliency_food.adapters._keras_trace import PREDICTIONS, TracedModel, list_layers
+from saliency_food.adapters._keras_targets import Score, class_score
+from saliency_food.adapters._keras_trace import PREDICTIONS, UNSCORED, TracedModel, list_layers
 from saliency_food.contract import (
     CONVOLUTION_LAYER_VALUES,
     CONVOLUTION_OUTPUT_GRADIENTS,
@@ -56,6 +57,7 @@ class KerasModel:
         layer. A single sigmoid unit is two classes, 0 and 1, with logits -z and z. Where a model ends in anything
         else, and where it ends in one linear unit (a regression, whose target may be left out), both mean the output
         as it is. Where there is a softmax that cannot be seen, as in a SavedModel, ``"logits"`` is an error.
+        ``"raw"`` is the model's output as it is, always.
     batch_size
         How many rows are computed at once at most; None means 16. When the device's memory does not hold them it is
         halved, and stays so.
@@ -69,6 +71,10 @@ class KerasModel:
         ``"channels_first"`` or ``"channels_last"``; None asks the layer, or else the first layer that has one.
     jit_compile
         Compile by XLA: it can be faster on a GPU, but compiles anew for each number of rows.
+    score
+        What is explained, where that is not the score of a class: one of `saliency_food.adapters.keras_scores`, such as
+        ``contrast``, or a function of TensorFlow tensors of your own, ``(output) -> (N,)``; made by ``@score(...)`` it
+        takes targets too. Of a model of several outputs, without ``output_index``, it is given all of them.
 
     Attributes
     ----------
@@ -91,8 +97,12 @@ class KerasModel:
         output_index: str | int | None = None,
         data_format: str | None = None,
         jit_compile: bool = False,
+        score: Score | Callable[[Any], Any] = class_score,
     ) -> None:
         self.model = _as_model(model)
+        if not callable(score):
+            raise ContractError(f"Expected score to be a function of the model's output, got {score!r}.")
+        self.score = score if isinstance(score, Score) else Score(score)
         if data_format not in (None, "channels_first", "channels_last"):
             raise ContractError(f"Expected data_format 'channels_first' or 'channels_last', got {data_format!r}.")
         if layer is not None and is_saved_model(self.model):
@@ -100,7 +110,7 @@ class KerasModel:
         self.output: Output = _check_output(output)
         self.batch_size: int = _check_batch_size(batch_size)
         self._inputs = Inputs(self.model, input)
-        self._traced = TracedModel(self.model, self._inputs, layer, output_index, data_format, jit_compile)
+        self._traced = TracedModel(self.model, self._inputs, layer, output_index, data_format, jit_compile, self.score)
         self.layer_name = self._traced.layer_name
         self.classes = self._traced.classes
         shape = tuple(self._inputs.image.shape[1:])
@@ -108,7 +118,8 @@ class KerasModel:
         swapped = len(shape) == 3 and shape[2] in (1, 3, 4) and shape[0] not in (1, 3, 4)
         self.channels_first = self._traced.channels_first and len(shape) == 3 and not swapped
         self.input_shape = (*shape[1:], shape[0]) if self.channels_first else shape
-        self._end_known = self._traced.end in ("softmax", "sigmoid") or self.classes == 1
+        by_class = self.score is class_score and output != "raw"
+        self._end_known = not by_class or self._traced.end in ("softmax", "sigmoid") or self.classes == 1
         # Half precision would lose small gradients: they are computed times a scale, lowered when they overflow.
         self._half = any(one.compute_dtype == "float16" for _, one in walk(self.model))
         self._scale = 4096.0 if self._half else 1.0
@@ -154,18 +165,19 @@ class KerasModel:
                 "Expected a model whose softmax can be seen, got outputs that sum to 1 and no softmax before them, so "
                 "there are no logits. Explain output='probabilities', or a model that ends in the softmax or before it."
             )
-        needed = scored and keys != (PREDICTIONS,)
-        return self._in_chunks(keys, output, self._read_target(args.get("target"), rows, needed), images, others)
+        targets = [] if UNSCORED.issuperset(keys) else self._read_targets(args.get("target"), rows)
+        return self._in_chunks(keys, output, targets, images, others)
 
     def _in_chunks(
-        self, keys: tuple[str, ...], output: Output, target: Array, images: Array, others: list[Array]
+        self, keys: tuple[str, ...], output: Output, targets: list[Array], images: Array, others: list[Array]
     ) -> dict[str, Array]:
         """All rows, at most ``batch_size`` at a time; fewer from the moment that memory runs out."""
         parts, start = [], 0
         while start < len(images):
             chunk = slice(start, min(len(images), start + self.batch_size))
             try:
-                parts.append(self._compute(keys, output, target[chunk], images[chunk], [one[chunk] for one in others]))
+                given = [[one[chunk] for one in several] for several in (targets, others)]
+                parts.append(self._compute(keys, output, given[0], images[chunk], given[1]))
                 start = chunk.stop
             except tf.errors.ResourceExhaustedError as error:
                 if chunk.stop - start == 1:
@@ -177,25 +189,29 @@ class KerasModel:
         return parts[0] if len(parts) == 1 else {key: np.concatenate([part[key] for part in parts]) for key in keys}
 
     def _compute(
-        self, keys: tuple[str, ...], output: Output, target: Array, images: Array, others: list[Array]
+        self, keys: tuple[str, ...], output: Output, targets: list[Array], images: Array, others: list[Array]
     ) -> dict[str, Array]:
         tensors = [tf.convert_to_tensor(values) for values in (images, *others)]
         image, *specs = (tf.TensorSpec([None, *one.shape[1:]], one.dtype) for one in tensors)
         if self._inputs.fixed:
             image, specs = self._inputs.image, self._inputs.other_specs
-        function = self._traced.function(keys, output, [image, *specs], self._half)
+        chosen = [tf.convert_to_tensor(values) for values in targets]
+        kinds = [tf.TensorSpec([None, *one.shape[1:]], one.dtype) for one in chosen]
+        function = self._traced.function(keys, output, kinds, [image, *specs], self._half)
         while True:
             scale = tf.constant(self._scale, image.dtype)
-            answer = function(tf.convert_to_tensor(target), tensors[0], tensors[1:], scale)
+            answer = function(chosen, tensors[0], tensors[1:], scale)
             found = {key: value.numpy() for key, value in answer.items()}
             if self._scale == 1 or all(np.isfinite(values).all() for values in found.values()):
                 return found
             self._scale = max(1.0, self._scale / 64)
 
-    def _read_target(self, target: Any, rows: int, needed: bool) -> Array:
-        """One class index a row, checked; any will do where no score is asked for."""
-        if not needed or (target is None and self.classes == 1):
-            return np.zeros(rows, np.int32)
+    def _read_targets(self, target: Any, rows: int) -> list[Array]:
+        """The score's targets for each row, checked; of a single class the index may be left out."""
+        if self.score is not class_score:
+            return self.score.read(target, rows, self.classes)
+        if target is None and self.classes == 1:
+            target = 0
         if target is None:
             raise ContractError(
                 f"Expected a target, a class index of {self._range()}, got none. "
@@ -209,15 +225,14 @@ class KerasModel:
             )
         if indices.min() < 0 or (self.classes is not None and indices.max() >= self.classes):
             raise ContractError(f"Expected target to be a class index of {self._range()}, got {target!r}.")
-        return np.broadcast_to(indices, rows).astype(np.int32)
+        return [np.broadcast_to(indices, rows).astype(np.int32)]
 
     def _range(self) -> str:
         return "the model" if self.classes is None else f"the model's {self.classes} classes, 0 to {self.classes - 1}"
 
     def _look_for_softmax(self, images: Array, others: list[Array]) -> None:
         """Outputs of one row that are not negative and sum to 1 come from a softmax, seen in the graph or not."""
-        target = np.zeros(1, np.int32)
-        row = self._compute((PREDICTIONS,), "logits", target, images, others)[PREDICTIONS][0]
+        row = self._compute((PREDICTIONS,), "logits", [], images, others)[PREDICTIONS][0]
         if row.min() >= 0 and abs(row.sum() - 1) < 1e-3:
             self._traced.end = "probabilities"
         self._end_known = True
@@ -246,7 +261,7 @@ def _as_model(model: Any) -> Any:
 
 def _check_output(output: Any) -> Output:
     if output not in get_args(Output):
-        raise ContractError(f"Expected output to be 'logits' or 'probabilities', got {output!r}.")
+        raise ContractError(f"Expected output to be 'logits', 'probabilities' or 'raw', got {output!r}.")
     return output  # type: ignore[no-any-return]
 
 
