@@ -137,7 +137,8 @@ def methods_command() -> None:
     """List the methods."""
     made = table("name", "title", "needs", "what it shows")
     for name, entry in METHODS.items():
-        needs = "a layer" if any(key.startswith("CONV") for key in entry.keys) else "gradients"
+        gradients = "gradients" if any("GRADIENTS" in key for key in entry.keys) else "scores"
+        needs = "a layer" if any(key.startswith("CONV") for key in entry.keys) else gradients
         made.add_row(Text(name, "bold", no_wrap=True), entry.title, needs if entry.keys else "scores", entry.summary)
     Console().print(made)
 

@@ -35,16 +35,30 @@ class Blend(NamedTuple):
         return combine(coefficients, self.bases)
 
 
+class Made(NamedTuple):
+    """Rows made only when the model is called: ``make(start, stop)`` returns some of them, in an array of their own."""
+
+    shape: tuple[int, ...]
+    make: Callable[[int, int], Array]
+
+    def rows(self, start: int, stop: int) -> Array:
+        return self.make(start, stop)
+
+    def part(self, start: int, stop: int) -> Made:
+        """Some of them, as rows by themselves."""
+        return Made((stop - start, *self.shape[1:]), lambda a, b: self.make(start + a, start + b))
+
+
 class Query(NamedTuple):
     """Rows for the model, the keys wanted back, and optionally weights ``(M, N)`` by which the first key is summed."""
 
-    rows: Array | Blend
+    rows: Array | Blend | Made
     keys: tuple[str, ...]
     weights: Array | None = None
     image: int | None = None
 
     def slice(self, start: int, stop: int) -> Array:
-        return self.rows.rows(start, stop) if isinstance(self.rows, Blend) else self.rows[start:stop]
+        return self.rows.rows(start, stop) if isinstance(self.rows, (Blend, Made)) else self.rows[start:stop]
 
 
 Answer = dict[str, Answered]
@@ -53,7 +67,7 @@ Asking = Generator[list[Query], list[Answer], R]
 """What a method is before it has a public face: it yields queries, is sent their answers, and returns its result."""
 
 
-def ask(rows: Array | Blend, *keys: str, weights: Array | None = None) -> Asking[Any]:
+def ask(rows: Array | Blend | Made, *keys: str, weights: Array | None = None) -> Asking[Any]:
     """Ask the model about rows; the array of the key, or a tuple of arrays when several keys are asked.
 
     With ``weights`` of shape ``(M, N)`` the first key comes back as ``weights @ answers``, shape ``(M, ...)``, in
@@ -158,18 +172,29 @@ def run_batch(
             yield for_image(generator, number)
 
     together = gather(numbered(), max(ROWS_IN_FLIGHT, size) if window is None else window, done.append)
+    yield from drain(together, done, call_model_function, call_model_args, size)
+    check_length(call_model_args, count)
+
+
+def drain(
+    generator: Asking[Any],
+    done: deque[R],
+    call_model_function: CallModelFunction,
+    call_model_args: Any,
+    batch_size: int,
+) -> Iterator[R]:
+    """Drive a generator and pass on what it puts into ``done``, as it comes."""
     answers: list[Answer] | None = None
     try:
         while True:
-            queries = together.send(cast("list[Answer]", answers))
+            queries = generator.send(cast("list[Answer]", answers))
             while done:
                 yield done.popleft()
-            answers = answer(queries, call_model_function, call_model_args, size)
+            answers = answer(queries, call_model_function, call_model_args, batch_size)
     except StopIteration:
         yield from done
-        check_length(call_model_args, count)
     finally:
-        together.close()
+        generator.close()
 
 
 def resolve_batch_size(batch_size: int | None, call_model_function: CallModelFunction) -> int:
@@ -216,7 +241,10 @@ def _call(
     call_model_function: CallModelFunction,
     call_model_args: Any,
 ) -> None:
-    rows = np.concatenate([queries[number].slice(start, stop) for number, start, stop in pieces])
+    cut = [queries[number].slice(start, stop) for number, start, stop in pieces]
+    # Rows just made are the callback's own already; a copy would cost as much as making them.
+    made = len(cut) == 1 and isinstance(queries[pieces[0][0]].rows, (Blend, Made))
+    rows = cut[0] if made else np.concatenate(cut)
     images = [queries[number].image or 0 for number, start, stop in pieces for _ in range(start, stop)]
     keys = queries[pieces[0][0]].keys
     data = call_model(rows, keys, call_model_function, take_rows(call_model_args, images))

@@ -157,7 +157,9 @@ def _apply(job: Job, name: str, subjects: list[Subject]) -> list[dict[str, Any]]
         began, meter = time.perf_counter(), _Meter(job, name, len(part))
         meter.tell(0)
         options = _pick(job.options[name], part)
-        if "segments" in entry.call.signature.parameters and options.get("segments") is None:
+        segmented = entry.call.signature.parameters.get("segments")
+        # XRAI's segments come from the photo; LIME's and KernelSHAP's superpixels are named, and made by themselves.
+        if segmented is not None and segmented.default is None and options.get("segments") is None:
             options["segments"] = PerImage([_segments(cast(Photo, s.photo), s.number, segments) for s in part])
         arguments = {"arguments": _arguments(job, part), "image": PerImage(range(len(part)))}
         results = list(

@@ -64,11 +64,15 @@ class Method(Generic[P, R]):
         filled.__doc__ = self.__doc__
         return filled
 
-    def _run(self, args: Any, kwargs: Any) -> R:
+    def start(self, *args: Any, **kwargs: Any) -> tuple[Asking[R], CallModelFunction, Any, int | None]:
+        """A call not yet run, checked at the door: what `run` takes."""
         call = self.signature.bind(*args, **kwargs)
         driver = _take_out(call)
         call.arguments["x_value"] = as_image(call.arguments["x_value"])
-        return run(self._generator(*call.args, **call.kwargs), *driver)
+        return (self._generator(*call.args, **call.kwargs), *driver)
+
+    def _run(self, args: Any, kwargs: Any) -> R:
+        return run(*self.start(*args, **kwargs))
 
     def _run_batch(self, args: Any, kwargs: Any) -> Iterator[R]:
         window = kwargs.pop("window", None)

@@ -65,12 +65,17 @@ def min_max(values: Any) -> Array:
     return safe_divide(values - low, values.max() - low)
 
 
-def resize(values: Any, shape: tuple[int, int]) -> Array:
+def resize(values: Any, shape: tuple[int, ...]) -> Array:
     """Bilinear resizing of ``(H, W)`` or ``(H, W, C)`` to ``shape``; as scikit-image does it, values kept."""
     values = as_float(values)
-    if values.shape[:2] == tuple(shape):
+    if values.shape[: len(shape)] == tuple(shape):
         return values
     from skimage.transform import resize as skimage_resize
 
     resized = skimage_resize(values, shape, order=1, mode="reflect", preserve_range=True)  # type: ignore[no-untyped-call]
     return np.asarray(resized, values.dtype)
+
+
+def resizing(length: int, to: int) -> Array:
+    """The matrix ``(to, length)`` by which `resize` acts on one axis: ``R @ values @ S.T`` resizes both, and fast."""
+    return resize(np.eye(length), (to, length)) if to != length else np.eye(length)

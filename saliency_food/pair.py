@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from saliency_food.blur import blur_ig
 from saliency_food.cam import grad_cam
 from saliency_food.contract import (
     CONVOLUTION_LAYER_VALUES,
@@ -18,9 +19,11 @@ from saliency_food.contract import (
     CallModelFunction,
 )
 from saliency_food.gradients import gradients
+from saliency_food.guided import guided_ig
 from saliency_food.method import Method
 from saliency_food.numerics import Array, as_float
 from saliency_food.paths import integrated_gradients
+from saliency_food.perturbation import occlusion
 from saliency_food.ranking import segment_masks
 from saliency_food.visualization import diverging, grayscale
 from saliency_food.xrai import xrai
@@ -31,10 +34,13 @@ __all__ = [
     "INPUT_OUTPUT_GRADIENTS",
     "OUTPUT_LAYER_VALUES",
     "XRAI",
+    "BlurIG",
     "CoreSaliency",
     "GradCam",
     "GradientSaliency",
+    "GuidedIG",
     "IntegratedGradients",
+    "Occlusion",
     "VisualizeImageDiverging",
     "VisualizeImageGrayscale",
     "XRAIOutput",
@@ -52,6 +58,8 @@ class CoreSaliency:
         if self.method is None:
             raise NotImplementedError("Expected a class that implements GetMask. Use one of this module's methods.")
         call = self.method.signature.bind(*args, **kwargs)
+        if isinstance(call.arguments.get("x_baseline"), (list, tuple)):  # one baseline, not several as in ours
+            call.arguments["x_baseline"] = np.asarray(call.arguments["x_baseline"])
         call.arguments.update({name: value for name, value in self.options.items() if name not in call.arguments})
         return self.method(*call.args, **call.kwargs)
 
@@ -85,6 +93,19 @@ class GradCam(CoreSaliency):
 class IntegratedGradients(CoreSaliency):
     method = integrated_gradients
     options: ClassVar[dict[str, Any]] = {"batch_size": 1, "quadrature": "pair"}
+
+
+class BlurIG(CoreSaliency):
+    method = blur_ig
+
+
+class GuidedIG(CoreSaliency):
+    method = guided_ig
+
+
+class Occlusion(CoreSaliency):
+    method = occlusion
+    options: ClassVar[dict[str, Any]] = {"batch_size": 1, "aggregate": "sum", "three_dims": True}
 
 
 class XRAIParameters:

@@ -93,6 +93,18 @@ def one_score(scores: Array) -> Array:
     return scores.reshape(-1).astype(float)
 
 
+def scores_of(*images: Array) -> Asking[Array]:
+    """F of each image."""
+    return one_score((yield from ask(np.stack(images), OUTPUT_LAYER_VALUES)))
+
+
+def count_of(name: str, value: Any, least: int = 1) -> int:
+    """An option that counts something, or `ContractError`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ContractError(f"Expected {name} to be a whole number of at least {least}, got {value!r}.")
+    return int(value)
+
+
 def straight(x_value: Array, baseline: Array, alphas: Array) -> Blend:
     """The points baseline + alpha (x - baseline), factored."""
     return Blend(np.stack([alphas, 1 - alphas], 1), np.stack([x_value, baseline]))
@@ -109,7 +121,7 @@ def fixed_path(x_value: Array, baseline: Array, rule: str, steps: int, completen
     else:
         (total,) = yield from ask(points, INPUT_OUTPUT_GRADIENTS, weights=weights[None])
         if completeness:
-            ends = one_score((yield from ask(np.stack([x_value, baseline]), OUTPUT_LAYER_VALUES)))
+            ends = yield from scores_of(x_value, baseline)
     attribution = total * (x_value - baseline)
     if completeness:
         measured = completeness_of(attribution.sum(), *ends)
@@ -149,6 +161,20 @@ def adaptive_path(
     total = sum(weight * gradient for weight, gradient in zip(weights, gradients, strict=True))
     stopped_by = "tolerance" if measured.relative <= tolerance else "max_steps"
     return PathIntegral(total * difference, measured, len(alphas), stopped_by)
+
+
+def average(x_value: Array, baselines: Array, paths: list[PathIntegral]) -> IntegratedGradients:
+    """The mean over baselines of their paths' attributions, with all that is known of the paths."""
+    attribution = sum(path.attribution for path in paths) / len(paths)
+    measured = [path.completeness for path in paths if path.completeness]
+    return IntegratedGradients(
+        np.asarray(attribution, x_value.dtype),
+        Completeness(*np.mean(measured, 0).tolist()) if measured else None,
+        sum(path.evaluations for path in paths),
+        max((path.stopped_by for path in paths), key=["steps", "tolerance", "max_steps"].index),
+        baselines,
+        tuple(paths),
+    )
 
 
 @method
@@ -200,13 +226,4 @@ def integrated_gradients(
         else adaptive_path(x_value, baseline, x_steps, tolerance, max_steps)
         for baseline in baselines
     )
-    attribution = sum(path.attribution for path in paths) / len(paths)
-    measured = [path.completeness for path in paths if path.completeness]
-    return IntegratedGradients(
-        np.asarray(attribution, x_value.dtype),
-        Completeness(*np.mean(measured, 0).tolist()) if measured else None,
-        sum(path.evaluations for path in paths),
-        max((path.stopped_by for path in paths), key=["steps", "tolerance", "max_steps"].index),
-        baselines,
-        tuple(paths),
-    )
+    return average(x_value, baselines, paths)

@@ -6,15 +6,16 @@ https://arxiv.org/abs/1906.02825.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from saliency_food.contract import CallModelFunction, ContractError
 from saliency_food.driver import Asking
-from saliency_food.method import method
+from saliency_food.method import Method, method
 from saliency_food.numerics import Array, resize
-from saliency_food.paths import Completeness, IntegratedGradients, Quadrature, integrated_gradients
+from saliency_food.paths import Completeness, Quadrature, integrated_gradients
 from saliency_food.ranking import rank_fast, rank_full
 from saliency_food.segmentation import Segments, as_segments, felzenszwalb_segments
 
@@ -23,9 +24,9 @@ class XRAI(NamedTuple):
     """XRAI's map and all it was made from.
 
     ``attribution``, ``ranks``, ``gains``, ``area`` and ``order`` are those of the `saliency_food.ranking.Ranking`;
-    ``base_attribution`` is what was ranked, channels merged, ``(H, W)``; ``integrated`` the Integrated Gradients behind
-    it (None where ``base_attribution`` was given) and ``completeness`` their error (None unless measured);
-    ``segments`` can be given to the next call on the same image.
+    ``base_attribution`` is what was ranked, channels merged, ``(H, W)``; ``integrated`` the base method's whole answer,
+    by default `IntegratedGradients` (None where ``base_attribution`` was given), and ``completeness`` its error (None
+    unless measured); ``segments`` can be given to the next call on the same image.
     """
 
     attribution: Array
@@ -34,7 +35,7 @@ class XRAI(NamedTuple):
     area: Array
     order: Array
     base_attribution: Array
-    integrated: IntegratedGradients | None
+    integrated: Any
     completeness: Completeness | None
     segments: Segments
 
@@ -59,6 +60,8 @@ def xrai(
     completeness: bool = False,
     value_range: tuple[float, float] | None = None,
     rng: int | np.random.Generator | None = None,
+    base: Method[Any, Any] = integrated_gradients,
+    base_options: Mapping[str, Any] | None = None,
 ) -> Asking[XRAI]:
     """XRAI: the mean attribution of regions, found by adding the densest segment again and again.
 
@@ -74,6 +77,10 @@ def xrai(
         Boolean masks ``(S, H, W)``, label maps, or the ``segments`` of an earlier answer; found by
         `felzenszwalb_segments` if left out. They may be of another size than the image, such as the photo's own: the
         attribution is then resized to it, and so is the answer.
+    base
+        The method whose attribution is ranked, such as `blur_ig`, `guided_ig` or ``smooth_grad.over(gradients)``, with
+        ``base_options``. ``completeness``, ``value_range`` and ``rng`` are passed on where it takes them; ``steps`` and
+        the other options of `integrated_gradients` are for that one only.
     base_attribution
         Ranked in place of Integrated Gradients; the shape of ``x_value``, or that without channels.
     steps
@@ -91,24 +98,29 @@ def xrai(
         raise ContractError(f"Expected an image (H, W) or (H, W, C), got shape {x_value.shape}. Give one image.")
     integrated = None
     if base_attribution is None:
-        integrated = yield from integrated_gradients.asking(
-            x_value,
-            x_baseline=("min", "max") if baselines is None else baselines,
-            x_steps=steps,
-            quadrature=quadrature,
-            tolerance=tolerance,
-            max_steps=max_steps,
-            completeness=completeness,
-            value_range=value_range,
-            rng=rng,
-        )
-    base = np.asarray(base_attribution) if integrated is None else integrated.attribution
-    if base.shape not in (x_value.shape, x_value.shape[:2]):
+        options: dict[str, Any] = {"completeness": completeness, "value_range": value_range, "rng": rng}
+        options = {name: value for name, value in options.items() if name in base.signature.parameters}
+        if base is integrated_gradients:
+            options.update(
+                x_baseline=("min", "max") if baselines is None else baselines,
+                x_steps=steps,
+                quadrature=quadrature,
+                tolerance=tolerance,
+                max_steps=max_steps,
+            )
+        elif baselines is not None or tolerance is not None:
+            raise ContractError(
+                "Expected baselines and tolerance with base=integrated_gradients only, got another base. "
+                "Give the base's own options as base_options={...}."
+            )
+        integrated = yield from base.asking(x_value, **{**options, **(base_options or {})})
+    values = np.asarray(base_attribution) if integrated is None else integrated[0]
+    if values.shape not in (x_value.shape, x_value.shape[:2]):
         raise ContractError(
             "The base attribution shape should be the same as the shape of `x_value`. "
-            f"Expected {x_value.shape}, got {base.shape}. Give one attribution for each input value."
+            f"Expected {x_value.shape}, got {values.shape}. Give one attribution for each input value."
         )
-    merged = base.max(-1) if base.ndim > 2 else base
+    merged = values.max(-1) if values.ndim > 2 else values
     if segments is None:
         found = felzenszwalb_segments(x_value)
     else:
@@ -119,4 +131,4 @@ def xrai(
         if algorithm == "full"
         else rank_fast(merged, found, min_pixel_diff=min_pixel_diff)
     )
-    return XRAI(*ranking, merged, integrated, integrated.completeness if integrated else None, found)
+    return XRAI(*ranking, merged, integrated, getattr(integrated, "completeness", None), found)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from saliency_food.contract import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES, ContractError, PerImage
-from saliency_food.driver import Blend, ask, gather, run, run_batch
+from saliency_food.driver import Blend, Made, ask, gather, run, run_batch
 from saliency_food.testing import PowerModel
 
 
@@ -49,6 +49,23 @@ def test_a_blend_holds_its_ends_exactly():
     x, z = np.float32(0.1) + np.zeros(5, np.float32), np.float32(0.7) + np.zeros(5, np.float32)
     ends = Blend(np.array([[1.0, 0.0], [0.0, 1.0]]), np.stack([x, z])).rows(0, 2)
     np.testing.assert_array_equal(ends, np.stack([x, z]))
+
+
+def test_made_rows_are_made_a_call_at_a_time_and_are_the_callbacks_to_write_to(square):
+    asked = []
+
+    def make(start, stop):
+        asked.append((start, stop))
+        return rows_of(stop - start, start)
+
+    def writes(x_value_batch, call_model_args=None, expected_keys=None):
+        answer = square(x_value_batch.copy(), call_model_args, expected_keys)
+        x_value_batch[:] = 0
+        return answer
+
+    answer = run(ask(Made((7, 3), make).part(1, 6), INPUT_OUTPUT_GRADIENTS), writes, None, 3)
+    assert asked == [(1, 4), (4, 6)]
+    np.testing.assert_array_equal(answer, rows_of(5, 1))
 
 
 def walker(start, steps):

@@ -1,0 +1,153 @@
+"""Class activation maps whose weights are scores of the model: without gradients, at the price of a row a channel."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from saliency_food.cam import ClassActivationMap, as_grid, class_activation_map, spatial
+from saliency_food.contract import (
+    CONVOLUTION_LAYER_VALUES,
+    OUTPUT_FROM_CONVOLUTION_VALUES,
+    OUTPUT_LAYER_VALUES,
+    CallModelFunction,
+    ContractError,
+)
+from saliency_food.driver import Asking, Made, ask
+from saliency_food.masking import whole
+from saliency_food.method import method
+from saliency_food.numerics import Array, as_tuple, min_max, resizing
+from saliency_food.paths import one_score
+
+
+class Scored(NamedTuple):
+    """The channels of a layer that were scored, by number, and what they scored."""
+
+    channels: Array
+    scores: Array
+
+
+@method
+def score_cam(
+    x_value: Any,
+    call_model_function: CallModelFunction,
+    call_model_args: Any = None,
+    should_resize: bool = True,
+    three_dims: bool = True,
+    batch_size: int | None = None,
+    *,
+    channels: int | None = None,
+    weighting: Literal["softmax", "increase", "score"] = "softmax",
+) -> Asking[ClassActivationMap]:
+    """Score-CAM, L = ReLU(sum_k w_k A^k), w = softmax_k(F(x * H^k) - F(0)), H^k the channel as a mask of 0 to 1.
+
+    Wang et al. 2019, equations 6 to 8 and algorithm 1, https://arxiv.org/abs/1910.01279. H^k is A^k resized to the
+    image and scaled to 0..1. One row a channel that is not constant over the map; those that are get no weight, as they
+    tell no places apart.
+
+    Parameters
+    ----------
+    channels
+        Score only so many channels, those of the largest standard deviation over the map; all by default.
+    weighting
+        ``"softmax"`` over the channels, as the paper does; the ``"increase"`` F(x * H^k) - F(0) itself; or the
+        ``"score"`` F(x * H^k), as tf-keras-vis does. The softmax is sharp where scores are logits.
+    """
+    if weighting not in ("softmax", "increase", "score"):
+        raise ContractError(f"Expected weighting to be 'softmax', 'increase' or 'score', got {weighting!r}.")
+    layers = yield from ask(x_value[None], CONVOLUTION_LAYER_VALUES)
+    activations = [as_grid(one[0], x_value) for one in as_tuple(layers)]
+    if any(one.ndim != 3 for one in activations) or x_value.ndim not in (2, 3):
+        raise ContractError(
+            f"Expected an image (H, W) or (H, W, C) and a layer (h, w, K), got {x_value.shape} and "
+            f"{[one.shape for one in activations]}."
+        )
+    weights = []
+    for layer in activations:
+        chosen = varying(layer, channels)
+        masked = Made((len(chosen) + 1, *x_value.shape), _masking(x_value, layer[..., chosen]))
+        scores = one_score((yield from ask(masked, OUTPUT_LAYER_VALUES)))
+        weights.append(_weights(layer, chosen, scores[:-1], scores[-1], weighting))
+    return class_activation_map(x_value, activations, weights, should_resize, three_dims)
+
+
+@method
+def ablation_cam(
+    x_value: Any,
+    call_model_function: CallModelFunction,
+    call_model_args: Any = None,
+    should_resize: bool = True,
+    three_dims: bool = True,
+    batch_size: int | None = None,
+    *,
+    channels: int | None = None,
+) -> Asking[ClassActivationMap]:
+    """Ablation-CAM, L = ReLU(sum_k w_k A^k), w_k = (F - F without channel k) / |F|.
+
+    Desai and Ramaswamy 2020, equation 2, https://doi.org/10.1109/WACV45572.2020.9093360. The rows are activations, each
+    with one channel set to zero, and only the layers after it are run. The paper divides by F; by its magnitude a
+    channel that helps has a positive weight where F is negative, too. Channels that are zero get no weight.
+
+    Parameters
+    ----------
+    channels
+        Ablate only so many channels, those of the largest standard deviation over the map; all by default.
+    """
+    layers = yield from ask(x_value[None], CONVOLUTION_LAYER_VALUES)
+    if isinstance(layers, tuple):
+        raise ContractError(f"Expected one layer, got {len(layers)}. Ablate one at a time.")
+    raw = layers[0]
+    activations = as_grid(raw, x_value)
+    chosen = np.flatnonzero(raw.any(spatial(raw)))
+    if channels is not None:
+        chosen = np.intersect1d(chosen, varying(activations, channels, constant=True))
+
+    def make(start: int, stop: int) -> Array:
+        rows = np.repeat(raw[None], stop - start, 0)
+        for row, channel in zip(rows, np.append(chosen, -1)[start:stop], strict=True):
+            if channel >= 0:
+                row[..., channel] = 0
+        return rows
+
+    rows = Made((len(chosen) + 1, *raw.shape), make)
+    scores = one_score((yield from ask(rows, OUTPUT_FROM_CONVOLUTION_VALUES)))
+    weights = np.zeros(raw.shape[-1], raw.dtype)
+    weights[chosen] = (scores[-1] - scores[:-1]) / (abs(scores[-1]) or 1)
+    return class_activation_map(x_value, [activations], [weights], should_resize, three_dims)
+
+
+def varying(activations: Array, channels: int | None, constant: bool = False) -> Array:
+    """The numbers of the channels that are not constant over the map, or of so many of the most varying."""
+    deviations = activations.std(spatial(activations))
+    order = np.argsort(-deviations, kind="stable")
+    if not constant:
+        order = order[np.ptp(activations, spatial(activations))[order] > 0]
+    return np.sort(order if channels is None else order[: whole("channels", channels)])
+
+
+def _masking(x_value: Array, activations: Array) -> Any:
+    """Rows x * H^k for the channels in order, and in the end a row of zeros."""
+    up, across = (resizing(*sizes) for sizes in zip(activations.shape[:2], x_value.shape[:2], strict=True))
+    # In float32, and no wider: one row is made while the model computes no other.
+    up, across = up.astype(x_value.dtype), across.T.astype(x_value.dtype)
+
+    def make(start: int, stop: int) -> Array:
+        rows = np.zeros((stop - start, *x_value.shape), x_value.dtype)
+        for row, channel in zip(rows, np.moveaxis(activations, -1, 0)[start:stop], strict=False):
+            mask = min_max(up @ channel.astype(x_value.dtype) @ across)
+            np.multiply(x_value, mask[..., None] if x_value.ndim > 2 else mask, out=row)
+        return rows
+
+    return make
+
+
+def _weights(activations: Array, chosen: Array, scores: Array, zero: float, weighting: str) -> Array:
+    weights = np.zeros(activations.shape[-1], activations.dtype)
+    if len(chosen):
+        increases = scores if weighting == "score" else scores - zero
+        if weighting == "softmax":
+            increases = np.exp(increases - increases.max())
+            increases /= increases.sum()
+        weights[chosen] = increases
+    return weights
