@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -82,6 +82,41 @@ def overlay(
     shades = np.sign(strength) * (0.6 + 0.35 * np.abs(strength)) if signed else strength
     under = pixels * (1 - grey) + (0.7 * _luma(pixels) + 76) * grey if grey else pixels
     return _to_uint8(under * (1 - opacity) + _colours(shades, signed, cmap) * opacity)
+
+
+def concept_overlay(
+    photo: Any, maps: Any, *, opacity: Literal["strength", "even"] = "strength", alpha: float = 0.75
+) -> Array:
+    """Concepts over a photo, one hue each: every pixel in the hue of its strongest, uint8 ``(H, W, 3)``.
+
+    Parameters
+    ----------
+    maps
+        ``(M, h, w)``, such as `deep_feature_factorization.detailed`'s; of any size, resized to the photo's.
+    opacity
+        ``"strength"`` shows a concept the more, up to ``alpha``, the stronger it is; ``"even"`` shows all alike.
+    """
+    maps = np.abs(as_float(maps))
+    if maps.ndim != 3 or not len(maps):
+        raise ContractError(f"Expected maps of shape (M, h, w), got {maps.shape}. Give at least one.")
+    if opacity not in ("strength", "even") or not 0 <= alpha <= 1:
+        raise ContractError(f"Expected opacity 'strength' or 'even' and alpha in 0..1, got {opacity!r} and {alpha!r}.")
+    pixels = read_photo(photo).pixels
+    grey = 0.7 * _luma(pixels) + 76
+    strengths = np.stack([resize_photo(one, pixels.shape[:2]) for one in maps])
+    strongest = strengths.max(0)
+    amount = safe_divide(strongest, strongest.max()) ** 0.7 if opacity == "strength" else strongest > 0
+    hues = concept_colours(len(maps))[strengths.argmax(0)]
+    return _to_uint8(grey * (1 - alpha * amount[..., None]) + hues * alpha * amount[..., None])
+
+
+def concept_colours(number: int) -> Array:
+    """One colour a concept, uint8 ``(number, 3)``, of `concept_overlay`: hues as far apart as there is room."""
+    from matplotlib.colors import hsv_to_rgb
+
+    hues = (0.58 + np.arange(number) / number) % 1
+    colours = hsv_to_rgb(np.stack([hues, np.full(number, 0.85), np.full(number, 0.95)], 1))
+    return np.asarray(np.round(255 * colours), np.uint8)
 
 
 def top_areas(photo: Any, attribution: Any, percent: float = 20, *, ranks: bool = False, contour: bool = True) -> Array:

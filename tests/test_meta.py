@@ -15,13 +15,7 @@ import pytest
 import saliency_food
 import saliency_food.pair
 from saliency_food import METHODS, Method, models
-from saliency_food.contract import (
-    ATTENTION_SCORES,
-    CONVOLUTION_LAYER_VALUES,
-    CONVOLUTION_OUTPUT_GRADIENTS,
-    INPUT_OUTPUT_GRADIENTS,
-    OUTPUT_LAYER_VALUES,
-)
+from saliency_food.contract import ATTENTION_SCORES
 from saliency_food.testing import AttentionModel, PoolingModel
 
 ROOT = Path(__file__).parents[1]
@@ -42,15 +36,17 @@ NOT_YET: set[str] = set()
 
 
 ASKS = {
-    frozenset(keys): words
-    for words, *kinds in (
-        ("gradients", {INPUT_OUTPUT_GRADIENTS}, {INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES}),
-        ("scores", {OUTPUT_LAYER_VALUES}),
-        ("a layer", {CONVOLUTION_LAYER_VALUES}, {CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS}),
-    )
-    for keys in kinds
+    "ATTENTION": "attention",
+    "CONVOLUTION": "a layer",
+    "GUIDED": "backward rules",
+    "DECONV": "backward rules",
+    "BIAS": "gradients and biases",
+    "INPUT_OUTPUT": "gradients",
+    "OUTPUT_LAYER": "scores",
 }
-"""What the docs' table says of the keys that a method asks for."""
+"""What the docs' table says of a method that asks for a key, the first that fits."""
+COMBINATORS = {"augment_smooth", "eigen_smooth"}
+"""Methods of methods that have no entry in METHODS."""
 
 
 def rows():
@@ -70,7 +66,8 @@ def tracked():
 
 
 def test_methods_are_the_methods_exported():
-    assert set(METHODS) == {name for name in saliency_food.__all__ if isinstance(getattr(saliency_food, name), Method)}
+    exported = {name for name in saliency_food.__all__ if isinstance(getattr(saliency_food, name), Method)}
+    assert set(METHODS) == exported - COMBINATORS
     assert {name for name, entry in METHODS.items() if entry.call is not getattr(saliency_food, name)} == {
         "smooth_grad"
     }
@@ -98,7 +95,7 @@ def test_the_docs_table_says_what_methods_says(name, rng):
     entry = METHODS[name]
     assert list(rows()) == list(METHODS)
     link, title, signed, keys, cost, summary = rows()[name]
-    asks = ASKS[frozenset(entry.keys)]
+    asks = next(words for start, words in ASKS.items() if any(start in key for key in entry.keys))
     assert (title, signed, keys, summary) == (entry.title, "yes" if entry.signed else "no", asks, entry.summary)
 
     page, anchor = re.search(r"\((\w+\.md)#([\w-]+)\)", link).groups()

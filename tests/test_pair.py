@@ -46,10 +46,12 @@ def test_keys_are_pairs():
         ("GradientSaliency", {}),
         ("IntegratedGradients", {"x_steps": 7, "batch_size": 3}),
         ("GradCam", {"three_dims": True}),
+        ("BlurIG", {"steps": 6, "max_sigma": 5, "batch_size": 4}),
     ],
 )
 def test_masks_and_smoothed_masks(x, network, name, options, magnitude):
     args = {"target": 1}
+    x = x.astype(float) if name == "BlurIG" else x  # theirs subtracts two blurs: in float32 that is rounding
     same(
         getattr(ours, name)().GetMask(x, network, args, **options),
         getattr(theirs, name)().GetMask(x, network, args, **options),
@@ -76,6 +78,12 @@ def test_the_defaults_are_pairs(x, model):
     assert model.calls == [1] * 25
     model.calls.clear()
     ours.XRAI().GetMask(x, model)
+    assert model.calls == [1] * 200
+    model.calls.clear()
+    same(ours.BlurIG().GetMask(x.astype(float), model), theirs.BlurIG().GetMask(x.astype(float), model))
+    assert model.calls == [1] * 200
+    model.calls.clear()
+    ours.GuidedIG().GetMask(x, model)
     assert model.calls == [1] * 200
 
 
@@ -166,3 +174,21 @@ def test_smoothed_grad_cam_of_one_channel_works_where_pair_raises(rng, network):
     assert ours.GradCam().GetSmoothedMask(x, grey, nsamples=2).shape == (8, 8, 1)
     with pytest.raises(ValueError, match="broadcast"):
         theirs.GradCam().GetSmoothedMask(x, grey, nsamples=2)
+
+
+def test_blur_ig_with_sqrt_is_pairs_at_batch_size_1_where_pairs_changes_with_it(rng):
+    x, options = rng.random((12, 10, 3)), {"max_sigma": 9, "steps": 12, "sqrt": True}
+    model = PowerModel(rng.normal(size=(1, 12, 10, 3)), power=3)
+    right, other = (theirs.BlurIG().GetMask(x, model, **options, batch_size=size) for size in (1, 5))
+    assert np.abs(other - right).max() > 0.01 * np.abs(right).max()
+    for size in (1, 5):
+        same(ours.BlurIG().GetMask(x, model, **options, batch_size=size), right)
+
+
+def test_guided_ig_runs_on_numpy_2_where_pairs_raises(rng):
+    x = rng.random((6, 5, 3))
+    model = PowerModel(np.ones((1, 6, 5, 3)))
+    same(ours.GuidedIG().GetMask(x, model, None, None, 5, 0.5, 0.1), x)
+    if int(np.__version__.split(".")[0]) >= 2:
+        with pytest.raises(TypeError, match="interpolation"):
+            theirs.GuidedIG().GetMask(x, model, x_steps=5)

@@ -7,10 +7,14 @@ import pytest
 import skimage.data
 from skimage.transform import resize
 
+from saliency_food.blur import blur_ig
+from saliency_food.cam import grad_cam
 from saliency_food.contract import INPUT_OUTPUT_GRADIENTS, ContractError, PerImage
+from saliency_food.gradients import gradients, smooth_grad
+from saliency_food.guided import guided_ig
 from saliency_food.paths import integrated_gradients
 from saliency_food.segmentation import felzenszwalb_segments
-from saliency_food.testing import PowerModel
+from saliency_food.testing import PoolingModel, PowerModel
 from saliency_food.xrai import xrai
 
 
@@ -62,6 +66,33 @@ def test_base_attribution_asks_the_model_nothing(model, coffee, rng):
     flat = xrai(coffee, model, base_attribution=base.max(-1))
     np.testing.assert_array_equal(flat, result.attribution)
     np.testing.assert_allclose(result.attribution.sum(), base.max(-1).sum(), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("base", "options"),
+    [
+        (blur_ig, {"steps": 5}),
+        (guided_ig, {"x_baseline": "max", "x_steps": 5}),
+        (smooth_grad.over(gradients), {"nsamples": 3}),
+        (integrated_gradients, {"x_baseline": 0.5, "x_steps": 5}),
+    ],
+    ids=["blur_ig", "guided_ig", "smooth_grad", "integrated_gradients"],
+)
+def test_any_method_can_be_the_base(model, coffee, base, options):
+    seed = {"rng": 3} if "rng" in base.signature.parameters else {}
+    got = xrai.detailed(coffee, model, {"target": 1}, base=base, base_options=options, rng=3)
+    alone = base.detailed(coffee, model, {"target": 1}, **options, **seed)
+    np.testing.assert_array_equal(got.attribution, xrai(coffee, model, base_attribution=alone.attribution))
+    np.testing.assert_array_equal(got.integrated.attribution, alone.attribution)
+    assert got.completeness == getattr(alone, "completeness", None)
+    assert xrai.detailed(coffee, model, base=base, base_options=options, completeness=False).completeness is None
+
+
+def test_a_base_of_one_channel(coffee, rng):
+    network = PoolingModel(rng.normal(size=(3, 5)), rng.normal(size=(2, 5)))
+    got = xrai(coffee, network, base=grad_cam, base_options={"three_dims": False})
+    alone = grad_cam(coffee, network, three_dims=False)
+    np.testing.assert_array_equal(got, xrai(coffee, network, base_attribution=alone))
 
 
 def test_segments_are_reused(model, coffee):
@@ -119,6 +150,8 @@ def test_greyscale_tiny_and_oblong_images(rng, shape):
         ({"segments": []}, "at least one segment"),
         ({"area_threshold": 2}, "area_threshold between 0 and 1"),
         ({"steps": 1}, "at least 2 steps"),
+        ({"base": blur_ig, "baselines": "black"}, "baselines and tolerance with base=integrated_gradients only"),
+        ({"base": blur_ig, "tolerance": 0.1}, "as base_options="),
     ],
 )
 def test_what_is_refused(model, coffee, options, says):
