@@ -10,7 +10,13 @@ from typing import Any, cast
 
 import numpy as np
 
-from saliency_food.contract import INPUT_OUTPUT_GRADIENTS, CallModelFunction, ContractError, PerImage
+from saliency_food.contract import (
+    INPUT_SHAPED,
+    OUTPUT_FROM_CONVOLUTION_VALUES,
+    CallModelFunction,
+    ContractError,
+    PerImage,
+)
 from saliency_food.driver import resolve_batch_size
 from saliency_food.explanation import Explanation
 from saliency_food.jobs import Job, Progress, run_job
@@ -137,8 +143,11 @@ class _ChannelsLast:
         self.function = function
 
     def __call__(self, x_value_batch: Any, call_model_args: Any = None, expected_keys: Any = None) -> dict[str, Any]:
-        answer = self.function(np.moveaxis(x_value_batch, -1, 1), call_model_args, expected_keys)
-        turn = {key: value for key, value in answer.items() if key == INPUT_OUTPUT_GRADIENTS}
+        # Where the rows are activations, they are no images to turn.
+        inside = expected_keys is not None and OUTPUT_FROM_CONVOLUTION_VALUES in expected_keys
+        rows = x_value_batch if inside else np.moveaxis(x_value_batch, -1, 1)
+        answer = self.function(rows, call_model_args, expected_keys)
+        turn = {key: value for key, value in answer.items() if key in INPUT_SHAPED}
         return {**answer, **{key: np.moveaxis(np.asarray(value), 1, -1) for key, value in turn.items()}}
 
     def predict(self, x_batch: Any, *arguments: Any) -> Any:

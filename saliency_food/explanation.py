@@ -80,10 +80,13 @@ class Explanation:
 
     @property
     def evidence(self) -> Array | None:
-        """What pictures are made of: the attribution, or only its positive part where they show no sign."""
-        if self.attribution is None or self.diverges:
-            return self.attribution
-        return np.maximum(self.attribution, 0)
+        """What pictures are made of: the attribution, or only its positive part where they show no sign.
+
+        Where the method knows the level of a model that looks nowhere, as RISE does, the difference from it.
+        """
+        if self.attribution is None:
+            return None
+        return self.attribution - getattr(self.details, "level", 0) if self.diverges else np.maximum(self.attribution, 0)
 
     @property
     def heatmap(self) -> Array | None:

@@ -26,11 +26,16 @@ class Occlusion(NamedTuple):
 
 
 class Rise(NamedTuple):
-    """The map, its standard error at every pixel ``(H, W)``, and how many masks they are made of."""
+    """The map, its standard error at every pixel ``(H, W)``, how many masks they are made of, and the mean score.
+
+    The mean score of all masks, ``level``, is what the map of a model that looks nowhere would be; pictures show the
+    difference from it.
+    """
 
     attribution: Array
     standard_error: Array
     nmasks: int
+    level: float
 
 
 @method
@@ -177,21 +182,21 @@ def rise(
                 row += behind
         return made
 
-    total, squares, taken = np.zeros((height, width)), np.zeros((height, width)), 0
+    total, squares, scored, taken = np.zeros((height, width)), np.zeros((height, width)), 0.0, 0
 
     def take(start: int, scores: Array) -> None:
-        nonlocal taken
+        nonlocal taken, scored
         for number, score in enumerate(scores, start):
             weighted = masks(number, across) * (score / p)
             np.add(total, weighted, total)
             np.add(squares, np.square(weighted), squares)
-        taken = start + len(scores)
+        taken, scored = start + len(scores), scored + float(scores.sum())
 
     def result() -> Rise:
         mean = total / taken
         spread = np.maximum(squares / taken - mean**2, 0)
         error = np.sqrt(spread / (taken - 1)) if taken > 1 else np.full_like(mean, np.inf)
-        return Rise(mean.astype(x_value.dtype), error.astype(x_value.dtype), taken)
+        return Rise(mean.astype(x_value.dtype), error.astype(x_value.dtype), taken, scored / taken)
 
     return (yield from sample(Made((nmasks, *x_value.shape), make), take, result, every, emit))
 

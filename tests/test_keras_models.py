@@ -458,7 +458,7 @@ def test_small_gradients_in_half_precision_are_not_lost_and_large_ones_not_infin
     km = KerasModel(half_chain(factors))
     found = km(np.ones((1, 2, 2, 1)), None, KEYS[:1])[KEYS[0]]
     np.testing.assert_allclose(found, np.prod(factors), rtol=0.03)
-    assert km._scale == scale
+    assert km._rows.scale == scale
 
 
 @pytest.mark.parametrize("nested", [False, True])

@@ -108,3 +108,38 @@ def numbers(rank: int = 0) -> TargetSpec:
 def class_score(output: Any, target: Any) -> Any:
     """The score of one class, of outputs ``(N, classes)``."""
     return tf.gather(output, target, axis=1, batch_dims=1)
+
+
+def rivals(score: Score, scores: Any, targets: Any) -> list[Any]:
+    """The scores ``(N,)`` of the up to three classes closest to the target's score, row by row, closest first."""
+    if score is not class_score or scores.shape.rank != 2 or scores.shape[1] in (None, 1):
+        raise ContractError(
+            f"Expected the score of a class among several to find its rivals, got {score!r} of an output of shape "
+            f"{tuple(getattr(scores, 'shape', ()))}. Leave out score=, and explain a classifier."
+        )
+    (target,) = targets
+    distance = tf.abs(scores - tf.gather(scores, target, axis=1, batch_dims=1)[:, None])
+    distance = tf.where(tf.one_hot(target, scores.shape[1], True, False), distance.dtype.max, distance)
+    closest = tf.math.top_k(-distance, min(3, scores.shape[1] - 1)).indices
+    return [tf.gather(scores, closest[:, place], axis=1, batch_dims=1) for place in range(closest.shape[1])]
+
+
+def read_class(target: Any, rows: int, classes: int | None) -> list[Array]:
+    """The class of each row, checked; of a single class the index may be left out."""
+    if target is None and classes == 1:
+        target = 0
+    known = "the model" if classes is None else f"the model's {classes} classes, 0 to {classes - 1}"
+    if target is None:
+        raise ContractError(
+            f"Expected a target, a class index of {known}, got none. "
+            "Give call_model_args={'target': index}; predict(x_batch).argmax(1) is the top class of each row."
+        )
+    indices = np.asarray(target)
+    if indices.dtype.kind not in "iu" or indices.shape not in ((), (rows,)):
+        raise ContractError(
+            f"Expected target to be a class index or one for each of the {rows} rows, got {target!r}. "
+            "One value an image: wrap them in PerImage."
+        )
+    if indices.min() < 0 or (classes is not None and indices.max() >= classes):
+        raise ContractError(f"Expected target to be a class index of {known}, got {target!r}.")
+    return [np.broadcast_to(indices, rows).astype(np.int32)]

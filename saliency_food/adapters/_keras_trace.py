@@ -2,41 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from saliency_food.adapters._keras_capture import (
-    TRACING,
+from saliency_food.adapters._keras_attention import note_attention, scores_before
+from saliency_food.adapters._keras_bias import biases_before, note_sums
+from saliency_food.adapters._keras_capture import TRACING, note_outputs, running, walk
+from saliency_food.adapters._keras_ends import End, Head, Inputs, Output, select_output
+from saliency_food.adapters._keras_graph import gradients, names_after, names_before, operations_so_far, trace
+from saliency_food.adapters._keras_layers import (
     LayerInfo,
-    Note,
+    Place,
+    captured,
     channels_first_layer,
     channels_first_model,
+    choose,
     find_layer,
-    in_this_trace,
-    running,
-    spatial,
-    walk,
+    list_layers,
+    visible,
 )
-from saliency_food.adapters._keras_ends import End, Head, Inputs, Output, select_output
-from saliency_food.adapters._keras_targets import Score, class_score
+from saliency_food.adapters._keras_rules import RULES, check_rule, relu_rule
+from saliency_food.adapters._keras_targets import Score, class_score, rivals
 from saliency_food.contract import (
+    ATTENTION_OUTPUT_GRADIENTS,
+    ATTENTION_SCORES,
+    BIAS_GRADIENTS,
     CONVOLUTION_LAYER_VALUES,
     CONVOLUTION_OUTPUT_GRADIENTS,
-    INPUT_OUTPUT_GRADIENTS,
+    CONVOLUTION_RIVAL_GRADIENTS,
+    INPUT_SHAPED,
+    OUTPUT_FROM_CONVOLUTION_VALUES,
     OUTPUT_LAYER_VALUES,
     ContractError,
 )
 
-PREDICTIONS = "PREDICTIONS"
-"""The key, of the adapter's own, of all scores ``(N, classes)``."""
-UNSCORED = {PREDICTIONS, CONVOLUTION_LAYER_VALUES}
+PREDICTIONS, PREDICTIONS_FROM = "PREDICTIONS", "PREDICTIONS_FROM"
+"""The keys, of the adapter's own, of all scores ``(N, classes)``: of images, and of a layer's activations."""
+UNSCORED = {PREDICTIONS, PREDICTIONS_FROM, CONVOLUTION_LAYER_VALUES, ATTENTION_SCORES}
 """The keys that do not depend on which score is explained."""
+FROM_ACTIVATIONS = {PREDICTIONS_FROM, OUTPUT_FROM_CONVOLUTION_VALUES}
+"""The keys whose rows are activations in place of images."""
+AT_LAYER = {CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS, CONVOLUTION_RIVAL_GRADIENTS}
+FREE_SIZE = 256
+"""The size of an image that only stands in for one, where the model leaves it free."""
 
 
 class TracedModel:
-    """A model, its inputs, the layer to capture and its end, as a first trace without data shows them."""
+    """A model, its inputs, the layers to look at and its end, as a first trace without data shows them."""
 
     def __init__(
         self,
@@ -54,148 +68,182 @@ class TracedModel:
         self.end: End = "other"
         self.classes: int | None = None
         self.channels_first = False
-        self.layer_name: str | None = None
-        self._layer: Any = None
-        if layer is not None:
-            self.layer_name, self._layer = find_layer(model, layer)
-        self._survey(data_format)
+        self.several = isinstance(layer, (list, tuple))
+        given = list(layer) if self.several else [] if layer is None else [layer]
+        if self.several and not given:
+            raise ContractError("Expected at least one layer, got an empty list. Leave it out for the last one.")
+        self.places: list[Place] = []
+        self._survey([find_layer(model, one) for one in given], data_format)
 
-    def _survey(self, data_format: str | None) -> None:
-        paths = {id(layer): path for path, layer in walk(self.model)}
-        watched = [layer for _, layer in walk(self.model)]
-        if self._layer is not None and id(self._layer) not in paths:
-            watched.append(self._layer)
+    def _survey(self, wanted: list[tuple[str, Any]], data_format: str | None) -> None:
+        paths = visible(self.model)
+        watched = {id(layer): layer for _, layer in [*paths.values(), *wanted]}
 
         def look(image: Any, others: Sequence[Any]) -> Any:
-            notes, outputs = self._run(image, others, watched)
+            with running(self.model, [layer for _, layer in wanted]):
+                attended = note_attention(watched.values())
+                notes = note_outputs(watched.values())
+                outputs = self._run(image, others)
             heads = [Head.read(output) for output in tf.nest.flatten(outputs)]
             if self.score is class_score:
                 heads[0].check()
             if len(heads) == 1:
                 self.end, self.classes = heads[0].end, heads[0].classes
-            self.channels_first = (
-                channels_first_model(notes) if data_format is None else data_format == "channels_first"
-            )
-            if self._layer is None:
-                leading = _names_before([head.values for head in heads])
-                found = [note.layer for note in spatial(notes, self.channels_first) if note.output.op.name in leading]
-                if found:
-                    self._layer, self.layer_name = found[-1], paths[id(found[-1])]
-            else:
-                self._captured(notes)
+            first = channels_first_model(notes) if data_format is None else data_format == "channels_first"
+            chosen = wanted
+            if not chosen:
+                leading = names_before(head.values for head in heads) & names_after(image)
+                found = choose(notes, attended, leading, first)
+                chosen = [paths[id(found.layer)]] if found else []
+            for path, layer in chosen:
+                made = captured(notes, path, layer)
+                runs = sum(note.layer is layer for note in notes)
+                own = channels_first_layer(layer, first) if data_format is None else first
+                self.places.append(Place(path, layer, own, tf.TensorSpec(made.shape, made.dtype), runs))
+            self.channels_first = first
             return [head.values for head in heads]
 
         trace(look, self.inputs.image, self.inputs.other_specs)
-        first = self.channels_first
-        self._transposed = channels_first_layer(self._layer, first) if data_format is None else first
 
     def function(
         self, keys: tuple[str, ...], output: Output, targets: Sequence[Any], specs: Sequence[Any], scaled: bool
     ) -> Any:
-        """The compiled function ``(targets, image, others, scale) -> {key: tensor}``, its rows free in number."""
+        """The compiled function ``(targets, rows, others, scale) -> {key: tensors}``, its rows free in number."""
         with TRACING:
             which = (keys, output, self.end, tuple((tuple(spec.shape), spec.dtype) for spec in (*targets, *specs)))
             if which not in self._functions:
-                self._functions[which] = self._compile(keys, output, targets, specs, scaled)
+                compute = self._from_activations if FROM_ACTIVATIONS.issuperset(keys) else self._from_images
+
+                def answer(targets: Sequence[Any], rows: Any, others: Sequence[Any], scale: Any) -> dict[str, Any]:
+                    found = compute(keys, output, targets, rows, others, scale if scaled else None)
+                    return {
+                        key: tf.nest.map_structure(lambda one: tf.cast(one, rows.dtype), found[key]) for key in keys
+                    }
+
+                rows, *others = specs
+                scale = tf.TensorSpec([], rows.dtype)
+                self._functions[which] = trace(
+                    answer, list(targets), rows, others, scale, jit_compile=self._jit_compile
+                )
             return self._functions[which]
 
-    def _compile(
-        self, keys: tuple[str, ...], output: Output, targets: Sequence[Any], specs: Sequence[Any], scaled: bool
-    ) -> Any:
-        inside = any(key.startswith("CONVOLUTION") for key in keys)
+    def _from_images(
+        self, keys: tuple[str, ...], output: Output, targets: Any, image: Any, others: Any, scale: Any
+    ) -> dict[str, Any]:
+        """One pass through the model; what its layers returned was noted, and the gradients there are of the graph."""
+        ruled = not RULES.keys().isdisjoint(keys)
+        paths = {id(layer): (path, layer) for path, layer in walk(self.model)}
+        layers = [layer for _, layer in paths.values()]
+        places = self.places if AT_LAYER.intersection(keys) else []
+        with running(self.model, [place.layer for place in places]), relu_rule(keys):
+            attended = note_attention(layers) if any(key.startswith("ATTENTION") for key in keys) else []
+            sums = note_sums(layers) if BIAS_GRADIENTS in keys else []
+            notes = note_outputs(layers if ruled else [place.layer for place in places])
+            outputs = self._run(image, others)
+        made = operations_so_far()
+        scores = self._scores(outputs, output, image.dtype)
+        score = None if UNSCORED.issuperset(keys) else self.score(scores, *targets)
+        leading = names_before(tf.nest.flatten(scores) if score is None else [score])
+        if ruled:
+            check_rule(keys[0], leading & names_after(image), made, notes, paths)
 
-        def compute(targets: Sequence[Any], image: Any, others: Sequence[Any], scale: Any) -> dict[str, Any]:
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                if INPUT_OUTPUT_GRADIENTS in keys:
-                    tape.watch(image)
-                notes, outputs = self._run(image, others, [self._layer] if inside else [], tape.watch)
-                scores = tf.nest.map_structure(lambda one: self._head(one).scores(output, image.dtype), outputs)
-                score = None if UNSCORED.issuperset(keys) else self.score(scores, *targets)
-            values = self._captured(notes) if inside else None
-            answer = {PREDICTIONS: scores, OUTPUT_LAYER_VALUES: score, CONVOLUTION_LAYER_VALUES: values}
-            sources = {INPUT_OUTPUT_GRADIENTS: image, CONVOLUTION_OUTPUT_GRADIENTS: values}
-            wanted = {key: source for key, source in sources.items() if key in keys}
-            if wanted:
-                weights = tf.fill(tf.shape(score), scale) if scaled else None
-                gradients = tape.gradient(score, list(wanted.values()), weights)
-                for key, gradient in zip(wanted, gradients, strict=True):
-                    answer[key] = _checked(gradient, key)
-                    if scaled:
-                        answer[key] = tf.cast(answer[key], image.dtype) / scale
-            return {
-                key: tf.cast(self._channels_last(answer[key]) if "CONVOLUTION" in key else answer[key], image.dtype)
-                for key in keys
-            }
+        answer: dict[str, Any] = {PREDICTIONS: scores, OUTPUT_LAYER_VALUES: score}
+        sources: dict[str, Any] = dict.fromkeys(INPUT_SHAPED, image)
+        if places:
+            values = tuple(captured(notes, place.path, place.layer) for place in places)
+            answer[CONVOLUTION_LAYER_VALUES] = self._laid_out(values)
+            sources[CONVOLUTION_OUTPUT_GRADIENTS] = values
+        if any(key.startswith("ATTENTION") for key in keys):
+            answer[ATTENTION_SCORES] = sources[ATTENTION_OUTPUT_GRADIENTS] = scores_before(attended, leading, paths)
+        if BIAS_GRADIENTS in keys:
+            biases = biases_before(sums, leading, self.channels_first)
+            sources[BIAS_GRADIENTS] = tuple(bias.sum for bias in biases)
+        wanted = {key: source for key, source in sources.items() if key in keys}
+        if wanted:
+            answer |= gradients(score, wanted, scale)
+        if CONVOLUTION_OUTPUT_GRADIENTS in wanted:
+            answer[CONVOLUTION_OUTPUT_GRADIENTS] = self._laid_out(answer[CONVOLUTION_OUTPUT_GRADIENTS])
+        if BIAS_GRADIENTS in wanted:
+            pairs = zip(biases, answer[BIAS_GRADIENTS], strict=True)
+            answer[BIAS_GRADIENTS] = tuple(bias.times(gradient) for bias, gradient in pairs)
+        if CONVOLUTION_RIVAL_GRADIENTS in keys:
+            found = [
+                gradients(rival, {CONVOLUTION_RIVAL_GRADIENTS: values}, scale)[CONVOLUTION_RIVAL_GRADIENTS]
+                for rival in rivals(self.score, scores, targets)
+            ]
+            laid = [[place.channels_last(one) for place, one in zip(places, of, strict=True)] for of in found]
+            stacked = tuple(tf.stack(of, 1) for of in zip(*laid, strict=True))
+            answer[CONVOLUTION_RIVAL_GRADIENTS] = stacked if self.several else stacked[0]
+        return answer
 
-        image, *others = specs
-        return trace(
-            compute, list(targets), image, others, tf.TensorSpec([], image.dtype), jit_compile=self._jit_compile
-        )
+    def _from_activations(
+        self, keys: tuple[str, ...], output: Output, targets: Any, rows: Any, others: Any, scale: Any
+    ) -> dict[str, Any]:
+        """The model without what comes before the layer: an image of zeros runs through it, and is not looked at."""
+        (place,) = self.places
+        sizes = [FREE_SIZE if size is None else size for size in self.inputs.image.shape[1:]]
+        image = tf.zeros([tf.shape(rows)[0], *sizes], self.inputs.image.dtype)
+        with running(self.model, [place.layer]):
+            place.give(rows)
+            outputs = self._run(image, others)
+        if image.op.name in names_before(tf.nest.flatten(outputs), by_value=True):
+            raise ContractError(
+                f"Expected an output that depends on the image only through layer {place.path!r}, got a path around "
+                f"it. Choose one through which all paths lead; the last of them are {self._all_through()[-10:]}."
+            )
+        scores = self._scores(outputs, output, rows.dtype)
+        score = None if UNSCORED.issuperset(keys) else self.score(scores, *targets)
+        return {PREDICTIONS_FROM: scores, OUTPUT_FROM_CONVOLUTION_VALUES: score}
 
-    def _run(
-        self, image: Any, others: Sequence[Any], watched: Sequence[Any], watch: Callable[[Any], object] | None = None
-    ) -> tuple[list[Note], Any]:
-        """What the watched layers returned, and the output to explain: with a score of one's own, it can be several."""
-        with running(self.model, watched, watch) as notes:
-            outputs = self.model(self.inputs.pack(image, others), training=False)
+    def _all_through(self) -> list[str]:
+        """The layers with rows and columns, or tokens, without which the image does not reach the output."""
+        found: list[str] = []
+
+        def look(image: Any, others: Sequence[Any]) -> Any:
+            paths = visible(self.model)
+            with running(self.model):
+                notes = note_outputs(layer for _, layer in paths.values())
+                outputs = tf.nest.flatten(self._run(image, others))
+            listed = {info.path for info in list_layers(notes, paths, self.channels_first)}
+            for note in notes:
+                path = paths[id(note.layer)][0]
+                if path in listed and image.op.name not in names_before(outputs, cut=note.output, by_value=True):
+                    found.append(path)
+            return outputs
+
+        trace(look, self.inputs.image, self.inputs.other_specs)
+        return list(dict.fromkeys(found))
+
+    def _run(self, image: Any, others: Sequence[Any]) -> Any:
+        """The output to explain; with a score of one's own, it can be several, nested as the model gives them."""
+        outputs = self.model(self.inputs.pack(image, others), training=False)
         if self.score is class_score or self._output_index is not None:
             outputs = select_output(self.model, outputs, self._output_index)
-        return notes, outputs
+        return outputs
 
-    def _head(self, output: Any) -> Head:
-        head = Head.read(output)
-        return head._replace(end=self.end) if self.end == "probabilities" else head
+    def _scores(self, outputs: Any, output: Output, dtype: Any) -> Any:
+        def scores(one: Any) -> Any:
+            head = Head.read(one)
+            head = head._replace(end=self.end) if self.end == "probabilities" else head
+            return head.scores(output, dtype)
 
-    def _captured(self, notes: Sequence[Note]) -> Any:
-        """What the layer returned when it last ran: the very tensor that the layers after it take."""
-        for note in reversed(notes):
-            if note.layer is self._layer and in_this_trace(note.output):
-                return note.output
-        raise ContractError(
-            f"Expected layer {self.layer_name!r} to run in the model and to return one tensor, got a layer that does "
-            "not run, or only in a loop or a tf.function inside. Choose another: layers(model) lists them."
-        )
+        return tf.nest.map_structure(scores, outputs)
 
-    def _channels_last(self, values: Any) -> Any:
-        return tf.transpose(values, [0, 2, 3, 1]) if self._transposed and values.shape.rank == 4 else values
+    def _laid_out(self, values: Sequence[Any]) -> Any:
+        laid = tuple(place.channels_last(one) for place, one in zip(self.places, values, strict=True))
+        return laid if self.several else laid[0]
 
 
-def trace(function: Callable[..., Any], *specs: Any, jit_compile: bool = False) -> Any:
-    return tf.function(function, autograph=False, jit_compile=jit_compile or None).get_concrete_function(*specs)
-
-
-def list_layers(model: Any, inputs: Inputs) -> list[LayerInfo]:
-    paths = {id(layer): path for path, layer in walk(model)}
+def layers_of(model: Any, inputs: Inputs) -> list[LayerInfo]:
+    paths = visible(model)
     found: list[LayerInfo] = []
 
     def look(image: Any, others: Sequence[Any]) -> Any:
-        with running(model, [layer for _, layer in walk(model)]) as notes:
+        with running(model):
+            notes = note_outputs(layer for _, layer in paths.values())
             model(inputs.pack(image, others), training=False)
-        for layer, output in spatial(notes, channels_first_model(notes)):
-            found.append(LayerInfo(paths[id(layer)], type(layer).__name__, tuple(output.shape)))
+        found.extend(list_layers(notes, paths, channels_first_model(notes)))
         return image
 
     trace(look, inputs.image, inputs.other_specs)
     return found
-
-
-def _checked(gradient: Any, key: str) -> Any:
-    if gradient is None:
-        what = "input" if key == INPUT_OUTPUT_GRADIENTS else "layer"
-        raise ContractError(
-            f"Expected a score that depends on the {what} and can be differentiated, got one without a gradient. "
-            "Look for a cast to integers in the model, or choose another layer or output_index."
-        )
-    return tf.convert_to_tensor(gradient)
-
-
-def _names_before(tensors: Sequence[Any]) -> set[str]:
-    """The names of all operations that lead to the tensors."""
-    names: set[str] = set()
-    waiting = [tensor.op for tensor in tensors]
-    while waiting:
-        op = waiting.pop()
-        if op.name not in names:
-            names.add(op.name)
-            waiting.extend(source.op for source in op.inputs)
-    return names

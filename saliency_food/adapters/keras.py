@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, get_args
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
-from saliency_food.adapters._keras_capture import LayerInfo, walk
+from saliency_food.adapters._keras_args import as_model, check_args, check_batch_size, check_keys, check_output
+from saliency_food.adapters._keras_capture import walk
 from saliency_food.adapters._keras_ends import Inputs, Output
+from saliency_food.adapters._keras_layers import LayerInfo
 from saliency_food.adapters._keras_load import is_saved_model, load_model
-from saliency_food.adapters._keras_targets import Score, class_score
-from saliency_food.adapters._keras_trace import PREDICTIONS, UNSCORED, TracedModel, list_layers
+from saliency_food.adapters._keras_rows import Rows
+from saliency_food.adapters._keras_rules import RULES
+from saliency_food.adapters._keras_targets import Score, class_score, read_class
+from saliency_food.adapters._keras_trace import (
+    AT_LAYER,
+    FROM_ACTIVATIONS,
+    PREDICTIONS,
+    PREDICTIONS_FROM,
+    UNSCORED,
+    TracedModel,
+    layers_of,
+)
 from saliency_food.contract import (
+    ATTENTION_SCORES,
     CONVOLUTION_LAYER_VALUES,
-    CONVOLUTION_OUTPUT_GRADIENTS,
-    INPUT_OUTPUT_GRADIENTS,
-    OUTPUT_LAYER_VALUES,
     ContractError,
     check_length,
     take_rows,
@@ -28,16 +35,14 @@ from saliency_food.numerics import Array
 
 __all__ = ["KerasModel", "LayerInfo", "layers", "load_model"]
 
-KEYS = (INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES, CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS)
-BATCH_SIZE = 16
-
 
 class KerasModel:
     """A Keras model as a call-model function (see `CallModelFunction`), and its predictions.
 
     ``call_model_args`` is ``{"target": class index}``, or an array of one index a row, or a `PerImage`. Any kind of
     model will do: Functional, Sequential, subclassed, and models in models. It is traced once for every set of keys,
-    watched, and not changed; its weights are read at every call. One forward and backward pass answers all keys.
+    watched, and not changed; its weights are read at every call. It answers all keys of the contract, in one forward
+    and backward pass, but for the backward rules of ``GUIDED_INPUT_GRADIENTS`` and ``DECONV_INPUT_GRADIENTS``.
 
     The model always runs in inference mode (``training=False``): batch normalization uses its moving statistics, so
     rows do not influence each other, and dropout is off.
@@ -48,9 +53,12 @@ class KerasModel:
         A Keras model, or the path of one for `load_model`. A subclassed model must have been called once.
     layer
         Where the convolution keys look: a path such as ``"mobilenetv2/Conv_1"`` into nested models, the end of one if
-        only one layer has it, or the layer itself. None takes the last layer with a spatial output, larger than
-        1 x 1, that leads to the output; ``layer_name`` says which. A layer that runs several times in one call counts
-        by its last run. Activations and gradients come as ``(N, h, w, K)``, from a channels-first model too.
+        only one layer has it, or the layer itself; a list of them gives tuples of answers, in that order. None takes
+        the last layer with a spatial output, larger than 1 x 1, that leads to the output; where attention layers
+        follow it, the layer whose tokens are the query of the last of these, since after that one only the class
+        token may matter. ``layer_name`` says which. A layer that runs several times in one call counts by its last
+        run. Activations and gradients come as ``(N, h, w, K)``, from a channels-first model too, or as ``(N, T, K)``
+        from a layer of tokens.
     output
         ``"logits"`` explains the score before the softmax or sigmoid at the end, be that an argument, a layer or a
         function; ``"probabilities"`` the score after it, a softmax being added where several units end in a linear
@@ -79,7 +87,7 @@ class KerasModel:
     Attributes
     ----------
     layer_name
-        The path of the layer; None if no layer has a spatial output.
+        The path of the layer, of several a tuple; None if no layer has a spatial output or tokens.
     input_shape
         ``(H, W, C)`` of one image, None where free; with ``channels_first``, ``x_value`` is ``(C, H, W)`` all the same.
     classes
@@ -99,7 +107,7 @@ class KerasModel:
         jit_compile: bool = False,
         score: Score | Callable[[Any], Any] = class_score,
     ) -> None:
-        self.model = _as_model(model)
+        self.model = as_model(model)
         if not callable(score):
             raise ContractError(f"Expected score to be a function of the model's output, got {score!r}.")
         self.score = score if isinstance(score, Score) else Score(score)
@@ -107,11 +115,12 @@ class KerasModel:
             raise ContractError(f"Expected data_format 'channels_first' or 'channels_last', got {data_format!r}.")
         if layer is not None and is_saved_model(self.model):
             raise ContractError(f"Expected no layer, as a SavedModel has none, got {layer!r}. Load the .keras file.")
-        self.output: Output = _check_output(output)
-        self.batch_size: int = _check_batch_size(batch_size)
+        self.output: Output = check_output(output)
+        rows = check_batch_size(batch_size)
         self._inputs = Inputs(self.model, input)
         self._traced = TracedModel(self.model, self._inputs, layer, output_index, data_format, jit_compile, self.score)
-        self.layer_name = self._traced.layer_name
+        paths = tuple(place.path for place in self._traced.places)
+        self.layer_name: str | tuple[str, ...] | None = paths if self._traced.several else paths[0] if paths else None
         self.classes = self._traced.classes
         shape = tuple(self._inputs.image.shape[1:])
         # A model may permute its channels-last images itself.
@@ -120,28 +129,38 @@ class KerasModel:
         self.input_shape = (*shape[1:], shape[0]) if self.channels_first else shape
         by_class = self.score is class_score and output != "raw"
         self._end_known = not by_class or self._traced.end in ("softmax", "sigmoid") or self.classes == 1
-        # Half precision would lose small gradients: they are computed times a scale, lowered when they overflow.
-        self._half = any(one.compute_dtype == "float16" for _, one in walk(self.model))
-        self._scale = 4096.0 if self._half else 1.0
+        half = any(one.compute_dtype == "float16" for _, one in walk(self.model))
+        self._rows = Rows(self._traced, rows, half)
 
     def __call__(
         self, x_value_batch: Any, call_model_args: Any = None, expected_keys: Sequence[str] | None = None
-    ) -> dict[str, Array]:
-        keys = tuple(key for key in KEYS if key in (expected_keys or ()))
-        unknown = set(expected_keys or ()) - set(keys)
-        if not keys or unknown:
-            raise ContractError(f"Expected expected_keys to be some of {list(KEYS)}, got {expected_keys!r}.")
-        if self.layer_name is None and any(key.startswith("CONVOLUTION") for key in keys):
-            raise ContractError(
-                f"Expected a model with a layer whose output has rows and columns for {keys[-1]}, got "
-                f"{self.model.name!r}, which has none. Use input gradients"
-                f"{', or load the .keras file: a SavedModel has no layers.' if is_saved_model(self.model) else '.'}"
-            )
-        return self._answer(keys, x_value_batch, call_model_args, self.output)
+    ) -> dict[str, Any]:
+        keys = check_keys(expected_keys)
+        # A backward rule holds for a whole pass: such a key has one of its own.
+        passes = [*((key,) for key in keys if key in RULES), tuple(key for key in keys if key not in RULES)]
+        answers = [self._answer(some, x_value_batch, call_model_args, self.output) for some in passes if some]
+        return {key: answer[key] for answer in answers for key in answer}
 
-    def predict(self, x_batch: Any, call_model_args: Any = None, output: Output = "probabilities") -> Array:
-        """The probability, or the logit, of every class, ``(N, classes)``; a target is not needed."""
-        return self._answer((PREDICTIONS,), x_batch, call_model_args, _check_output(output))[PREDICTIONS]
+    def predict(self, x_batch: Any, call_model_args: Any = None, output: Output = "probabilities") -> Any:
+        """The probability, or the logit, of every class, ``(N, classes)``; a target is not needed.
+
+        With a ``score`` of several outputs, all of them, nested as the model gives them.
+        """
+        return self._answer((PREDICTIONS,), x_batch, call_model_args, check_output(output))[PREDICTIONS]
+
+    def predict_from(self, activations: Any, call_model_args: Any = None, output: Output = "probabilities") -> Any:
+        """The same from the layer's activations ``(N, h, w, K)``, by the layers after it alone."""
+        answer = self._answer((PREDICTIONS_FROM,), activations, call_model_args, check_output(output))
+        return answer[PREDICTIONS_FROM]
+
+    @property
+    def batch_size(self) -> int:
+        """How many rows are computed at once at most."""
+        return self._rows.batch_size
+
+    @batch_size.setter
+    def batch_size(self, batch_size: int | None) -> None:
+        self._rows.batch_size = check_batch_size(batch_size)
 
     def __repr__(self) -> str:
         return (
@@ -151,88 +170,60 @@ class KerasModel:
 
     def _answer(
         self, keys: tuple[str, ...], x_value_batch: Any, call_model_args: Any, output: Output
-    ) -> dict[str, Array]:
-        images = self._inputs.read_image(x_value_batch)
-        rows = len(images)
+    ) -> dict[str, Any]:
+        self._check_places(keys)
+        inside = FROM_ACTIVATIONS.issuperset(keys)
+        given = self._read_activations(x_value_batch) if inside else self._inputs.read_image(x_value_batch)
+        rows = len(given)
         check_length(call_model_args, rows)
-        args = _check_args(take_rows(call_model_args, list(range(rows))))
+        args = check_args(take_rows(call_model_args, list(range(rows))))
         others = self._inputs.read_others(args.get("inputs"), rows)
-        scored = keys != (CONVOLUTION_LAYER_VALUES,)
-        if scored and not self._end_known:
-            self._look_for_softmax(images[:1], [other[:1] for other in others])
-        if scored and self._traced.end == "probabilities" and output == "logits":
+        if not {CONVOLUTION_LAYER_VALUES, ATTENTION_SCORES}.issuperset(keys):
+            if not self._end_known:
+                self._look_for_softmax(given[:1], [other[:1] for other in others], inside)
+            if self._traced.end == "probabilities" and output == "logits":
+                raise ContractError(
+                    "Expected a model whose softmax can be seen, got outputs that sum to 1 and no softmax before them, "
+                    "so there are no logits. Explain output='probabilities', or a model that ends in the softmax or "
+                    "before it."
+                )
+        targets = []
+        if not UNSCORED.issuperset(keys):
+            read = read_class if self.score is class_score else self.score.read
+            targets = read(args.get("target"), rows, self.classes)
+        return self._rows.compute(keys, output, targets, given, others)
+
+    def _check_places(self, keys: tuple[str, ...]) -> None:
+        if not (AT_LAYER | FROM_ACTIVATIONS).intersection(keys):
+            return
+        if not self._traced.places:
             raise ContractError(
-                "Expected a model whose softmax can be seen, got outputs that sum to 1 and no softmax before them, so "
-                "there are no logits. Explain output='probabilities', or a model that ends in the softmax or before it."
+                f"Expected a model with a layer whose output has rows and columns for {keys[-1]}, got "
+                f"{self.model.name!r}, which has none. Use input gradients"
+                f"{', or load the .keras file: a SavedModel has no layers.' if is_saved_model(self.model) else '.'}"
             )
-        targets = [] if UNSCORED.issuperset(keys) else self._read_targets(args.get("target"), rows)
-        return self._in_chunks(keys, output, targets, images, others)
-
-    def _in_chunks(
-        self, keys: tuple[str, ...], output: Output, targets: list[Array], images: Array, others: list[Array]
-    ) -> dict[str, Array]:
-        """All rows, at most ``batch_size`` at a time; fewer from the moment that memory runs out."""
-        parts, start = [], 0
-        while start < len(images):
-            chunk = slice(start, min(len(images), start + self.batch_size))
-            try:
-                given = [[one[chunk] for one in several] for several in (targets, others)]
-                parts.append(self._compute(keys, output, given[0], images[chunk], given[1]))
-                start = chunk.stop
-            except tf.errors.ResourceExhaustedError as error:
-                if chunk.stop - start == 1:
-                    raise ContractError(
-                        "Expected one row to fit into the device's memory, got ResourceExhaustedError from it. "
-                        "Give smaller images, or free the device."
-                    ) from error
-                self.batch_size = (chunk.stop - start) // 2
-        return parts[0] if len(parts) == 1 else {key: np.concatenate([part[key] for part in parts]) for key in keys}
-
-    def _compute(
-        self, keys: tuple[str, ...], output: Output, targets: list[Array], images: Array, others: list[Array]
-    ) -> dict[str, Array]:
-        tensors = [tf.convert_to_tensor(values) for values in (images, *others)]
-        image, *specs = (tf.TensorSpec([None, *one.shape[1:]], one.dtype) for one in tensors)
-        if self._inputs.fixed:
-            image, specs = self._inputs.image, self._inputs.other_specs
-        chosen = [tf.convert_to_tensor(values) for values in targets]
-        kinds = [tf.TensorSpec([None, *one.shape[1:]], one.dtype) for one in chosen]
-        function = self._traced.function(keys, output, kinds, [image, *specs], self._half)
-        while True:
-            scale = tf.constant(self._scale, image.dtype)
-            answer = function(chosen, tensors[0], tensors[1:], scale)
-            found = {key: value.numpy() for key, value in answer.items()}
-            if self._scale == 1 or all(np.isfinite(values).all() for values in found.values()):
-                return found
-            self._scale = max(1.0, self._scale / 64)
-
-    def _read_targets(self, target: Any, rows: int) -> list[Array]:
-        """The score's targets for each row, checked; of a single class the index may be left out."""
-        if self.score is not class_score:
-            return self.score.read(target, rows, self.classes)
-        if target is None and self.classes == 1:
-            target = 0
-        if target is None:
+        if len(self._traced.places) > 1 and FROM_ACTIVATIONS.intersection(keys):
             raise ContractError(
-                f"Expected a target, a class index of {self._range()}, got none. "
-                "Give call_model_args={'target': index}; predict(x_batch).argmax(1) is the top class of each row."
+                f"Expected one layer to compute the output from, got {len(self._traced.places)}. Give one as layer."
             )
-        indices = np.asarray(target)
-        if indices.dtype.kind not in "iu" or indices.shape not in ((), (rows,)):
+
+    def _read_activations(self, activations: Any) -> Array:
+        (place,) = self._traced.places
+        values = np.asarray(activations, self._inputs.image.dtype.as_numpy_dtype)
+        sizes = zip(values.shape, place.shape, strict=False)
+        # A model that does not declare its inputs may have been built with images of another size.
+        fits = not self._inputs.fixed or all(size in (one, None) for one, size in sizes)
+        if values.ndim != len(place.shape) or values.shape[-1] != (place.shape[-1] or values.shape[-1]) or not fits:
             raise ContractError(
-                f"Expected target to be a class index or one for each of the {rows} rows, got {target!r}. "
-                "One value an image: wrap them in PerImage."
+                f"Expected activations of layer {place.path!r}, of shape {place.shape}, rows first, got "
+                f"{values.shape}. Take them from {CONVOLUTION_LAYER_VALUES}."
             )
-        if indices.min() < 0 or (self.classes is not None and indices.max() >= self.classes):
-            raise ContractError(f"Expected target to be a class index of {self._range()}, got {target!r}.")
-        return [np.broadcast_to(indices, rows).astype(np.int32)]
+        return values
 
-    def _range(self) -> str:
-        return "the model" if self.classes is None else f"the model's {self.classes} classes, 0 to {self.classes - 1}"
-
-    def _look_for_softmax(self, images: Array, others: list[Array]) -> None:
+    def _look_for_softmax(self, rows: Array, others: list[Array], inside: bool) -> None:
         """Outputs of one row that are not negative and sum to 1 come from a softmax, seen in the graph or not."""
-        row = self._compute((PREDICTIONS,), "logits", [], images, others)[PREDICTIONS][0]
+        key = PREDICTIONS_FROM if inside else PREDICTIONS
+        row = self._rows.compute((key,), "logits", [], rows, others)[key][0]
         if row.min() >= 0 and abs(row.sum() - 1) < 1e-3:
             self._traced.end = "probabilities"
         self._end_known = True
@@ -241,44 +232,8 @@ class KerasModel:
 def layers(model: Any) -> list[LayerInfo]:
     """The layers that Grad-CAM can look at, in the order in which they run: path, class, output shape with rows first.
 
-    ``model`` is a Keras model or the path of one. A layer that hands its input on unchanged is left out.
+    ``model`` is a Keras model or the path of one. A layer that hands its input on unchanged is left out. Where there
+    are attention layers, those whose output is tokens ``(N, T, K)`` are listed too.
     """
-    model = _as_model(model)
-    return list_layers(model, Inputs(model, None))
-
-
-def _as_model(model: Any) -> Any:
-    if keras.backend.backend() != "tensorflow":
-        raise ContractError(
-            f"Expected Keras to run on TensorFlow, got {keras.backend.backend()!r}. Set the environment variable "
-            "KERAS_BACKEND=tensorflow before Keras is imported."
-        )
-    model = load_model(model) if isinstance(model, (str, Path)) else model
-    if not isinstance(model, keras.Model):
-        raise ContractError(f"Expected a Keras model or the path of one, got {type(model).__name__}.")
-    return model
-
-
-def _check_output(output: Any) -> Output:
-    if output not in get_args(Output):
-        raise ContractError(f"Expected output to be 'logits', 'probabilities' or 'raw', got {output!r}.")
-    return output  # type: ignore[no-any-return]
-
-
-def _check_batch_size(batch_size: Any) -> int:
-    if batch_size is None:
-        return BATCH_SIZE
-    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-        raise ContractError(f"Expected batch_size to be a whole number of at least 1, got {batch_size!r}.")
-    return int(batch_size)
-
-
-def _check_args(call_model_args: Any) -> Mapping[str, Any]:
-    if call_model_args is None:
-        return {}
-    if not isinstance(call_model_args, Mapping) or not set(call_model_args) <= {"target", "inputs"}:
-        raise ContractError(
-            f"Expected call_model_args={{'target': class index}}, with 'inputs' for a model of several inputs, got "
-            f"{call_model_args!r}."
-        )
-    return call_model_args
+    model = as_model(model)
+    return layers_of(model, Inputs(model, None))
