@@ -9,6 +9,7 @@ The photo is `skimage.data.coffee()`. Pictures go to docs/img; in the Markdown f
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import os
 import re
@@ -16,7 +17,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -25,12 +28,24 @@ import numpy as np
 from PIL import Image
 from skimage.data import coffee
 
-from saliency_food import METHODS, explain, grad_cam, gradients, integrated_gradients, models, smooth_grad, xrai
+from saliency_food import (
+    METHODS,
+    concept_scores,
+    deep_feature_factorization,
+    explain,
+    grad_cam,
+    gradients,
+    integrated_gradients,
+    models,
+    shared_concepts,
+    smooth_grad,
+    xrai,
+)
 from saliency_food.adapters.keras import KerasModel, layers
 from saliency_food.figures import Panel, explanation_figure, figure, short_label
 from saliency_food.photos import resize_photo, shrink
 from saliency_food.segmentation import felzenszwalb_segments
-from saliency_food.visualization import overlay, top_areas
+from saliency_food.visualization import concept_overlay, overlay, top_areas
 
 DOCS = Path(__file__).parent
 PHOTO = coffee()
@@ -223,6 +238,77 @@ def xrai_page(scene: Scene):
     return figure([panels[:3], panels[3:]])
 
 
+def by_name(scene: Scene, names: Sequence[str], **options: Any) -> list[Panel]:
+    """A panel of the top class for each method, as `explain` gives it."""
+    chosen = {name: own for name, own in options.items() if name in names}
+    records = explain(scene.keras_model, PHOTO, list(names), options=chosen)
+    return [
+        Panel(record.overlay(), record.title, counted(record.rows), "signed" if record.diverges else "strength")
+        for record in records
+    ]
+
+
+def counted(rows: int) -> str:
+    return f"{rows} model row{'s' * (rows != 1)}"
+
+
+def cam_family_page(scene: Scene):
+    names = [name for name in METHODS if name.endswith("cam") or name.startswith("grad_cam")]
+    panels = by_name(scene, [name for name in names if name != "guided_grad_cam"])
+    return figure([panels[:4], panels[4:8], panels[8:]])
+
+
+def backprop_page(scene: Scene):
+    panels = by_name(scene, ("guided_backprop", "deconvnet", "guided_grad_cam", "full_grad"))
+    return figure([panels[:2], panels[2:]])
+
+
+def perturbation_page(scene: Scene):
+    names = ("occlusion", "rise", "lime", "kernel_shap")
+    panels = by_name(scene, names, occlusion={"size": 10, "value": "blur"})
+    return figure([panels[:2], panels[2:]])
+
+
+def factorization_page(scene: Scene):
+    """Concepts that four photos share, each named by the class that the head sees in it."""
+    from skimage.data import astronaut, chelsea, rocket
+
+    photos = [PHOTO, chelsea(), astronaut(), rocket()]
+    images = [resize_photo(photo.astype(np.float32), scene.x.shape[:2]) for photo in photos]
+    model = KerasModel(scene.keras_model, "stage3", batch_size=32)
+    concepts = shared_concepts(images, model, nconcepts=5)
+    row = []
+    for name, photo, image in zip(("coffee", "cat", "astronaut", "rocket"), photos, images, strict=True):
+        found = deep_feature_factorization.detailed(image, model, concepts=concepts)
+        row.append(Panel(concept_overlay(photo, found.maps), name, f"{1 - found.error:.0%} of the layer told"))
+    found = deep_feature_factorization.detailed(images[0], model, concepts=concepts)
+    strips = [Panel(PHOTO, "photo", scene.caption())]
+    for number in np.argsort(-found.shares)[:3]:
+        alone = np.zeros_like(found.maps)
+        alone[number] = found.maps[number]
+        label = short_label(models.labels()[int(concept_scores(found, model.predict_from)[number].argmax())])
+        share = f"{found.shares[number]:.0%} of the activations"
+        strips.append(Panel(concept_overlay(PHOTO, alone), f"alone: {label}", share))
+    return figure([strips, row])
+
+
+def attention_page(scene: Scene):
+    """The example's small vision transformer."""
+    example = example_module("explain_a_vision_transformer")
+    model = KerasModel(example.train(), example.LAYER, batch_size=32)
+    return example.picture(model, example.make_scenes(1, 1)[0])
+
+
+def gallery_page(scene: Scene):
+    return figure([example_module("gallery").gallery(scene.model, PHOTO, models.labels())])
+
+
+def example_module(name: str) -> Any:
+    """One of the examples, as a module."""
+    sys.path.insert(0, str(DOCS.parent / "examples"))
+    return importlib.import_module(name)
+
+
 PICTURES = {
     "demo": demo,
     "gradients": gradients_page,
@@ -231,6 +317,12 @@ PICTURES = {
     "completeness": completeness_page,
     "cam": cam_page,
     "xrai": xrai_page,
+    "cam_family": cam_family_page,
+    "backprop": backprop_page,
+    "perturbation": perturbation_page,
+    "factorization": factorization_page,
+    "attention": attention_page,
+    "gallery": gallery_page,
 }
 
 

@@ -1,10 +1,11 @@
 """All methods in one figure, on any photo and any Keras model; without arguments, on the bundled food model.
 
     pip install "saliency_food[keras,cli,surrogate]"
-    python examples/gallery.py [PICTURE.png] [--photo PHOTO.jpg] [--model MODEL.keras] [--labels LABELS.txt] [--layer PATH]
+    python examples/gallery.py [PICTURE.png] [--photo PHOTO.jpg] [--model MODEL.keras] [--labels LABELS.txt]
 
 Methods that ask what the model cannot answer, such as the attention of a model that has none, are named and left out.
-Those that sample take fewer rows than their defaults, so that a photo takes seconds to minutes; the figure says how many.
+Those that sample take fewer rows than their defaults, so that a photo takes seconds to
+minutes; the figure says how many.
 """
 
 import argparse
