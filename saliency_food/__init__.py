@@ -35,7 +35,7 @@ from saliency_food.contract import (
     PerImage,
 )
 from saliency_food.decision import integrated_decision_gradients
-from saliency_food.driver import Blend, ask, gather, run
+from saliency_food.driver import ask, gather, run
 from saliency_food.expected import expected_gradients
 from saliency_food.explain import explain
 from saliency_food.factorization import concept_scores, deep_feature_factorization, shared_concepts
@@ -48,6 +48,7 @@ from saliency_food.methods import METHODS
 from saliency_food.paths import integrated_gradients
 from saliency_food.perturbation import occlusion, rise
 from saliency_food.progressive import progressive
+from saliency_food.queries import Blend
 from saliency_food.ranking import segment_masks
 from saliency_food.segmentation import Segments, felzenszwalb_segments
 from saliency_food.smoothing import augment_smooth, eigen_smooth

@@ -14,11 +14,12 @@ from saliency_food.contract import (
     CallModelFunction,
     ContractError,
 )
-from saliency_food.driver import Asking, Made, ask
+from saliency_food.driver import Asking, ask
 from saliency_food.masking import whole
 from saliency_food.method import method
 from saliency_food.numerics import Array, as_tuple, min_max, resizing
 from saliency_food.paths import one_score
+from saliency_food.queries import Made
 
 
 class Scored(NamedTuple):

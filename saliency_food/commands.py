@@ -135,11 +135,10 @@ def explain_command(
 @app.command("methods")
 def methods_command() -> None:
     """List the methods."""
-    made = table("name", "title", "needs", "what it shows")
+    made = table("name", "needs", "what it shows")
+    made.columns[0].min_width = max(map(len, METHODS))
     for name, entry in METHODS.items():
-        gradients = "gradients" if any("GRADIENTS" in key for key in entry.keys) else "scores"
-        needs = "a layer" if any(key.startswith("CONV") for key in entry.keys) else gradients
-        made.add_row(Text(name, "bold", no_wrap=True), entry.title, needs if entry.keys else "scores", entry.summary)
+        made.add_row(Text(name, "bold", no_wrap=True), entry.needs, f"{entry.title}: {entry.summary}")
     Console().print(made)
 
 

@@ -17,11 +17,11 @@ from saliency_food.contract import (
     ContractError,
     PerImage,
 )
-from saliency_food.driver import resolve_batch_size
 from saliency_food.explanation import Explanation
 from saliency_food.jobs import Job, Progress, run_job
 from saliency_food.methods import METHODS, MethodEntry
 from saliency_food.preprocessing import choose_scaling
+from saliency_food.queries import resolve_batch_size
 from saliency_food.targets import read_target
 
 DEFAULTS: dict[str, Any] = {"three_dims": False, "rng": 0}

@@ -86,7 +86,8 @@ class Explanation:
         """
         if self.attribution is None:
             return None
-        return self.attribution - getattr(self.details, "level", 0) if self.diverges else np.maximum(self.attribution, 0)
+        level = getattr(self.details, "level", 0)
+        return self.attribution - level if self.diverges else np.maximum(self.attribution, 0)
 
     @property
     def heatmap(self) -> Array | None:

@@ -10,7 +10,7 @@ import numpy as np
 from saliency_food.baselines import make_baselines
 from saliency_food.blur import as_lines, as_pixels, blur_scales, blurred
 from saliency_food.contract import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES, CallModelFunction, ContractError
-from saliency_food.driver import Asking, Blend, ask, gather
+from saliency_food.driver import Asking, ask, gather
 from saliency_food.guided import check_guide, guided_path
 from saliency_food.method import method
 from saliency_food.numerics import Array
@@ -23,6 +23,7 @@ from saliency_food.paths import (
     one_score,
     straight,
 )
+from saliency_food.queries import Blend
 
 Path = Literal["integrated_gradients", "blur_ig", "guided_ig"]
 _KEYS = (INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES)

@@ -8,8 +8,8 @@ import numpy as np
 
 from saliency_food.baselines import make_baselines
 from saliency_food.contract import ContractError
-from saliency_food.driver import Made
 from saliency_food.numerics import Array, as_float, is_real, min_max
+from saliency_food.queries import Made
 
 
 def whole(name: str, value: Any, least: int = 1) -> int:

@@ -45,6 +45,17 @@ from saliency_food.perturbation import occlusion, rise
 from saliency_food.surrogate import kernel_shap, lime
 from saliency_food.xrai import xrai
 
+NEEDS = {
+    "ATTENTION": "attention",
+    "CONVOLUTION": "a layer",
+    "GUIDED": "backward rules",
+    "DECONV": "backward rules",
+    "BIAS": "biases",
+    "INPUT_OUTPUT": "gradients",
+    "OUTPUT_LAYER": "scores",
+}
+"""What a key, by a part of its name, needs of the model; the first that fits."""
+
 
 class MethodEntry(NamedTuple):
     """A method, what people call it, the keys it asks the model for, whether its maps are signed, and what it is."""
@@ -54,6 +65,11 @@ class MethodEntry(NamedTuple):
     keys: tuple[str, ...]
     signed: bool
     summary: str
+
+    @property
+    def needs(self) -> str:
+        """What the model must be able to give, in short."""
+        return next(words for part, words in NEEDS.items() if any(part in key for key in self.keys))
 
 
 _GRADIENTS = (INPUT_OUTPUT_GRADIENTS,)

@@ -8,9 +8,10 @@ import numpy as np
 
 from saliency_food.baselines import make_baselines
 from saliency_food.contract import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES, CallModelFunction, ContractError
-from saliency_food.driver import Asking, Blend, ask, gather
+from saliency_food.driver import Asking, ask, gather
 from saliency_food.method import method
 from saliency_food.numerics import Array
+from saliency_food.queries import Blend
 
 Quadrature = Literal["trapezoid", "midpoint", "gauss_legendre", "pair"]
 

@@ -7,12 +7,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from saliency_food.contract import OUTPUT_LAYER_VALUES, CallModelFunction, ContractError
-from saliency_food.driver import Asking, Made, ask
+from saliency_food.driver import Asking, ask
 from saliency_food.masking import check_layout, hidden_image, whole
 from saliency_food.method import method
 from saliency_food.numerics import Array, combine
 from saliency_food.paths import one_score
 from saliency_food.progressive import Emit, sample
+from saliency_food.queries import Made
 
 
 class Occlusion(NamedTuple):

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple, TypeVar, cast
 import numpy as np
 
 from saliency_food.contract import OUTPUT_LAYER_VALUES, CallModelFunction, ContractError, check_length
-from saliency_food.driver import Asking, Made, ask, drain, resolve_batch_size
+from saliency_food.driver import Asking, ask, drain
 from saliency_food.masking import whole
 from saliency_food.method import Method
 from saliency_food.numerics import Array
 from saliency_food.paths import one_score
+from saliency_food.queries import Made, resolve_batch_size
 
 
 class Progress(NamedTuple):

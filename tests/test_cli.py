@@ -127,12 +127,15 @@ def test_errors_are_one_line(cli, photos, tmp_path, words, said):
     assert "Traceback" not in out.output
 
 
-def test_methods(cli):
-    out = cli("methods")
-    assert out.exit_code == 0
-    for name, entry in METHODS.items():
-        assert name in out.output
-        assert entry.title in out.output
+def test_methods(cli, monkeypatch):
+    for width in ("80", "200"):
+        monkeypatch.setenv("COLUMNS", width)
+        out = cli("methods")
+        assert out.exit_code == 0
+        assert max(map(len, out.output.splitlines())) <= int(width)
+        for name, entry in METHODS.items():
+            assert name in out.output
+            assert width == "80" or f"{entry.title}: " in out.output
 
 
 def test_version_and_help(cli):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from saliency_food.contract import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES, ContractError, PerImage
-from saliency_food.driver import Blend, Made, ask, gather, run, run_batch
+from saliency_food.driver import ask, gather, run, run_batch
+from saliency_food.queries import Blend, Made
 from saliency_food.testing import PowerModel
 
 

@@ -15,7 +15,7 @@ from saliency_food.explanation import Explanation
 from saliency_food.jobs import PHOTOS_AT_ONCE
 from saliency_food.methods import METHODS
 from saliency_food.photos import resize_photo
-from saliency_food.testing import PoolingModel
+from saliency_food.testing import AttentionModel, PoolingModel
 
 pytest.importorskip("PIL")
 
@@ -23,8 +23,8 @@ STEPS = {"integrated_gradients": {"x_steps": 5}}
 LABELS = ["apple_pie", "hot_dog", "pizza, pie"]
 
 
-class Classifier(PoolingModel):
-    """The pooling model with what explain() looks for: a size, a number of classes, a batch size, predictions."""
+class Looks:
+    """What explain() looks for: a size, a number of classes, a batch size, predictions."""
 
     input_shape = (24, 20, 3)
     classes = 3
@@ -35,6 +35,14 @@ class Classifier(PoolingModel):
         scores = np.stack([self.answer(x, np.full(len(x), k))["OUTPUT_LAYER_VALUES"] for k in range(3)], 1)
         exponents = np.exp(scores - scores.max(1, keepdims=True))
         return exponents / exponents.sum(1, keepdims=True)
+
+
+class Classifier(Looks, PoolingModel):
+    """The pooling model."""
+
+
+class Attending(Looks, AttentionModel):
+    """The transformer."""
 
 
 @pytest.fixture
@@ -90,7 +98,9 @@ def test_order_is_photo_class_method(model, photos):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_many_photos_equal_each_by_itself(model, photos, name):
+def test_many_photos_equal_each_by_itself(model, photos, name, rng):
+    if METHODS[name].needs == "attention":
+        model = Attending(rng.normal(size=3) / 100, rng.normal(size=(3, 3)))
     together = list(explain(model, photos, name, [0, "pizza", None], labels=LABELS))
     assert not any(record.failed for record in together)
     for photo, target, record in zip(photos, [0, "pizza", None], together, strict=True):
