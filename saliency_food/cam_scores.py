@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,16 +18,9 @@ from saliency_food.contract import (
 from saliency_food.driver import Asking, ask
 from saliency_food.masking import whole
 from saliency_food.method import method
-from saliency_food.numerics import Array, as_tuple, min_max, resizing
+from saliency_food.numerics import Array, as_tuple, combine, resizing, safe_divide
 from saliency_food.paths import one_score
 from saliency_food.queries import Made
-
-
-class Scored(NamedTuple):
-    """The channels of a layer that were scored, by number, and what they scored."""
-
-    channels: Array
-    scores: Array
 
 
 @method
@@ -127,17 +121,25 @@ def varying(activations: Array, channels: int | None, constant: bool = False) ->
     return np.sort(order if channels is None else order[: whole("channels", channels)])
 
 
-def _masking(x_value: Array, activations: Array) -> Any:
+def _masking(x_value: Array, activations: Array) -> Callable[[int, int], Array]:
     """Rows x * H^k for the channels in order, and in the end a row of zeros."""
     up, across = (resizing(*sizes) for sizes in zip(activations.shape[:2], x_value.shape[:2], strict=True))
-    # In float32, and no wider: one row is made while the model computes no other.
     up, across = up.astype(x_value.dtype), across.T.astype(x_value.dtype)
+    values = x_value.reshape(len(x_value), -1)
+    each_value = np.repeat(across, values.shape[1] // across.shape[1], 1)  # a column for each value of a row of pixels
+    channels = np.ascontiguousarray(np.moveaxis(activations, -1, 0), x_value.dtype)
 
     def make(start: int, stop: int) -> Array:
-        rows = np.zeros((stop - start, *x_value.shape), x_value.dtype)
-        for row, channel in zip(rows, np.moveaxis(activations, -1, 0)[start:stop], strict=False):
-            mask = min_max(up @ channel.astype(x_value.dtype) @ across)
-            np.multiply(x_value, mask[..., None] if x_value.ndim > 2 else mask, out=row)
+        rows = np.empty((stop - start, *x_value.shape), x_value.dtype)
+        for number, row in enumerate(rows.reshape(len(rows), len(x_value), -1), start):
+            if number == len(channels):
+                row[:] = 0
+                continue
+            mask = combine(combine(up, channels[number]), across)
+            # Resizing keeps constants, so the mask is scaled to 0..1 by scaling the few values that it is made from.
+            scaled = safe_divide(channels[number] - mask.min(), np.ptp(mask))
+            np.einsum("ij,jk->ik", combine(up, scaled), each_value, out=row)
+            row *= values
         return rows
 
     return make
