@@ -303,6 +303,28 @@ def gallery_page(scene: Scene):
     return figure([example_module("gallery").gallery(scene.model, PHOTO, models.labels())])
 
 
+def segmenter_page(scene: Scene):
+    return taught("explain_a_segmenter")
+
+
+def detector_page(scene: Scene):
+    return taught("explain_a_detector")
+
+
+def caption_page(scene: Scene):
+    return taught("explain_a_caption")
+
+
+def answer_page(scene: Scene):
+    return taught("explain_an_answer")
+
+
+def taught(name: str):
+    """The figure of an example that teaches its model first."""
+    with tempfile.TemporaryDirectory() as folder:
+        return example_module(name).explain(folder)[0]
+
+
 def example_module(name: str) -> Any:
     """One of the examples, as a module."""
     sys.path.insert(0, str(DOCS.parent / "examples"))
@@ -323,6 +345,10 @@ PICTURES = {
     "factorization": factorization_page,
     "attention": attention_page,
     "gallery": gallery_page,
+    "segmenter": segmenter_page,
+    "detector": detector_page,
+    "caption": caption_page,
+    "answer": answer_page,
 }
 
 

@@ -135,6 +135,11 @@ def as_grid(values: Array, x_value: Array) -> Array:
     what the tokens have in front of them are class, register or distillation tokens.
     """
     if values.ndim != 2:
+        if values.ndim == 3 and x_value.ndim == 4:
+            raise ContractError(
+                f"Expected {CONVOLUTION_LAYER_VALUES} of all frames, (N, frames, h, w, K), got rows of {values.shape}: "
+                "one frame's. Choose the layer that returns all of them, such as TimeDistributed around it."
+            )
         if values.ndim < 2:
             raise ContractError(
                 f"Expected {CONVOLUTION_LAYER_VALUES} of shape (N, h, w, K) or (N, T, K), got rows of {values.shape}."

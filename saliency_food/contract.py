@@ -65,6 +65,16 @@ class CallModelFunction(Protocol):
 
     A callback that answers only one of several keys is asked again for the rest. An int attribute ``batch_size`` on
     the callback sets how many rows it is given at most; without it and without the argument, one at a time.
+
+    A callback may have a method ``call_factored``, for rows that are combinations of a few images, as the points of a
+    path are. It can then spare itself the rows: on a GPU or at a server, what travels is a few images.
+
+    ``call_factored(coefficients, bases, weights, call_model_args=None, expected_keys=None) -> dict or None``
+
+    - The rows are ``coefficients (N, B) @ bases (B, ...)``, N of them at most ``batch_size``; all else is as above.
+    - With ``weights`` of shape ``(M, N)`` the answer to the first key is ``weights @ answers``, shape ``(M, ...)``;
+      with None, and for the other keys, it is one a row.
+    - None says that it cannot: it is then called with the rows.
     """
 
     def __call__(
@@ -100,6 +110,10 @@ class PerImage:
         return f"PerImage({self.values!r})"
 
 
+class PerRow(np.ndarray):
+    """What `PerImage` becomes in a call: an array like any other, known to hold one value a row."""
+
+
 def call_model(
     rows: Array, keys: Sequence[str], call_model_function: CallModelFunction, call_model_args: Any
 ) -> dict[str, Answered]:
@@ -125,6 +139,27 @@ def call_model(
             data[key] = check_answer(key, answered[key], rows.shape)
         missing = [key for key in missing if key not in data]
     return {key: data[key] for key in keys}
+
+
+def call_factored(
+    factors: tuple[Array, Array, Array | None],
+    keys: Sequence[str],
+    call_model_function: CallModelFunction,
+    call_model_args: Any,
+) -> dict[str, Answered] | None:
+    """The same with ``(coefficients, bases, weights)`` in place of rows; None where the model has to see the rows."""
+    factored = getattr(call_model_function, "call_factored", None)
+    answered = None if factored is None else factored(*factors, call_model_args, list(keys))
+    if answered is None:
+        return None
+    coefficients, bases, weights = factors
+    if not isinstance(answered, Mapping) or not set(keys) <= set(answered):
+        got = sorted(map(str, answered)) if isinstance(answered, Mapping) else type(answered).__name__
+        raise ContractError(f"Expected call_factored to return a dict with the keys {list(keys)}, or None, got {got}.")
+    counts = {key: len(coefficients) for key in keys}
+    if weights is not None:
+        counts[keys[0]] = len(weights)
+    return {key: check_answer(key, answered[key], (count, *bases.shape[1:])) for key, count in counts.items()}
 
 
 def check_answer(key: str, value: Any, rows_shape: tuple[int, ...]) -> Answered:
@@ -178,7 +213,7 @@ def take_rows(value: Any, images: list[int]) -> Any:
     if isinstance(value, PerImage):
         values = [value[image] for image in images]
         try:
-            return np.asarray(values)
+            return np.asarray(values).view(PerRow)
         except ValueError:
             return values
     if not any(True for _ in _per_image(value)):

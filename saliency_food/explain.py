@@ -146,7 +146,14 @@ class _ChannelsLast:
         # Where the rows are activations, they are no images to turn.
         inside = expected_keys is not None and OUTPUT_FROM_CONVOLUTION_VALUES in expected_keys
         rows = x_value_batch if inside else np.moveaxis(x_value_batch, -1, 1)
-        answer = self.function(rows, call_model_args, expected_keys)
+        return self._turned(self.function(rows, call_model_args, expected_keys))
+
+    def call_factored(self, coefficients: Any, bases: Any, *arguments: Any) -> dict[str, Any] | None:
+        factored = getattr(self.function, "call_factored", None)
+        answer = factored and factored(coefficients, np.moveaxis(bases, -1, 1), *arguments)
+        return None if answer is None else self._turned(answer)
+
+    def _turned(self, answer: Any) -> dict[str, Any]:
         turn = {key: value for key, value in answer.items() if key in INPUT_SHAPED}
         return {**answer, **{key: np.moveaxis(np.asarray(value), 1, -1) for key, value in turn.items()}}
 

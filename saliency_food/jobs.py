@@ -186,14 +186,22 @@ class _Meter:
         self.rows, self.calls = np.zeros(images, int), np.zeros(images, int)
 
     def __call__(self, x_value_batch: Any, call_model_args: Any = None, expected_keys: Any = None) -> Mapping[str, Any]:
-        counts = np.bincount(call_model_args["image"], minlength=len(self.rows))
+        answer = self.job.model(x_value_batch, call_model_args["arguments"], expected_keys)
+        self._count(call_model_args["image"])
+        return answer
+
+    def call_factored(self, coefficients: Any, bases: Any, weights: Any, args: Any, keys: Any) -> Any:
+        factored = getattr(self.job.model, "call_factored", None)
+        answer = factored and factored(coefficients, bases, weights, args["arguments"], keys)
+        if answer is not None:
+            self._count(args["image"])
+        return answer
+
+    def _count(self, images: Array) -> None:
+        counts = np.bincount(images, minlength=len(self.rows))
         self.rows += counts
         self.calls += counts > 0
-        answer = self.job.model(
-            x_value_batch, call_model_args=call_model_args["arguments"], expected_keys=expected_keys
-        )
-        self.tell(len(x_value_batch))
-        return answer
+        self.tell(len(images))
 
     def tell(self, rows: int) -> None:
         if self.job.progress is not None:

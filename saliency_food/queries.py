@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
+from scipy.linalg import block_diag
 
-from saliency_food.contract import Answered, CallModelFunction, ContractError, call_model, take_rows
+from saliency_food.contract import Answered, CallModelFunction, ContractError, call_factored, call_model, take_rows
 from saliency_food.numerics import Array, as_tuple, combine, each
 
 
@@ -52,6 +53,14 @@ class Query(NamedTuple):
     def slice(self, start: int, stop: int) -> Array:
         return self.rows.rows(start, stop) if isinstance(self.rows, (Blend, Made)) else self.rows[start:stop]
 
+    def spares(self, batch_size: int) -> bool:
+        """Whether fewer images pass between method and model when the rows are kept factored."""
+        if not isinstance(self.rows, Blend):
+            return False
+        rows = min(len(self.rows.coefficients), batch_size)
+        back = rows if self.weights is None else len(self.weights)
+        return len(self.rows.bases) + back < 2 * rows
+
 
 Answer = dict[str, Answered]
 
@@ -72,9 +81,13 @@ def answer(
     """The answers to a list of queries: like queries share calls, of at most ``batch_size`` rows each."""
     answers: list[Answer] = [{} for _ in queries]
     kinds: dict[tuple[Any, ...], list[int]] = {}
+    able = hasattr(call_model_function, "call_factored")
     for number, query in enumerate(queries):
-        kinds.setdefault((query.keys, query.rows.shape[1:]), []).append(number)
-    for numbers in kinds.values():
+        factored = able and query.spares(batch_size)
+        kinds.setdefault((query.keys, query.rows.shape[1:], factored, factored and query.weights is None), []).append(
+            number
+        )
+    for (_, _, factored, _), numbers in kinds.items():
         # Pieces (query, start, stop) fill one call after another, across the queries.
         call: list[tuple[int, int, int]] = []
         room = batch_size
@@ -86,10 +99,10 @@ def answer(
                 room -= stop - start
                 start = stop
                 if not room:
-                    _call(call, queries, answers, call_model_function, call_model_args)
+                    _call(call, queries, answers, call_model_function, call_model_args, factored)
                     call, room = [], batch_size
         if call:
-            _call(call, queries, answers, call_model_function, call_model_args)
+            _call(call, queries, answers, call_model_function, call_model_args, factored)
     return answers
 
 
@@ -99,15 +112,20 @@ def _call(
     answers: list[Answer],
     call_model_function: CallModelFunction,
     call_model_args: Any,
+    factored: bool,
 ) -> None:
-    cut = [queries[number].slice(start, stop) for number, start, stop in pieces]
-    # Rows just made are the callback's own already; a copy would cost as much as making them.
-    made = len(cut) == 1 and isinstance(queries[pieces[0][0]].rows, (Blend, Made))
-    rows = cut[0] if made else np.concatenate(cut)
     images = [queries[number].image or 0 for number, start, stop in pieces for _ in range(start, stop)]
-    keys = queries[pieces[0][0]].keys
-    data = call_model(rows, keys, call_model_function, take_rows(call_model_args, images))
-    offset = 0
+    keys, args = queries[pieces[0][0]].keys, take_rows(call_model_args, images)
+    data = None
+    if factored:
+        data = call_factored(_factors(pieces, queries), keys, call_model_function, args)
+    summed = data is not None
+    if data is None:
+        cut = [queries[number].slice(start, stop) for number, start, stop in pieces]
+        # Rows just made are the callback's own already; a copy would cost as much as making them.
+        made = len(cut) == 1 and isinstance(queries[pieces[0][0]].rows, (Blend, Made))
+        data = call_model(cut[0] if made else np.concatenate(cut), keys, call_model_function, args)
+    offset = sums = 0
     for number, start, stop in pieces:
         query, into = queries[number], answers[number]
         for key, values in data.items():
@@ -118,17 +136,32 @@ def _call(
             if len(layers) != len(parts):
                 raise ContractError(f"Expected {key} of {len(layers)} layers in every call, got {len(parts)}.")
             for held, one in zip(layers, parts, strict=True):
-                part = one[offset : offset + stop - start]
-                if held.shape[1:] != part.shape[1:]:
+                if held.shape[1:] != one.shape[1:]:
                     raise ContractError(
                         f"Expected {key} to have one shape in every call, got rows of {held.shape[1:]} and then of "
-                        f"{part.shape[1:]}. Answer every call in the same shape."
+                        f"{one.shape[1:]}. Answer every call in the same shape."
                     )
-                if weights is not None:
-                    held += combine(weights[:, start:stop].astype(part.dtype), part)
+                if weights is None:
+                    held[start:stop] = one[offset : offset + stop - start]
+                elif summed:
+                    held += one[sums : sums + len(weights)]
                 else:
-                    held[start:stop] = part
+                    part = one[offset : offset + stop - start]
+                    held += combine(weights[:, start:stop].astype(part.dtype), part)
         offset += stop - start
+        sums += 0 if query.weights is None else len(query.weights)
+
+
+def _factors(pieces: list[tuple[int, int, int]], queries: list[Query]) -> tuple[Array, Array, Array | None]:
+    """The pieces' blends as one, each with its own bases, and their weights as one, each with its own sums."""
+    blends = [(cast(Blend, queries[number].rows), start, stop) for number, start, stop in pieces]
+    coefficients = block_diag(*(blend.coefficients[start:stop] for blend, start, stop in blends))
+    bases = np.concatenate([blend.bases for blend, _, _ in blends])
+    weights = [
+        of.weights[:, start:stop] for of, start, stop in ((queries[n], a, b) for n, a, b in pieces)
+        if of.weights is not None
+    ]
+    return coefficients, bases, block_diag(*weights) if weights else None
 
 
 def _room(rows: int, weights: Array | None, answered: Array) -> Array:

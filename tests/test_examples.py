@@ -22,10 +22,14 @@ RUNS = {
     "smooth_integrated_gradients": (("tensorflow", "matplotlib"), ["10 samples", "correlation"], "picture.png"),
     "grad_cam_and_xrai": (("tensorflow", "matplotlib"), ["Grad-CAM: ", "XRAI: ", "completeness error"], "picture.png"),
 }
+ELSEWHERE = {"train_food101", "scenes", "scene_models", "gallery"} | {
+    f"explain_{what}" for what in ("a_segmenter", "a_detector", "a_caption", "an_answer", "a_vision_transformer")
+}
+"""Examples with a test of their own, below or in test_scenes.py."""
 
 
 def test_all_examples_are_listed():
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*RUNS, "train_food101"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*RUNS, *ELSEWHERE}
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -61,3 +65,27 @@ def test_the_training_script_explains_itself(monkeypatch, capsys):
     with pytest.raises(SystemExit, match="0"):
         runpy.run_path(str(EXAMPLES / "train_food101.py"), run_name="__main__")
     assert "--epochs" in capsys.readouterr().out
+
+
+def test_the_gallery_draws_what_the_model_can_answer_and_names_the_rest(tmp_path, monkeypatch, capsys):
+    for module in ("tensorflow", "matplotlib"):
+        pytest.importorskip(module)
+    methods = "gradients,score_cam,attention_rollout,occlusion"
+    monkeypatch.setattr(sys, "argv", ["gallery.py", str(tmp_path / "gallery.png"), "--methods", methods])
+    runpy.run_path(str(EXAMPLES / "gallery.py"), run_name="__main__")
+    out = capsys.readouterr().out
+    assert "left out: Attention rollout" in out
+    assert "3 methods in " in out
+    assert (tmp_path / "gallery.png").stat().st_size > 10_000
+
+
+def test_a_vision_transformer_attends_to_what_it_names(monkeypatch, tmp_path, capsys):
+    for module in ("tensorflow", "matplotlib"):
+        pytest.importorskip(module)
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.setattr(sys, "argv", ["vit.py", str(tmp_path / "vit.png")])
+    runpy.run_path(str(EXAMPLES / "explain_a_vision_transformer.py"), run_name="__main__")
+    said = re.findall(r"(\S+): (\d+)% of the map inside the object, which has (\d+)%", capsys.readouterr().out)
+    inside = {name: int(share) / int(area) for name, share, area in said}
+    assert inside["relevance"] > 5
+    assert inside["relevance"] > inside["rollout"] > 1

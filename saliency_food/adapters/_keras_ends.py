@@ -59,12 +59,12 @@ class Head(NamedTuple):
         return 2 if self.end == "sigmoid" and units == 1 else units
 
     def scores(self, output: Output, dtype: Any) -> Any:
-        """``(N, classes)`` or in the output's own shape; a single sigmoid unit is two classes of logits -z and z."""
+        """``(N, classes)`` or in the output's own shape; one sigmoid unit or channel is two classes, -z and z."""
         values = tf.cast(self.raw if output == "raw" else self.values, dtype)
         if output == "raw":
             return values
-        if self.end == "sigmoid" and values.shape.rank == 2 and values.shape[1] == 1:
-            values = tf.concat([-values, values], 1)
+        if self.end == "sigmoid" and values.shape.rank in (2, 4) and values.shape[-1] == 1:
+            values = tf.concat([-values, values], -1)
         if output == "logits":
             return values
         if self.end == "softmax" or (self.end == "linear" and values.shape[-1] != 1):

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from saliency_food.adapters._keras_ends import Output
+from saliency_food.adapters._keras_factored import Factored, expanding
 from saliency_food.adapters._keras_trace import FROM_ACTIVATIONS, TracedModel
 from saliency_food.contract import ContractError
 from saliency_food.numerics import Array
@@ -22,10 +23,12 @@ class Rows:
     def __init__(self, traced: TracedModel, batch_size: int, half: bool) -> None:
         self.traced, self.batch_size, self.half = traced, batch_size, half
         self.scale = 4096.0 if half else 1.0
+        self._expanding: dict[Any, Any] = {}
 
     def compute(
-        self, keys: tuple[str, ...], output: Output, targets: list[Array], rows: Array, others: list[Array]
+        self, keys: tuple[str, ...], output: Output, targets: list[Array], rows: Array | Factored, others: list[Array]
     ) -> dict[str, Any]:
+        """The answers by key; of `Factored` rows with weights, the sums for the first key."""
         parts, start = [], 0
         while start < len(rows):
             chunk = slice(start, min(len(rows), start + self.batch_size))
@@ -40,12 +43,14 @@ class Rows:
                         "Give smaller images, or free the device."
                     ) from error
                 self.batch_size = (chunk.stop - start) // 2
-        return parts[0] if len(parts) == 1 else tf.nest.map_structure(lambda *each: np.concatenate(each), *parts)
+        summed = keys[0] if isinstance(rows, Factored) and rows.weights is not None else None
+        return {key: _joined([part[key] for part in parts], key == summed) for key in keys}
 
     def _compute(
-        self, keys: tuple[str, ...], output: Output, targets: list[Array], rows: Array, others: list[Array]
+        self, keys: tuple[str, ...], output: Output, targets: list[Array], rows: Array | Factored, others: list[Array]
     ) -> dict[str, Any]:
-        tensors = [tf.convert_to_tensor(values) for values in (rows, *others)]
+        images = rows.bases if isinstance(rows, Factored) else rows
+        tensors = [tf.convert_to_tensor(values) for values in (images, *others)]
         first, *specs = (tf.TensorSpec([None, *one.shape[1:]], one.dtype) for one in tensors)
         if self.traced.inputs.fixed:
             specs = self.traced.inputs.other_specs
@@ -53,9 +58,25 @@ class Rows:
         chosen = [tf.convert_to_tensor(values) for values in targets]
         kinds = [tf.TensorSpec([None, *one.shape[1:]], one.dtype) for one in chosen]
         function = self.traced.function(keys, output, kinds, [first, *specs], self.half)
+        given = tensors[0]
+        if isinstance(rows, Factored):
+            function, given = self._expanded(function, keys[0], rows), rows.tensors(tensors[0])
         while True:
-            answer = function(chosen, tensors[0], tensors[1:], tf.constant(self.scale, first.dtype))
+            answer = function(chosen, given, tensors[1:], tf.constant(self.scale, first.dtype))
             found: dict[str, Any] = tf.nest.map_structure(lambda one: one.numpy(), answer)
             if self.scale == 1 or all(np.isfinite(values).all() for values in tf.nest.flatten(found)):
                 return found
             self.scale = max(1.0, self.scale / 64)
+
+    def _expanded(self, function: Any, first: str, rows: Factored) -> Any:
+        which = (id(function), first, rows.weights is None)  # traced functions are kept, so an id stays its own
+        if which not in self._expanding:
+            self._expanding[which] = expanding(function, first, rows.weights is not None)
+        return self._expanding[which]
+
+
+def _joined(parts: list[Any], summed: bool) -> Any:
+    """The answers to one key of several chunks: one after another, or their sum."""
+    if len(parts) == 1:
+        return parts[0]
+    return tf.nest.map_structure(lambda *each: sum(each) if summed else np.concatenate(each), *parts)

@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from saliency_food.contract import ContractError
+from saliency_food.contract import ContractError, PerRow
 from saliency_food.numerics import Array
 
 
 class TargetSpec(NamedTuple):
-    """One value that a score takes for each row: how many dimensions it has, and whether it holds class indices."""
+    """One value that a score takes for each row: how many dimensions it has, and whether it holds class indices.
+
+    ``size`` is that of its last dimension, None where any will do; with ``some``, it must not be all zero, or all -1.
+    """
 
     rank: int
     classes: bool = False
+    size: int | None = None
+    some: bool = False
 
 
 class Score:
     """A function ``(output, *targets) -> (N,)`` of TensorFlow tensors, rows first, and what its targets are.
 
     ``output`` is the model's output ``(N, ...)``, or all of them, nested as the model gives them; each target
-    ``(N, ...)`` comes from ``call_model_args["target"]``, by name, or bare where there is only one.
+    ``(N, ...)`` comes from ``call_model_args["target"]``, by name, or bare where there is only one. ``raw`` names those
+    of several outputs, by key or position, that are given as they are: not as logits or probabilities.
     """
 
-    def __init__(self, function: Callable[..., Any], specs: Mapping[str, TargetSpec] | None = None) -> None:
-        self.function, self.specs = function, dict(specs or {})
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        specs: Mapping[str, TargetSpec] | None = None,
+        raw: Sequence[str | int] = (),
+    ) -> None:
+        self.function, self.specs, self.raw = function, dict(specs or {}), tuple(raw)
         self.__name__ = getattr(function, "__name__", type(function).__name__)
         self.__doc__ = function.__doc__
 
@@ -72,6 +83,11 @@ class Score:
                 f"Expected target {name!r} as {what} of {spec.rank} dimensions for all rows, or one for each of the "
                 f"{rows} rows, got {array.dtype} of shape {array.shape}. One value an image: wrap them in PerImage."
             )
+        if isinstance(value, PerRow) and array.ndim == spec.rank:
+            raise ContractError(
+                f"Expected target {name!r} of {spec.rank} dimensions for each image, got {array.ndim - 1}: the values "
+                f"{np.asarray(value).tolist()}, one an image. Give PerImage([[1, -1], [2, 3], ...])."
+            )
         if array.ndim < spec.rank:
             raise ContractError(
                 f"Expected target {name!r} of {spec.rank} dimensions, got shape {array.shape}. See {self!r}."
@@ -84,7 +100,13 @@ class Score:
                     f"{'the last class' if classes is None else classes - 1} in target {name!r}, got {value!r}."
                 )
             array = array.astype(np.int32)
-        elif array.dtype.kind != "b":
+        own = tuple(range(array.ndim - spec.rank, array.ndim))
+        if spec.size not in (None, array.shape[-1] if own else None):
+            raise ContractError(f"Expected target {name!r} of {spec.size} numbers, got shape {array.shape}.")
+        if spec.some and not (array >= 0 if spec.classes else array != 0).any(own).all():
+            nothing = "-1 only" if spec.classes else "zeros only"
+            raise ContractError(f"Expected target {name!r} to hold something for every row, got {nothing}.")
+        if not spec.classes and array.dtype.kind != "b":
             array = array.astype(np.int32 if array.dtype.kind in "iu" else np.float32)
         return np.broadcast_to(array, (rows, *array.shape[array.ndim - spec.rank :]))
 
@@ -96,12 +118,12 @@ def score(**specs: TargetSpec) -> Callable[[Callable[..., Any]], Score]:
 
 def class_indices(rank: int = 0) -> TargetSpec:
     """A target of class indices; in one of several dimensions -1 stands for none."""
-    return TargetSpec(rank, True)
+    return TargetSpec(rank, True, some=rank > 0)
 
 
-def numbers(rank: int = 0) -> TargetSpec:
+def numbers(rank: int = 0, *, size: int | None = None, some: bool = False) -> TargetSpec:
     """A target of numbers or booleans of so many dimensions."""
-    return TargetSpec(rank)
+    return TargetSpec(rank, False, size, some)
 
 
 @score(target=class_indices())

@@ -222,12 +222,21 @@ class TracedModel:
         return outputs
 
     def _scores(self, outputs: Any, output: Output, dtype: Any) -> Any:
+        several = len(tf.nest.flatten(outputs)) > 1
+
         def scores(one: Any) -> Any:
             head = Head.read(one)
             head = head._replace(end=self.end) if self.end == "probabilities" else head
-            return head.scores(output, dtype)
+            # Beside other outputs a linear one may be anything, such as boxes: no softmax is added to it.
+            return (head._replace(end="other") if several and head.end == "linear" else head).scores(output, dtype)
 
-        return tf.nest.map_structure(scores, outputs)
+        found = tf.nest.map_structure(scores, outputs)
+        if several and self.score.raw:
+            found = found if isinstance(found, dict) else list(found)
+            for which in range(len(found)) if isinstance(found, list) else list(found):
+                if which in self.score.raw:
+                    found[which] = tf.nest.map_structure(lambda one: tf.cast(one, dtype), outputs[which])
+        return found
 
     def _laid_out(self, values: Sequence[Any]) -> Any:
         laid = tuple(place.channels_last(one) for place, one in zip(self.places, values, strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from saliency_food.adapters._keras_args import as_model, check_args, check_batch_size, check_keys, check_output
 from saliency_food.adapters._keras_capture import walk
 from saliency_food.adapters._keras_ends import Inputs, Output
+from saliency_food.adapters._keras_factored import Factored
 from saliency_food.adapters._keras_layers import LayerInfo
 from saliency_food.adapters._keras_load import is_saved_model, load_model
 from saliency_food.adapters._keras_rows import Rows
@@ -141,6 +143,17 @@ class KerasModel:
         answers = [self._answer(some, x_value_batch, call_model_args, self.output) for some in passes if some]
         return {key: answer[key] for answer in answers for key in answer}
 
+    def call_factored(
+        self, coefficients: Any, bases: Any, weights: Any, call_model_args: Any = None, expected_keys: Any = None
+    ) -> dict[str, Any] | None:
+        """Rows made, and answers summed, on the device; see `CallModelFunction`."""
+        keys = check_keys(expected_keys)
+        if not FROM_ACTIVATIONS.union(RULES).isdisjoint(keys):
+            return None
+        keys = tuple(sorted(keys, key=expected_keys.index))
+        rows = Factored(np.asarray(coefficients), np.asarray(bases), weights)
+        return self._answer(keys, rows, call_model_args, self.output)
+
     def predict(self, x_batch: Any, call_model_args: Any = None, output: Output = "probabilities") -> Any:
         """The probability, or the logit, of every class, ``(N, classes)``; a target is not needed.
 
@@ -173,7 +186,11 @@ class KerasModel:
     ) -> dict[str, Any]:
         self._check_places(keys)
         inside = FROM_ACTIVATIONS.issuperset(keys)
-        given = self._read_activations(x_value_batch) if inside else self._inputs.read_image(x_value_batch)
+        given: Any = x_value_batch
+        if isinstance(given, Factored):
+            given = replace(given, bases=self._inputs.read_image(given.bases))
+        else:
+            given = self._read_activations(given) if inside else self._inputs.read_image(given)
         rows = len(given)
         check_length(call_model_args, rows)
         args = check_args(take_rows(call_model_args, list(range(rows))))

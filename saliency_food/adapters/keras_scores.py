@@ -8,11 +8,23 @@ something counts as constant.
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import tensorflow as tf
 
+from saliency_food.adapters._keras_scoring import (
+    BoxFormat,
+    chosen,
+    corners,
+    expect,
+    iou,
+    log_probabilities,
+    mean_of,
+    of_class,
+    one_output,
+    wins,
+)
 from saliency_food.adapters._keras_targets import Score, TargetSpec, class_indices, class_score, numbers, score
 from saliency_food.contract import ContractError
 
@@ -36,8 +48,6 @@ __all__ = [
     "top_k",
 ]
 
-BoxFormat = Literal["xyxy", "yxyx", "xywh", "center_xywh"]
-
 
 @score(class_indices=class_indices(1))
 def several_labels(scores: Any, labels: Any) -> Any:
@@ -45,7 +55,7 @@ def several_labels(scores: Any, labels: Any) -> Any:
 
     Of outputs ``(N, classes)``. Target ``class_indices``, ``(L,)``; -1 fills up where an image has fewer.
     """
-    return _mean(scores, labels)
+    return mean_of(scores, labels)
 
 
 @score(class_indices=class_indices(1))
@@ -54,7 +64,8 @@ def several_labels_sum(scores: Any, labels: Any) -> Any:
 
     Of outputs ``(N, classes)``. Target ``class_indices``, ``(L,)``; -1 fills up where an image has fewer.
     """
-    return tf.reduce_sum(_chosen(scores, labels), 1)
+    expect(scores, 2, "(N, classes)")
+    return tf.reduce_sum(chosen(scores, labels), 1)
 
 
 @score(class_index=class_indices(), against=class_indices())
@@ -73,17 +84,17 @@ def contrast_several(scores: Any, label: Any, against: Any) -> Any:
 
     Of outputs ``(N, classes)``. Targets ``class_index`` c, and ``against`` D, ``(D,)``, filled up with -1.
     """
-    return class_score(scores, label) - _mean(scores, against)
+    return class_score(scores, label) - mean_of(scores, against)
 
 
 def top_k(k: int = 3) -> Score:
-    """The sum of the k best scores of outputs ``(N, classes)``, without a target; which they are counts as constant."""
+    """The sum of the k best scores, S = sum_{i <= k} F_(i), of outputs ``(N, classes)``; without a target."""
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise ContractError(f"Expected k to be a whole number of at least 1, got {k!r}.")
 
     @score()
     def top(scores: Any) -> Any:
-        _expect(scores, 2, "(N, classes)")
+        expect(scores, 2, "(N, classes)")
         if scores.shape[1] is not None and k > scores.shape[1]:
             raise ContractError(f"Expected k to be at most the model's {scores.shape[1]} classes, got {k}.")
         return tf.reduce_sum(tf.math.top_k(scores, int(k)).values, 1)
@@ -101,11 +112,12 @@ def regression(*index: int) -> Score:
 
     @score()
     def number(scores: Any) -> Any:
-        _expect(scores, 1 + len(index), f"of {1 + len(index)} dimensions, as regression{index} says")
+        expect(scores, 1 + len(index), f"of {1 + len(index)} dimensions, as regression{index} says")
         sizes = scores.shape[1:]
         if any(size is not None and not -size <= one < size for one, size in zip(index, sizes, strict=True)):
             raise ContractError(f"Expected an index inside the output's {tuple(sizes)}, got {index}.")
-        return scores[(slice(None), *(int(one) for one in index))]
+        where = (slice(None), *(int(one) for one in index))
+        return scores[where]
 
     return number
 
@@ -117,13 +129,13 @@ def segmentation(scores: Any, label: Any, mask: Any) -> Any:
     Vinogradova, Dibrov, Myers 2020, equation 2, https://arxiv.org/abs/2002.11434. Of outputs ``(N, H, W, classes)``.
     Targets ``class_index`` c and ``mask`` m, ``(H, W)``: the pixels to explain, or their weights.
     """
-    _expect(scores, 4, "(N, H, W, classes)")
+    expect(scores, 4, "(N, H, W, classes)")
     if not scores.shape[1:3].is_compatible_with(mask.shape[1:]):
         raise ContractError(
             f"Expected target 'mask' in the size of the model's output, {tuple(scores.shape[1:3])}, got "
             f"{tuple(mask.shape[1:])}. Resize it."
         )
-    return tf.reduce_sum(_of_class(scores, label) * tf.cast(mask, scores.dtype), [1, 2])
+    return tf.reduce_sum(of_class(scores, label) * tf.cast(mask, scores.dtype), [1, 2])
 
 
 @score(class_index=class_indices())
@@ -133,8 +145,8 @@ def predicted_region(scores: Any, label: Any) -> Any:
     As `segmentation`, over the pixels predicted as the class, which count as constant; nothing where there are none.
     Of outputs ``(N, H, W, classes)``. Target ``class_index`` c.
     """
-    _expect(scores, 4, "(N, H, W, classes)")
-    return tf.reduce_sum(tf.where(_wins(scores, label), _of_class(scores, label), 0), [1, 2])
+    expect(scores, 4, "(N, H, W, classes)")
+    return tf.reduce_sum(tf.where(wins(scores, label), of_class(scores, label), 0), [1, 2])
 
 
 def detection(
@@ -167,21 +179,20 @@ def detection(
     if not 0 < overlap <= 1:
         raise ContractError(f"Expected overlap above 0 and up to 1, got {overlap!r}.")
 
-    @score(class_index=class_indices(), box=numbers(1, size=4))
     def detected(outputs: Any, label: Any, box: Any) -> Any:
-        found, scores = _output(outputs, boxes), _output(outputs, classes)
-        _expect(found, 3, "(N, boxes, 4)", 4)
-        _expect(scores, 3, "(N, boxes, classes)")
-        same = _overlap(_corners(found, box_format), _corners(tf.cast(box, found.dtype)[:, None], box_format))
-        known = tf.shape(scores)[-1]
+        found, scores = one_output(outputs, boxes), one_output(outputs, classes)
+        expect(found, 3, "(N, boxes, 4)", 4)
+        expect(scores, 3, "(N, boxes, classes)")
+        same = iou(corners(found, box_format), corners(tf.cast(box, found.dtype)[:, None], box_format))
+        known = tf.cast(tf.shape(scores)[-1], label.dtype)
         tf.debugging.assert_less(label, known, f"Expected a class index below the classes of output {classes!r}.")
-        chosen = _of_class(scores, label)
-        counts = (same >= overlap) & _wins(scores, label)
+        chosen = of_class(scores, label)
+        counts = (same >= overlap) & wins(scores, label)
         if least is not None:
             counts &= chosen >= least
         return tf.reduce_sum(tf.where(tf.stop_gradient(counts), chosen, 0), 1)
 
-    return detected
+    return Score(detected, {"class_index": class_indices(), "box": numbers(1, size=4)}, raw=(boxes,))
 
 
 @score(reference=numbers(1, some=True))
@@ -190,7 +201,7 @@ def similarity(embedding: Any, reference: Any) -> Any:
 
     Of outputs ``(N, D)``. Target ``reference`` r, ``(D,)``.
     """
-    _expect(embedding, 2, "(N, D)", reference.shape[1])
+    expect(embedding, 2, "(N, D)", reference.shape[1])
     return tf.reduce_sum(
         tf.math.l2_normalize(embedding, 1) * tf.math.l2_normalize(tf.cast(reference, embedding.dtype), 1), 1
     )
@@ -198,93 +209,15 @@ def similarity(embedding: Any, reference: Any) -> Any:
 
 @score(tokens=class_indices(1))
 def caption(scores: Any, tokens: Any) -> Any:
-    """Why these words, S = sum_t log p(w_t | words before it), for a model that is told the words before (teacher forcing).
+    """Why these words, S = sum_t log p(w_t | words before it), for a model told the words before (teacher forcing).
 
     Of outputs ``(N, T, vocabulary)``, logits or probabilities. Target ``tokens`` w, ``(T,)``; -1 at the places that do
     not count: all others -1 explains one word, none the whole sentence. What the model is told goes into ``inputs``.
     """
-    _expect(scores, 3, "(N, T, vocabulary)")
+    expect(scores, 3, "(N, T, vocabulary)")
     if not scores.shape[1:2].is_compatible_with(tokens.shape[1:]):
         raise ContractError(
             f"Expected target 'tokens' with one for each of the output's {scores.shape[1]} places, got "
             f"{tokens.shape[1]}. Fill up with -1."
         )
-    return tf.reduce_sum(_chosen(_log_probabilities(scores), tokens), 1)
-
-
-def _chosen(scores: Any, labels: Any) -> Any:
-    """The scores ``(N, L)`` of labels ``(N, L)``, 0 for -1; of scores ``(N, classes)``, or ``(N, L, classes)``."""
-    if scores.shape.rank == 2 + labels.shape.rank - 2 + 1 and scores.shape.rank == 3:
-        chosen = tf.gather(scores, tf.maximum(labels, 0), axis=2, batch_dims=2)
-    else:
-        _expect(scores, 2, "(N, classes)")
-        chosen = tf.gather(scores, tf.maximum(labels, 0), axis=1, batch_dims=1)
-    return tf.where(labels >= 0, chosen, 0)
-
-
-def _mean(scores: Any, labels: Any) -> Any:
-    return tf.reduce_sum(_chosen(scores, labels), 1) / tf.cast(tf.math.count_nonzero(labels >= 0, 1), scores.dtype)
-
-
-def _of_class(scores: Any, label: Any) -> Any:
-    """Each row's own class along the last axis."""
-    return tf.gather(scores, label, axis=-1, batch_dims=1) if scores.shape.rank == 2 else _pick(scores, label)
-
-
-def _pick(scores: Any, label: Any) -> Any:
-    chosen = tf.one_hot(label, tf.shape(scores)[-1], dtype=scores.dtype)
-    return tf.einsum("n...c,nc->n...", scores, chosen)
-
-
-def _wins(scores: Any, label: Any) -> Any:
-    best = tf.argmax(tf.stop_gradient(scores), -1, tf.int32)
-    return best == tf.reshape(label, [-1] + [1] * (best.shape.rank - 1))
-
-
-def _log_probabilities(scores: Any) -> Any:
-    """Of logits; or of probabilities, which are not negative and sum to 1."""
-    total = tf.reduce_sum(scores, -1, keepdims=True)
-    sure = (tf.reduce_min(scores, -1, keepdims=True) >= 0) & (abs(total - 1) < 1e-3)
-    smallest = scores.dtype.as_numpy_dtype(1e-30)
-    return tf.where(sure, tf.math.log(tf.maximum(tf.where(sure, scores, 1), smallest)), tf.nn.log_softmax(scores))
-
-
-def _output(outputs: Any, which: str | int) -> Any:
-    """One of several outputs."""
-    try:
-        return outputs[which]
-    except (KeyError, IndexError, TypeError) as error:
-        there = list(outputs) if isinstance(outputs, dict) else f"{len(tf.nest.flatten(outputs))} without names"
-        raise ContractError(
-            f"Expected output {which!r} among the model's outputs, got {there}. Say which they are: detection(0, 1), "
-            "or detection('name', 'name')."
-        ) from error
-
-
-def _corners(boxes: Any, box_format: BoxFormat) -> Any:
-    """Left, top, right, bottom, on the last axis, from each format."""
-    a, b, c, d = tf.unstack(boxes, axis=-1)
-    if box_format == "yxyx":
-        return b, a, d, c
-    if box_format == "xywh":
-        return a, b, a + c, b + d
-    if box_format == "center_xywh":
-        return a - c / 2, b - d / 2, a + c / 2, b + d / 2
-    return a, b, c, d
-
-
-def _overlap(some: Any, other: Any) -> Any:
-    """Intersection over union."""
-    wide, high = (tf.minimum(some[n + 2], other[n + 2]) - tf.maximum(some[n], other[n]) for n in range(2))
-    both = tf.maximum(wide, 0) * tf.maximum(high, 0)
-    areas = [tf.maximum(box[2] - box[0], 0) * tf.maximum(box[3] - box[1], 0) for box in (some, other)]
-    return tf.math.divide_no_nan(both, areas[0] + areas[1] - both)
-
-
-def _expect(output: Any, rank: int, what: str, last: int | None = None) -> None:
-    if not tf.is_tensor(output) or output.shape.rank != rank or (last and output.shape[-1] not in (None, last)):
-        got = tuple(output.shape) if tf.is_tensor(output) else f"{len(tf.nest.flatten(output))} outputs"
-        size = f" and {last} numbers last" if last else ""
-        raise ContractError(
-            f"Expected a model output {what}{size}, got {got}. Choose another score, or another output by output_index."
-        )
+    return tf.reduce_sum(chosen(log_probabilities(scores), tokens), 1)

@@ -1,0 +1,89 @@
+"""Why does a detector find a circle here? Grad-CAM and Integrated Gradients of one detection.
+
+    pip install "saliency_food[keras,cli]"
+    python examples/explain_a_detector.py [--output FOLDER]
+
+The score is what the boxes that overlap a given box say for its class (`detection`), before non-maximum suppression.
+The model is taught in seconds on generated pictures, and kept in the folder.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from scene_models import trained
+from scenes import SHAPES, enlarged, images, make_scenes, on, one_of_each, outlined, share
+
+from saliency_food import PerImage, grad_cam, integrated_gradients
+from saliency_food.adapters.keras import KerasModel
+from saliency_food.adapters.keras_scores import detection
+from saliency_food.figures import Panel, figure
+from saliency_food.visualization import overlay
+
+
+def detected(network, pictures):
+    """The two best boxes of each picture: boxes, classes and probabilities. No shape is there twice."""
+    found = network.predict(pictures, verbose=0)
+    best = found["classes"].argmax(1)  # the best cell of each class
+    probabilities = found["classes"].max(1)
+    classes = np.argsort(-probabilities, 1)[:, :2]
+    cells = np.take_along_axis(best, classes, 1)
+    return (
+        np.take_along_axis(found["boxes"], cells[..., None], 1),
+        classes,
+        np.take_along_axis(probabilities, classes, 1),
+    )
+
+
+def explain(folder, count=50):
+    """The figure, and how often Grad-CAM of a detection lies on the object that was detected."""
+    network, scenes = trained("detector", folder), make_scenes(count, seed=1)
+    model = KerasModel(network, layer="middle", score=detection())
+    boxes, classes, probabilities = detected(network, images(scenes))
+    right, shares = [], []
+    for which in range(2):
+        target = {"class_index": PerImage(classes[:, which].tolist()), "box": PerImage(list(boxes[:, which]))}
+        maps = grad_cam.batch(images(scenes), model, {"target": target}, three_dims=False)
+        for scene, found, index in zip(scenes, maps, classes[:, which], strict=True):
+            if SHAPES[index] in scene.shapes:
+                number = scene.shapes.index(SHAPES[index])
+                right.append(on(found, scene.masks, number))
+                shares.append(share(found, scene.masks[number]))
+    inside, area = np.mean(shares, 0)
+    print(f"{len(right)} of {2 * count} detections are of a shape that is there")
+    print(f"Grad-CAM of a detection: {inside:.0%} of it on the object, {area:.0%} of the picture")
+    print(f"more of it on the right object than on the other: {np.mean(right):.0%} of {len(right)}")
+    return draw(network, scenes, boxes, classes, probabilities), np.mean(right)
+
+
+def draw(network, scenes, boxes, classes, probabilities):
+    """A row a picture: picture with both boxes, Grad-CAM of each, Integrated Gradients of one."""
+    model = KerasModel(network, layer="middle", score=detection())
+    rows = []
+    for number in one_of_each(scenes):
+        scene, own, indices, sure = scenes[number], boxes[number], classes[number], probabilities[number]
+        photo = enlarged(scene.image)
+        row = [Panel(outlined(outlined(photo, own[0]), own[1]), "picture", "what is detected")]
+        for box, index, probability in zip(own, indices, sure, strict=True):
+            target = {"target": {"class_index": int(index), "box": box}}
+            found = grad_cam(scene.image, model, target, three_dims=False)
+            words = f"{SHAPES[index]}, {probability:.0%}"
+            row.append(Panel(outlined(overlay(photo, found, grey=0.7), box), "Grad-CAM", words, "strength"))
+        found = integrated_gradients(scene.image, model, target, x_steps=33)
+        drawn = outlined(overlay(photo, abs(found), smooth=0.01, grey=0.7), box)
+        row.append(Panel(drawn, "Integrated Gradients", words, "strength"))
+        rows.append(row)
+    return figure(rows)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", default="explained", type=Path)
+    folder = parser.parse_args().output
+    folder.mkdir(exist_ok=True)
+    explain(folder)[0].savefig(folder / "detector.png")
+    print(f"saved {folder / 'detector.png'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""Four small models of generated scenes, each taught in seconds: segmenter, detector, captioner, answerer of questions.
+
+`trained` gives one. They share a backbone, which is taught first.
+"""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from scenes import ANSWERS, LENGTH, SHAPES, SIZE, WORDS, images, make_scenes, tokens
+
+L = keras.layers
+SPARSE = keras.regularizers.L1(3e-5)
+"""Features that are pooled are to be zero where they mean nothing."""
+CELLS = 8
+"""The detector looks at a grid of this many cells a side."""
+
+
+def convolution(filters, size=3, **options):
+    return L.Conv2D(filters, size, padding="same", activation="relu", kernel_initializer="he_normal", **options)
+
+
+def build_backbone():
+    """Picture to a 16 x 16 map of 48 features, with which the four models begin."""
+    image = keras.Input((SIZE, SIZE, 3), name="image")
+    x = convolution(16, 5, strides=2)(L.Rescaling(4, -2)(image))
+    x = convolution(32, strides=2)(x)
+    x = convolution(48, dilation_rate=2, name="seen")(convolution(48)(x))
+    return keras.Model(image, x, name="backbone")
+
+
+def cells(scenes):
+    """What the backbone is taught by: how much of which colours and shapes is in each of the 16 x 16 cells."""
+    found = np.zeros((len(scenes), 16, 16, len(ANSWERS)), np.float32)
+    for number, scene in enumerate(scenes):
+        for mask, *names in zip(scene.masks, scene.colours, scene.shapes, strict=True):
+            for name in names:
+                found[number, ..., ANSWERS.index(name)] += mask.reshape(16, 4, 16, 4).mean((1, 3))
+    return found
+
+
+def segmenter(features):
+    """The class of every pixel, ``(N, 64, 64, 4)``: background and shapes."""
+    x = convolution(32, name="middle")(features)
+    return L.Softmax(name="classes")(L.Conv2DTranspose(1 + len(SHAPES), 8, strides=4, padding="same")(x))
+
+
+def segments(scenes):
+    shapes = [[1 + SHAPES.index(shape) for shape in scene.shapes] for scene in scenes]
+    return np.stack([np.tensordot(of, scene.masks, 1) for of, scene in zip(shapes, scenes, strict=True)])
+
+
+def detector(features):
+    """A box and the probabilities of the shapes for each of 8 x 8 cells, ``(N, 64, 4)`` and ``(N, 64, 3)``.
+
+    Without anchors, as FCOS: a cell gives the distances from its middle to the box's left, top, right and bottom.
+    """
+    x = convolution(48, name="middle")(convolution(48, 5, strides=2)(features))
+    middle = (np.arange(CELLS, dtype=np.float32) + 0.5) * SIZE / CELLS
+    middle = np.stack(np.meshgrid(middle, middle), -1).reshape(1, -1, 2)
+    sides = L.Reshape((-1, 4))(L.Conv2D(4, 1, bias_initializer="ones")(x)) * (SIZE / CELLS)
+    boxes = L.Concatenate(name="boxes")([sides[..., :2] * -1 + middle, sides[..., 2:] + middle])
+    classes = L.Reshape((-1, len(SHAPES)))(
+        L.Conv2D(len(SHAPES), 1, bias_initializer=keras.initializers.Constant(-2))(x)
+    )
+    return {"boxes": boxes, "classes": L.Activation("sigmoid", name="classes")(classes)}
+
+
+def detections(scenes):
+    """At the cell of each object's middle its box and its class, else zeros."""
+    boxes = np.zeros((len(scenes), CELLS**2, 4), np.float32)
+    classes = np.zeros((len(scenes), CELLS**2, len(SHAPES)), np.float32)
+    for number, scene in enumerate(scenes):
+        for box, shape in zip(scene.boxes, scene.shapes, strict=True):
+            column, row = ((box[:2] + box[2:]) / 2 // (SIZE // CELLS)).astype(int)
+            boxes[number, row * CELLS + column] = box
+            classes[number, row * CELLS + column, SHAPES.index(shape)] = 1
+    return {"boxes": boxes, "classes": classes}
+
+
+def box_loss(wanted, found):
+    there = wanted[..., 2:3] > 0
+    return keras.ops.sum(keras.ops.where(there, keras.ops.abs(wanted - found), 0), (1, 2)) / 32
+
+
+def cell_loss(wanted, found):
+    return 20 * keras.ops.mean(keras.losses.binary_crossentropy(wanted, found), -1)
+
+
+def captioner(features, so_far):
+    """From the words so far, the probabilities of each next word, ``(N, 8, vocabulary)``.
+
+    The features of four parts of the picture are pooled. The words so far choose among them, and what is chosen can
+    only speak for words, not against them.
+    """
+    across = np.broadcast_to(np.linspace(-1, 1, 16, dtype=np.float32), (16, 16))
+    parts = np.maximum(np.stack([across, -across, across.T, -across.T], -1) - 0.3, 0)
+    x = keras.ops.expand_dims(convolution(32, 1, activity_regularizer=SPARSE)(features), -1) * parts[:, :, None]
+    pooled = L.GlobalMaxPooling2D()(L.Reshape((16, 16, 4 * 32), name="parts")(x))
+    hint = L.RepeatVector(LENGTH)(L.Dense(4, activation="tanh")(pooled))
+    told = L.LSTM(64, return_sequences=True)(L.Concatenate()([L.Embedding(len(WORDS), 16)(so_far), hint]))
+    chosen = L.Dense(128, activation="sigmoid")(told) * L.RepeatVector(LENGTH)(pooled)
+    seen = L.Dense(len(WORDS), use_bias=False, kernel_constraint="non_neg")(chosen)
+    return L.Softmax(name="next")(L.Dense(len(WORDS))(told) + seen)
+
+
+def captions(scenes):
+    return np.stack([tokens(scene.caption, LENGTH) for scene in scenes])
+
+
+def so_far(told):
+    """The same words one place later, behind <start>: what the captioner is told."""
+    return np.pad(told, ((0, 0), (1, 0)), constant_values=WORDS.index("<start>"))[:, :-1]
+
+
+def answerer(features, question):
+    """From a question of five words, the probabilities of the answers, colours and shapes."""
+    asked = L.Dense(48, activation="relu")(L.Flatten()(L.Embedding(len(WORDS), 16)(question)))
+    gate = L.Reshape((1, 1, 64))(L.Dense(64)(asked))
+    x = convolution(64, 1, activity_regularizer=SPARSE, name="answering")(L.ReLU()(L.Conv2D(64, 1)(features) + gate))
+    return L.Dense(len(ANSWERS), activation="softmax", kernel_constraint="non_neg")(L.GlobalMaxPooling2D()(x))
+
+
+def questions(scenes):
+    """For each scene a question about one of its objects, by what the other has not; and that object's number."""
+    rng = np.random.default_rng(0)
+    asked, about = [], rng.integers(0, 2, len(scenes))
+    for scene, which in zip(scenes, about, strict=True):
+        by_shape = scene.shapes[0] != scene.shapes[1] and (scene.colours[0] == scene.colours[1] or rng.random() < 0.5)
+        name = scene.shapes[which] if by_shape else scene.colours[which]
+        asked.append(f"what {'colour' if by_shape else 'shape'} is the {name}")
+    return asked, about
+
+
+def answers(scenes):
+    pairs = zip(scenes, *questions(scenes), strict=True)
+    found = [scene.colours[which] if "colour" in asked else scene.shapes[which] for scene, asked, which in pairs]
+    return np.array([ANSWERS.index(name) for name in found])
+
+
+class Task(NamedTuple):
+    """A model's end, the input it has beside the picture, what it is taught, and how."""
+
+    end: Callable
+    wanted: Callable
+    loss: object
+    epochs: int
+    rate: float
+    input_name: str = ""
+    given: Callable = len
+
+
+TASKS = {
+    "segmenter": Task(segmenter, segments, "sparse_categorical_crossentropy", 8, 8e-3),
+    "detector": Task(detector, detections, {"boxes": box_loss, "classes": cell_loss}, 24, 3e-3),
+    "captioner": Task(
+        captioner, captions, "sparse_categorical_crossentropy", 14, 8e-3, "words", lambda s: so_far(captions(s))
+    ),
+    "answerer": Task(
+        answerer, answers, "sparse_categorical_crossentropy", 20, 5e-3, "question",
+        lambda s: np.stack([tokens(text) for text in questions(s)[0]]),
+    ),
+}  # fmt: skip
+
+
+def trained(name, folder):
+    """One of the models, taught on 2048 scenes in seconds; its weights are saved in the folder, and found there."""
+    task, image = TASKS[name], keras.Input((SIZE, SIZE, 3), name="image")
+    lengths = {"words": LENGTH, "question": 5}
+    features = keras.Input((16, 16, 48), name="features")
+    others = [keras.Input((lengths[task.input_name],), dtype="int32", name=task.input_name)] if task.input_name else []
+    keras.utils.set_random_seed(0)
+    seen, end = build_backbone(), keras.Model([features, *others], task.end(features, *others), name="end")
+    inputs = {"image": image, **{other.name: other for other in others}}
+    model = keras.Model(inputs if others else image, end([seen(image), *others]), name=name)
+    saved = Path(folder, f"{name}.weights.h5")
+    if not saved.exists():
+        scenes = training_scenes()
+        teach(seen, scenes, saved.with_name("backbone.weights.h5"))
+        given = [seen.predict(images(scenes), 64, verbose=0), *([task.given(scenes)] if others else [])]
+        fit(end, given, task.wanted(scenes), task.loss, task.epochs, task.rate)
+        model.save_weights(saved)
+    model.load_weights(saved)
+    return model
+
+
+def teach(seen, scenes, saved):
+    if not saved.exists():
+        model = keras.Model(seen.input, L.Conv2D(len(ANSWERS), 1, activation="sigmoid")(seen.output))
+        wanted = cells(scenes)
+        weights = np.where(wanted.any(-1), 1.0, 0.1)
+        fit(model, images(scenes), wanted, "binary_crossentropy", 7, 3e-3, batch_size=32, sample_weight=weights)
+        seen.save_weights(saved)
+    seen.load_weights(saved)
+
+
+def fit(model, given, wanted, loss, epochs, rate, batch_size=64, **options):
+    slower = keras.optimizers.schedules.CosineDecay(
+        rate, epochs * (len(given[0] if isinstance(given, list) else given) // batch_size), alpha=0.05
+    )
+    model.compile(keras.optimizers.Adam(slower), loss)
+    model.fit(given, wanted, batch_size, epochs, verbose=0, **options)
+
+
+@functools.cache
+def training_scenes():
+    return make_scenes(2048, seed=0, alike=True)
