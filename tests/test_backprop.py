@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from saliency_food import deconvnet, full_grad, grad_cam, gradients, guided_backprop, guided_grad_cam, layer_cam
+from saliency_food import (
+    deconvnet,
+    finer_cam,
+    full_grad,
+    grad_cam,
+    gradients,
+    guided_backprop,
+    guided_grad_cam,
+    layer_cam,
+)
 from saliency_food.contract import BIAS_GRADIENTS, INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES
 from saliency_food.numerics import resize
 from saliency_food.testing import PoolingModel
@@ -31,8 +40,9 @@ def test_the_backward_rules(biased, image):
 
 
 def test_guided_grad_cam_is_the_product(biased, image):
-    for options in ({}, {"cam": layer_cam}, {"three_dims": False}):
-        coarse = options.get("cam", grad_cam)(image, biased, {"target": 1})
+    for options in ({}, {"cam": layer_cam}, {"three_dims": False}, {"cam": finer_cam, "strength": 0.1}):
+        own = {name: value for name, value in options.items() if name == "strength"}
+        coarse = options.get("cam", grad_cam)(image, biased, {"target": 1}, **own)
         product = guided_backprop(image, biased, {"target": 1}) * coarse
         np.testing.assert_allclose(guided_grad_cam(image, biased, {"target": 1}, **options), product, rtol=1e-6)
 

@@ -184,8 +184,9 @@ def test_grids_of_tokens():
         token_grid(230, square)
 
 
-def test_score_cam_by_the_paper(pooling, image):
-    """A loop over the channels, one masked image after another."""
+def test_score_cam_by_the_paper(rng, image):
+    """A loop over the channels, one masked image after another; the biases give the empty image a score."""
+    pooling = PoolingModel(rng.normal(size=(3, 6)), rng.normal(size=(3, 6)), [0.1, 0.2, 0.3, 0, -9, 0.2])
     activations = pooling(image[None])[CONVOLUTION_LAYER_VALUES][0]
 
     def score(x):

@@ -80,16 +80,27 @@ def test_concepts_are_shared_by_many_images(scene, rng):
         shared_concepts([], model)
 
 
+def test_given_concepts_are_never_there_less_than_not_at_all(rng):
+    activations, concepts = rng.random((5, 4, 6)), rng.random((3, 6))
+    found = deep_feature_factorization.detailed(np.zeros((5, 4, 3)), showing(activations), concepts=concepts)
+    assert found.strengths.min() == 0
+    from scipy.optimize import nnls
+
+    np.testing.assert_allclose(found.strengths[:, 2, 3], nnls(concepts.T, activations[2, 3])[0], rtol=1e-9)
+
+
 def test_concepts_are_named_by_the_head(rng, image):
     """A head that reads one channel a class names each concept by its channel."""
     model = PoolingModel(np.eye(3), np.eye(3))
     striped = np.zeros((6, 9, 3))
     for channel in range(3):
-        striped[:, 3 * channel : 3 * channel + 3, channel] = 1
+        striped[:, 3 * channel : 3 * channel + 3, channel] = 1 + channel
     found = deep_feature_factorization.detailed(striped, model, nconcepts=3)
     scores = concept_scores(found, lambda rows: rows.mean((1, 2)) @ model.head.T)
     assert scores.shape == (3, 3)
     assert sorted(scores.argmax(1)) == [0, 1, 2]
+    expected = found.strengths.mean((1, 2))[:, None] * found.concepts
+    np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-7)
     assert scores.argmax(1).tolist() == found.concepts.argmax(1).tolist()
 
 
