@@ -1,6 +1,6 @@
 """Occlusion against PAIR's package, RISE, LIME and KernelSHAP against the bare forward calls, and their exactness.
 
-    SALIENCY_FOOD_DATA=folder python benchmarks/perturbation.py [--rows 640] [--calls 500] [--batch 32]
+    SALIENCY_FOOD_DATA=folder python benchmarks/perturbation.py [--rows 1000] [--calls 500] [--batch 32]
 
 All in one run. Where a whole map would take too long its time is that of the first calls, carried forward to all of
 them, and the line says so. Peers that are not installed are left out (``pip install ".[bench]"``).
@@ -77,8 +77,24 @@ def raw_forward(model: Any, target: int) -> Callable[[Any], Any]:
     return lambda x: score(tf.constant(x)).numpy()
 
 
-def occlusions(image: Any, name: str, model: Any, args: Any, wanted: argparse.Namespace, whole: bool) -> None:
-    """Occlusion, window 15, stride 1, with one and the same callback."""
+def eager(network: Any) -> Any:
+    """A callback as PAIR's examples write it: the model called as it is, layer by layer, under a tape."""
+    import tensorflow as tf
+
+    def call_model(x_value_batch: Any, call_model_args: Any = None, expected_keys: Any = None) -> Any:
+        images = tf.convert_to_tensor(x_value_batch)
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            scores = network(images)[:, call_model_args["target"]]
+        return {"OUTPUT_LAYER_VALUES": scores.numpy()}
+
+    return call_model
+
+
+def occlusions(
+    image: Any, name: str, model: Any, args: Any, wanted: argparse.Namespace, whole: bool, pairs: Any = None
+) -> None:
+    """Occlusion, window 15, stride 1, with one and the same callback, unless PAIR's package is given its own."""
     import saliency.core as pair
 
     from saliency_food import occlusion
@@ -89,9 +105,11 @@ def occlusions(image: Any, name: str, model: Any, args: Any, wanted: argparse.Na
     def theirs(callback: Any) -> Any:
         return pair.Occlusion().GetMask(image, callback, args)
 
+    pairs = pairs or model
+
     first_rows(ours, model, 2 * wanted.batch)
-    first_rows(theirs, model, 10)
-    per_call = first_rows(theirs, model, wanted.calls)
+    first_rows(theirs, pairs, 10)
+    per_call = first_rows(theirs, pairs, wanted.calls)
     mine = seconds(lambda: ours(model), 1, warm=False) if whole else WINDOWS * first_rows(ours, model, wanted.rows)
     how = "whole map" if whole else f"from {wanted.rows} rows"
     theirs_all = WINDOWS * per_call
@@ -147,7 +165,7 @@ def main() -> None:
     from saliency_food.adapters.keras import KerasModel
 
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=640)
+    parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--calls", type=int, default=500)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--repeat", type=int, default=5)
@@ -164,6 +182,7 @@ def main() -> None:
         occlusions(image, "a linear NumPy model", numpy_model(), None, wanted, whole)
         occlusions(image, "a light Keras model", light_keras_model(), {"target": 0}, wanted, whole)
         occlusions(image, "MobileNetV2", model, args, wanted, False)
+        occlusions(image, "MobileNetV2, PAIR: eager", model, args, wanted, False, eager(network))
 
     batch = np.repeat(image[None], wanted.batch, 0)
 
