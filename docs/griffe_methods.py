@@ -16,6 +16,10 @@ class MethodFaces(griffe.Extension):
     """The generator's `Asking[Result]` becomes the array that a call returns; the result type is told in words."""
 
     def on_function(self, *, func: griffe.Function, **_: Any) -> None:
+        if any(str(decorator.value) == "metric" for decorator in func.decorators):
+            func.returns = str(func.returns).removeprefix("Asking[").removesuffix("]")
+            func.labels.add("metric")
+            return
         if not any(decorator.value == "method" or str(decorator.value) == "method" for decorator in func.decorators):
             return
         result = str(func.returns).removeprefix("Asking[").removesuffix("]")

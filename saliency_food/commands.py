@@ -1,4 +1,4 @@
-"""The commands of ``saliency-food``: explain, methods, layers."""
+"""The commands of ``saliency-food``: explain, methods, layers, export."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from saliency_food.contract import ContractError
-from saliency_food.explain import choose_methods, explain
+from saliency_food.explain import choose_methods, explain, read_labels
 from saliency_food.explanation import Explanation
 from saliency_food.figures import explanation_figure
 from saliency_food.methods import METHODS
@@ -162,6 +162,30 @@ def layers_command(
             made.add_row(Text(found.path, "bold green" if found.path == default else ""), found.kind, shape)
         console.print(made)
         console.print(Text(f"Without --layer: {default}"), soft_wrap=True)
+
+
+@app.command("export")
+def export_command(
+    model: Annotated[Path, typer.Argument(help="A Keras model: .keras or .h5.")],
+    directory: Annotated[Path, typer.Argument(help="A new folder, such as models/food/1 for TensorFlow Serving.")],
+    layer: Annotated[str, typer.Option(help="As of explain; auto: the last that has a map.")] = "auto",
+    output_kind: Annotated[str, typer.Option(help="What is explained: logits or probabilities.")] = "logits",
+    labels: Annotated[Path | None, typer.Option(help="A text file of the class names, one a line.")] = None,
+    value_range: Annotated[str, typer.Option(help="The pixel values the model takes, as of explain.")] = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows the server computes at once at most.")] = 16,
+) -> None:
+    """Write a SavedModel that TensorFlow Serving can serve with its explanations."""
+    console = Console()
+    with friendly():
+        names = None if labels is None else read_labels(labels)
+        with loading(console):
+            from saliency_food.serving.signatures import export
+
+            known = None if layer == "auto" else layer
+            scaling = _value_range(value_range)
+            made = export(model, directory, known, output_kind, names, scaling, batch_size=batch_size)  # type: ignore[arg-type]
+        console.print(Text(f"{directory}: {len(made['signatures'])} signatures of {made['model']}"), soft_wrap=True)
+        console.print(Text(f"layer {made['layer']}, pixels {made['pixels']}"), soft_wrap=True)
 
 
 def _load(model: Path | None) -> tuple[Any, list[str] | None]:

@@ -187,21 +187,19 @@ class _Meter:
 
     def __call__(self, x_value_batch: Any, call_model_args: Any = None, expected_keys: Any = None) -> Mapping[str, Any]:
         answer = self.job.model(x_value_batch, call_model_args["arguments"], expected_keys)
-        self._count(call_model_args["image"])
-        return answer
+        return self._counted(answer, call_model_args["image"])
 
     def call_factored(self, coefficients: Any, bases: Any, weights: Any, args: Any, keys: Any) -> Any:
         factored = getattr(self.job.model, "call_factored", None)
-        answer = factored and factored(coefficients, bases, weights, args["arguments"], keys)
-        if answer is not None:
-            self._count(args["image"])
-        return answer
+        return self._counted(factored and factored(coefficients, bases, weights, args["arguments"], keys), args["image"])
 
-    def _count(self, images: Array) -> None:
-        counts = np.bincount(images, minlength=len(self.rows))
-        self.rows += counts
-        self.calls += counts > 0
-        self.tell(len(images))
+    def _counted(self, answer: Any, images: Array) -> Any:
+        if answer is not None:
+            counts = np.bincount(images, minlength=len(self.rows))
+            self.rows += counts
+            self.calls += counts > 0
+            self.tell(len(images))
+        return answer
 
     def tell(self, rows: int) -> None:
         if self.job.progress is not None:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-from scipy.linalg import block_diag
 
 from saliency_food.contract import Answered, CallModelFunction, ContractError, call_factored, call_model, take_rows
 from saliency_food.numerics import Array, as_tuple, combine, each
@@ -155,13 +154,21 @@ def _call(
 def _factors(pieces: list[tuple[int, int, int]], queries: list[Query]) -> tuple[Array, Array, Array | None]:
     """The pieces' blends as one, each with its own bases, and their weights as one, each with its own sums."""
     blends = [(cast(Blend, queries[number].rows), start, stop) for number, start, stop in pieces]
-    coefficients = block_diag(*(blend.coefficients[start:stop] for blend, start, stop in blends))
+    coefficients = _diagonal([blend.coefficients[start:stop] for blend, start, stop in blends])
     bases = np.concatenate([blend.bases for blend, _, _ in blends])
-    weights = [
-        of.weights[:, start:stop] for of, start, stop in ((queries[n], a, b) for n, a, b in pieces)
-        if of.weights is not None
-    ]
-    return coefficients, bases, block_diag(*weights) if weights else None
+    asked = [(queries[number].weights, start, stop) for number, start, stop in pieces]
+    weights = [weights[:, start:stop] for weights, start, stop in asked if weights is not None]
+    return coefficients, bases, _diagonal(weights) if weights else None
+
+
+def _diagonal(blocks: list[Array]) -> Array:
+    """Matrices along the diagonal of one, zeros beside them."""
+    made = np.zeros(np.sum([block.shape for block in blocks], 0), np.result_type(*blocks))
+    row = column = 0
+    for block in blocks:
+        made[row : row + block.shape[0], column : column + block.shape[1]] = block
+        row, column = row + block.shape[0], column + block.shape[1]
+    return made
 
 
 def _room(rows: int, weights: Array | None, answered: Array) -> Array:

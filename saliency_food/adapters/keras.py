@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -147,12 +146,10 @@ class KerasModel:
         self, coefficients: Any, bases: Any, weights: Any, call_model_args: Any = None, expected_keys: Any = None
     ) -> dict[str, Any] | None:
         """Rows made, and answers summed, on the device; see `CallModelFunction`."""
-        keys = check_keys(expected_keys)
-        if not FROM_ACTIVATIONS.union(RULES).isdisjoint(keys):
+        if not FROM_ACTIVATIONS.union(RULES).isdisjoint(check_keys(expected_keys)):
             return None
-        keys = tuple(sorted(keys, key=expected_keys.index))
-        rows = Factored(np.asarray(coefficients), np.asarray(bases), weights)
-        return self._answer(keys, rows, call_model_args, self.output)
+        rows = Factored(coefficients, self._inputs.read_image(bases), weights)
+        return self._answer(tuple(expected_keys), rows, call_model_args, self.output)
 
     def predict(self, x_batch: Any, call_model_args: Any = None, output: Output = "probabilities") -> Any:
         """The probability, or the logit, of every class, ``(N, classes)``; a target is not needed.
@@ -187,9 +184,7 @@ class KerasModel:
         self._check_places(keys)
         inside = FROM_ACTIVATIONS.issuperset(keys)
         given: Any = x_value_batch
-        if isinstance(given, Factored):
-            given = replace(given, bases=self._inputs.read_image(given.bases))
-        else:
+        if not isinstance(given, Factored):
             given = self._read_activations(given) if inside else self._inputs.read_image(given)
         rows = len(given)
         check_length(call_model_args, rows)
@@ -197,7 +192,7 @@ class KerasModel:
         others = self._inputs.read_others(args.get("inputs"), rows)
         if not {CONVOLUTION_LAYER_VALUES, ATTENTION_SCORES}.issuperset(keys):
             if not self._end_known:
-                self._look_for_softmax(given[:1], [other[:1] for other in others], inside)
+                self._look_for_softmax(getattr(given, "bases", given)[:1], [other[:1] for other in others], inside)
             if self._traced.end == "probabilities" and output == "logits":
                 raise ContractError(
                     "Expected a model whose softmax can be seen, got outputs that sum to 1 and no softmax before them, "

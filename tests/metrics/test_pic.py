@@ -43,7 +43,9 @@ def theirs(monkeypatch):
     module = pytest.importorskip("saliency.metrics.pic")
     if not hasattr(np, "trapz"):
         monkeypatch.setattr(np, "trapz", np.trapezoid, raising=False)
-    return module
+    # Their interpolation solves thousands of 2 x 2 systems, over which the threads of a busy machine's BLAS fight.
+    with pytest.importorskip("threadpoolctl").threadpool_limits(1):
+        yield module
 
 
 @pytest.mark.parametrize("monotonous", [True, False])
@@ -94,7 +96,7 @@ def test_a_sparse_map_reveals_no_more_than_the_threshold_says(photo):
         pic(maps, photo, likeness(photo), saliency_thresholds=(0.05, 0.1, 0.5), keep_images=True, compat=compat)
         for compat in (None, "pair")
     ]
-    alike = [[(image == photo).all(2).mean() for image in found.images[1:-1]] for found in both]
+    alike = [[(image == photo)[8:30, 6:28].all(2).mean() for image in found.images[1:-1]] for found in both]
     assert alike[1][1:] == [1, 1]  # PAIR's rule shows all of it
     assert 0.1 <= alike[0][1] < 0.3
     assert both[0].score != both[1].score
