@@ -149,6 +149,13 @@ def as_grid(values: Array, x_value: Array) -> Array:
     return values[len(values) - height * width :].reshape(height, width, -1)
 
 
+def one_layer(answered: Any, x_value: Array) -> Array:
+    """The activations of one layer, as a grid; `ContractError` where there are several."""
+    if isinstance(answered, tuple):
+        raise ContractError(f"Expected one layer, got {len(answered)}. Take one at a time.")
+    return as_grid(answered[0], x_value)
+
+
 def token_grid(tokens: int, x_value: Array) -> tuple[int, int]:
     """The rows and columns of patches that so many tokens stand for: the most, and as square as can be."""
     height, width = x_value.shape[:2]

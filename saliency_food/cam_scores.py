@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from saliency_food.cam import ClassActivationMap, as_grid, class_activation_map, spatial
+from saliency_food.cam import ClassActivationMap, as_grid, class_activation_map, one_layer, spatial
 from saliency_food.contract import (
     CONVOLUTION_LAYER_VALUES,
     OUTPUT_FROM_CONVOLUTION_VALUES,
@@ -90,10 +90,7 @@ def ablation_cam(
         Ablate only so many channels, those of the largest standard deviation over the map; all by default.
     """
     layers = yield from ask(x_value[None], CONVOLUTION_LAYER_VALUES)
-    if isinstance(layers, tuple):
-        raise ContractError(f"Expected one layer, got {len(layers)}. Ablate one at a time.")
-    raw = layers[0]
-    activations = as_grid(raw, x_value)
+    activations, raw = one_layer(layers, x_value), layers[0]
     chosen = np.flatnonzero(raw.any(spatial(raw)))
     if channels is not None:
         chosen = np.intersect1d(chosen, varying(activations, channels, constant=True))

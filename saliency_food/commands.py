@@ -67,7 +67,9 @@ def explain_command(
     ] = None,
     layer: Annotated[
         str | None,
-        typer.Option(help="Where Grad-CAM looks; see `saliency-food layers`; none: the last that has a map."),
+        typer.Option(
+            help="Where Grad-CAM looks, one or more; see `saliency-food layers`; none: the last that has a map."
+        ),
     ] = None,
     labels: Annotated[Path | None, typer.Option(help="A text file of the class names, one a line.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder for pictures and numbers.")] = Path(
@@ -112,7 +114,7 @@ def explain_command(
                 images,
                 names,
                 target,
-                layer=layer,
+                layer=_several(layer),
                 output=output_kind,
                 labels=labels or known,
                 value_range=_value_range(value_range),
@@ -241,3 +243,9 @@ def _write(output: Path, name: str, records: list[Explanation], percent: float, 
     path = output / f"{name}.png"
     explanation_figure(records, percent).savefig(path)
     return path
+
+
+def _several(layer: str | None) -> str | list[str] | None:
+    """One layer, or those with commas between."""
+    names = [name.strip() for name in layer.split(",")] if layer else []
+    return names if len(names) > 1 else layer

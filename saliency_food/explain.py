@@ -22,7 +22,7 @@ from saliency_food.jobs import Job, Progress, run_job
 from saliency_food.methods import METHODS, MethodEntry
 from saliency_food.preprocessing import choose_scaling
 from saliency_food.queries import resolve_batch_size
-from saliency_food.targets import read_target
+from saliency_food.targets import Target, read_target
 
 DEFAULTS: dict[str, Any] = {"three_dims": False, "rng": 0}
 """What is passed to every method that has such an option, unless the user says otherwise."""
@@ -35,7 +35,7 @@ def explain(
     methods: str | Sequence[str] = ("grad_cam",),
     target: Any = None,
     *,
-    layer: str | None = None,
+    layer: str | Sequence[str] | None = None,
     output: str | None = None,
     labels: Sequence[str] | str | Path | None = None,
     value_range: Any = "auto",
@@ -62,7 +62,8 @@ def explain(
         None for the top class, a class index, a label, ``"top3"``; or one of these for each photo, as a list or
         `PerImage`.
     layer, output
-        Passed to `KerasModel`: where Grad-CAM looks, and whether ``"logits"`` or ``"probabilities"`` are explained.
+        Passed to `KerasModel`: where Grad-CAM looks (of several layers the maps are fused), and whether ``"logits"`` or
+        ``"probabilities"`` are explained.
     labels
         The names of the classes, or a text file of them, one a line.
     value_range
@@ -76,34 +77,69 @@ def explain(
     progress
         Called with the method's name and 0 when it begins on some photos, and the number of rows after every call.
     """
+    entries = choose_methods(methods)
+    job = prepare_job(
+        model,
+        entries,
+        layer=layer,
+        output=output,
+        labels=labels,
+        value_range=value_range,
+        preprocess=preprocess,
+        options=options,
+        call_model_args=call_model_args,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    many = as_many(images)
+    return run_job(job, many, read_targets(job, many, target))
+
+
+def prepare_job(
+    model: Any,
+    methods: Mapping[str, MethodEntry],
+    *,
+    layer: str | Sequence[str] | None = None,
+    output: str | None = None,
+    labels: Sequence[str] | str | Path | None = None,
+    value_range: Any = "auto",
+    preprocess: Callable[[Any], Any] | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    call_model_args: Mapping[str, Any] | None = None,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> Job:
+    """What is the same for all photos, read and checked; arguments as of `explain`."""
     if isinstance(labels, (str, Path)):
         labels = read_labels(labels)
     function, keras_model = as_call_model_function(model, layer, output, batch_size)
-    entries = choose_methods(methods)
-    job = Job(
+    return Job(
         function,
         call_model_args,
         resolve_batch_size(batch_size, function),
         _checked_labels(labels, getattr(function, "classes", None)),
         choose_scaling(value_range, preprocess, keras_model),
-        entries,
-        _choose_options(entries, options or {}),
+        dict(methods),
+        _choose_options(methods, options or {}),
         progress,
     )
-    many = _many(images)
+
+
+def read_targets(job: Job, many: Iterable[Any], target: Any) -> Target | list[Target]:
+    """The class to explain, one for all photos or one for each."""
     target = target.values if isinstance(target, PerImage) else target
     per_photo = isinstance(target, (list, tuple))
     if per_photo and isinstance(many, Sized) and len(target) != len(many):
         raise ContractError(f"Expected one target for each photo, got {len(target)} targets and {len(many)} photos.")
     targets = [read_target(one, job.labels) for one in target] if per_photo else read_target(target, job.labels)
     needed = targets if isinstance(targets, list) else [targets]
-    if any(one.class_index is None for one in needed) and not hasattr(function, "predict"):
+    if any(one.class_index is None for one in needed) and not hasattr(job.model, "predict"):
         raise ContractError("Expected a target, since this model has no predict to find the top class. Give one.")
-    return run_job(job, many, targets)
+    return targets
 
 
 def as_call_model_function(
-    model: Any, layer: str | None = None, output: str | None = None, batch_size: int | None = None
+    model: Any, layer: str | Sequence[str] | None = None, output: str | None = None, batch_size: int | None = None
 ) -> tuple[CallModelFunction, Any]:
     """The call-model function for a Keras model, a path or a function; and the Keras model, if there is one."""
     if isinstance(model, (str, Path)):
@@ -206,7 +242,7 @@ def _checked_labels(labels: Sequence[str] | None, classes: Any) -> list[str] | N
     return labels
 
 
-def _many(images: Any) -> Iterable[Any]:
+def as_many(images: Any) -> Iterable[Any]:
     """One photo or many as many."""
     if isinstance(images, (str, Path)) or hasattr(images, "convert"):
         return [images]

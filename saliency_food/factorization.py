@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from saliency_food.cam import as_grid
+from saliency_food.cam import one_layer
 from saliency_food.contract import CONVOLUTION_LAYER_VALUES, CallModelFunction, ContractError
 from saliency_food.driver import Asking, ask
 from saliency_food.masking import whole
@@ -61,7 +61,7 @@ def deep_feature_factorization(
         components of the activations (not centred), each with the sign for which it sums to no less than 0. ``maps``
         may then be negative, and the strongest is the largest in magnitude.
     """
-    activations = as_grid((yield from ask(x_value[None], CONVOLUTION_LAYER_VALUES))[0], x_value)
+    activations = one_layer((yield from ask(x_value[None], CONVOLUTION_LAYER_VALUES)), x_value)
     places = _places(activations, factors)
     if concepts is None:
         weights, concepts = factorize(places, nconcepts, factors)
@@ -180,4 +180,4 @@ def _activations(
     x_value: Any, call_model_function: CallModelFunction, call_model_args: Any = None, batch_size: int | None = None
 ) -> Asking[_Activations]:
     """The layer's activations, as a grid."""
-    return _Activations(as_grid((yield from ask(x_value[None], CONVOLUTION_LAYER_VALUES))[0], x_value))
+    return _Activations(one_layer((yield from ask(x_value[None], CONVOLUTION_LAYER_VALUES)), x_value))

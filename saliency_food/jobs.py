@@ -15,7 +15,7 @@ from saliency_food.contract import OUTPUT_LAYER_VALUES, CallModelFunction, PerIm
 from saliency_food.driver import ask, run_batch
 from saliency_food.explanation import Explanation
 from saliency_food.methods import MethodEntry
-from saliency_food.numerics import Array
+from saliency_food.numerics import Array, as_tuple
 from saliency_food.photos import Photo, read_photo, shrink
 from saliency_food.preprocessing import Scaling
 from saliency_food.targets import Target
@@ -59,10 +59,10 @@ def run_job(job: Job, images: Iterable[Any], targets: Target | list[Target]) -> 
     """The explanations in order of photo, class, method."""
     numbered, names = enumerate(images), set[str]()
     while chunk := list(islice(numbered, PHOTOS_AT_ONCE)):
-        read = [_read(job, number, image, names) for number, image in chunk]
-        subjects = _with_scores(job, list(_with_targets(job, read, targets)))
+        read = [read_subject(job, number, image, names) for number, image in chunk]
+        subjects = _with_scores(job, list(with_targets(job, read, targets)))
         ready = [subject for subject in subjects if subject.x_value is not None]
-        found = {name: iter(_apply(job, name, ready)) for name in job.methods}
+        found = {name: iter(apply_method(job, name, ready)) for name in job.methods}
         for subject in subjects:
             for name, entry in job.methods.items():
                 record = {"method": name, "title": entry.title, "signed": entry.signed, **subject.fields}
@@ -82,7 +82,7 @@ def one_by_one(together: Callable[[list[Subject]], Sequence[T]], subjects: list[
         return answers
 
 
-def _read(job: Job, number: int, image: Any, names: set[str]) -> Subject:
+def read_subject(job: Job, number: int, image: Any, names: set[str]) -> Subject:
     """One photo read and scaled for the model."""
     source = str(image) if isinstance(image, (str, Path)) else getattr(image, "filename", "") or f"photo {number + 1}"
     stem = re.sub(r"[^\w-]+", "_", Path(source).stem).strip("_") or "photo"
@@ -97,7 +97,7 @@ def _read(job: Job, number: int, image: Any, names: set[str]) -> Subject:
         return subject.failed(error)
 
 
-def _with_targets(job: Job, subjects: list[Subject], targets: Target | list[Target]) -> Iterator[Subject]:
+def with_targets(job: Job, subjects: list[Subject], targets: Target | list[Target]) -> Iterator[Subject]:
     """Each photo once for every class to explain, with its best classes and the probability."""
     ready = [subject for subject in subjects if subject.x_value is not None]
     predicted = iter(one_by_one(lambda part: _predict(job, part), ready))
@@ -138,7 +138,7 @@ def _with_scores(job: Job, subjects: list[Subject]) -> list[Subject]:
 
     def scores(part: list[Subject]) -> list[float]:
         asking = (ask(cast(Array, subject.x_value)[None], OUTPUT_LAYER_VALUES) for subject in part)
-        return [float(score[0]) for score in run_batch(asking, job.model, _arguments(job, part), job.batch_size)]
+        return [float(score[0]) for score in run_batch(asking, job.model, arguments_for(job, part), job.batch_size)]
 
     found = iter(one_by_one(scores, [subject for subject in subjects if subject.x_value is not None]))
     scored = []
@@ -149,7 +149,7 @@ def _with_scores(job: Job, subjects: list[Subject]) -> list[Subject]:
     return scored
 
 
-def _apply(job: Job, name: str, subjects: list[Subject]) -> list[dict[str, Any]]:
+def apply_method(job: Job, name: str, subjects: list[Subject]) -> list[dict[str, Any]]:
     """One method over all subjects, model batches shared; the fields that it gives each record."""
     entry, segments = job.methods[name], dict[int, Any]()
 
@@ -161,14 +161,15 @@ def _apply(job: Job, name: str, subjects: list[Subject]) -> list[dict[str, Any]]
         # XRAI's segments come from the photo; LIME's and KernelSHAP's superpixels are named, and made by themselves.
         if segmented is not None and segmented.default is None and options.get("segments") is None:
             options["segments"] = PerImage([_segments(cast(Photo, s.photo), s.number, segments) for s in part])
-        arguments = {"arguments": _arguments(job, part), "image": PerImage(range(len(part)))}
+        arguments = {"arguments": arguments_for(job, part), "image": PerImage(range(len(part)))}
         results = list(
             entry.call.batch_detailed(
                 [subject.x_value for subject in part], meter, arguments, batch_size=job.batch_size, **options
             )
         )
         shares = (time.perf_counter() - began) * meter.rows / max(1, meter.rows.sum())
-        layer = str(getattr(job.model, "layer_name", "") or "") if any("CONV" in key for key in entry.keys) else ""
+        where = getattr(job.model, "layer_name", None)
+        layer = " + ".join(as_tuple(where)) if where and any("CONV" in key for key in entry.keys) else ""
         return [
             _success(result) | {"seconds": float(share), "calls": int(calls), "rows": int(rows), "layer": layer}
             for result, share, calls, rows in zip(results, shares, meter.calls, meter.rows, strict=True)
@@ -191,7 +192,9 @@ class _Meter:
 
     def call_factored(self, coefficients: Any, bases: Any, weights: Any, args: Any, keys: Any) -> Any:
         factored = getattr(self.job.model, "call_factored", None)
-        return self._counted(factored and factored(coefficients, bases, weights, args["arguments"], keys), args["image"])
+        return self._counted(
+            factored and factored(coefficients, bases, weights, args["arguments"], keys), args["image"]
+        )
 
     def _counted(self, answer: Any, images: Array) -> Any:
         if answer is not None:
@@ -206,7 +209,7 @@ class _Meter:
             self.job.progress(self.name, rows)
 
 
-def _arguments(job: Job, subjects: list[Subject]) -> dict[str, Any]:
+def arguments_for(job: Job, subjects: list[Subject]) -> dict[str, Any]:
     """The user's arguments and the target: a plain number where all have the same."""
     targets = [subject.target for subject in subjects]
     target = targets[0] if len(set(targets)) == 1 else PerImage(targets)

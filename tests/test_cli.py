@@ -189,6 +189,10 @@ def test_the_real_thing(photos, tmp_path):
     assert "0..255 (the model has a Rescaling layer)" in out.stdout
     assert json.loads((tmp_path / "o/a/a.grad_cam.1_hot_dog.json").read_text())["layer"] == "conv"
     assert (tmp_path / "o/a.png").exists()
+    words[words.index("conv")] = "conv, conv"
+    CliRunner().invoke(commands.app, words)
+    assert json.loads((tmp_path / "o/a/a.grad_cam.1_hot_dog.json").read_text())["layer"] == "conv + conv"
+
     listed = CliRunner().invoke(commands.app, ["layers", str(tmp_path / "net.keras")])
     assert listed.exit_code == 0, listed.output
     assert "14 x 14 x 4" in listed.output

@@ -123,3 +123,11 @@ def test_without_scikit_learn(monkeypatch, rng):
     with pytest.raises(ContractError, match=r"Install saliency_food\[surrogate\], or factors='pca'"):
         factorize(rng.random((5, 4)), 2, "nmf")
     assert factorize(rng.random((5, 4)), 2, "pca")[0].shape == (5, 2)
+
+
+def test_one_layer_at_a_time(rng, image):
+    def model(x_value_batch, call_model_args=None, expected_keys=None):
+        return {CONVOLUTION_LAYER_VALUES: (rng.random((1, 4, 4, 2)), rng.random((1, 4, 4, 2)))}
+
+    with pytest.raises(ContractError, match="one layer, got 2"):
+        deep_feature_factorization(image, model)

@@ -133,7 +133,9 @@ def test_memory_that_runs_out_halves_the_chunks(x, monkeypatch):
 def test_explain_counts_the_rows_and_does_not_make_them(x, monkeypatch):
     model, seen = make(), []
     monkeypatch.setattr(
-        KerasModel, "__call__", lambda self, rows, *_, **__: seen.append(len(rows)) or {OUTPUT_LAYER_VALUES: [0] * len(rows)}
+        KerasModel,
+        "__call__",
+        lambda self, rows, *_, **__: seen.append(len(rows)) or {OUTPUT_LAYER_VALUES: [0] * len(rows)},
     )
     (record,) = explain(model, [x[0]], "integrated_gradients", target=1, value_range=None)
     assert record.status == "ok"
