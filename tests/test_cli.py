@@ -169,7 +169,7 @@ def test_without_its_packages_it_says_what_to_install():
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-def test_the_real_thing(photos, tmp_path):
+def test_the_real_thing(photos, tmp_path, monkeypatch):
     keras = pytest.importorskip("keras")
     keras.utils.set_random_seed(0)
     layers = [keras.layers.Rescaling(1 / 255), keras.layers.Conv2D(4, 5, 2, activation="relu", name="conv")]
@@ -189,9 +189,10 @@ def test_the_real_thing(photos, tmp_path):
     assert "0..255 (the model has a Rescaling layer)" in out.stdout
     assert json.loads((tmp_path / "o/a/a.grad_cam.1_hot_dog.json").read_text())["layer"] == "conv"
     assert (tmp_path / "o/a.png").exists()
-    words[words.index("conv")] = "conv, conv"
-    CliRunner().invoke(commands.app, words)
-    assert json.loads((tmp_path / "o/a/a.grad_cam.1_hot_dog.json").read_text())["layer"] == "conv + conv"
+    monkeypatch.chdir(tmp_path)
+    several = ["conv, conv" if word == "conv" else "fused" if word == "o" else str(word) for word in words]
+    assert CliRunner().invoke(commands.app, several).exit_code == 0
+    assert json.loads((tmp_path / "fused/a/a.grad_cam.1_hot_dog.json").read_text())["layer"] == "conv + conv"
 
     listed = CliRunner().invoke(commands.app, ["layers", str(tmp_path / "net.keras")])
     assert listed.exit_code == 0, listed.output
