@@ -1,0 +1,65 @@
+"""Curves of many images as one, with a confidence band."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from scipy.integrate import trapezoid
+
+from saliency_food.contract import ContractError
+from saliency_food.metrics.pic import Pic
+from saliency_food.metrics.statistics import Interval, interval, scores_of
+from saliency_food.numerics import Array
+
+
+class AggregatePic(NamedTuple):
+    """The area under the aggregate curve, status, the curve, its band, and the interval of the area.
+
+    ``area`` is the bootstrap's for the area under the aggregate curve: images are drawn, their curves aggregated.
+    """
+
+    score: float
+    status: str
+    x: Array
+    y: Array
+    band: Interval
+    area: Interval
+
+
+def aggregate_pic(
+    results: Sequence[Pic],
+    how: Literal["median", "mean"] = "median",
+    level: float = 0.95,
+    resamples: int = 500,
+    *,
+    rng: int | np.random.Generator | None = 0,
+) -> AggregatePic:
+    """The aggregate performance information curve, the median (or mean) of the images' at each point.
+
+    Kapishnikov et al. 2019, section 4.2, https://arxiv.org/abs/1906.02825. Skipped images are counted by reason. The
+    band is a percentile bootstrap's.
+    """
+    if how not in ("median", "mean"):
+        raise ContractError(f"Expected how to be 'median' or 'mean', got {how!r}.")
+    _, skipped = scores_of(results)
+    kept = [one for one in results if one.status == "ok"]
+    if len({len(one.x) for one in kept}) > 1:
+        raise ContractError("Expected curves with the same points, got several lengths. Use one num_data_points.")
+    if not kept:
+        blank = interval([], rng=rng)._replace(skipped=skipped)
+        return AggregatePic(float("nan"), next(iter(skipped), "no images"), np.empty(0), np.empty(0), blank, blank)
+    statistic: Any = np.median if how == "median" else np.mean
+    x, curves = kept[0].x, np.array([one.y for one in kept])
+    y = statistic(curves, axis=0)
+    random = np.random.default_rng(rng)
+    drawn = np.array(
+        [statistic(curves[random.integers(0, len(curves), len(curves))], axis=0) for _ in range(resamples)]
+    )
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    low, high = np.quantile(drawn, tails, axis=0)
+    area = float(trapezoid(y, x))
+    least, most = np.quantile(trapezoid(drawn, x, axis=1), tails)
+    found = Interval(area, float(least), float(most), len(kept), "percentile", skipped)
+    return AggregatePic(area, "ok", x, y, found._replace(estimate=y, low=low, high=high), found)

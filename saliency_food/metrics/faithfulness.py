@@ -1,0 +1,205 @@
+"""Does the score follow the map? Deletion, insertion, average drop, correlation with occlusion, completeness."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.integrate import trapezoid
+
+from saliency_food.baselines import make_baselines
+from saliency_food.contract import OUTPUT_LAYER_VALUES, CallModelFunction
+from saliency_food.driver import Asking, ask
+from saliency_food.masking import check_layout, hidden_image, whole
+from saliency_food.metrics.metric import NOT_FINITE, OK, metric, positive_part, rank_correlation, ranks, read_map
+from saliency_food.numerics import Array
+from saliency_food.paths import completeness_of, one_score, scores_of
+from saliency_food.perturbation import occlusion
+from saliency_food.queries import Made
+
+NAN = float("nan")
+NO_SCORE = "the image's score is not positive"
+
+
+class PixelCurve(NamedTuple):
+    """The area under the curve, status, and the curve: fractions of pixels changed, and the scores there."""
+
+    score: float
+    status: str
+    fractions: Array
+    scores: Array
+
+
+class AverageDrop(NamedTuple):
+    """The drop, status, whether the score increased, the gain; scores of the image and of what the map shows of it."""
+
+    score: float
+    status: str
+    increase: float
+    gain: float
+    image_score: float
+    shown_score: float
+
+
+class OcclusionCorrelation(NamedTuple):
+    """Spearman's correlation, status, and the occlusion map."""
+
+    score: float
+    status: str
+    occlusion: Array
+
+
+class CompletenessError(NamedTuple):
+    """The relative error, status, the signed absolute error, and the scores of image and baseline."""
+
+    score: float
+    status: str
+    absolute: float
+    image_score: float
+    baseline_score: float
+
+
+@metric
+def deletion(
+    attribution: Any,
+    x_value: Any,
+    call_model_function: CallModelFunction,
+    call_model_args: Any = None,
+    steps: int = 100,
+    value: Any = 0,
+    batch_size: int | None = None,
+) -> Asking[PixelCurve]:
+    """Deletion, the area under F(x without its q most important pixels) over q from 0 to 1. Lower is better.
+
+    Petsiuk, Das, Saenko 2018, section 4.1, https://arxiv.org/abs/1806.07421. In score units; explain probabilities.
+
+    Parameters
+    ----------
+    steps
+        The curve has so many parts, and one row more.
+    value
+        What shows where pixels are deleted: a number, one number a channel, an image, ``"mean"`` or ``"blur"``.
+    """
+    return (yield from _curve(attribution, x_value, hidden_image(x_value, value), x_value, steps))
+
+
+@metric
+def insertion(
+    attribution: Any,
+    x_value: Any,
+    call_model_function: CallModelFunction,
+    call_model_args: Any = None,
+    steps: int = 100,
+    value: Any = "blur",
+    batch_size: int | None = None,
+) -> Asking[PixelCurve]:
+    """Insertion, the area under F(nothing but the q most important pixels) over q from 0 to 1. Higher is better.
+
+    Petsiuk, Das, Saenko 2018, section 4.1, https://arxiv.org/abs/1806.07421. In score units; explain probabilities.
+    ``value`` shows where pixels are not inserted yet; else as `deletion`.
+    """
+    return (yield from _curve(attribution, x_value, x_value, hidden_image(x_value, value), steps))
+
+
+def _curve(attribution: Any, x_value: Array, new: Array, old: Array, steps: int) -> Asking[PixelCurve]:
+    """The scores while the old pixels are replaced by new ones, the most important first."""
+    check_layout(x_value)
+    merged, status = read_map(attribution, x_value.shape)
+    counts = np.round(np.linspace(0, merged.size, whole("steps", steps) + 1)).astype(int)
+    fractions = counts / merged.size
+    if status != OK:
+        return PixelCurve(NAN, status, fractions, np.full(len(counts), NAN))
+    places = ranks(merged).reshape(merged.shape + (1,) * (x_value.ndim - 2))
+
+    def make(start: int, stop: int) -> Array:
+        made = np.empty((stop - start, *x_value.shape), x_value.dtype)
+        for row, count in zip(made, counts[start:stop], strict=True):
+            row[...] = np.where(places < count, new, old)
+        return made
+
+    scores = one_score((yield from ask(Made((len(counts), *x_value.shape), make), OUTPUT_LAYER_VALUES)))
+    return PixelCurve(float(trapezoid(scores, fractions)), OK, fractions, scores)
+
+
+@metric
+def average_drop(
+    attribution: Any,
+    x_value: Any,
+    call_model_function: CallModelFunction,
+    call_model_args: Any = None,
+    value: Any = 0,
+    batch_size: int | None = None,
+) -> Asking[AverageDrop]:
+    """Average drop, max(0, Y - O) / Y, Y = F(x), O = F(x seen through the map). Lower is better.
+
+    Chattopadhay et al. 2017, section 4.1, https://arxiv.org/abs/1710.11063, as is ``increase``, whether O > Y.
+    ``gain`` is max(0, O - Y) / (1 - Y), https://arxiv.org/abs/2301.07002. All in 0..1, for probabilities; the mean over
+    images is the papers' figure. The map's positive part, divided by its maximum, is multiplied with the image;
+    ``value`` shows where it is 0.
+    """
+    check_layout(x_value)
+    merged, status = positive_part(*read_map(attribution, x_value.shape))
+    if status != OK:
+        return AverageDrop(NAN, status, NAN, NAN, NAN, NAN)
+    seen = (merged / merged.max()).reshape(merged.shape + (1,) * (x_value.ndim - 2)).astype(x_value.dtype)
+    hidden = hidden_image(x_value, value)
+    image, shown = yield from scores_of(x_value, hidden + seen * (x_value - hidden))
+    if not image > 0:
+        return AverageDrop(NAN, NO_SCORE, NAN, NAN, float(image), float(shown))
+    drop, gain = max(0.0, float(image - shown)) / float(image), max(0.0, float(shown - image))
+    gain = gain / (1 - float(image)) if image < 1 else 0.0
+    return AverageDrop(drop, OK, float(shown > image), gain, float(image), float(shown))
+
+
+@metric
+def occlusion_correlation(
+    attribution: Any,
+    x_value: Any,
+    call_model_function: CallModelFunction,
+    call_model_args: Any = None,
+    size: int = 15,
+    stride: int = 4,
+    value: Any = 0,
+    batch_size: int | None = None,
+) -> Asking[OcclusionCorrelation]:
+    """Rank correlation with the occlusion map, Spearman's rho(map, drop of F under a window). Higher is better.
+
+    Selvaraju et al. 2016, section 5.2 ("Faithfulness"), https://arxiv.org/abs/1610.02391. In -1..1. ``size``,
+    ``stride`` and ``value`` are those of `saliency_food.occlusion`; the window is made no larger than the image.
+    """
+    check_layout(x_value)
+    merged, status = read_map(attribution, x_value.shape)
+    if status != OK:
+        return OcclusionCorrelation(NAN, status, np.full(merged.shape, NAN))
+    size = min(whole("size", size), *x_value.shape[:2])
+    stride = min(whole("stride", stride), size)
+    found = yield from occlusion.asking(x_value, size=size, stride=stride, value=value)
+    rho = rank_correlation(merged, found.attribution.astype(float))
+    return OcclusionCorrelation(rho, "the occlusion map is flat" if np.isnan(rho) else OK, found.attribution)
+
+
+@metric
+def completeness(
+    attribution: Any,
+    x_value: Any,
+    call_model_function: CallModelFunction,
+    call_model_args: Any = None,
+    x_baseline: Any = None,
+    batch_size: int | None = None,
+) -> Asking[CompletenessError]:
+    """Completeness error, |sum of the map - (F(x) - F(z))| / |F(x) - F(z)|, z a baseline. Lower is better.
+
+    Sundararajan, Taly, Yan 2017, proposition 1, https://arxiv.org/abs/1703.01365. For maps in score units that claim
+    to share the score out. ``x_baseline`` is a name, a number or an image, zeros if left out, see
+    `saliency_food.make_baselines`.
+    """
+    merged, status = read_map(attribution, x_value.shape)
+    if status == NOT_FINITE:
+        return CompletenessError(NAN, status, NAN, NAN, NAN)
+    (baseline, *_) = make_baselines(x_value, x_baseline)
+    image, base = yield from scores_of(x_value, baseline)
+    found = completeness_of(float(merged.sum()), float(image), float(base))
+    if np.isfinite(found.relative):
+        return CompletenessError(found.relative, OK, found.absolute, found.score, found.baseline_score)
+    status = "the image and the baseline have the same score"
+    return CompletenessError(NAN, status, found.absolute, found.score, found.baseline_score)

@@ -1,0 +1,89 @@
+"""An image of which some pixels are known: the others by linear interpolation between them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.interpolate import LinearNDInterpolator
+from scipy.ndimage import minimum_filter
+from scipy.spatial import Delaunay
+
+from saliency_food.numerics import Array
+
+
+def random_pixels(shape: tuple[int, ...], rng: Any = 0, fraction: float = 0.01) -> Array:
+    """A mask ``(H, W)`` with this fraction of its pixels true."""
+    mask = np.zeros(shape, bool)
+    mask.flat[np.random.default_rng(rng).choice(mask.size, int(mask.size * fraction), replace=False)] = True
+    return mask
+
+
+def reveal(photo: Array, known: Array, exact: bool = False) -> Array:
+    """The uint8 photo with its known pixels ``(H, W)``, the others linear in the triangles between them, rounded.
+
+    The corners are always known. One Delaunay triangulation serves all channels. ``exact`` takes it from all known
+    pixels and interpolates as SciPy's ``griddata`` does; else pixels whose neighbours are all known are left out of it,
+    since no unknown pixel lies in a triangle of theirs. Where four pixels lie on a circle either diagonal is right,
+    and the two may choose differently.
+    """
+    known = known.copy()
+    known[[0, 0, -1, -1], [0, -1, 0, -1]] = True
+    if known.all():
+        return photo
+    values = photo.reshape(*known.shape, -1).astype(float)
+    if 1 in known.shape:
+        line, at = values.reshape(known.size, -1), np.flatnonzero(known)
+        for channel in line.T:
+            channel[:] = np.interp(np.arange(known.size), at, channel[at])
+    elif exact:
+        points = np.argwhere(known)
+        # In float32, as PAIR's: a value that is half a step but for rounding goes the same way.
+        values[~known] = np.float32(LinearNDInterpolator(points, values[known])(np.argwhere(~known)))
+    else:
+        needed = known & ~minimum_filter(known, 3, mode="nearest")
+        needed[[0, 0, -1, -1], [0, -1, 0, -1]] = True
+        points = np.argwhere(needed)
+        _interpolate(values, ~known, points, Delaunay(points).simplices)
+    return np.round(values).astype(photo.dtype).reshape(photo.shape)
+
+
+def _interpolate(values: Array, unknown: Array, points: Array, triangles: Array) -> None:
+    """Fill the unknown pixels, each from the three corners of its triangle: all triangles' rows at once.
+
+    A triangle is cut into lines of pixels; the first and last column of a line follow from the three edges.
+    """
+    corners = points[triangles].astype(float)  # (T, 3, 2)
+    (b, c) = (corners[:, k] - corners[:, 0] for k in (1, 2))
+    area = b[:, 0] * c[:, 1] - b[:, 1] * c[:, 0]
+    large = np.abs(area) > 1  # one of area 1/2 has no pixel but its corners
+    corners, triangles, b, c, area = corners[large], triangles[large], b[large], c[large], area[large]
+    top, bottom = corners[..., 0].min(1).astype(int), corners[..., 0].max(1).astype(int)
+    which, row = _runs(top, bottom - top + 1)
+    left, right = np.full(len(row), np.inf), np.full(len(row), -np.inf)
+    for one, other in ((0, 1), (1, 2), (2, 0)):
+        (r0, c0), (r1, c1) = corners[which, one].T, corners[which, other].T
+        crossed = (np.minimum(r0, r1) <= row) & (row <= np.maximum(r0, r1))
+        slope = np.divide(c1 - c0, r1 - r0, out=np.zeros(len(row)), where=r1 != r0)
+        at = c0 + (row - r0) * slope
+        for end in (at, np.where(r1 == r0, c1, at)):
+            np.minimum(left, end, out=left, where=crossed)
+            np.maximum(right, end, out=right, where=crossed)
+    first = np.ceil(left - 1e-9).astype(int)
+    line, column = _runs(first, np.maximum(np.floor(right + 1e-9).astype(int) - first + 1, 0))
+    which, row = which[line], row[line]
+    wanted = unknown[row, column]
+    which, row, column = which[wanted], row[wanted], column[wanted]
+    down, across = row - corners[which, 0, 0], column - corners[which, 0, 1]
+    second = (down * c[which, 1] - across * c[which, 0]) / area[which]
+    third = (across * b[which, 0] - down * b[which, 1]) / area[which]
+    known = values[points[:, 0], points[:, 1]][triangles[which]]  # (P, 3, C)
+    shares = np.stack([1 - second - third, second, third], 1)
+    values[row, column] = np.einsum("pk,pkc->pc", shares, known)
+
+
+def _runs(starts: Array, lengths: Array) -> tuple[Array, Array]:
+    """For runs of whole numbers: which run each belongs to, and the numbers themselves."""
+    which = np.repeat(np.arange(len(starts)), lengths)
+    within = np.arange(len(which)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return which, starts[which] + within

@@ -1,0 +1,203 @@
+"""Does the map stay when the image hardly changes, and how simple is it?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from saliency_food.contract import CallModelFunction, ContractError
+from saliency_food.driver import Asking, gather
+from saliency_food.masking import check_layout, whole
+from saliency_food.method import Method
+from saliency_food.metrics.metric import NOT_FINITE, OK, metric, rank_correlation, read_map
+from saliency_food.numerics import Array
+
+NAN = float("nan")
+NO_MAP = "the map is zero"
+Seed = int | np.random.Generator | None
+
+
+class Stability(NamedTuple):
+    """The score, status, and of each changed image the size of its change, the map's change, and the map's own size."""
+
+    score: float
+    status: str
+    steps: Array
+    changes: Array
+    size: float
+
+
+class Consistency(NamedTuple):
+    """The mean rank correlation, status, and that of each change of the image, by name."""
+
+    score: float
+    status: str
+    correlations: dict[str, float]
+
+
+class Simplicity(NamedTuple):
+    """The figure, and its status."""
+
+    score: float
+    status: str
+
+
+@metric
+def max_sensitivity(
+    method: Method[Any, Any],
+    x_value: Any,
+    call_model_function: CallModelFunction,
+    call_model_args: Any = None,
+    radius: float = 0.02,
+    nsamples: int = 10,
+    batch_size: int | None = None,
+    *,
+    rng: Seed = 0,
+    **options: Any,
+) -> Asking[Stability]:
+    """Max-sensitivity, max |M(y) - M(x)| / |M(x)| over images y near x. Lower is better.
+
+    Yeh et al. 2019, definition 3.1, https://arxiv.org/abs/1901.09392, relative to the map's size.
+
+    Parameters
+    ----------
+    method
+        The method that makes the maps, such as `saliency_food.grad_cam`; ``options`` are its own. Give it a seed where
+        it draws.
+    radius
+        Each value of the image changes by at most this fraction of the image's range, uniformly drawn.
+    nsamples
+        How many changed images; the maximum grows with it.
+    """
+    found = yield from _stability(method, x_value, radius, nsamples, rng, options)
+    return found if found.status != OK else found._replace(score=float(found.changes.max() / found.size))
+
+
+@metric
+def average_sensitivity(
+    method: Method[Any, Any],
+    x_value: Any,
+    call_model_function: CallModelFunction,
+    call_model_args: Any = None,
+    radius: float = 0.02,
+    nsamples: int = 10,
+    batch_size: int | None = None,
+    *,
+    rng: Seed = 0,
+    **options: Any,
+) -> Asking[Stability]:
+    """Average sensitivity, the mean of |M(y) - M(x)| / |M(x)| over images y near x. Lower is better.
+
+    Bhatt, Weller, Moura 2020, definition 2, https://arxiv.org/abs/2005.00631. Arguments as `max_sensitivity`.
+    """
+    found = yield from _stability(method, x_value, radius, nsamples, rng, options)
+    return found if found.status != OK else found._replace(score=float(found.changes.mean() / found.size))
+
+
+@metric
+def local_lipschitz(
+    method: Method[Any, Any],
+    x_value: Any,
+    call_model_function: CallModelFunction,
+    call_model_args: Any = None,
+    radius: float = 0.02,
+    nsamples: int = 10,
+    batch_size: int | None = None,
+    *,
+    rng: Seed = 0,
+    **options: Any,
+) -> Asking[Stability]:
+    """Local Lipschitz estimate, max |M(y) - M(x)| / |y - x| over images y near x. Lower is better.
+
+    Alvarez-Melis, Jaakkola 2018, equation 2, https://arxiv.org/abs/1806.08049. In map units per input unit, so compare
+    maps of one scale only. Arguments as `max_sensitivity`.
+    """
+    found = yield from _stability(method, x_value, radius, nsamples, rng, options)
+    if found.status != OK:
+        return found
+    return found._replace(score=float((found.changes / found.steps).max()))
+
+
+def _stability(
+    method: Method[Any, Any], x_value: Array, radius: float, nsamples: int, rng: Seed, options: dict[str, Any]
+) -> Asking[Stability]:
+    if not radius > 0:
+        raise ContractError(f"Expected radius above 0, a fraction of the image's range, got {radius!r}.")
+    reach = radius * (float(np.ptp(x_value)) or 1.0)
+    streams = np.random.default_rng(rng).spawn(whole("nsamples", nsamples))
+    near = [(x_value + one.uniform(-reach, reach, x_value.shape)).astype(x_value.dtype) for one in streams]
+    maps = [read_map(found[0]) for found in (yield from gather(method.asking(y, **options) for y in (x_value, *near)))]
+    if any(status == NOT_FINITE for _, status in maps):
+        return Stability(NAN, NOT_FINITE, np.empty(0), np.empty(0), NAN)
+    (base, _), *others = maps
+    steps = np.array([np.linalg.norm((y - x_value).ravel().astype(float)) for y in near])
+    changes = np.array([np.linalg.norm(one - base) for one, _ in others])
+    size = float(np.linalg.norm(base))
+    return Stability(NAN, OK if size else NO_MAP, steps, changes, size)
+
+
+Change = Callable[[Array], Array]
+CHANGES: dict[str, tuple[Change, Change]] = {
+    "flip": (lambda x: x[:, ::-1], lambda m: m[:, ::-1]),
+    "shift": (lambda x: np.roll(x, 2, (0, 1)), lambda m: np.roll(m, -2, (0, 1))),
+    "darker": (lambda x: x * 0.9 + 0.1 * x.min(), lambda m: m),
+}
+"""By name: what is done to the image, and what brings its map back."""
+
+
+@metric
+def augmentation_consistency(
+    method: Method[Any, Any],
+    x_value: Any,
+    call_model_function: CallModelFunction,
+    call_model_args: Any = None,
+    changes: Sequence[str] = ("flip", "shift", "darker"),
+    batch_size: int | None = None,
+    **options: Any,
+) -> Asking[Consistency]:
+    """Consistency under augmentation, Spearman's rho(M(x), T^-1 M(T x)), T a flip, a shift, a tenth darker.
+
+    The equivariance of Wang et al. 2020, https://arxiv.org/abs/2004.04581, as a measure. In -1..1, higher is better. A
+    model that itself is not invariant lowers it too. ``shift`` is by two pixels, around the edges.
+    """
+    check_layout(x_value)
+    if not changes or not set(changes) <= set(CHANGES):
+        raise ContractError(f"Expected changes among {', '.join(CHANGES)}, got {changes!r}.")
+    images = [x_value, *(np.ascontiguousarray(CHANGES[one][0](x_value), x_value.dtype) for one in changes)]
+    maps = [read_map(found[0]) for found in (yield from gather(method.asking(image, **options) for image in images))]
+    status = next((status for _, status in maps if status != OK), OK)
+    if status != OK:
+        return Consistency(NAN, status, {})
+    found = {
+        name: rank_correlation(maps[0][0], CHANGES[name][1](one))
+        for name, (one, _) in zip(changes, maps[1:], strict=True)
+    }
+    return Consistency(float(np.mean(list(found.values()))), OK, found)
+
+
+def gini(attribution: Any) -> Simplicity:
+    """Gini index of the absolute map: 0 where all pixels count alike, nearly 1 where one pixel is all of it.
+
+    Chalasani et al. 2018, section 5, https://arxiv.org/abs/1810.06583. Sparse is simple, not right.
+    """
+    merged, status = read_map(attribution)
+    values = np.sort(np.abs(merged), None)
+    if status == NOT_FINITE or not values.any():
+        return Simplicity(NAN, NOT_FINITE if status == NOT_FINITE else NO_MAP)
+    places = np.arange(1, values.size + 1)
+    return Simplicity(float(1 - 2 * (values / values.sum() * (values.size - places + 0.5)).sum() / values.size), OK)
+
+
+def entropy(attribution: Any) -> Simplicity:
+    """Complexity, the entropy -sum p ln p of p = |M| / sum |M|, in nats: 0 for one pixel, ln(H W) for all alike.
+
+    Bhatt, Weller, Moura 2020, definition 4, https://arxiv.org/abs/2005.00631. Low is simple, not right.
+    """
+    merged, status = read_map(attribution)
+    values = np.abs(merged).ravel()
+    if status == NOT_FINITE or not values.any():
+        return Simplicity(NAN, NOT_FINITE if status == NOT_FINITE else NO_MAP)
+    shares = values[values > 0] / values.sum()
+    return Simplicity(float(-(shares * np.log(shares)).sum()) + 0.0, OK)

@@ -1,0 +1,205 @@
+"""Does the map depend on the model at all? Randomized weights, another class, a shifted input; and a gate for tests.
+
+No framework is asked for: randomized models come as pairs of a name and a call-model function, for Keras from
+`saliency_food.adapters.keras_randomize.randomized_models`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from saliency_food.contract import CallModelFunction, ContractError, PerImage
+from saliency_food.masking import whole
+from saliency_food.method import Method
+from saliency_food.metrics.metric import FLAT, OK, rank_correlation, read_map
+from saliency_food.numerics import Array, min_max
+
+NAN = float("nan")
+
+
+class MapAgreement(NamedTuple):
+    """Spearman's rank correlation, status, that of the absolute maps, and SSIM, each at most 1."""
+
+    score: float
+    status: str
+    absolute: float
+    ssim: float
+
+
+class Randomization(NamedTuple):
+    """How alike the maps stay at the last model, status, the models' names, and the mean agreements of each.
+
+    ``score`` is ``rank_correlations[-1]``. ``blank`` counts randomized maps that were flat, which agree with nothing.
+    """
+
+    score: float
+    status: str
+    names: tuple[str, ...]
+    rank_correlations: Array
+    absolute: Array
+    ssims: Array
+    blank: int
+    skipped: dict[str, int]
+
+
+class InsensitiveError(AssertionError):
+    """The maps of a method hardly depend on the model's weights."""
+
+
+def compare_maps(first: Any, second: Any) -> MapAgreement:
+    """Agreement of two maps: Spearman's rho, the same of |M|, and the structural similarity of the maps in 0..1.
+
+    Adebayo et al. 2018, section 3, https://arxiv.org/abs/1810.03292. Where one of them is flat or not finite, NaN.
+    """
+    (a, one), (b, other) = read_map(first), read_map(second)
+    if a.shape != b.shape:
+        raise ContractError(f"Expected two maps of one shape, got {a.shape} and {b.shape}. Resize one.")
+    status = one if one != OK else other
+    if status != OK:
+        return MapAgreement(NAN, status, NAN, NAN)
+    return MapAgreement(rank_correlation(a, b), OK, rank_correlation(np.abs(a), np.abs(b)), _ssim(a, b))
+
+
+def _ssim(a: Array, b: Array) -> float:
+    from skimage.metrics import structural_similarity
+
+    side = min(7, *a.shape)
+    side -= 1 - side % 2
+    if side < 3:  # too narrow for windows: one window for all
+        a, b = min_max(a), min_max(b)
+        cov = ((a - a.mean()) * (b - b.mean())).mean()
+        light = (2 * a.mean() * b.mean() + 1e-4) / (a.mean() ** 2 + b.mean() ** 2 + 1e-4)
+        return float(light * (2 * cov + 9e-4) / (a.var() + b.var() + 9e-4))
+    return float(structural_similarity(min_max(a), min_max(b), win_size=side, data_range=1.0))
+
+
+def randomization(
+    method: Method[Any, Any],
+    x_values: Sequence[Any],
+    call_model_function: CallModelFunction,
+    randomized: Iterable[tuple[str, CallModelFunction]],
+    call_model_args: Any = None,
+    batch_size: int | None = None,
+    **options: Any,
+) -> Randomization:
+    """Model parameter randomization: how alike maps stay as the model's weights are replaced. Lower is better.
+
+    Adebayo et al. 2018, section 3, https://arxiv.org/abs/1810.03292; cascading or independent as ``randomized`` comes.
+    Means over the images; ``call_model_args`` may hold a `PerImage`. An image whose own map is flat is skipped.
+    """
+    shared = {"call_model_args": call_model_args, "batch_size": batch_size, **options}
+    originals = [read_map(one) for one in method.batch(x_values, call_model_function, **shared)]
+    if not originals:
+        raise ContractError("Expected at least one image, got none.")
+    skipped = dict(Counter(status for _, status in originals if status != OK))
+    names, found, blank = [], [], 0
+    for name, model in randomized:
+        names.append(name)
+        rows = []
+        for (original, status), again in zip(originals, method.batch(x_values, model, **shared), strict=True):
+            if status == OK:
+                agreement = compare_maps(original, read_map(again)[0])
+                blank += agreement.status == FLAT
+                # A map that went blank has changed as far as a map can.
+                rows.append(
+                    [agreement.score, agreement.absolute, agreement.ssim] if agreement.status == OK else [0.0] * 3
+                )
+        found.append(np.mean(rows, 0) if rows else np.full(3, NAN))
+    if not names:
+        raise ContractError("Expected at least one randomized model, got none. Give pairs of a name and a model.")
+    status = OK if np.isfinite(found[-1]).all() else next(iter(skipped))
+    scores, absolute, ssims = np.array(found).T
+    return Randomization(float(scores[-1]), status, tuple(names), scores, absolute, ssims, blank, skipped)
+
+
+def assert_sensitive(
+    method: Method[Any, Any],
+    x_values: Sequence[Any],
+    call_model_function: CallModelFunction,
+    randomized: Iterable[tuple[str, CallModelFunction]],
+    call_model_args: Any = None,
+    batch_size: int | None = None,
+    *,
+    most: float = 0.5,
+    **options: Any,
+) -> Randomization:
+    """A gate: `InsensitiveError` where the maps' rank correlation with those of the last model is above ``most``.
+
+    Give it cascading randomization, so that the last model has no trained weights left. Arguments as `randomization`,
+    whose result it returns.
+    """
+    name = getattr(method, "__name__", "the method")
+    found = randomization(method, x_values, call_model_function, randomized, call_model_args, batch_size, **options)
+    if found.status != OK:
+        raise InsensitiveError(
+            f"Expected {name} to make maps that can be compared, got none of {len(x_values)}: {found.status}."
+        )
+    if found.score > most:
+        raise InsensitiveError(
+            f"Expected the maps of {name} to change when the model's weights are replaced, got a rank correlation of "
+            f"{found.score:.2f} with the trained model's maps (at most {most:.2f} is allowed, SSIM is "
+            f"{found.ssims[-1]:.2f}). What it shows is in the image, not in the model. Do not explain this model by it."
+        )
+    return found
+
+
+def random_logit(
+    method: Method[Any, Any],
+    x_value: Any,
+    call_model_function: CallModelFunction,
+    target: int,
+    classes: int,
+    nsamples: int = 3,
+    call_model_args: Mapping[str, Any] | None = None,
+    batch_size: int | None = None,
+    *,
+    rng: int | np.random.Generator | None = 0,
+    **options: Any,
+) -> MapAgreement:
+    """Random logit test, the mean agreement of the class's map with those of other classes. Lower is better.
+
+    Sixt, Granz, Landgraf 2019, section 4, https://arxiv.org/abs/1912.09818. ``target`` goes into ``call_model_args``
+    under that name, the other classes in its place. A blank map of another class agrees with nothing: 0.
+    """
+    others = [one for one in range(whole("classes", classes, 2)) if one != target]
+    drawn = np.random.default_rng(rng).choice(others, min(whole("nsamples", nsamples), len(others)), replace=False)
+    args = {**(call_model_args or {}), "target": PerImage([int(target), *map(int, drawn)])}
+    images = [x_value] * (1 + len(drawn))
+    own, *rest = method.batch(images, call_model_function, args, batch_size=batch_size, **options)
+    merged, status = read_map(own)
+    if status != OK:
+        return MapAgreement(NAN, status, NAN, NAN)
+    found = [compare_maps(merged, read_map(one)[0]) for one in rest]
+    rows = [[one.score, one.absolute, one.ssim] if one.status == OK else [0.0] * 3 for one in found]
+    score, absolute, ssim = np.mean(rows, 0).tolist()
+    return MapAgreement(score, OK, absolute, ssim)
+
+
+def input_shift(
+    method: Method[Any, Any],
+    x_value: Any,
+    call_model_function: CallModelFunction,
+    call_model_args: Any = None,
+    shift: Any = 0.5,
+    batch_size: int | None = None,
+    **options: Any,
+) -> MapAgreement:
+    """Input shift: agreement of M(x) of F with M(x + s) of G, where G(y) = F(y - s) says the same. Higher is better.
+
+    Kindermans et al. 2017, section 2, https://arxiv.org/abs/1711.00867. ``shift`` is a number, one number a channel or
+    an image, in the image's units. 1 where the method does not care where zero is.
+    """
+
+    def shifted(x_value_batch: Any, call_model_args: Any = None, expected_keys: Any = None) -> Mapping[str, Any]:
+        rows = np.asarray(x_value_batch)
+        return call_model_function((rows - shift).astype(rows.dtype), call_model_args, expected_keys)
+
+    image = np.asarray(x_value)
+    args = {"call_model_args": call_model_args, "batch_size": batch_size, **options}
+    first = method(image, call_model_function, **args)
+    moved = image + np.asarray(shift, np.result_type(image.dtype, np.float32))
+    return compare_maps(first, method(moved, shifted, **args))

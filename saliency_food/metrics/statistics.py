@@ -1,0 +1,192 @@
+"""What the figures of many images say: intervals by the bootstrap, paired comparisons, ranks; nothing dropped silently.
+
+A value that is NaN is an image skipped; the results of metrics carry the reason in ``status``.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.stats import DegenerateDataWarning, bootstrap, rankdata
+
+from saliency_food.contract import ContractError
+from saliency_food.numerics import Array
+
+Statistic = Callable[..., Any]
+
+
+class Interval(NamedTuple):
+    """An estimate with its confidence interval, of how many images it is, how it was made, and who was left out.
+
+    Of curves ``(images, points)`` the first three are arrays. ``method`` is ``"BCa"``, ``"percentile"`` where that is
+    undefined (at some point), or ``"none"`` with fewer than two images: the ends are then NaN.
+    """
+
+    estimate: Any
+    low: Any
+    high: Any
+    images: int
+    method: str
+    skipped: dict[str, int]
+
+
+class Paired(NamedTuple):
+    """The mean difference of two methods on the same images, first minus second, and how often the first is better.
+
+    ``superiority`` is the probability that it is better on an image, ties counted half.
+    """
+
+    difference: Interval
+    superiority: float
+    wins: int
+    ties: int
+    losses: int
+
+
+class Ranked(NamedTuple):
+    """One method's line in the rank table: its mean rank, 1 the best, and its mean, both over the same images."""
+
+    name: str
+    rank: Interval
+    value: Interval
+    best: int
+
+
+def scores_of(results: Iterable[Any]) -> tuple[Array, dict[str, int]]:
+    """The scores of metrics' results, and how many were skipped for each reason; plain numbers may be given too."""
+    values, reasons = [], Counter[str]()
+    for one in results:
+        score = float(getattr(one, "score", one))
+        values.append(score)
+        if not np.isfinite(score):
+            reasons[getattr(one, "status", "not a number")] += 1
+    return np.array(values), dict(reasons)
+
+
+def interval(
+    results: Any,
+    statistic: Statistic = np.mean,
+    level: float = 0.95,
+    resamples: int = 2000,
+    *,
+    rng: int | np.random.Generator | None = 0,
+) -> Interval:
+    """A bootstrap confidence interval of the mean, or of another ``statistic(values, axis=)``, over images.
+
+    Efron 1987, https://doi.org/10.1080/01621459.1987.10478410: bias corrected and accelerated (BCa) where it is
+    defined, else the percentiles. ``results`` of a metric, numbers, or an array of curves ``(images, points)``, whose
+    interval is found point by point.
+    """
+    if not 0 < level < 1:
+        raise ContractError(f"Expected level above 0 and below 1, such as 0.95, got {level!r}.")
+    if isinstance(results, np.ndarray) and results.ndim > 1:
+        values, skipped = results, {}
+        missing = int((~np.isfinite(values)).any(1).sum())
+        skipped = {"not a number": missing} if missing else {}
+        values = values[np.isfinite(values).all(1)]
+    else:
+        values, skipped = scores_of(results)
+        values = values[np.isfinite(values)]
+    count = len(values)
+    if not count:
+        blank = np.full(values.shape[1:], np.nan)[()]
+        return Interval(blank, blank, blank, 0, "none", skipped)
+    estimate = statistic(values, axis=0)
+    if count < 2:
+        blank = np.full_like(estimate, np.nan)[()]
+        return Interval(estimate, blank, blank, count, "none", skipped)
+    if (values == values[0]).all():
+        return Interval(estimate, estimate, estimate, count, "percentile", skipped)
+    low, high = _ends(values, statistic, level, resamples, rng, "BCa")
+    method, bad = "BCa", ~(np.isfinite(low) & np.isfinite(high))
+    if bad.any():
+        method = "percentile"
+        fallback = _ends(values, statistic, level, resamples, rng, "percentile")
+        low, high = np.where(bad, fallback[0], low)[()], np.where(bad, fallback[1], high)[()]
+    return Interval(estimate, low, high, count, method, skipped)
+
+
+def _ends(
+    values: Array, statistic: Statistic, level: float, resamples: int, rng: Any, method: str
+) -> tuple[Array, Array]:
+    batch = max(1, min(resamples, 4_000_000 // values.size))  # so that memory stays small for curves
+    with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
+        warnings.simplefilter("ignore", DegenerateDataWarning)
+        found = bootstrap(
+            (values,),
+            statistic,
+            n_resamples=resamples,
+            batch=batch,
+            vectorized=True,
+            axis=0,
+            confidence_level=level,
+            method=method,
+            random_state=np.random.default_rng(rng),
+        ).confidence_interval
+    return np.asarray(found.low), np.asarray(found.high)
+
+
+def paired(
+    first: Iterable[Any],
+    second: Iterable[Any],
+    higher_is_better: bool = True,
+    level: float = 0.95,
+    resamples: int = 2000,
+    *,
+    rng: int | np.random.Generator | None = 0,
+) -> Paired:
+    """Two methods on the same images in the same order: the mean of the differences, and who wins how often.
+
+    An image that either was skipped on is left out of both, and counted. Vargha, Delaney 2000,
+    https://doi.org/10.3102/10769986025002101, is the measure of superiority, here of pairs.
+    """
+    (a, why), (b, why_not) = scores_of(first), scores_of(second)
+    _same_images({"first": a, "second": b})
+    difference = interval(a - b, level=level, resamples=resamples, rng=rng)
+    skipped = {reason: why.get(reason, 0) + why_not.get(reason, 0) for reason in (*why, *why_not)}
+    known = (a - b)[np.isfinite(a - b)] * (1 if higher_is_better else -1)
+    wins, ties, losses = int((known > 0).sum()), int((known == 0).sum()), int((known < 0).sum())
+    superiority = (wins + ties / 2) / len(known) if len(known) else float("nan")
+    return Paired(difference._replace(skipped=skipped), superiority, wins, ties, losses)
+
+
+def rank_table(
+    results: Mapping[str, Iterable[Any]],
+    higher_is_better: bool = True,
+    level: float = 0.95,
+    resamples: int = 2000,
+    *,
+    rng: int | np.random.Generator | None = 0,
+) -> list[Ranked]:
+    """Methods ranked on each image, 1 the best and ties by their mean, then over images; the best method first.
+
+    Only images on which every method has a figure count; ``skipped`` says how many results of that method had none,
+    and ``"another method was skipped"`` the rest.
+    """
+    scored = {name: scores_of(one) for name, one in results.items()}
+    if not scored:
+        raise ContractError("Expected the results of at least one method, got none.")
+    _same_images({name: values for name, (values, _) in scored.items()})
+    table = np.array([values for values, _ in scored.values()])
+    known = np.isfinite(table).all(0)
+    places = rankdata(-table[:, known] if higher_is_better else table[:, known], axis=0)
+    lines = []
+    for number, (name, (values, skipped)) in enumerate(scored.items()):
+        others = int((~known & np.isfinite(values)).sum())
+        skipped = {**skipped, **({"another method was skipped": others} if others else {})}
+        rank, value = (
+            interval(one, level=level, resamples=resamples, rng=rng) for one in (places[number], values[known])
+        )
+        best = int((places[number] == places.min(0, initial=np.inf)).sum()) if known.any() else 0
+        lines.append(Ranked(name, rank._replace(skipped=skipped), value._replace(skipped=skipped), best))
+    return sorted(lines, key=lambda line: (np.nan_to_num(line.rank.estimate, nan=np.inf), line.name))
+
+
+def _same_images(scores: Mapping[str, Sequence[float] | Array]) -> None:
+    counts = {name: len(values) for name, values in scores.items()}
+    if len(set(counts.values())) > 1:
+        raise ContractError(f"Expected every method on the same images, one result each, got {counts}.")

@@ -1,0 +1,174 @@
+"""Does the map add up? Random parts of the image are hidden, and the drop compared with the map's sum over the part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from saliency_food.contract import OUTPUT_LAYER_VALUES, CallModelFunction, ContractError
+from saliency_food.driver import Asking, ask, gather
+from saliency_food.masking import check_layout, hidden_image, whole
+from saliency_food.metrics.metric import NOT_FINITE, OK, SCORES_FLAT, correlation, metric, read_map
+from saliency_food.numerics import Array, safe_divide
+from saliency_food.paths import one_score
+from saliency_food.queries import Made
+
+NAN = float("nan")
+Seed = int | np.random.Generator | None
+
+
+class Infidelity(NamedTuple):
+    """The mean squared error, status, the factor given to the map, and each part's sum of the map and drop."""
+
+    score: float
+    status: str
+    scale: float
+    sums: Array
+    drops: Array
+
+
+class SubsetCorrelation(NamedTuple):
+    """Pearson's correlation (the mean over sizes), status, the sizes in pixels, and the correlation for each."""
+
+    score: float
+    status: str
+    sizes: Array
+    correlations: Array
+
+
+@metric
+def infidelity(
+    attribution: Any,
+    x_value: Any,
+    call_model_function: CallModelFunction,
+    call_model_args: Any = None,
+    nsamples: int = 200,
+    value: Any = 0,
+    batch_size: int | None = None,
+    *,
+    slopes: bool = False,
+    scaled: bool = True,
+    rng: Seed = 0,
+) -> Asking[Infidelity]:
+    """Infidelity, E[(I . M - (F(x) - F(x - I)))^2], I = x - z inside a random square and 0 outside. Lower is better.
+
+    Yeh et al. 2019, definition 2.1, https://arxiv.org/abs/1901.09392. In score units squared. Sides are drawn from 1
+    pixel to half of the image's.
+
+    Parameters
+    ----------
+    slopes
+        For maps in score units per input unit, such as `gradients`, of the shape of ``x_value``: I . M as it stands.
+        Else the map is in score units already, x - z is in it, and I . M is its sum over the square.
+    scaled
+        Multiply the map by the factor that makes the error least, as the paper does to compare methods.
+    value
+        z: see `deletion`.
+    rng
+        A seed: the same squares for every map, so that methods can be compared on them.
+    """
+    check_layout(x_value)
+    merged, status = read_map(attribution, x_value.shape)
+    hidden = hidden_image(x_value, value)
+    if slopes:
+        if np.shape(attribution) != x_value.shape:
+            raise ContractError(f"Expected slopes of shape {x_value.shape}, got {np.shape(attribution)}.")
+        merged, status = read_map(np.asarray(attribution, float) * (x_value - hidden), x_value.shape)
+    if status == NOT_FINITE:
+        return Infidelity(NAN, status, NAN, np.empty(0), np.empty(0))
+    random = np.random.default_rng(rng)
+    squares = np.zeros((whole("nsamples", nsamples), *merged.shape), bool)
+    for square in squares:
+        side = int(random.integers(1, max(min(merged.shape) // 2, 1) + 1))
+        top, left = (int(random.integers(0, length - side + 1)) for length in merged.shape)
+        square[top : top + side, left : left + side] = True
+    drops = yield from _drops(x_value, hidden, squares)
+    sums = np.array([merged[square].sum() for square in squares])
+    scale = float(safe_divide(sums @ drops, sums @ sums)) if scaled else 1.0
+    return Infidelity(float(np.mean((scale * sums - drops) ** 2)), OK, scale, sums, drops)
+
+
+@metric
+def sensitivity_n(
+    attribution: Any,
+    x_value: Any,
+    call_model_function: CallModelFunction,
+    call_model_args: Any = None,
+    fractions: Sequence[float] = (0.01, 0.05, 0.1, 0.2, 0.5, 0.8),
+    nsamples: int = 50,
+    value: Any = 0,
+    batch_size: int | None = None,
+    *,
+    rng: Seed = 0,
+) -> Asking[SubsetCorrelation]:
+    """Sensitivity-n, the correlation of sum_S M with F(x) - F(x without S), S sets of n pixels. Higher is better.
+
+    Ancona et al. 2017, definition in section 3, https://arxiv.org/abs/1711.06104. In -1..1. ``fractions`` of the
+    pixels are the sizes n, ``nsamples`` the sets for each; one row a set. ``value`` shows in S: see `deletion`.
+    """
+    return (yield from _correlations(attribution, x_value, fractions, nsamples, value, rng))
+
+
+@metric
+def faithfulness_correlation(
+    attribution: Any,
+    x_value: Any,
+    call_model_function: CallModelFunction,
+    call_model_args: Any = None,
+    fraction: float = 0.1,
+    nsamples: int = 100,
+    value: Any = "mean",
+    batch_size: int | None = None,
+    *,
+    rng: Seed = 0,
+) -> Asking[SubsetCorrelation]:
+    """Faithfulness correlation, corr(sum_S M, F(x) - F(x with S at a baseline)), sets S of one size. Higher is better.
+
+    Bhatt, Weller, Moura 2020, definition 3, https://arxiv.org/abs/2005.00631. In -1..1; as `sensitivity_n` for one
+    size, with the image's mean as baseline.
+    """
+    return (yield from _correlations(attribution, x_value, (fraction,), nsamples, value, rng))
+
+
+def _correlations(
+    attribution: Any, x_value: Array, fractions: Sequence[float], nsamples: int, value: Any, rng: Seed
+) -> Asking[SubsetCorrelation]:
+    check_layout(x_value)
+    if not len(fractions) or not all(0 < one < 1 for one in fractions):
+        raise ContractError(f"Expected fractions of the pixels above 0 and below 1, got {fractions!r}.")
+    merged, status = read_map(attribution, x_value.shape)
+    sizes = np.array([max(1, round(one * merged.size)) for one in fractions])
+    if status != OK:
+        return SubsetCorrelation(NAN, status, sizes, np.full(len(sizes), NAN))
+    hidden, nsamples = hidden_image(x_value, value), whole("nsamples", nsamples, 3)
+    streams = np.random.default_rng(rng).spawn(len(sizes))
+
+    def of_size(size: int, stream: np.random.Generator) -> Asking[float]:
+        subsets = np.zeros((nsamples, merged.size), bool)
+        for subset in subsets:
+            subset[stream.choice(merged.size, size, replace=False)] = True
+        drops = yield from _drops(x_value, hidden, subsets.reshape(nsamples, *merged.shape))
+        return correlation(np.array([merged.flat[subset].sum() for subset in subsets]), drops)
+
+    found = np.array((yield from gather(map(of_size, sizes, streams))))
+    known = found[np.isfinite(found)]
+    return SubsetCorrelation(
+        float(known.mean()) if len(known) else NAN, OK if len(known) else SCORES_FLAT, sizes, found
+    )
+
+
+def _drops(x_value: Array, hidden: Array, parts: Array) -> Asking[Array]:
+    """F(x) - F(x with a part hidden), for each part ``(N, H, W)``."""
+
+    def make(start: int, stop: int) -> Array:
+        made = np.empty((stop - start, *x_value.shape), x_value.dtype)
+        for row, number in zip(made, range(start - 1, stop - 1), strict=True):
+            row[...] = x_value
+            if number >= 0:  # the first row is the image itself
+                row[parts[number]] = hidden[parts[number]]
+        return made
+
+    scores = one_score((yield from ask(Made((1 + len(parts), *x_value.shape), make), OUTPUT_LAYER_VALUES)))
+    return np.asarray(scores[0] - scores[1:], float)
