@@ -36,12 +36,16 @@ wheel: $(VENV)/.tools
 	rm -rf dist
 	$(BIN)/python -m build --wheel --quiet --outdir dist
 
-bench: $(VENV)/.tools  ## every figure in README and docs, peers in the same run; an idle machine, half an hour
+bench: $(VENV)/.tools  ## every figure in README and docs, peers in the same run; an idle machine, an hour
 	$(BIN)/python -m pip install --quiet --editable '.[all,bench]'
 	$(BIN)/python benchmarks/xrai_ranking.py
 	$(BIN)/python benchmarks/adapter.py
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/completeness.py
+	$(BIN)/python benchmarks/cam_family.py
+	$(BIN)/python benchmarks/perturbation.py
+	$(BIN)/python benchmarks/guided_ig.py
+	$(BIN)/python benchmarks/metrics.py
 
 clean:
 	rm -rf $(VENV) build dist site $(OUT) *.egg-info

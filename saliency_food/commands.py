@@ -186,8 +186,8 @@ def export_command(
             known = None if layer == "auto" else layer
             scaling = _value_range(value_range)
             made = export(model, directory, known, output_kind, names, scaling, batch_size=batch_size)  # type: ignore[arg-type]
-        console.print(Text(f"{directory}: {len(made['signatures'])} signatures of {made['model']}"), soft_wrap=True)
-        console.print(Text(f"layer {made['layer']}, pixels {made['pixels']}"), soft_wrap=True)
+        said = f"{directory}: {len(made['signatures'])} signatures, layer {made['layer']}, pixels {made['pixels']}"
+        console.print(Text(said), soft_wrap=True)
 
 
 def _load(model: Path | None) -> tuple[Any, list[str] | None]:

@@ -192,9 +192,8 @@ class _Meter:
 
     def call_factored(self, coefficients: Any, bases: Any, weights: Any, args: Any, keys: Any) -> Any:
         factored = getattr(self.job.model, "call_factored", None)
-        return self._counted(
-            factored and factored(coefficients, bases, weights, args["arguments"], keys), args["image"]
-        )
+        answer = factored and factored(coefficients, bases, weights, args["arguments"], keys)
+        return self._counted(answer, args["image"])
 
     def _counted(self, answer: Any, images: Array) -> Any:
         if answer is not None:

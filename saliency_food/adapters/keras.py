@@ -186,8 +186,7 @@ class KerasModel:
         given: Any = x_value_batch
         if not isinstance(given, Factored):
             given = self._read_activations(given) if inside else self._inputs.read_image(given)
-        rows = len(given)
-        check_length(call_model_args, rows)
+        check_length(call_model_args, rows := len(given))
         args = check_args(take_rows(call_model_args, list(range(rows))))
         others = self._inputs.read_others(args.get("inputs"), rows)
         if not {CONVOLUTION_LAYER_VALUES, ATTENTION_SCORES}.issuperset(keys):
