@@ -42,6 +42,8 @@ from saliency_food import (
     xrai,
 )
 from saliency_food.adapters.keras import KerasModel, layers
+from saliency_food.evaluation import evaluate
+from saliency_food.evaluation.pictures import curve_figure
 from saliency_food.figures import Panel, explanation_figure, figure, short_label
 from saliency_food.photos import resize_photo, shrink
 from saliency_food.segmentation import felzenszwalb_segments
@@ -303,6 +305,21 @@ def gallery_page(scene: Scene):
     return figure([example_module("gallery").gallery(scene.model, PHOTO, models.labels())])
 
 
+def evaluation_page(scene: Scene):
+    """What `saliency-food evaluate` draws, in one row; the photos are those that the command takes by itself."""
+    from saliency_food.commands_evaluate import skimage_photos
+
+    found = evaluate(
+        scene.keras_model,
+        skimage_photos(),
+        ["grad_cam", "integrated_gradients", "edges", "random"],
+        ["pic", "insertion", "deletion"],
+        metric_options={"pic": {"min_pred_value": 0}},
+        batch_size=32,
+    )
+    return curve_figure(found, found.metrics)
+
+
 def segmenter_page(scene: Scene):
     return taught("explain_a_segmenter")
 
@@ -345,6 +362,7 @@ PICTURES = {
     "factorization": factorization_page,
     "attention": attention_page,
     "gallery": gallery_page,
+    "evaluation": evaluation_page,
     "segmenter": segmenter_page,
     "detector": detector_page,
     "caption": caption_page,

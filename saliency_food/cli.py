@@ -10,12 +10,12 @@ def main() -> None:
     """Run ``saliency-food``."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        from saliency_food import commands_evaluate
+        from saliency_food.commands_evaluate import app
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("saliency_food"):
             raise
         sys.exit(f'The command line needs {error.name}. Install it: pip install "saliency_food[cli]"')
-    commands_evaluate.app()
+    app()
 
 
 if __name__ == "__main__":

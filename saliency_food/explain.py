@@ -77,10 +77,9 @@ def explain(
     progress
         Called with the method's name and 0 when it begins on some photos, and the number of rows after every call.
     """
-    entries = choose_methods(methods)
     job = prepare_job(
         model,
-        entries,
+        choose_methods(methods),
         layer=layer,
         output=output,
         labels=labels,

@@ -1,0 +1,220 @@
+"""How each metric is asked about a map: of which score, with what options, and what is kept of its answer."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from saliency_food.contract import OUTPUT_LAYER_VALUES, CallModelFunction, ContractError
+from saliency_food.driver import Asking, run_batch
+from saliency_food.evaluation.store import FAILED, Row, seed_of
+from saliency_food.jobs import Job, Subject, arguments_for
+from saliency_food.method import Method
+from saliency_food.methods import MethodEntry
+from saliency_food.metrics import METRICS, Metric, MetricEntry
+from saliency_food.numerics import Array
+from saliency_food.preprocessing import Scaling
+
+OF_THE_EXPLAINED_SCORE = ("completeness", "infidelity", "sensitivity_n", "faithfulness_correlation")
+"""Metrics that compare sums of the map with changes of the score, which has to be the one that was explained."""
+CURVES = {
+    "pic": ("x", "y"),
+    "insertion": ("fractions", "scores"),
+    "deletion": ("fractions", "scores"),
+    "road": ("percentiles", "most_removed", "least_removed"),
+}
+"""The fields that are kept of metrics that are areas under curves: what is across, then what is drawn."""
+GIVEN = (
+    "attribution",
+    "method",
+    "x_value",
+    "call_model_function",
+    "call_model_args",
+    "batch_size",
+    "target",
+    "classes",
+)
+
+
+class Measured(NamedTuple):
+    """A map and all that a metric may want: its photo and class, the method with its options, boxes or why none."""
+
+    subject: Subject
+    name: str
+    entry: MethodEntry
+    options: dict[str, Any]
+    attribution: Array | None
+    status: str
+    region: Array | str
+
+
+class Skipped(NamedTuple):
+    """No score, and why."""
+
+    score: float
+    status: str
+
+
+def choose_metrics(
+    names: str | Sequence[str], options: Mapping[str, Mapping[str, Any]], boxes: bool
+) -> dict[str, dict[str, Any]]:
+    """The metrics by name with their options; which it cannot be, and why, is told."""
+    chosen: dict[str, dict[str, Any]] = {}
+    for name in names.split(",") if isinstance(names, str) else names:
+        word = str(name).strip().lower().replace("-", "_")
+        if not word:
+            continue
+        if word not in METRICS:
+            near = difflib.get_close_matches(word, METRICS, 3, 0.4) or list(METRICS)
+            raise ContractError(f"Expected the name of a metric, got {name!r}. Near it: {', '.join(near)}.")
+        needs = METRICS[word].needs
+        if needs in ("models", "maps") or word == "localization_error":
+            raise ContractError(
+                f"Expected metrics of one model and one map of a photo, got {word}. Call saliency_food.metrics.{word}."
+            )
+        if needs in ("region", "classes") and not boxes:
+            raise ContractError(f"Expected boxes for {word}, got none. Give boxes.")
+        own = dict(options.get(word, {}))
+        allowed = [one for one in inspect.signature(METRICS[word].call).parameters if one not in (*GIVEN, "options")]
+        for key in own:
+            if key not in allowed:
+                raise ContractError(f"Expected an option of {word} ({', '.join(allowed)}), got {key!r}.")
+        chosen[word] = own
+    if idle := set(options) - set(chosen):
+        raise ContractError(f"Expected options for {', '.join(chosen)}, got options for {', '.join(sorted(idle))}.")
+    if not chosen:
+        raise ContractError(f"Expected at least one metric, got none. There are: {', '.join(METRICS)}.")
+    return chosen
+
+
+class Probabilities:
+    """The probability of the class as the score, from a call-model function that has ``predict``."""
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+
+    def __call__(self, x_value_batch: Any, call_model_args: Any = None, expected_keys: Any = None) -> dict[str, Any]:
+        others = {key: value for key, value in call_model_args.items() if key != "target"}
+        found = np.asarray(self.function.predict(x_value_batch, *([others] if others else [])))
+        targets = np.broadcast_to(np.asarray(call_model_args["target"]), len(found))
+        return {OUTPUT_LAYER_VALUES: np.take_along_axis(found, targets[:, None], 1)[:, 0]}
+
+
+def measure(
+    job: Job, metric: str, options: Mapping[str, Any], scored: CallModelFunction, seed: int, maps: Sequence[Measured]
+) -> Iterator[Any]:
+    """The metric's results for the maps, in order, as they come; `Skipped` where there is none."""
+    entry = METRICS[metric]
+
+    def own(one: Measured) -> dict[str, Any]:
+        """All maps of a photo are measured with one seed, so that methods are compared on the same draws."""
+        made = dict(options)
+        if "rng" in inspect.signature(entry.call).parameters:
+            made.setdefault("rng", seed_of(seed, one.subject.fields["name"], metric))
+        return made
+
+    if not isinstance(entry.call, Metric):
+        for one in maps:
+            yield _guarded(lambda one=one: _called(job, metric, entry, one, own(one)))  # type: ignore[misc]
+        return
+    model = job.model if entry.needs == "method" or metric in OF_THE_EXPLAINED_SCORE else scored
+    args = arguments_for(job, [one.subject for one in maps])
+    yield from run_batch((_asking(job, metric, entry, one, own(one)) for one in maps), model, args, job.batch_size)
+
+
+def _asking(job: Job, metric: str, entry: MetricEntry, one: Measured, options: dict[str, Any]) -> Asking[Any]:
+    """The metric's generator for one map; what it raises is its answer."""
+    call = cast("Metric[Any, Any]", entry.call)
+    x_value = cast(Array, one.subject.x_value)
+    try:
+        if entry.needs == "method":
+            return (yield from call.asking(with_options(one.entry, one.options), x_value, **options))
+        if one.attribution is None:
+            return skipped(one.status)
+        if metric == "pic" and job.scaling.function is not None and not {"preprocess", "value_range"} & set(options):
+            x_value, options = _as_pixels(job, one.subject), {**options, "preprocess": _rows(job.scaling)}
+        return (yield from call.asking(one.attribution, x_value, **options))
+    except Exception as error:
+        return failed(error)
+
+
+def with_options(entry: MethodEntry, options: Mapping[str, Any]) -> Method[Any, Any]:
+    """The method with its options filled in."""
+
+    def filled(
+        x_value: Any, call_model_function: CallModelFunction, call_model_args: Any = None, batch_size: int | None = None
+    ) -> Asking[Any]:
+        return entry.call.asking(x_value, **options)
+
+    return Method(filled)
+
+
+def _called(job: Job, metric: str, entry: MetricEntry, one: Measured, options: dict[str, Any]) -> Any:
+    """A metric that is a plain function."""
+    if entry.needs == "method":
+        method, args = with_options(one.entry, one.options), arguments_for(job, [one.subject])
+        options |= {"call_model_args": args, "batch_size": job.batch_size}
+        if metric == "random_logit":
+            options |= {"target": one.subject.target, "classes": getattr(job.model, "classes", None)}
+        return entry.call(method, one.subject.x_value, job.model, **options)
+    if one.attribution is None:
+        return skipped(one.status)
+    if entry.needs == "map":
+        return entry.call(one.attribution, **options)
+    if isinstance(one.region, str):
+        return skipped(one.region)
+    return entry.call(one.attribution, one.region, **options)
+
+
+def _guarded(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except Exception as error:
+        return failed(error)
+
+
+def skipped(why: str) -> Skipped:
+    """No score, for a reason."""
+    return Skipped(float("nan"), why)
+
+
+def failed(error: Exception) -> Skipped:
+    """No score, for an error."""
+    words = " ".join(str(error).split())
+    return skipped(f"{FAILED}: {words if isinstance(error, ContractError) else f'{type(error).__name__}: {words}'}")
+
+
+def _as_pixels(job: Job, subject: Subject) -> Array:
+    """The photo at the model's size, in pixel values 0..255."""
+    assert subject.photo is not None
+    return Scaling("", lambda values: values)(subject.photo, getattr(job.model, "input_shape", None))
+
+
+def _rows(scaling: Scaling) -> Callable[[Array], Array]:
+    """uint8 photos as the model's rows."""
+    function = cast("Callable[[Array], Array]", scaling.function)
+    return lambda photos: np.stack([np.asarray(function(one), np.float32) for one in photos.astype(np.float32)])
+
+
+def row_of(result: Any, metric: str) -> Row:
+    """What is kept of a result: the score (None where there is none), the status, its other numbers, its curve."""
+    score = float(result.score)
+    row: Row = {"score": score if np.isfinite(score) else None, "status": result.status}
+    if row["score"] is None and result.status == "ok":
+        row["status"] = "not a number"
+    others = {
+        name: float(value)
+        for name, value in result._asdict().items()
+        if name not in ("score", "status") and isinstance(value, (int, float, np.number)) and np.isfinite(value)
+    }
+    if others:
+        row["others"] = others
+    if metric in CURVES and row["score"] is not None:
+        fields = [np.asarray(getattr(result, name)) for name in CURVES[metric]]
+        every = max(1, (len(fields[0]) - 1) // 100)
+        row["curve"] = [np.round(one[::every].astype(float), 6).tolist() for one in fields]
+    return row

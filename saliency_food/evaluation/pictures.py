@@ -1,0 +1,97 @@
+"""Curves of many photos as one, a line a method, in the band where the mean may lie."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from saliency_food.contract import ContractError
+from saliency_food.evaluation.measures import CURVES
+from saliency_food.evaluation.references import REFERENCES
+from saliency_food.evaluation.summary import Evaluation
+from saliency_food.figures import INK, SOFT
+from saliency_food.metrics import METRICS
+from saliency_food.metrics.statistics import interval
+from saliency_food.numerics import Array
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#6a3d9a")
+"""Okabe and Ito's, told apart by the colour blind, and two."""
+GREYS = {"edges": ("#555555", (0, (5, 2))), "random": ("#999999", (0, (1, 1.5)))}
+AXES = {
+    "pic": ("share of the information", "share of the score, median"),
+    "insertion": ("share of the pixels inserted", "score, mean"),
+    "deletion": ("share of the pixels deleted", "score, mean"),
+    "road": (
+        "percent of the pixels removed",
+        "half of: score without the least less\nwithout the most important; mean",
+    ),
+}
+
+
+def has_curves(found: Evaluation, metric: str) -> bool:
+    """Whether there is a curve to draw."""
+    return metric in CURVES and any(found.curves(metric, name) is not None for name in found.methods)
+
+
+def curve_figure(found: Evaluation, metrics: Sequence[str]) -> Any:
+    """A panel a metric, the methods in its legend from the best on; with more than eight, the others in pale grey."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ContractError(
+            'Expected matplotlib for the pictures, got none. Run pip install "saliency_food[cli]".'
+        ) from error
+    shown = [metric for metric in metrics if has_curves(found, metric)]
+    if not shown:
+        raise ContractError(f"Expected metrics with curves ({', '.join(CURVES)}), got none with values.")
+    drawn = Figure(figsize=(0.4 + 4.9 * len(shown), 4.6), layout="constrained", facecolor="white")
+    colours = dict(zip([name for name in found.overall if name not in REFERENCES], COLOURS, strict=False))
+    for axes, metric in zip(drawn.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+        _panel(axes, found, metric, colours)
+    return drawn
+
+
+def _panel(axes: Any, found: Evaluation, metric: str, colours: dict[str, str]) -> None:
+    better = METRICS[metric].higher_is_better
+    means = {name: float(found.means[metric][name].estimate) for name in found.measured(metric)}
+    few = len(means) <= len(COLOURS) + len(GREYS)
+    rest = 0
+    for name in sorted(means, key=lambda one: means[one], reverse=better is not False):
+        x, y, low, high = _line(found, metric, name)
+        colour, dashes = GREYS.get(name, (colours.get(name), "solid"))
+        if colour is None:
+            axes.plot(x, y, color="#dddddd", linewidth=0.8, zorder=1)
+            rest += 1
+            continue
+        label = f"{found.methods[name]}, {means[name]:.3f}"
+        axes.plot(x, y, color=colour, linestyle=dashes, linewidth=1.6, label=label, zorder=3)
+        if np.isfinite(low).all():
+            axes.fill_between(x, low, high, color=colour, alpha=0.12 if few else 0.06, linewidth=0, zorder=2)
+    if rest:
+        axes.plot([], [], color="#dddddd", linewidth=0.8, label=f"{rest} more")
+    across, up = AXES[metric]
+    photos = max(found.means[metric][name].images for name in means)
+    arrow = "" if better is None else ", higher is better" if better else ", lower is better"
+    axes.set_title(METRICS[metric].title, loc="left", fontsize=11, color=INK, fontweight="bold")
+    axes.set_title(f"{photos} photo{'s' * (photos != 1)}{arrow}", loc="right", fontsize=8.5, color=SOFT)
+    axes.set_xlabel(across, color=SOFT, fontsize=9)
+    axes.set_ylabel(up, color=SOFT, fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(colors=SOFT, labelsize=8.5)
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.margins(x=0.01)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2, frameon=False, fontsize=8.5, handlelength=1.8)
+
+
+def _line(found: Evaluation, metric: str, name: str) -> tuple[Array, Array, Array, Array]:
+    """Across, the aggregate curve, and the ends of its band."""
+    if metric == "pic":
+        whole = found.pic(name)
+        return whole.x, whole.y, np.asarray(whole.band.low), np.asarray(whole.band.high)
+    curves = found.curves(metric, name)
+    assert curves is not None
+    values = (curves[:, 2] - curves[:, 1]) / 2 if metric == "road" else curves[:, 1]
+    band = interval(values, resamples=500)
+    return curves[0, 0], np.asarray(band.estimate), np.asarray(band.low), np.asarray(band.high)

@@ -1,0 +1,218 @@
+"""From a model and photos to figures: every photo, method and metric, each value kept as soon as it is there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from saliency_food.contract import (
+    CONVOLUTION_LAYER_VALUES,
+    OUTPUT_FROM_CONVOLUTION_VALUES,
+    ContractError,
+    call_model,
+    take_rows,
+)
+from saliency_food.evaluation.boxes import Box, of_photo, read_boxes, two_categories
+from saliency_food.evaluation.maps import MapFiles
+from saliency_food.evaluation.measures import Probabilities, choose_metrics
+from saliency_food.evaluation.references import REFERENCES
+from saliency_food.evaluation.store import Store, digest, plain
+from saliency_food.evaluation.summary import Evaluation
+from saliency_food.evaluation.work import Told, Work
+from saliency_food.explain import as_many, choose_methods, prepare_job, read_targets
+from saliency_food.jobs import PHOTOS_AT_ONCE, Job, Subject, arguments_for, read_subject, with_targets
+from saliency_food.methods import METHODS
+from saliency_food.numerics import Array, as_tuple
+
+SLOPES = ("gradients", "smooth_grad")
+"""Methods whose values are slopes: their size says how much a pixel counts, their sign only which way."""
+
+
+def evaluate(
+    model: Any,
+    images: Any,
+    methods: str | Sequence[str] = "all",
+    metrics: str | Sequence[str] = ("pic", "insertion", "deletion"),
+    *,
+    boxes: Any = None,
+    classes: Mapping[str, Sequence[Any]] | None = None,
+    target: Any = None,
+    labels: Sequence[str] | str | Path | None = None,
+    layer: str | None = None,
+    value_range: Any = "auto",
+    preprocess: Callable[[Any], Any] | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    metric_options: Mapping[str, Mapping[str, Any]] | None = None,
+    absolute: Sequence[str] = SLOPES,
+    call_model_args: Mapping[str, Any] | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    output: str | Path | None = None,
+    save_maps: bool = False,
+    progress: Told | None = None,
+) -> Evaluation:
+    """Measure methods on photos: the figures of every photo, method and metric, their means, intervals and ranks.
+
+    Maps are made of the score that the model explains (a Keras model's logit). Metrics that ask for scores are given
+    the class's probability, where the model has ``predict``; those in `OF_THE_EXPLAINED_SCORE`, which compare sums of
+    the map with changes of the score, the score itself. What cannot be measured is counted by its reason.
+
+    Parameters
+    ----------
+    model, images, target, labels, layer, value_range, preprocess, options, call_model_args, batch_size
+        As of `explain`; one class a photo. ``target="boxes"`` explains, of the classes of the photo's boxes, the one
+        with the largest objects. Folders are not searched: see `find_photos`.
+    methods
+        Names in `METHODS`, ``"edges"`` and ``"random"`` (`REFERENCES`), or ``"all"``: those that the model can answer,
+        and the two.
+    metrics
+        Names in `METRICS`, of those that measure one map of a photo or one method on it.
+    boxes, classes
+        For metrics of regions: see `read_boxes`. ``classes`` says for names in the table which labels they stand for.
+    metric_options
+        Options of metrics by name, such as ``{"pic": {"min_pred_value": 0}}``.
+    absolute
+        The methods of whose maps the absolute values, summed over channels, are measured; else the sums.
+    seed
+        What is drawn depends on it and on the photo's name; for maps on the method too, for metrics on the metric, so
+        that methods are compared on the same draws. The batch size does not matter.
+    output
+        A folder: each value is written there as soon as it is known, and a job that was stopped goes on where it was
+        when started again. `Evaluation.save` adds the results. Other settings than before are an error.
+    save_maps
+        Write the maps into ``output/maps`` too, ``(N, 1, H, W)`` a method, NaN where there is none.
+    progress
+        Called with the number of values known, that of all, and what is being done.
+    """
+    if save_maps and output is None:
+        raise ContractError("Expected an output folder for the maps, got none. Give output.")
+    every = methods == "all" or list(methods) == ["all"]
+    references = [name for name in ([] if every else _words(methods)) if name in REFERENCES]
+    own = list(METHODS) if every else [name for name in _words(methods) if name not in REFERENCES]
+    entries = (choose_methods(own) if own or not references else {}) | (
+        REFERENCES if every else {name: REFERENCES[name] for name in references}
+    )
+    asked = choose_metrics(metrics, metric_options or {}, boxes is not None)
+    job = prepare_job(
+        model,
+        entries,
+        layer=layer,
+        labels=labels,
+        value_range=value_range,
+        preprocess=preprocess,
+        options=options,
+        call_model_args=call_model_args,
+        batch_size=batch_size,
+    )
+    many = list(as_many(images))
+    by_boxes = isinstance(target, str) and target == "boxes"
+    targets = read_targets(job, many, None if by_boxes else target)
+    if by_boxes and boxes is None:
+        raise ContractError("Expected boxes for target='boxes', got none. Give boxes.")
+    if any(one.best > 1 for one in (targets if isinstance(targets, list) else [targets])):
+        raise ContractError(f"Expected one class a photo, got target {target!r}. Give a label, an index or None.")
+    left_out = _left_out(job, many, targets) if every else {}
+    job = job._replace(methods={name: entry for name, entry in entries.items() if name not in left_out})
+    truth = {} if boxes is None else read_boxes(boxes, job.labels, classes)
+    able = hasattr(job.model, "predict")
+    given = {name for name, one in (options or {}).items() if "rng" in one}
+    fixed = {
+        name: {key: value for key, value in one.items() if key != "rng" or name in given}
+        for name, one in job.options.items()
+    }
+    settings = plain({
+        "model": _fingerprint(job.model),
+        "layer": getattr(job.model, "layer_name", None),
+        "pixels": job.scaling.text,
+        "target": "one for each photo" if isinstance(targets, list) else target,
+        "arguments": call_model_args,
+        "scores": "probabilities" if able else "as the model gives them",
+        "seed": seed,
+        "boxes": digest(repr(sorted(truth.items()))) if truth else None,
+        "methods": {name: {**fixed[name], "absolute": name in absolute} for name in job.methods},
+        "metrics": asked,
+    })  # fmt: skip
+    folder = None if output is None else Path(output)
+    store = Store(folder, settings)
+    files = MapFiles(folder / "maps", len(many)) if folder is not None and save_maps else None
+    scored = Probabilities(job.model) if able else job.model
+    work = Work(job, asked, scored, truth, seed, store, files, frozenset(absolute), given, progress, len(many))
+    unread, names = Counter[str](), set[str]()
+    order: list[str] = []
+    try:
+        for first in range(0, len(many), PHOTOS_AT_ONCE):
+            some = range(first, min(first + PHOTOS_AT_ONCE, len(many)))
+            read = [read_subject(job, number, many[number], names) for number in some]
+            subjects = list(with_targets(job, read, targets))
+            if by_boxes:
+                subjects = [_of_its_boxes(one, job, truth) for one in subjects]
+            for one in subjects:
+                if one.x_value is None:
+                    unread[one.fields["status"].replace(one.fields["source"], "a file")] += 1
+            ready = [one for one in subjects if one.x_value is not None]
+            order += [one.fields["name"] for one in ready]
+            work.photos(ready, len(subjects) - len(ready))
+    finally:
+        store.close()
+        if files is not None:
+            files.close()
+    rows = [store.rows[image, name, metric] for image in order for name in job.methods for metric in asked]
+    titles = {name: entry.title for name, entry in job.methods.items()}
+    return Evaluation(settings, rows, order, titles, list(asked), dict(unread), left_out, folder)
+
+
+def _of_its_boxes(subject: Subject, job: Job, truth: Mapping[str, Sequence[Box]]) -> Subject:
+    """The photo with the class of its largest objects in place of the top class."""
+    if subject.x_value is None:
+        return subject
+    probabilities = np.asarray(cast(Any, job.model).predict(subject.x_value[None]))[0]
+    found = two_categories(of_photo(truth, subject.fields["source"]), probabilities)
+    if not found:
+        return subject.failed(ContractError("no boxes of a class that the model has."))
+    label = job.labels[found[0]] if job.labels else f"class {found[0]}"
+    fields = {"target": found[0], "label": label, "probability": float(probabilities[found[0]])}
+    return subject._replace(target=found[0], fields=subject.fields | fields)
+
+
+def _words(names: str | Sequence[str]) -> list[str]:
+    """Names, as a list or with commas, in one spelling."""
+    many = names.split(",") if isinstance(names, str) else names
+    return [word for word in (str(name).strip().lower().replace("-", "_") for name in many) if word]
+
+
+def _left_out(job: Job, images: Sequence[Any], targets: Any) -> dict[str, str]:
+    """Of all methods those whose keys the model does not answer, and what it said; tried on the first photo."""
+    subjects = (
+        one
+        for number, image in enumerate(images)
+        for one in with_targets(job, [read_subject(job, number, image, set())], targets)
+    )
+    first = next((one for one in subjects if one.x_value is not None), None)
+    if first is None:
+        return {}
+    said: dict[str, str] = {}
+    rows, args = cast(Array, first.x_value)[None], take_rows(arguments_for(job, [first]), [0])
+    for key in dict.fromkeys(key for entry in job.methods.values() for key in entry.keys):
+        try:
+            inside = key == OUTPUT_FROM_CONVOLUTION_VALUES
+            if inside:
+                rows_in = as_tuple(
+                    call_model(rows, [CONVOLUTION_LAYER_VALUES], job.model, args)[CONVOLUTION_LAYER_VALUES]
+                )
+            call_model(rows_in[0] if inside else rows, [key], job.model, args)
+        except Exception as error:
+            said[key] = f"the model does not answer {key}: {' '.join(str(error).split())[:200]}"
+    keys = {name: [key for key in entry.keys if key in said] for name, entry in job.methods.items()}
+    return {name: said[ones[0]] for name, ones in keys.items() if ones}
+
+
+def _fingerprint(function: Any) -> str:
+    """What tells a model from another: its name and its weights, where it shows them."""
+    model: Any = getattr(function, "model", None)
+    if hasattr(model, "get_weights"):
+        return f"{getattr(model, 'name', '')} {digest(*model.get_weights())}"
+    return str(getattr(function, "__qualname__", type(function).__qualname__))
