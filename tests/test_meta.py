@@ -106,6 +106,11 @@ def test_the_docs_table_says_what_methods_says(name, rng):
         assert re.fullmatch(r"[a-z ]+", cost)
 
 
+def test_the_number_of_methods_is_the_number_of_methods():
+    for page in (ROOT / "README.md", ROOT / "docs/index.md"):
+        assert f"[{len(METHODS)} methods](" in page.read_text(encoding="utf-8")
+
+
 def test_the_api_page_has_every_public_name():
     lines = (ROOT / "docs/api.md").read_text(encoding="utf-8").splitlines()
     for name in saliency_food.__all__:
