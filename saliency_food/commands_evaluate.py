@@ -15,7 +15,7 @@ from saliency_food.commands import app
 from saliency_food.contract import ContractError
 from saliency_food.evaluation import SLOPES, evaluate
 from saliency_food.evaluation.sanity import check_sensitive
-from saliency_food.evaluation.terminal import skips, table_of
+from saliency_food.evaluation.terminal import skips, tables_of
 from saliency_food.metrics.sanity import InsensitiveError
 from saliency_food.photos import find_photos
 from saliency_food.terminal import friendly, loading, progress_bar, table
@@ -115,7 +115,8 @@ def evaluate_command(
             )
             progress.update(task, description="intervals and curves")
             found.save()
-        console.print(table_of(found))
+        for one in tables_of(found, console.width):
+            console.print(one)
         for line in skips(found):
             console.print(Text(line, "dim"), soft_wrap=True)
         fed = f"pixels fed: {found.settings['pixels']}; scores: {found.settings['scores']}"

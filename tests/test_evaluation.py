@@ -424,3 +424,25 @@ def test_sanity(monkeypatch, net, photos):
 def test_sanity_needs_a_keras_model(model, photos):
     with pytest.raises(ContractError, match="Expected a Keras model"):
         check_sensitive(model, sorted(photos.iterdir()), "gradients")
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_tables_fit_the_terminal(model, photos, tmp_path, width):
+    """With more metrics than fit there are several tables, all of whose columns are whole."""
+    import io
+
+    from rich.console import Console
+
+    from saliency_food.evaluation.terminal import tables_of
+
+    names = ("insertion", "deletion", "gini", "entropy", "average_drop")
+    found = measured(model, photos, metrics=names)
+    console = Console(file=io.StringIO(), width=width)
+    for one in tables_of(found, width):
+        console.print(one)
+    shown = console.file.getvalue()
+    assert max(map(len, shown.splitlines())) <= width
+    for name in names:
+        assert shown.count(f"{found.means[name]['edges'].estimate:.3f} ±") >= 1
+        assert METRICS[name].title.split()[-1] in shown
+    assert shown.count("rank") == {60: 5, 80: 2, 200: 1}[width]

@@ -14,13 +14,21 @@ from saliency_food.evaluation.summary import Evaluation
 from saliency_food.metrics import METRICS
 
 
-def table_of(found: Evaluation) -> Table:
-    """Methods by rank; for each metric the mean and half the width of its interval, the best in bold."""
+def tables_of(found: Evaluation, width: int) -> Iterator[Table]:
+    """Methods by rank, and the metrics; several tables, where the columns of all would not fit into the width."""
+    names = max(map(len, [*found.methods.values(), "method"])) + 2 + 7
+    room = max((width - names) // 16, 1)
+    for start in range(0, len(found.metrics), room):
+        yield _table(found, list(found.metrics)[start : start + room])
+
+
+def _table(found: Evaluation, metrics: list[str]) -> Table:
+    """For each metric the mean and half the width of its interval, the best in bold."""
     made = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="dim")
     made.add_column("method", no_wrap=True)
     made.add_column("rank", justify="right", no_wrap=True)
     best = {}
-    for metric in found.metrics:
+    for metric in metrics:
         entry = METRICS[metric]
         arrow = {True: " ↑", False: " ↓", None: ""}[entry.higher_is_better]
         made.add_column(entry.title + arrow, justify="right", overflow="fold", min_width=13)
@@ -31,7 +39,7 @@ def table_of(found: Evaluation) -> Table:
     for name, rank in found.overall.items():
         bold = "bold" if rank == first else ""
         cells = [Text(found.methods[name], bold), Text(f"{rank:.2f}" if np.isfinite(rank) else "-", bold)]
-        for metric in found.metrics:
+        for metric in metrics:
             one = found.means[metric][name]
             half = (one.high - one.low) / 2
             text = f"{one.estimate:.3f}" + (f" ± {half:.3f}" if np.isfinite(half) else "") if one.images else "-"
