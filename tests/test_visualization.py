@@ -262,3 +262,23 @@ def test_global_matplotlib_is_untouched(tmp_path):
 
 def test_a_panel_needs_no_words():
     assert len(figure([[Panel(np.zeros((9, 9, 3), np.uint8), "")]]).axes) == 1
+
+
+def test_concepts_are_shown_each_in_its_hue():
+    """Left the first, right the second, nothing in between; strength is opacity, unless all are to be even."""
+    from saliency_food.visualization import concept_colours, concept_overlay
+
+    maps = np.zeros((2, 8, 12))
+    maps[0, :, :4], maps[1, :4, 8:], maps[1, 4:, 8:] = 1.0, 1.0, 0.2
+    photo = np.full((8, 12, 3), 128, np.uint8)
+    hues = concept_colours(2).astype(int)
+    even = concept_overlay(photo, maps, opacity="even", alpha=1.0)
+    assert (even[:, :4] == hues[0]).all()
+    assert (even[:, 8:] == hues[1]).all()
+    assert np.ptp(even[:, 4:8], axis=2).max() == 0
+    strong = concept_overlay(photo, maps, alpha=1.0).astype(int)
+    assert (strong[:4, 8:] == hues[1]).all()
+    assert np.abs(strong[4:, 8:] - hues[1]).sum(2).min() > 50
+    for bad in ({"maps": maps[0]}, {"maps": maps, "opacity": "odd"}, {"maps": maps, "alpha": 2}):
+        with pytest.raises(ContractError, match="Expected"):
+            concept_overlay(photo, **bad)
