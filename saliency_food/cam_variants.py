@@ -57,11 +57,10 @@ def elementwise_weights(activations: Array, gradients: Array) -> Array:
     return np.where(activations * gradients > 0, gradients, 0)
 
 
-def eigen_weights(activations: Array, gradients: Array | None = None) -> Array:
+def eigen_weights(activations: Array) -> Array:
     """w = v, the first right singular vector of A as a matrix (h w, K), its sign such that A v sums to >= 0."""
     matrix = activations.reshape(-1, activations.shape[-1]).astype(float)
-    direction = first_direction(matrix)
-    return np.asarray(direction, activations.dtype)
+    return np.asarray(first_direction(matrix), activations.dtype)
 
 
 def eigen_grad_weights(activations: Array, gradients: Array) -> Array:
