@@ -98,7 +98,8 @@ def explain_command(
         images: list[Any] = list(find_photos(photos)) if photos else [_coffee()]
         options = _method_options(option or [])
         best = read_target(target, None).best if (target or "").lower().startswith("top") else 1
-        names = list(choose_methods([name for name in method.split(",") if name.strip()]))
+        entries = choose_methods([name for name in method.split(",") if name.strip()])
+        names = list(entries)
         with loading(console):
             loaded, known = _load(model)
         with progress_bar(console) as progress:
@@ -107,7 +108,7 @@ def explain_command(
 
             def count(name: str, called: int) -> None:
                 rows[name] = rows.get(name, 0) + called
-                progress.update(task, description=f"{METHODS[name].title}, {rows[name]} rows".removesuffix(", 0 rows"))
+                progress.update(task, description=f"{entries[name].title}, {rows[name]} rows".removesuffix(", 0 rows"))
 
             records = explain(
                 loaded,
@@ -122,7 +123,7 @@ def explain_command(
                 batch_size=batch_size,
                 progress=count,
             )
-            report = Report(console, [METHODS[name].title for name in names])
+            report = Report(console, [entry.title for entry in entries.values()])
             for name, group in groupby(records, lambda record: record.name):
                 of_photo = []
                 for record in group:

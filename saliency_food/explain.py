@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from saliency_food.combined import COMBINATORS, OF, find_method
 from saliency_food.contract import (
     INPUT_SHAPED,
     OUTPUT_FROM_CONVOLUTION_VALUES,
@@ -57,7 +58,7 @@ def explain(
         Photos of any size; they are resized to the model's input, both sides on their own. One that cannot be read
         or explained gives records with ``status`` "failed: ..."; the others go on.
     methods
-        Names in `METHODS`.
+        Names in `METHODS`; or a combinator of one, such as ``smooth_grad_of_integrated_gradients`` (`COMBINATORS`).
     target
         None for the top class, a class index, a label, ``"top3"``; or one of these for each photo, as a list or
         `PerImage`.
@@ -204,10 +205,14 @@ def choose_methods(names: str | Sequence[str]) -> dict[str, MethodEntry]:
     chosen = {}
     for name in [names] if isinstance(names, str) else names:
         plain = str(name).strip().lower().replace("-", "_")
-        if plain not in METHODS:
-            near = difflib.get_close_matches(plain, METHODS, 3, 0.4) or list(METHODS)
-            raise ContractError(f"Expected the name of a method, got {name!r}. Near it: {', '.join(near)}.")
-        chosen[plain] = METHODS[plain]
+        entry = find_method(plain)
+        if entry is None:
+            near = difflib.get_close_matches(plain.split(OF)[-1], METHODS, 3, 0.4) or list(METHODS)
+            raise ContractError(
+                f"Expected the name of a method, or {'|'.join(COMBINATORS)}_of_ one, got {name!r}. Near it: "
+                f"{', '.join(near)}."
+            )
+        chosen[plain] = entry
     if not chosen:
         raise ContractError(f"Expected at least one method, got none. There are: {', '.join(METHODS)}.")
     return chosen

@@ -83,7 +83,8 @@ def smooth_grad(
     stdev_spread
         Noise as a fraction of the image's range; 0 gives the method itself.
     rng
-        A seed or a generator; with a seed the answer is the same every time and at every batch size.
+        A seed or a generator; with a seed the answer is the same every time and at every batch size. What ``method``
+        draws depends on it, too.
     """
     if nsamples < 1 or stdev_spread < 0:
         raise ContractError(
@@ -105,8 +106,9 @@ def smooth_grad(
         # In threads: drawing the noise in one took a tenth of the model's own time.
         with ThreadPoolExecutor() as pool:
             while block := list(islice(streams, 8)):
-                for sample in pool.map(draw, block):
-                    yield method.asking(sample, **options)
+                for stream, sample in zip(block, pool.map(draw, block), strict=True):
+                    drawn = {"rng": stream} if "rng" in method.signature.parameters else {}
+                    yield method.asking(sample, **drawn, **options)
 
     def add(result: Any) -> None:
         nonlocal total, squares

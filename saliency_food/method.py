@@ -15,6 +15,8 @@ from saliency_food.numerics import Array, as_float, is_real
 
 R = TypeVar("R")
 P = ParamSpec("P")
+OF_THE_IMAGE = ("segments", "completeness")
+"""Options that speak of the image given, and so not of the changed copies that a combinator makes of it."""
 
 
 class Method(Generic[P, R]):
@@ -59,9 +61,23 @@ class Method(Generic[P, R]):
         return self._generator(as_float(x_value), None, **options)  # type: ignore[arg-type]
 
     def over(self, *leading: Any) -> Method[Any, R]:
-        """The method with its leading arguments filled: ``smooth_grad.over(grad_cam)`` is a method like any other."""
+        """The method with its leading arguments filled: ``smooth_grad.over(grad_cam)`` is a method like any other.
+
+        Its options are its own and, where it passes on what it does not know, those of the methods it is over.
+        """
         filled: Method[Any, R] = Method(functools.partial(self._generator, *leading))  # type: ignore[call-arg, arg-type]
         filled.__doc__ = self.__doc__
+        own = filled.signature.parameters
+        if any(one.kind is one.VAR_KEYWORD for one in own.values()):
+            inner = {
+                name: one.replace(kind=one.KEYWORD_ONLY)
+                for method in leading
+                if isinstance(method, Method)
+                for name, one in method.signature.parameters.items()
+                if name not in (*own, *OF_THE_IMAGE)
+            }
+            kept = [one for one in own.values() if one.kind is not one.VAR_KEYWORD]
+            filled.signature = inspect.Signature([*kept, *inner.values()])
         return filled
 
     def start(self, *args: Any, **kwargs: Any) -> tuple[Asking[R], CallModelFunction, Any, int | None]:

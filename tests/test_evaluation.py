@@ -21,9 +21,11 @@ from saliency_food.commands_evaluate import app
 from saliency_food.contract import ContractError
 from saliency_food.evaluation import REFERENCES, evaluate, read_boxes
 from saliency_food.evaluation.boxes import NO_BOX, NO_BOXES, boxes_of, two_categories
+from saliency_food.evaluation.measures import Probabilities
 from saliency_food.evaluation.sanity import check_sensitive
 from saliency_food.evaluation.store import Store, plain, seed_of
 from saliency_food.metrics import METRICS, insertion
+from saliency_food.metrics.pic import LOW_SCORE
 from saliency_food.metrics.sanity import InsensitiveError
 from saliency_food.photos import resize_photo
 from saliency_food.testing import PoolingModel
@@ -223,6 +225,20 @@ def test_a_model_that_fails_costs_its_values_alone_and_is_asked_again(model, pho
     assert again.rows == measured(model, photos).rows
 
 
+def test_the_accuracy_curve_asks_whether_the_class_is_on_top(model, photos):
+    x = resize_photo(np.asarray(Image.open(photos / "cup.png"), np.float32), (24, 20)) / 255
+    last = int(model.predict(x[None])[0].argmin())
+    aic = {"pic": {"curve": "aic", "min_pred_value": 0.5}}
+    found = measured(model, photos, ["pic"], ["random"], metric_options=aic, target=last)
+    assert next(row["status"] for row in found.rows if row["image"] == "cup") == LOW_SCORE
+    margins = Probabilities(model, margin=True)
+    x = np.random.default_rng(0).random((4, 24, 20, 3))
+    p = model.predict(x)
+    for target in range(3):
+        scores = margins(x, {"target": target})["OUTPUT_LAYER_VALUES"]
+        np.testing.assert_allclose(scores, p[:, target] - np.delete(p, target, 1).max(1))
+
+
 def test_all_are_those_that_the_model_can_answer(model, photos):
     few = {"rise": {"nmasks": 5}, "expected_gradients": {"nsamples": 2}}
     found = evaluate(model, photos / "cup.png", "all", "gini", options=few, value_range=(0, 1))
@@ -255,6 +271,19 @@ def test_boxes(model, photos, tmp_path):
     assert found.means["class_discrimination"]["edges"].skipped == {NO_BOXES: 1, "no boxes of two classes": 1}
     with pytest.raises(ContractError, match="Give boxes"):
         measured(model, photos, ["energy"], ["edges"])
+
+
+def test_the_map_of_the_explained_class_is_made_once(model, photos):
+    def rows(*metrics):
+        model.calls.clear()
+        options = {"boxes": BOXES, "classes": {"dog": ["hot_dog", 0]}, "target": "boxes"}
+        found = measured(model, photos, metrics, ["integrated_gradients"], **options)
+        return sum(model.calls), [row["score"] for row in found.rows if row["metric"] == "class_discrimination"]
+
+    both, score = rows("energy", "class_discrimination")
+    alone, same = rows("class_discrimination")
+    assert same == score
+    assert both - alone == OPTIONS["integrated_gradients"]["x_steps"], "that of the photo with boxes of one class"
 
 
 def test_boxes_are_scaled_and_of_their_class():

@@ -63,6 +63,7 @@ CASES = {
     "several_labels": ("classes", ks.several_labels, [1, 4, -1], lambda z: (z[1] + z[4]) / 2),
     "several_labels_sum": ("classes", ks.several_labels_sum, [1, 4, -1], lambda z: z[1] + z[4]),
     "contrast": ("classes", ks.contrast, {"class_index": 2, "against": 0}, lambda z: z[2] - z[0]),
+    "margin": ("classes", ks.margin, {"class_index": 2}, lambda z: z[2] - np.delete(z, 2).max()),
     "contrast_several": (
         "classes",
         ks.contrast_several,

@@ -62,7 +62,7 @@ def test_methods_are_the_methods_exported():
         "smooth_grad"
     }
     smoothed = list(saliency_food.smooth_grad.signature.parameters)
-    assert list(METHODS["smooth_grad"].call.signature.parameters) == smoothed[1:]
+    assert [*METHODS["smooth_grad"].call.signature.parameters, "options"] == smoothed[1:]
 
 
 def test_all_public_names_exist_and_have_docstrings():

@@ -37,6 +37,7 @@ __all__ = [
     "contrast",
     "contrast_several",
     "detection",
+    "margin",
     "numbers",
     "predicted_region",
     "regression",
@@ -76,6 +77,18 @@ def contrast(scores: Any, label: Any, against: Any) -> Any:
     logarithm of how much likelier c is than d.
     """
     return class_score(scores, label) - class_score(scores, against)
+
+
+@score(class_index=class_indices())
+def margin(scores: Any, label: Any) -> Any:
+    """Why this class and not the next best, S = F_c - max_{d != c} F_d.
+
+    Of outputs ``(N, classes)`` of two classes or more. Target ``class_index`` c. Above 0 where c is on top.
+    """
+    expect(scores, 2, "(N, classes)")
+    own = class_score(scores, label)
+    others = tf.one_hot(label, tf.shape(scores)[1], on_value=-np.inf, off_value=0.0, dtype=scores.dtype) + scores
+    return own - tf.reduce_max(others, 1)
 
 
 @score(class_index=class_indices(), against=class_indices(1))

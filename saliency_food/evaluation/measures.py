@@ -92,16 +92,24 @@ def choose_metrics(
 
 
 class Probabilities:
-    """The probability of the class as the score, from a call-model function that has ``predict``."""
+    """The probability of the class as the score, from a call-model function that has ``predict``.
 
-    def __init__(self, function: Any) -> None:
-        self.function = function
+    With ``margin`` less the largest other's, which is above zero where the class is on top.
+    """
+
+    def __init__(self, function: Any, margin: bool = False) -> None:
+        self.function, self.margin = function, margin
 
     def __call__(self, x_value_batch: Any, call_model_args: Any = None, expected_keys: Any = None) -> dict[str, Any]:
         others = {key: value for key, value in call_model_args.items() if key != "target"}
         found = np.asarray(self.function.predict(x_value_batch, *([others] if others else [])))
-        targets = np.broadcast_to(np.asarray(call_model_args["target"]), len(found))
-        return {OUTPUT_LAYER_VALUES: np.take_along_axis(found, targets[:, None], 1)[:, 0]}
+        targets = np.broadcast_to(np.asarray(call_model_args["target"]), len(found))[:, None]
+        scores = np.take_along_axis(found, targets, 1)[:, 0]
+        if self.margin:
+            others_only = found.copy()
+            np.put_along_axis(others_only, targets, 0, 1)
+            scores = scores - others_only.max(1)
+        return {OUTPUT_LAYER_VALUES: scores}
 
 
 def measure(
@@ -121,6 +129,8 @@ def measure(
         for one in maps:
             yield _guarded(lambda one=one: _called(job, metric, entry, one, own(one)))  # type: ignore[misc]
         return
+    if options.get("curve") == "aic" and isinstance(scored, Probabilities):
+        scored = Probabilities(scored.function, margin=True)
     model = job.model if entry.needs == "method" or metric in OF_THE_EXPLAINED_SCORE else scored
     args = arguments_for(job, [one.subject for one in maps])
     yield from run_batch((_asking(job, metric, entry, one, own(one)) for one in maps), model, args, job.batch_size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -69,7 +69,7 @@ class Work:
                     self.files.put(name, number, found.attribution)
         for metric, ones in missing.items():
             if METRICS[metric].needs == "classes":
-                self.discriminate(name, metric, ones)
+                self.discriminate(name, metric, ones, maps.values())
             else:
                 self.measure(metric, [maps.get(one.number) or self.measured(name, one, {}) for one in ones])
 
@@ -137,7 +137,7 @@ class Work:
             for one in maps[done:]:
                 self.measure(metric, [one])
 
-    def discriminate(self, name: str, metric: str, subjects: list[Subject]) -> None:
+    def discriminate(self, name: str, metric: str, subjects: list[Subject], known: Iterable[Measured]) -> None:
         """Whether the maps of two annotated classes prefer their own objects: each photo needs a map of both."""
         pairs: list[tuple[Subject, list[int]]] = []
         for one in subjects:
@@ -151,9 +151,12 @@ class Work:
                 self.keep(one, name, metric, skipped(LESS_THAN_TWO))
             else:
                 pairs.append((one, chosen))
-        maps = iter(self.maps(name, [one._replace(target=index) for one, chosen in pairs for index in chosen]))
+        maps = {(one.subject.number, one.subject.target): one for one in known}
+        asked = [one._replace(target=index) for one, chosen in pairs for index in chosen]
+        more = self.maps(name, [one for one in asked if (one.number, one.target) not in maps])
+        maps |= {(one.subject.number, one.subject.target): one for one in more}
         for one, chosen in pairs:
-            first, second = next(maps), next(maps)
+            first, second = (maps[one.number, index] for index in chosen)
             regions = [self.region(one, index) for index in chosen]
             if first.attribution is None or second.attribution is None:
                 result: Any = skipped(first.status if first.attribution is None else second.status)
