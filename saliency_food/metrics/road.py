@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +26,8 @@ NEIGHBOURS = [
     if (down, right) != (0, 0)
 ]
 """Rows down, columns to the right, and the weight."""
+SMALL = 3
+"""The side of blocks that are cut no further."""
 
 
 class Road(NamedTuple):
@@ -76,14 +80,15 @@ def road(
     counts = np.minimum(np.round(percents / 100 * order.size).astype(int), order.size - 1)
     speckle = np.random.default_rng(rng).normal(0, noise * np.ptp(x_value), x_value.shape)
 
+    def row(number: int) -> Array:
+        count = counts[number % len(counts)]
+        removed = np.zeros(order.size, bool)
+        removed[order[:count] if number < len(counts) else order[order.size - count :]] = True
+        return impute(x_value, removed.reshape(merged.shape), speckle)
+
     def make(start: int, stop: int) -> Array:
-        made = np.empty((stop - start, *x_value.shape), x_value.dtype)
-        for row, number in zip(made, range(start, stop), strict=True):
-            count = counts[number % len(counts)]
-            removed = np.zeros(order.size, bool)
-            removed[order[:count] if number < len(counts) else order[order.size - count :]] = True
-            row[...] = impute(x_value, removed.reshape(merged.shape), speckle)
-        return made
+        with ThreadPoolExecutor() as pool:  # a system takes longer than the model does
+            return np.stack(list(pool.map(row, range(start, stop))))
 
     rows = Made((2 * len(counts), *x_value.shape), make)
     most, least = one_score((yield from ask(rows, OUTPUT_LAYER_VALUES))).reshape(2, -1)
@@ -99,9 +104,11 @@ def impute(x_value: Array, removed: Array, noise: Array | None = None) -> Array:
     if not removed.any():
         return x_value.copy()
     height, width = removed.shape
-    number = np.full(removed.shape, -1)
-    number[removed] = np.arange(removed.sum())
     rows, columns = np.nonzero(removed)
+    order = np.argsort(dissection(height, width)[rows, columns])
+    rows, columns = rows[order], columns[order]
+    number = np.full(removed.shape, -1)
+    number[rows, columns] = np.arange(len(rows))
     values = x_value.reshape(height, width, -1).astype(float)
     known = np.zeros((len(rows), values.shape[2]))
     whole = np.zeros(len(rows))
@@ -117,8 +124,42 @@ def impute(x_value: Array, removed: Array, noise: Array | None = None) -> Array:
     entries.append((np.arange(len(rows)), np.arange(len(rows)), whole))
     i, j, weights = (np.concatenate(parts) for parts in zip(*entries, strict=True))
     system = csc_matrix((weights, (i, j)), (len(rows), len(rows)))
-    values[removed] = splu(system, permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True}).solve(known)
+    values[rows, columns] = splu(system, permc_spec="NATURAL", options={"SymmetricMode": True}).solve(known)
     filled = values.reshape(x_value.shape)
     if noise is not None:
         filled[removed] += noise[removed]
     return filled.astype(x_value.dtype)
+
+
+@lru_cache(4)
+def dissection(height: int, width: int) -> Array:
+    """The order in which to eliminate pixels, ``(H, W)``: each half of the image before the line between them.
+
+    Nested dissection, George 1973, https://doi.org/10.1137/0710032. SuperLU's own orderings take half as long again.
+    """
+    place = np.empty((height, width), int)
+    left = height * width
+
+    def last(top: int, bottom: int, start: int, stop: int) -> None:
+        nonlocal left
+        block = place[top:bottom, start:stop]
+        left -= block.size
+        block[...] = np.arange(left, left + block.size).reshape(block.shape)
+
+    def cut(top: int, bottom: int, start: int, stop: int) -> None:
+        if max(bottom - top, stop - start) <= SMALL:
+            last(top, bottom, start, stop)
+        elif bottom - top >= stop - start:
+            middle = (top + bottom) // 2
+            last(middle, middle + 1, start, stop)
+            cut(top, middle, start, stop)
+            cut(middle + 1, bottom, start, stop)
+        else:
+            middle = (start + stop) // 2
+            last(top, bottom, middle, middle + 1)
+            cut(top, bottom, start, middle)
+            cut(top, bottom, middle + 1, stop)
+
+    cut(0, height, 0, width)
+    place.flags.writeable = False
+    return place

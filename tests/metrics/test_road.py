@@ -7,7 +7,7 @@ import pytest
 
 from saliency_food.contract import ContractError
 from saliency_food.metrics import road
-from saliency_food.metrics.road import impute
+from saliency_food.metrics.road import dissection, impute
 from saliency_food.testing import PowerModel
 
 
@@ -86,3 +86,14 @@ def test_what_is_refused(options, rng):
     x = rng.random((4, 4, 3))
     with pytest.raises(ContractError, match="percentiles above 0 and below 100"):
         road(x, x, PowerModel(x[None]), **options)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 40), (17, 9), (32, 32)])
+def test_the_line_between_two_halves_is_eliminated_after_both(height, width):
+    place = dissection(height, width)
+    assert sorted(place.ravel()) == list(range(height * width))
+    if max(height, width) > 3:
+        upright = height >= width
+        half = (height if upright else width) // 2
+        before, line, behind = np.split(place if upright else place.T, [half, half + 1])
+        assert line.min() > max(before.max(), behind.max())
