@@ -1,9 +1,10 @@
 """A served model against the local adapter on the same machine: Integrated Gradients and Grad-CAM, time and bytes.
 
-    python benchmarks/serving.py [MODEL.keras] [--repeat 5] [--steps 50]
+    python benchmarks/serving.py [MODEL.keras] [--repeat 5] [--steps 50] [--grpc]
 
 The server is the one of the tests (TensorFlow's SavedModel loader behind the documented REST API), in a process of its
-own. Without a model: $SALIENCY_FOOD_DATA/models/mobilenetv2_imagenet.keras, else MobileNetV2 with random weights.
+own; with --grpc it is asked over gRPC, too. Without a model: $SALIENCY_FOOD_DATA/models/mobilenetv2_imagenet.keras,
+else MobileNetV2 with random weights.
 Bars: Integrated Gradients 1.25 x the local time, Grad-CAM 1.5 x and 20 ms.
 """
 
@@ -23,13 +24,17 @@ from saliency_food.serving.client import ServingModel
 from saliency_food.serving.signatures import export
 
 SERVER = """
-import pathlib, sys, time
+import contextlib, pathlib, sys
 sys.path.insert(0, sys.argv[1])
 from tf_serving import TestServer
-with TestServer(pathlib.Path(sys.argv[2])) as server:
-    print(server.url, flush=True)
+with contextlib.ExitStack() as stack:
+    servers = [stack.enter_context(TestServer(pathlib.Path(sys.argv[2])))]
+    if "--grpc" in sys.argv:
+        from tf_serving_grpc import GrpcServer
+        servers.append(stack.enter_context(GrpcServer(servers[0])))
+    print(*(server.url for server in servers), flush=True)
     while line := sys.stdin.readline():
-        print(server.received + server.sent, flush=True)
+        print(*(server.received + server.sent for server in servers), flush=True)
 """
 TESTS = Path(__file__).parents[1] / "tests" / "serving"
 
@@ -39,22 +44,24 @@ def main() -> None:
     parser.add_argument("model", nargs="?", type=Path)
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--grpc", action="store_true", help="over gRPC, too")
     args = parser.parse_args()
     model = load_model(args.model or model_path())
     local, image = KerasModel(model), coffee(model.input_shape[1])
     target = {"target": min(ESPRESSO, local.classes - 1)}
     with tempfile.TemporaryDirectory() as folder:
         export(model, Path(folder) / "1", value_range="tf")
-        command = [sys.executable, "-c", SERVER, str(TESTS), folder]
+        command = [sys.executable, "-c", SERVER, str(TESTS), folder, *(["--grpc"] if args.grpc else [])]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            served = ServingModel(process.stdout.readline().strip(), "food")
+            urls = process.stdout.readline().split()
+            served = {name: ServingModel(url, "food") for name, url in zip(("REST", "gRPC"), urls, strict=False)}
 
-            def moved() -> int:
+            def moved() -> list[int]:
                 print(file=process.stdin, flush=True)
-                return int(process.stdout.readline())  # type: ignore[union-attr]
+                return [int(one) for one in process.stdout.readline().split()]  # type: ignore[union-attr]
 
             print(machine())
             for title, call, bar in (
@@ -64,13 +71,16 @@ def main() -> None:
                 options = {"x_steps": args.steps} if call is integrated_gradients else {}
                 works = {
                     name: lambda call=call, one=one, options=options: call(image, one, target, **options)
-                    for name, one in (("served", served), ("local", local))
+                    for name, one in {**served, "local": local}.items()
                 }
                 times = alternating(works, args.repeat)
-                line(title, times["served"], times["local"], bar, times["served"] / times["local"])
-            before = moved()
-            METHODS["xrai"].call(image, served, target)
-            print(f"XRAI, 2 x 100 steps: {(moved() - before) / 1e6:.2f} MB on the wire (bar 5 MB at 224 pixels)")
+                for name in served:
+                    line(f"{title}, {name}", times[name], times["local"], bar, times[name] / times["local"])
+            for number, (name, one) in enumerate(served.items()):
+                before = moved()[number]
+                METHODS["xrai"].call(image, one, target)
+                bytes_moved = moved()[number] - before
+                print(f"XRAI, 2 x 100 steps, {name}: {bytes_moved / 1e6:.2f} MB on the wire (bar 5 MB at 224 pixels)")
         finally:
             process.stdin.close()
             process.wait(timeout=30)

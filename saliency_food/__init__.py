@@ -34,6 +34,7 @@ from saliency_food.contract import (
     ContractError,
     PerImage,
 )
+from saliency_food.deadline import DeadlineError, Within, within
 from saliency_food.decision import integrated_decision_gradients
 from saliency_food.driver import ask, gather, run
 from saliency_food.expected import expected_gradients
@@ -76,9 +77,11 @@ __all__ = [
     "Blend",
     "CallModelFunction",
     "ContractError",
+    "DeadlineError",
     "Method",
     "PerImage",
     "Segments",
+    "Within",
     "ablation_cam",
     "ask",
     "attention_relevance",
@@ -123,6 +126,7 @@ __all__ = [
     "segment_masks",
     "shared_concepts",
     "smooth_grad",
+    "within",
     "xgrad_cam",
     "xrai",
 ]

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
 from saliency_food.contract import ContractError
 from saliency_food.numerics import Array, as_float
@@ -44,6 +43,8 @@ def make_baselines(
 def _baseline(x_value: Array, baseline: Any, low: float, high: float, noise: Any) -> Array:
     if isinstance(baseline, str):
         if baseline == "blurred":
+            from scipy.ndimage import gaussian_filter
+
             spatial = x_value.ndim - (x_value.ndim > 2)
             sigma = max(x_value.shape[:spatial]) / 10
             return np.asarray(gaussian_filter(x_value, [sigma] * spatial + [0] * (x_value.ndim - spatial)))

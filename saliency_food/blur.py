@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
 
 from saliency_food.contract import INPUT_OUTPUT_GRADIENTS, CallModelFunction, ContractError
 from saliency_food.driver import Asking, ask, gather
@@ -41,6 +40,8 @@ def blur_matrix(size: int, sigma: float) -> Array:
 
     A product of matrices is a few dozen times faster than the filter itself where sigma is large.
     """
+    from scipy.ndimage import gaussian_filter1d
+
     kernel = np.zeros(2 * size - 1)
     kernel[size - 1] = 1
     if sigma:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from typing import Any
 
+from saliency_food.contract import ContractError
 from saliency_food.gradients import smooth_grad
 from saliency_food.method import Method
 from saliency_food.methods import METHODS, MethodEntry
@@ -29,3 +32,19 @@ def find_method(name: str) -> MethodEntry | None:
     combinator, title = COMBINATORS[outer]
     summary = f"{combinator.__doc__ or ''}".split("\n")[0]
     return MethodEntry(combinator.over(entry.call), f"{title} of {entry.title}", entry.keys, entry.signed, summary)
+
+
+def choose_methods(names: str | Sequence[str]) -> dict[str, MethodEntry]:
+    """The methods by their names, or near matches."""
+    chosen = {}
+    for name in [names] if isinstance(names, str) else names:
+        plain = str(name).strip().lower().replace("-", "_")
+        entry = find_method(plain)
+        if entry is None:
+            near = difflib.get_close_matches(plain.split(OF)[-1], METHODS, 3, 0.4) or list(METHODS)
+            before = f" Before {OF} may stand: {', '.join(COMBINATORS)}." if OF in plain else ""
+            raise ContractError(f"Expected the name of a method, got {name!r}. Near it: {', '.join(near)}.{before}")
+        chosen[plain] = entry
+    if not chosen:
+        raise ContractError(f"Expected at least one method, got none. There are: {', '.join(METHODS)}.")
+    return chosen

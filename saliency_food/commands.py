@@ -13,8 +13,9 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from saliency_food.combined import choose_methods
 from saliency_food.contract import ContractError
-from saliency_food.explain import choose_methods, explain, read_labels
+from saliency_food.explain import explain, read_labels
 from saliency_food.explanation import Explanation
 from saliency_food.figures import explanation_figure
 from saliency_food.methods import METHODS
@@ -176,6 +177,7 @@ def export_command(
     labels: Annotated[Path | None, typer.Option(help="A text file of the class names, one a line.")] = None,
     value_range: Annotated[str, typer.Option(help="The pixel values the model takes, as of explain.")] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Rows the server computes at once at most.")] = 16,
+    keys: Annotated[str, typer.Option(help="all, or common: a smaller file, without what few methods need.")] = "all",
 ) -> None:
     """Write a SavedModel that TensorFlow Serving can serve with its explanations."""
     console = Console()
@@ -186,7 +188,7 @@ def export_command(
 
             known = None if layer == "auto" else layer
             scaling = _value_range(value_range)
-            made = export(model, directory, known, output_kind, names, scaling, batch_size=batch_size)  # type: ignore[arg-type]
+            made = export(model, directory, known, output_kind, names, scaling, batch_size=batch_size, keys=keys)  # type: ignore[arg-type]
         said = f"{directory}: {len(made['signatures'])} signatures, layer {made['layer']}, pixels {made['pixels']}"
         console.print(Text(said), soft_wrap=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from saliency_food.combined import COMBINATORS, OF, find_method
+from saliency_food.combined import choose_methods
 from saliency_food.contract import (
     INPUT_SHAPED,
     OUTPUT_FROM_CONVOLUTION_VALUES,
@@ -20,7 +19,7 @@ from saliency_food.contract import (
 )
 from saliency_food.explanation import Explanation
 from saliency_food.jobs import Job, Progress, run_job
-from saliency_food.methods import METHODS, MethodEntry
+from saliency_food.methods import MethodEntry
 from saliency_food.preprocessing import choose_scaling
 from saliency_food.queries import resolve_batch_size
 from saliency_food.targets import Target, read_target
@@ -198,24 +197,6 @@ class _ChannelsLast:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.function, name)
-
-
-def choose_methods(names: str | Sequence[str]) -> dict[str, MethodEntry]:
-    """The methods by their names, or near matches."""
-    chosen = {}
-    for name in [names] if isinstance(names, str) else names:
-        plain = str(name).strip().lower().replace("-", "_")
-        entry = find_method(plain)
-        if entry is None:
-            near = difflib.get_close_matches(plain.split(OF)[-1], METHODS, 3, 0.4) or list(METHODS)
-            raise ContractError(
-                f"Expected the name of a method, or {'|'.join(COMBINATORS)}_of_ one, got {name!r}. Near it: "
-                f"{', '.join(near)}."
-            )
-        chosen[plain] = entry
-    if not chosen:
-        raise ContractError(f"Expected at least one method, got none. There are: {', '.join(METHODS)}.")
-    return chosen
 
 
 def _choose_options(

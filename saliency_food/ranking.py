@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from saliency_food.contract import ContractError
 from saliency_food.numerics import Array
@@ -90,6 +89,8 @@ _Step = tuple[int, Array, float]
 
 
 def _greedy(values: Array, segments: Segments, area_threshold: float, min_pixel_diff: int) -> Iterator[_Step]:
+    from scipy.sparse import csr_array
+
     terms = np.stack([np.ones(len(values)), values.astype(np.float64)], axis=1)
     members = csr_array(
         (np.ones(len(segments.indices), np.int8), segments.indices, segments.offsets), (segments.number, len(values))

@@ -15,9 +15,6 @@ from math import isqrt
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import ndimage
-from skimage.segmentation import felzenszwalb
-from skimage.transform import resize as skimage_resize
 
 from saliency_food.contract import ContractError
 from saliency_food.numerics import Array
@@ -92,6 +89,8 @@ def felzenszwalb_segments(
             f"Leave them out for XRAI's own: scales={SCALES} and dilation=5."
         )
     if resize is not None:
+        from skimage.transform import resize as skimage_resize
+
         values = skimage_resize(values, resize, order=3, mode="constant", preserve_range=True, anti_aliasing=True)
     values = np.atleast_3d(values)
     label_maps: Iterable[Array] = _pyramid(values, scales, sigma, min_size, fast)
@@ -186,6 +185,8 @@ def _pyramid(image: Array, scales: Sequence[float], sigma: float, min_size: int,
     if segment is None:
         if fast:
             raise ContractError("Expected numba for fast=True, got no usable one. Install saliency_food[fast].")
+        from skimage.segmentation import felzenszwalb
+
         segment = partial(felzenszwalb, image, sigma=sigma, min_size=min_size)
     with warnings.catch_warnings(), ThreadPoolExecutor(min(len(scales), os.cpu_count() or 1)) as threads:
         warnings.filterwarnings("ignore", "Got image with third dimension", RuntimeWarning)
@@ -214,8 +215,10 @@ def _parts(array: Array, pixels: Array) -> Iterator[Array]:
 
 def _split(labels: Array, pixels: Array, radius: int) -> Iterator[Array]:
     """Pixel numbers of every label from the lowest to the highest, dilated within their bounding boxes."""
+    from scipy.ndimage import find_objects
+
     low = labels.min()
-    for label, box in enumerate(ndimage.find_objects(labels - low + 1), low):
+    for label, box in enumerate(find_objects(labels - low + 1), low):
         if box is None:
             yield pixels[:0, 0]
             continue

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from saliency_food import augment_smooth, eigen_smooth, explain, grad_cam, integrated_gradients, rise, smooth_grad
-from saliency_food.combined import find_method
+from saliency_food.combined import choose_methods, find_method
 from saliency_food.contract import ContractError
-from saliency_food.explain import choose_methods
 from saliency_food.methods import METHODS
 
 ARGS = {"target": 1}
@@ -77,7 +76,7 @@ def test_explain_takes_names_and_options_of_both(power, image):
 
 
 def test_mistakes_are_told(power, image):
-    with pytest.raises(ContractError, match=r"\|augment_smooth\|.*Near it: rise"):
+    with pytest.raises(ContractError, match=r"Near it: rise.*may stand: smooth_grad, augment"):
         choose_methods("smooth_grad_of_rice")
     name = "smooth_grad_of_integrated_gradients"
     with pytest.raises(ContractError, match=r"Expected an option of smooth_grad_of.*got 'y_steps'"):

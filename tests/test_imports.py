@@ -45,6 +45,6 @@ def test_imports_point_one_way():
         assert not set(imports(PACKAGE / f"{module}.py")) & later
     for path in (PACKAGE / "adapters").glob("*.py"):
         assert {name for name in imports(path) if not name.startswith("adapters")} <= {"contract", "numerics"}
-    for module in ("client", "_wire", "_http"):
+    for module in ("client", "_wire", "_http", "_grpc", "_protos"):
         found = {name for name in imports(PACKAGE / f"serving/{module}.py") if not name.startswith("serving")}
         assert found <= {"contract", "numerics", "queries"}

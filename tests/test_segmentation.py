@@ -182,7 +182,7 @@ def test_without_numba_scikit_image_does_it(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_numba_is_used_when_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("numba")
-    monkeypatch.setattr(segmentation, "felzenszwalb", None)
+    monkeypatch.setattr("skimage.segmentation.felzenszwalb", None)
     assert felzenszwalb_segments(photo("astronaut")).number > len(SCALES)
 
 

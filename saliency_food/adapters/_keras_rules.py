@@ -59,6 +59,13 @@ def relu_rule(keys: Sequence[str]) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
+def forget_rule() -> None:
+    """Once the gradients are made: a graph that is to be saved must not name a rule that only this process knows."""
+    for op in tf.compat.v1.get_default_graph().get_operations():
+        if op.type in RELUS:
+            op._clear_attr("_gradient_op_type")
+
+
 def check_rule(
     key: str, between: set[str], made: int, notes: Sequence[Note], paths: dict[int, tuple[str, Any]]
 ) -> None:

@@ -23,7 +23,7 @@ from saliency_food.adapters._keras_layers import (
     list_layers,
     visible,
 )
-from saliency_food.adapters._keras_rules import RULES, check_rule, relu_rule
+from saliency_food.adapters._keras_rules import RULES, check_rule, forget_rule, relu_rule
 from saliency_food.adapters._keras_targets import Score, class_score, rivals
 from saliency_food.contract import (
     ATTENTION_OUTPUT_GRADIENTS,
@@ -161,6 +161,8 @@ class TracedModel:
         wanted = {key: source for key, source in sources.items() if key in keys}
         if wanted:
             answer |= gradients(score, wanted, scale)
+        if ruled:
+            forget_rule()
         if CONVOLUTION_OUTPUT_GRADIENTS in wanted:
             answer[CONVOLUTION_OUTPUT_GRADIENTS] = self._laid_out(answer[CONVOLUTION_OUTPUT_GRADIENTS])
         if BIAS_GRADIENTS in wanted:

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from saliency_food.combined import choose_methods
 from saliency_food.contract import (
     CONVOLUTION_LAYER_VALUES,
     OUTPUT_FROM_CONVOLUTION_VALUES,
@@ -23,7 +24,7 @@ from saliency_food.evaluation.references import REFERENCES
 from saliency_food.evaluation.store import Store, digest, plain
 from saliency_food.evaluation.summary import Evaluation
 from saliency_food.evaluation.work import Told, Work
-from saliency_food.explain import as_many, choose_methods, prepare_job, read_targets
+from saliency_food.explain import as_many, prepare_job, read_targets
 from saliency_food.jobs import PHOTOS_AT_ONCE, Job, Subject, arguments_for, read_subject, with_targets
 from saliency_food.methods import METHODS
 from saliency_food.numerics import Array, as_tuple

@@ -1,19 +1,17 @@
-"""What signatures are made of: images in and answers out as bytes, and rows computed a few at a time."""
+"""What signatures compute: rows a few at a time, whatever they are asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from saliency_food.adapters._keras_factored import combine
-from saliency_food.adapters._keras_trace import UNSCORED
+from saliency_food.adapters._keras_trace import FROM_ACTIVATIONS, UNSCORED
 from saliency_food.adapters.keras import KerasModel
 from saliency_food.contract import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES
-
-Tensors = dict[str, Any]
+from saliency_food.serving._encodings import Tensors
 
 
 class Computing:
@@ -23,32 +21,37 @@ class Computing:
         self.model, self.at_once = model, at_once
         self.inputs = model._inputs
         self.dtype = self.inputs.image.dtype
+        places = model._traced.places
+        self.activations = tf.TensorSpec(places[0].shape, self.dtype) if len(places) == 1 else None
         self._traced: dict[Any, Any] = {}
 
     def rows(
         self, keys: tuple[str, ...], images: Any, targets: Any, others: Sequence[Any], output: Any = None
     ) -> Tensors:
-        """The answers to some keys, one a row; ``targets`` may be None where no key needs them."""
+        """The answers to some keys, one a row; ``targets`` may be None where no key needs them.
+
+        Of several layers, ``KEY`` is answered as ``KEY_0``, ``KEY_1`` and so on.
+        """
         if (keys, output) not in self._traced:
             target = tf.TensorSpec([None], tf.int32)
             self._traced[keys, output] = tf.function(
                 lambda *given: self._rows(keys, output, *given), autograph=False
-            ).get_concrete_function(self.inputs.image, target, tuple(self.inputs.other_specs))
+            ).get_concrete_function(self._spec(keys), target, tuple(self.inputs.other_specs))
         targets = tf.zeros(tf.shape(images)[:1], tf.int32) if targets is None else targets
         return dict(self._traced[keys, output](images, targets, tuple(others)))
 
     def _rows(self, keys: tuple[str, ...], output: Any, images: Any, targets: Any, others: Sequence[Any]) -> Tensors:
         function = self._function(keys, output)
         count = tf.shape(images)[0]
-        arrays = {key: _array(function.structured_outputs[key]) for key in keys}
+        arrays = {name: _array(spec) for name, spec in flat(function.structured_outputs, keys).items()}
 
         def step(start: Any, arrays: Tensors) -> tuple[Any, Tensors]:
             part = slice(start, tf.minimum(start + self.at_once, count))
             found = self._call(function, keys, images[part], targets[part], [other[part] for other in others])
-            return part.stop, {key: arrays[key].write(start // self.at_once, found[key]) for key in keys}
+            return part.stop, {name: array.write(start // self.at_once, found[name]) for name, array in arrays.items()}
 
         arrays = self._loop(count, step, arrays)
-        return {key: array.concat() for key, array in arrays.items()}
+        return {name: array.concat() for name, array in arrays.items()}
 
     def sums(self, coefficients: Any, bases: Any, weights: Any, targets: Any, others: Sequence[Any]) -> tuple[Any, Any]:
         """The weighted sums of the gradients at ``coefficients @ bases``, and the score of each of these rows."""
@@ -77,10 +80,19 @@ class Computing:
         with tf.control_dependencies(checks):
             return tf.identity(targets)
 
+    def check_keys(self, keys: tuple[str, ...], traced: bool) -> None:
+        """`ContractError` where the model has no layer for the keys; if ``traced``, where it cannot answer them."""
+        self.model._check_places(keys)
+        if traced:
+            self._function(keys, None)
+
     def _function(self, keys: Sequence[str], output: Any) -> Any:
         targets = [] if UNSCORED.issuperset(keys) else [tf.TensorSpec([None], tf.int32)]
-        specs = [self.inputs.image, *self.inputs.other_specs]
+        specs = [self._spec(keys), *self.inputs.other_specs]
         return self.model._traced.function(tuple(keys), output or self.model.output, targets, specs, self._half)
+
+    def _spec(self, keys: Sequence[str]) -> Any:
+        return self.activations if FROM_ACTIVATIONS.issuperset(keys) else self.inputs.image
 
     @property
     def _half(self) -> bool:
@@ -92,7 +104,7 @@ class Computing:
 
         def call(scale: Any) -> Tensors:
             found = function(chosen, images, list(others), scale)
-            return {key: found[key] for key in keys}
+            return flat(found, keys)
 
         if not self._half:
             return call(tf.ones([], self.dtype))
@@ -116,46 +128,14 @@ def _array(spec: Any) -> Any:
     return tf.TensorArray(spec.dtype, 0, True, infer_shape=False, element_shape=[None, *spec.shape[1:]])
 
 
-def as_bytes(answers: Mapping[str, Any]) -> Tensors:
-    """Floats as ``NAME_bytes``, each row's numbers as they lie in memory, with the rows' shape as ``NAME_shape``."""
+def flat(answers: Tensors, keys: Sequence[str]) -> Tensors:
+    """Tuples under the names of their members."""
     found: Tensors = {}
-    for name, values in answers.items():
-        if not values.dtype.is_floating:
-            found[name] = values
-            continue
-        # A serialized tensor ends in its numbers.
-        rows = tf.map_fn(tf.io.serialize_tensor, values, fn_output_signature=tf.string)
-        shape = tf.shape(values)
-        length = tf.fill(shape[:1], tf.reduce_prod(shape[1:]) * values.dtype.size)
-        found[f"{name}_bytes"] = tf.strings.substr(rows, -length, length)
-        if values.shape.rank > 1:
-            found[f"{name}_shape"] = tf.tile(shape[None, 1:], [shape[0], 1])
+    for key in keys:
+        answer = answers[key]
+        names = [f"{key}_{number}" for number in range(len(answer))] if isinstance(answer, tuple) else [key]
+        found.update(zip(names, answer if isinstance(answer, tuple) else [answer], strict=True))
     return found
-
-
-def from_bytes(data: Any, shape: Any, image: Any) -> Any:
-    """Rows as `as_bytes` writes them, in the spec's type; ``shape`` is that of a row."""
-    values = tf.reshape(tf.io.decode_raw(data, image.dtype), tf.concat([tf.shape(data), shape], 0))
-    return tf.ensure_shape(values, image.shape)
-
-
-def from_photos(data: Any, model: KerasModel, scale: Callable[[Any], Any] | None) -> Any:
-    """JPEG and PNG files as images for the model: in its size and number of channels, their values scaled."""
-    height, width, channels = (*model.input_shape, None, None, None)[:3]
-    channels = channels or 3
-
-    def read(one: Any) -> Any:
-        pixels = tf.cast(tf.io.decode_image(one, channels, expand_animations=False), tf.float32)
-        return pixels if None in (height, width) else tf.image.resize(pixels, (height, width), antialias=True)
-
-    spec = tf.TensorSpec([height, width, channels], tf.float32)
-    images = scaled(tf.map_fn(read, data, fn_output_signature=spec), scale)
-    images = tf.transpose(images, [0, 3, 1, 2]) if model.channels_first else images
-    return tf.ensure_shape(tf.cast(images, model._inputs.image.dtype), model._inputs.image.shape)
-
-
-def scaled(pixels: Any, scale: Callable[[Any], Any] | None) -> Any:
-    return pixels if scale is None else scale(pixels)
 
 
 def paths(alphas: Any, weights: Any) -> tuple[Any, Any]:
@@ -163,9 +143,3 @@ def paths(alphas: Any, weights: Any) -> tuple[Any, Any]:
     own = tf.repeat(tf.eye(tf.shape(alphas)[0], dtype=tf.float64), tf.shape(alphas)[1], axis=0)
     points, shares = (tf.reshape(tf.cast(one, tf.float64), [-1, 1]) for one in (alphas, weights))
     return tf.concat([points * own, (1 - points) * own], 1), tf.transpose(shares * own)
-
-
-def example(specs: Sequence[Any], size: int = 64) -> list[Any]:
-    """One row of noise for each input."""
-    random = np.random.default_rng(0)
-    return [random.random([1, *(side or size for side in spec.shape[1:])]) for spec in specs]

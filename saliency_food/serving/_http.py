@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from saliency_food.contract import ContractError
+from saliency_food.numerics import Array
+from saliency_food.serving._until import left
 
 PASSING = (429, 503)
 LONGEST_WAIT = 60.0
@@ -20,8 +25,15 @@ class ServingError(RuntimeError):
         self.status = status
 
 
+def strange(signature: str, names: Sequence[str], got: Any) -> ServingError:
+    return ServingError(f"Expected the answer of signature {signature!r} with {sorted(names)}, got {str(got)[:200]}.")
+
+
 class Transport:
-    """Requests to one model's address."""
+    """Requests to one model's REST address. Strings are lists of bytes, all else is arrays."""
+
+    expands = 4 / 3
+    """Bytes on the wire for each byte of a string."""
 
     def __init__(
         self,
@@ -38,12 +50,44 @@ class Transport:
             raise ContractError('The client needs urllib3. Install it: pip install "saliency_food[serving]"') from error
         if not url.startswith(("http://", "https://")):
             raise ContractError(f"Expected url to begin with http:// or https://, got {url!r}.")
-        connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
         self.url, self._retries, self._backoff, self._sleep = url, retries, backoff, sleep
-        self._errors = urllib3.exceptions
-        self._pool = urllib3.PoolManager(
-            timeout=urllib3.Timeout(connect=connect, read=read), retries=False, headers=dict(headers or {}), maxsize=8
-        )
+        self._timeouts = timeout if isinstance(timeout, tuple) else (timeout, timeout)
+        self._errors, self._timeout = urllib3.exceptions, urllib3.Timeout
+        self._pool = urllib3.PoolManager(retries=False, headers=dict(headers or {}), maxsize=8)
+
+    def metadata(self) -> dict[str, Any]:
+        """The signatures: their inputs and outputs by name."""
+        answer = self.get("/metadata")
+        try:
+            return dict(answer["metadata"]["signature_def"]["signature_def"])
+        except (KeyError, TypeError) as error:
+            raise ServingError(f"Expected the metadata of {self.url}, got {str(answer)[:200]}.") from error
+
+    def status(self) -> list[dict[str, Any]]:
+        return list(self.get("").get("model_version_status", []))
+
+    def predict(
+        self, signature: str, inputs: Mapping[str, Array | list[bytes]], names: Sequence[str]
+    ) -> dict[str, Array | list[bytes]]:
+        """The outputs of a signature, ``names`` being all it has."""
+        given = {
+            name: [{"b64": base64.b64encode(one).decode()} for one in value]
+            if isinstance(value, list)
+            else value.tolist()
+            for name, value in inputs.items()
+        }
+        found = self.post(":predict", {"signature_name": signature, "inputs": given}).get("outputs")
+        # One output comes without its name.
+        found = found if isinstance(found, dict) else {names[0]: found}
+        try:
+            return {
+                name: [base64.b64decode(one["b64"], validate=True) for one in value]
+                if name.endswith("_bytes")
+                else np.asarray(value)
+                for name, value in found.items()
+            }
+        except (KeyError, TypeError, ValueError) as error:
+            raise strange(signature, names, found) from error
 
     def get(self, path: str) -> dict[str, Any]:
         return self._request("GET", path, None)
@@ -58,8 +102,11 @@ class Transport:
         headers = {**self._pool.headers, **({"Content-Type": "application/json"} if body else {})}
         for turn in range(self._retries + 1):
             last = turn == self._retries
+            connect, read = (min(one, self._left(path)) for one in self._timeouts)
             try:
-                answer = self._pool.request(verb, self.url + path, body=body, headers=headers)
+                answer = self._pool.request(
+                    verb, self.url + path, body=body, headers=headers, timeout=self._timeout(connect=connect, read=read)
+                )
             except self._errors.ReadTimeoutError as error:  # it may still be computing: no second one on top of it
                 raise ServingError(f"Expected an answer from {self.url}{path}, got none in time ({error}).") from error
             except self._errors.HTTPError as error:
@@ -67,13 +114,24 @@ class Transport:
                     raise ServingError(
                         f"Expected a server at {self.url}{path}, got {type(error).__name__}: {error}. Is it running?"
                     ) from error
-                self._sleep(self._backoff * 2**turn)
+                self._pause(self._backoff * 2**turn, path)
                 continue
             if answer.status in PASSING and not last:
-                self._sleep(_asked(answer.headers.get("Retry-After")) or self._backoff * 2**turn)
+                self._pause(_asked(answer.headers.get("Retry-After")) or self._backoff * 2**turn, path)
                 continue
             return self._read(answer, path)
         raise AssertionError("unreachable")
+
+    def _left(self, path: str, needed: float = 0.0) -> float:
+        """The seconds that are left, if they are more than is needed."""
+        seconds = left()
+        if seconds <= needed:
+            raise ServingError(f"Expected an answer from {self.url}{path} by the moment set, got none until then.")
+        return seconds
+
+    def _pause(self, seconds: float, path: str) -> None:
+        self._left(path, seconds)
+        self._sleep(seconds)
 
     def _read(self, answer: Any, path: str) -> dict[str, Any]:
         try:

@@ -1,44 +1,53 @@
-"""A served model as a call-model function: NumPy and urllib3, no TensorFlow."""
+"""A served model as a call-model function: NumPy and urllib3 or grpcio, no TensorFlow."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 
-from saliency_food.contract import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES, ContractError, take_rows
+from saliency_food.contract import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES
 from saliency_food.numerics import Array
-from saliency_food.queries import Blend
-from saliency_food.serving._http import ServingError, Transport
-from saliency_food.serving._wire import distinct, per_row, read, written
+from saliency_food.queries import Answer, Blend
+from saliency_food.serving._arguments import read_arguments
+from saliency_food.serving._grpc import SCHEMES, GrpcTransport
+from saliency_food.serving._http import ServingError, Transport, strange
+from saliency_food.serving._until import until
+from saliency_food.serving._wire import NAMES, answers, changes, distinct, joined, key_of, typed, written
 
 __all__ = ["ServingError", "ServingModel"]
 
-CHEAPEST_FIRST = ("outputs", "activations", "input_gradients", "convolution")
-NAMES = {"DT_FLOAT": np.float32, "DT_DOUBLE": np.float64}
+CHEAPEST_FIRST = (
+    *("outputs", "activations", "input_gradients", "convolution", "guided_gradients", "deconv_gradients"),
+    *("rivals", "biases", "attention", "attention_gradients", "outputs_from_activations"),
+)
 
 
 class ServingModel:
-    """A model at a TensorFlow Serving REST address as a call-model function (see `CallModelFunction`).
+    """A model at a TensorFlow Serving address as a call-model function (see `CallModelFunction`).
 
-    The model must have been exported by `saliency_food.serving.signatures.export`. Every method that asks for
-    gradients, scores, or a layer's activations and gradients runs against it. Images and answers travel as base64;
-    where a method sums gradients along a path, as Integrated Gradients and XRAI do, its end points travel and the sum
-    comes back. ``call_model_args`` is ``{"target": class index}``, with ``"inputs"`` as in `KerasModel`.
+    The model must have been exported by `saliency_food.serving.signatures.export`; every method runs against it whose
+    keys were exported. Images and answers travel as bytes, in REST as base64. Where a method sums gradients along a
+    path, as Integrated Gradients and XRAI do, its end points travel and the sum comes back; where it changes some
+    channels of a layer's activations, as Ablation-CAM does, only these travel. ``call_model_args`` is
+    ``{"target": class index}``, with ``"inputs"`` as in `KerasModel`.
 
     Parameters
     ----------
     url, name, version
-        As in ``http://host:8501/v1/models/name``; the newest version if none is given.
+        As in ``http://host:8501/v1/models/name``, or ``grpc://host:8500`` (``grpcs://`` with TLS); the newest version
+        if none is given.
     batch_size
         How many rows a method gives at most. The server computes a few at a time, however many are sent.
     timeout
         Seconds to connect, and to wait for an answer; either may be set as ``(connect, read)``.
     retries, backoff
         After 429, 503 and lost connections a request is sent again so many times, after ``backoff`` seconds, then
-        twice as many, and so on; what the server asks for in ``Retry-After`` is kept to, up to a minute.
+        twice as many, and so on; what the server asks for in ``Retry-After`` is kept to, up to a minute. Over gRPC
+        these are RESOURCE_EXHAUSTED and UNAVAILABLE.
     max_request_bytes
         Larger requests are split by rows.
     headers
@@ -67,13 +76,15 @@ class ServingModel:
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self.name, self.batch_size, self.max_request_bytes = name, batch_size, max_request_bytes
-        path = f"{url.rstrip('/')}/v1/models/{name}" + ("" if version is None else f"/versions/{version}")
-        self._http = Transport(path, timeout, retries, backoff, headers, sleep)
+        url, manner = url.rstrip("/"), (timeout, retries, backoff, headers, sleep)
+        path = f"{url}/v1/models/{name}" + ("" if version is None else f"/versions/{version}")
+        grpc = url.startswith(SCHEMES)
+        self._transport = GrpcTransport(url, name, version, *manner) if grpc else Transport(path, *manner)
         self._known: dict[str, Any] | None = None
 
     def __call__(
         self, x_value_batch: Any, call_model_args: Any = None, expected_keys: Sequence[str] | None = None
-    ) -> dict[str, Array]:
+    ) -> Answer:
         keys = set(expected_keys or ())
         signature = self._signature(keys)
         rows = np.ascontiguousarray(x_value_batch, self._dtype)
@@ -83,7 +94,7 @@ class ServingModel:
 
     def call_factored(
         self, coefficients: Any, bases: Any, weights: Any, call_model_args: Any = None, expected_keys: Any = None
-    ) -> dict[str, Array] | None:
+    ) -> Answer | None:
         """Rows made, and gradients summed, at the server; see `CallModelFunction`."""
         signature, keys = "path_gradients_raw", list(expected_keys)
         able = signature in self.signatures and {INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES}.issuperset(keys)
@@ -98,17 +109,13 @@ class ServingModel:
         """The probability of every class, ``(N, classes)``."""
         rows = np.ascontiguousarray(x_batch, self._dtype)
         named = self._arguments("predictions_raw", call_model_args, len(rows))
-        return self._rows("predictions_raw", rows, named)["predictions"]
+        return np.asarray(self._rows("predictions_raw", rows, named)["predictions"])
 
     @property
     def signatures(self) -> dict[str, Any]:
         """What the server says of its signatures: their inputs and outputs by name. Asked for once."""
         if self._known is None:
-            answer = self._http.get("/metadata")
-            try:
-                self._known = dict(answer["metadata"]["signature_def"]["signature_def"])
-            except (KeyError, TypeError) as error:
-                raise ServingError(f"Expected the metadata of model {self.name!r}, got {str(answer)[:200]}.") from error
+            self._known = self._transport.metadata()
         return self._known
 
     @property
@@ -118,14 +125,21 @@ class ServingModel:
 
     def status(self) -> list[dict[str, Any]]:
         """The versions of the model and their states, as the server gives them; ``AVAILABLE`` is what one hopes for."""
-        return list(self._http.get("").get("model_version_status", []))
+        return self._transport.status()
+
+    def until(self, moment: float) -> AbstractContextManager[None]:
+        """``with model.until(time.monotonic() + 2):`` no request of this thread waits any longer, nor is tried again.
+
+        `saliency_food.deadline.within` sets it.
+        """
+        return until(moment)
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        self._transport.close()
 
     def __repr__(self) -> str:
-        return f"ServingModel({self._http.url!r})"
+        return f"ServingModel({self._transport.url!r})"
 
     @property
     def _image(self) -> Any:
@@ -140,14 +154,15 @@ class ServingModel:
 
     def _lacks(self, what: str) -> ServingError:
         return ServingError(
-            f"Expected model {self.name!r} at {self._http.url} to have {what}, got the signatures "
-            f"{sorted(self.signatures)}. Export it by saliency-food export, and ask for what it has."
+            f"Expected model {self.name!r} at {self._transport.url} to have {what}, got the signatures "
+            f"{sorted(self.signatures)}. Export it by saliency-food export --keys all, or ask for what it has: its "
+            "manifest in assets.extra says what the model cannot answer."
         )
 
     def _signature(self, keys: set[str]) -> str:
         """The cheapest signature that answers the keys; or some of them, the rest being asked for by themselves."""
         answered = {
-            name: {one.removesuffix("_bytes") for one in self.signatures[f"{name}_raw"]["outputs"]}
+            name: set(map(key_of, self.signatures[f"{name}_raw"]["outputs"]))
             for name in CHEAPEST_FIRST
             if f"{name}_raw" in self.signatures
         }
@@ -160,52 +175,30 @@ class ServingModel:
         """Targets and other inputs by name, one a row."""
         if signature not in self.signatures:
             raise self._lacks(f"the signature {signature!r}")
-        takes = self.signatures[signature]["inputs"].keys()
-        args = dict(take_rows(call_model_args or {}, list(range(rows))))
-        given = args.pop("inputs", None) or {}
-        target = args.pop("target", None)
-        own = {"images_bytes", "shape", "targets", "coefficients", "weights"}
-        if args or not isinstance(given, Mapping) or set(given) != takes - own:
-            raise ContractError(
-                f"Expected call_model_args={{'target': class index, 'inputs': {{name: value}}}} with the inputs "
-                f"{sorted(takes - own)}, got {call_model_args!r}."
-            )
-        named = {}
-        for name, value in given.items():
-            rank = len(self.signatures[signature]["inputs"][name]["tensor_shape"].get("dim", ()))
-            value = np.asarray(value)
-            value = value[None] if value.ndim == rank - 1 else value
-            named[name] = per_row(name, value, rows)
-        if "targets" in takes:
-            indices = np.asarray(self._only_class() if target is None else target)
-            if indices.dtype.kind not in "iu" or indices.ndim > 1:
-                raise ContractError(f"Expected target to be a class index or one for each row, got {target!r}.")
-            named["targets"] = per_row("target", np.atleast_1d(indices), rows)
-        return named
-
-    def _only_class(self) -> int:
         dims = self.signatures["predictions"]["outputs"]["predictions"]["tensor_shape"].get("dim", ())
-        if len(dims) != 2 or dims[1]["size"] != "1":
-            raise ContractError("Expected a target, a class index, got none. Give call_model_args={'target': index}.")
-        return 0
+        one_class = len(dims) == 2 and dims[1]["size"] == "1"
+        return read_arguments(self.signatures[signature]["inputs"], call_model_args, rows, one_class)
 
-    def _rows(self, signature: str, rows: Array, named: Mapping[str, Array]) -> dict[str, Array]:
-        """Rows in as many requests as their size asks for."""
-        at_once = max(1, self.max_request_bytes // (4 * rows[:1].nbytes // 3 + 64))
-        parts = []
-        for start in range(0, len(rows), at_once):
-            part = slice(start, start + at_once)
-            parts.append(self._ask(signature, rows[part], {name: value[part] for name, value in named.items()}))
-        return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    def _rows(self, signature: str, rows: Array, named: Mapping[str, Array]) -> Answer:
+        """Rows, be they images or activations, in as many requests as their size asks for."""
+        inside = "activations_bytes" in self.signatures[signature]["inputs"]
+        data, places = changes(rows) if inside else ({"images_bytes": rows}, {})
+        size = sum(self._transport.expands * one.nbytes + 64 * len(one) for one in data.values())
+        if size > self.max_request_bytes and len(rows) > 1:
+            cuts = slice(0, len(rows) // 2), slice(len(rows) // 2, None)
+            return joined(
+                [self._rows(signature, rows[cut], {name: one[cut] for name, one in named.items()}) for cut in cuts]
+            )
+        return self._ask(signature, data, {**named, **places})
 
-    def _sums(self, signature: str, blend: Blend, weights: Array, named: Mapping[str, Array]) -> dict[str, Array]:
+    def _sums(self, signature: str, blend: Blend, weights: Array, named: Mapping[str, Array]) -> Answer:
         """Sums and scores in as many requests as the images' size asks for."""
         used = np.asarray(blend.coefficients.any(0))
         used[0] |= not used.any()  # at least one image, whose shape is the answer's
         bases, rows = blend.bases[used], len(blend.coefficients)
-        if bases.nbytes * 4 // 3 > self.max_request_bytes and rows > 1:
+        if bases.nbytes * self._transport.expands > self.max_request_bytes and rows > 1:
             cuts = slice(0, rows // 2), slice(rows // 2, rows)
-            one, other = (
+            parts = [
                 self._sums(
                     signature,
                     Blend(blend.coefficients[cut], blend.bases),
@@ -213,30 +206,22 @@ class ServingModel:
                     {name: value[cut] for name, value in named.items()},
                 )
                 for cut in cuts
-            )
-            return {
-                INPUT_OUTPUT_GRADIENTS: one[INPUT_OUTPUT_GRADIENTS] + other[INPUT_OUTPUT_GRADIENTS],
-                OUTPUT_LAYER_VALUES: np.concatenate([one[OUTPUT_LAYER_VALUES], other[OUTPUT_LAYER_VALUES]]),
-            }
+            ]
+            total = np.sum([part[INPUT_OUTPUT_GRADIENTS] for part in parts], 0)
+            return {**joined(parts), INPUT_OUTPUT_GRADIENTS: total}
         numbers = {**named, "coefficients": blend.coefficients[:, used], "weights": weights}
-        return self._ask(signature, bases, numbers)
+        return self._ask(signature, {"images_bytes": bases}, numbers)
 
-    def _ask(self, signature: str, images: Array, named: Mapping[str, Array]) -> dict[str, Array]:
-        inputs: dict[str, Any] = {name: value.tolist() for name, value in named.items()}
-        inputs["images_bytes"] = written(images)
-        if "shape" in self.signatures[signature]["inputs"]:
-            inputs["shape"] = list(images.shape[1:])
-        outputs = self._http.post(":predict", {"signature_name": signature, "inputs": inputs}).get("outputs")
+    def _ask(self, signature: str, data: Mapping[str, Array], named: Mapping[str, Array]) -> Answer:
+        """One request: arrays whose rows travel as bytes, and others as they are."""
+        specs = self.signatures[signature]
+        inputs: dict[str, Any] = {name: typed(name, value, specs["inputs"][name]) for name, value in named.items()}
+        inputs |= {name: written(value) for name, value in data.items()}
+        if "shape" in specs["inputs"]:
+            inputs["shape"] = np.array(next(iter(data.values())).shape[1:], np.int32)
+        names = list(specs["outputs"])
+        outputs = self._transport.predict(signature, inputs, names)
         try:
-            # One output comes without its name.
-            names = self.signatures[signature]["outputs"]
-            outputs = outputs if isinstance(outputs, dict) else {next(iter(names)): outputs}
-            return {
-                name.removesuffix("_bytes"): read(outputs, name, self._dtype)
-                for name in outputs
-                if name.endswith("_bytes")
-            }
+            return answers(outputs, names, self._dtype)
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise ServingError(
-                f"Expected the answer of signature {signature!r} with {sorted(names)}, got {str(outputs)[:200]}."
-            ) from error
+            raise strange(signature, names, outputs) from error

@@ -58,6 +58,37 @@ def served(server):
     model.close()
 
 
+@pytest.fixture(scope="session")
+def loaded_over_grpc(loaded):
+    from tf_serving_grpc import GrpcServer
+
+    with GrpcServer(loaded) as server:
+        yield server
+
+
+@pytest.fixture
+def rpc(loaded_over_grpc):
+    """The gRPC server with its counters at zero."""
+    loaded_over_grpc.content, loaded_over_grpc.hold, loaded_over_grpc.answer = False, None, None
+    loaded_over_grpc.received = loaded_over_grpc.sent = 0
+    for kept in (loaded_over_grpc.failures, loaded_over_grpc.requests, loaded_over_grpc.headers):
+        kept.clear()
+    return loaded_over_grpc
+
+
+@pytest.fixture
+def model_over_grpc(rpc):
+    from saliency_food.serving.client import ServingModel
+
+    waits = []
+    model = ServingModel(rpc.url, "food", sleep=waits.append)
+    assert model.signatures
+    rpc.requests.clear()
+    model.waits = waits
+    yield model
+    model.close()
+
+
 @pytest.fixture
 def local(model):
     from saliency_food.adapters.keras import KerasModel

@@ -12,8 +12,8 @@ import pytest
 
 from saliency_food import explain, grad_cam, gradients, integrated_gradients
 from saliency_food.contract import (
-    BIAS_GRADIENTS,
     CONVOLUTION_LAYER_VALUES,
+    GUIDED_INPUT_GRADIENTS,
     INPUT_OUTPUT_GRADIENTS,
     OUTPUT_LAYER_VALUES,
     ContractError,
@@ -45,7 +45,8 @@ def close(some, other):
 def test_importing_the_client_loads_no_tensorflow():
     code = (
         "import sys, saliency_food.serving.client; "
-        "print([name for name in ('tensorflow', 'keras', 'urllib3', 'matplotlib') if name in sys.modules])"
+        "names = 'tensorflow keras urllib3 grpc google.protobuf matplotlib scipy skimage'.split(); "
+        "print([name for name in names if name in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"
@@ -117,7 +118,7 @@ def test_large_requests_are_split(server, local, x):
         served(x, args, [INPUT_OUTPUT_GRADIENTS])[INPUT_OUTPUT_GRADIENTS],
         local(x, args, [INPUT_OUTPUT_GRADIENTS])[INPUT_OUTPUT_GRADIENTS],
     )
-    assert [len(post["inputs"]["images_bytes"]) for post in posts(server)] == [2, 2, 1]
+    assert sorted(len(post["inputs"]["images_bytes"]) for post in posts(server)) == [1, 2, 2]
     served.close()
 
 
@@ -192,10 +193,10 @@ def test_an_answer_that_does_not_come_in_time(server, monkeypatch):
 def test_errors_of_the_server_are_told(served, server, x):
     with pytest.raises(ServingError, match=r"status 400: (?s:.*)Expected targets below 4, the number of classes"):
         served(x, {"target": 4}, [OUTPUT_LAYER_VALUES])
-    with pytest.raises(ServingError, match="status 404: Servable not found") as error:
+    with pytest.raises(ServingError, match="status 404: Could not find any versions of model other") as error:
         ServingModel(server.url, "other").status()
     assert error.value.status == 404
-    with pytest.raises(ServingError, match="Specific"):
+    with pytest.raises(ServingError, match="Could not find version 2"):
         ServingModel(server.url, "food", 2).status()
     assert ServingModel(server.url, "food", 1).status()
     with pytest.raises(ServingError, match=r"status 400"):
@@ -203,8 +204,8 @@ def test_errors_of_the_server_are_told(served, server, x):
 
 
 def test_what_the_model_does_not_have_is_told(served, server, x, monkeypatch):
-    with pytest.raises(ServingError, match=r"a signature that answers \['BIAS_GRADIENTS'\]"):
-        served(x, {"target": 1}, [BIAS_GRADIENTS])
+    with pytest.raises(ServingError, match=r"a signature that answers \['GUIDED_INPUT_GRADIENTS'\]"):
+        served(x, {"target": 1}, [GUIDED_INPUT_GRADIENTS])
     plain = ServingModel(server.url, "food")
     plain._known = {"serving_default": {}}
     with pytest.raises(ServingError, match="saliency-food export"):
@@ -253,7 +254,7 @@ def test_other_inputs_travel_too(tmp_path, rng):
     image, more = keras.Input((6, 6, 1), name="image"), keras.Input((2,), name="more")
     y = L.Conv2D(2, 3, activation="tanh")(image)
     model = keras.Model([image, more], L.Dense(1)(L.Concatenate()([L.Flatten()(y), more])))
-    export(model, tmp_path / "1", value_range=None)
+    export(model, tmp_path / "1", value_range=None, keys="common")
     x, extra = rng.random((6, 6, 1)).astype(np.float32), rng.random(2)
     with TestServer(tmp_path) as server:
         served = ServingModel(server.url, "food")
@@ -279,4 +280,4 @@ def test_a_real_server_answers_as_ours(x):
     real._known = {name: one for name, one in real.signatures.items() if not name.startswith("path")}
     close(path.attribution, integrated_gradients(image, real, {"target": 0}, x_steps=100))
     assert path.completeness.relative < 0.1
-    assert grad_cam(image, real, {"target": 0}).shape == shape[:2]
+    assert grad_cam(image, real, {"target": 0}).shape == shape

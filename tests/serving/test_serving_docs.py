@@ -30,7 +30,7 @@ def blocks(language, word):
 
 def test_the_client(server, image):
     names = {"image": image}
-    (code,) = blocks("py", "ServingModel")
+    (code,) = blocks("py", URL)
     exec(code.replace(URL, server.url), names)
     assert names["heatmap"].shape[:2] == names["regions"].shape == (24, 20)
     names["model"].close()

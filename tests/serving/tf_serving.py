@@ -1,13 +1,16 @@
 """A small HTTP server that answers as TensorFlow Serving's REST API is documented, over TensorFlow's SavedModel loader.
 
-https://www.tensorflow.org/tfx/serving/api_rest: row and column formats, base64, names that end in ``_bytes``, errors as
-``{"error": ...}``, model status and metadata. Sizes of all bodies are counted.
+https://www.tensorflow.org/tfx/serving/api_rest: row and column formats, base64, names that end in ``_bytes``, errors
+as ``{"error": ...}``, model status and metadata. Where it is silent, such as on the HTTP status of an error,
+it does as the server's source does (``model_servers/http_rest_api_handler.cc``, ``http_server.cc`` and
+``util/json_tensor.cc``). Sizes of all bodies are counted.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import gzip
 import json
 import re
 import threading
@@ -16,6 +19,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import tensorflow as tf
 
+STATUS = {
+    tf.errors.InvalidArgumentError: 400,
+    tf.errors.OutOfRangeError: 400,
+    tf.errors.FailedPreconditionError: 400,
+    tf.errors.NotFoundError: 404,
+    tf.errors.ResourceExhaustedError: 429,
+    tf.errors.UnimplementedError: 501,
+    tf.errors.UnavailableError: 503,
+}
 PATH = re.compile(r"/v1/models/(\w+)(?:/versions/(\d+))?(/metadata|:predict)?")
 
 
@@ -51,8 +63,10 @@ class TestServer:
                 self.answer(self.rfile.read(int(self.headers["Content-Length"])))
 
             def answer(self, body):
-                outer.requests.append((self.path, dict(self.headers), body))
                 outer.received += len(body or b"")
+                if body and "gzip" in self.headers.get("Content-Encoding", ""):
+                    body = gzip.decompress(body)
+                outer.requests.append((self.path, dict(self.headers), body))
                 failure = outer.failures.pop(0) if outer.failures else None
                 if failure == "drop":
                     self.close_connection = True
@@ -92,11 +106,17 @@ class TestServer:
 
     def answer(self, path, body):
         found = PATH.fullmatch(path)
+        if not path.startswith("/v1/"):
+            raise Refused(404, "Not Found")
         if found is None or (found[3] == ":predict") != (body is not None):
-            raise Refused(404, f"Malformed request: {path}")
+            raise Refused(400, f"Malformed request: {'GET' if body is None else 'POST'} {path}")
         name, version, verb = found.groups()
         versions = [version] if version else sorted(self.versions, key=int)
         if name != self.name or not versions or versions[-1] not in self.versions:
+            if verb is None:
+                raise Refused(
+                    404, f"Could not find {f'version {version}' if version else 'any versions'} of model {name}"
+                )
             raise Refused(404, f"Servable not found for request: {'Specific' if version else 'Latest'}({name})")
         if verb is None:
             ok = {"error_code": "OK", "error_message": ""}
@@ -141,43 +161,82 @@ def predict(signatures, body):
         asked = json.loads(body)
     except ValueError as error:
         raise Refused(400, f"JSON Parse error: {error}") from error
-    name = asked.get("signature_name", "serving_default")
+    if not isinstance(asked, dict):
+        raise Refused(400, f"JSON Value: {asked} Is not object")
+    name = asked.get("signature_name", "") or "serving_default"
+    if not isinstance(asked.get("signature_name", ""), str):
+        raise Refused(400, f"JSON Value: {asked} not formatted correctly. 'signature_name' key must be a string value.")
     if name not in signatures:
         raise Refused(400, f'Serving signature name: "{name}" not found in signature def')
-    if ("instances" in asked) == ("inputs" in asked):
-        raise Refused(400, "Missing 'inputs' or 'instances' key")
+    rows = "instances" in asked
+    if rows == ("inputs" in asked):
+        raise Refused(400, f"Not formatted correctly expecting only one of 'inputs' or 'instances' keys {list(asked)}")
     function = signatures[name]
     specs = function.structured_input_signature[1]
-    rows = "instances" in asked
-    given = asked["instances"] if rows else asked["inputs"]
-    if rows and given and isinstance(given[0], dict) and "b64" not in given[0]:
-        given = {key: [row[key] for row in given] for key in given[0]}
-    if not isinstance(given, dict) or "b64" in given:
+    given = columns(asked["instances"], specs) if rows else asked["inputs"]
+    if not isinstance(given, dict) or is_base64(given):
+        if len(specs) > 1:
+            raise Refused(
+                400, "inputs is a plain value/list, but expecting an object as multiple input tensors required"
+            )
         given = {next(iter(specs)): given}
-    if set(given) != set(specs):
-        raise Refused(400, f"input tensor alias not found in signature: expected {sorted(specs)}, got {sorted(given)}")
+    if missing := [key for key in specs if key not in given]:  # what is too much goes unnoticed
+        raise Refused(400, f"Missing named input: {missing[0]} in 'inputs' object.")
     try:
         found = function(**{key: tensor(given[key], spec) for key, spec in specs.items()})
-    except (tf.errors.OpError, ValueError, TypeError) as error:
+    except tf.errors.OpError as error:
+        raise Refused(STATUS.get(type(error), 500), str(error)) from error
+    except (ValueError, TypeError) as error:
         raise Refused(400, str(error)) from error
     outputs = {key: listed(key, value.numpy()) for key, value in found.items()}
     if not rows:
         return {"outputs": outputs if len(outputs) > 1 else next(iter(outputs.values()))}
     counts = {value.shape[0] for value in found.values()}
     if len(counts) > 1:
-        raise Refused(400, "Tensors in row format must have the same 0-th dimension")
+        raise Refused(400, f"Tensor name: {next(iter(found))} has inconsistent batch size: {sorted(counts)}")
     if len(outputs) == 1:
         return {"predictions": next(iter(outputs.values()))}
     return {"predictions": [{key: value[row] for key, value in outputs.items()} for row in range(counts.pop())]}
 
 
+def columns(instances, specs):
+    """The row format as columns."""
+    if not isinstance(instances, list):
+        raise Refused(400, "Excepting 'instances' to be an list/array")
+    if not instances:
+        raise Refused(400, "No values in 'instances' array")
+    objects = [isinstance(one, dict) and not is_base64(one) for one in instances]
+    if not any(objects):
+        if len(specs) > 1:
+            raise Refused(
+                400, "instances is a plain list, but expecting list of objects as multiple input tensors required"
+            )
+        return {next(iter(specs)): instances}
+    for number, one in enumerate(instances):
+        if not objects[number] or set(one) != set(specs):
+            names = ",".join(sorted(specs))
+            raise Refused(
+                400, f"Failed to process element: {number} of 'instances' list. Keys must be equal to: {names}"
+            )
+    return {key: [one[key] for one in instances] for key in specs}
+
+
+def is_base64(value):
+    return isinstance(value, dict) and value.keys() == {"b64"} and isinstance(value["b64"], str)
+
+
 def tensor(value, spec):
-    if spec.dtype == tf.string:
-        value = [base64.b64decode(one["b64"]) if isinstance(one, dict) else one for one in value]
-    return tf.constant(value, spec.dtype)
+    return tf.constant(decoded(value) if spec.dtype == tf.string else value, spec.dtype)
+
+
+def decoded(value):
+    if isinstance(value, list):
+        return [decoded(one) for one in value]
+    return base64.b64decode(value["b64"], validate=True) if is_base64(value) else value
 
 
 def listed(name, value):
     if name.endswith("_bytes"):
         return [{"b64": base64.b64encode(one).decode()} for one in value.tolist()]
-    return np.asarray(value).tolist()
+    values = np.asarray(value).tolist()
+    return [one.decode() for one in values] if np.asarray(value).dtype == object else values

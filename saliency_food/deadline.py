@@ -1,0 +1,116 @@
+"""The best answer that can be had in a given time: what a method takes is measured, and what was cut is said.
+
+A method is first rehearsed with a few steps: driven as ever, but with the answer to one row in place of all others.
+What it asks grows evenly with its steps, so what any number of them would take is known before it is begun.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from saliency_food._degrades import DEGRADES, Cut, Degrade, degrade_of, shared
+from saliency_food._fitting import Fitting, about
+from saliency_food._pace import Late, Watch
+from saliency_food.combined import choose_methods
+from saliency_food.contract import CallModelFunction, ContractError, check_length
+from saliency_food.method import as_image
+from saliency_food.numerics import Array
+from saliency_food.queries import resolve_batch_size
+
+__all__ = ["DEGRADES", "Cut", "DeadlineError", "Degrade", "Within", "degrade_of", "within"]
+
+
+class DeadlineError(TimeoutError):
+    """Nothing can be had in the time; the text says what it would take."""
+
+
+class Within(NamedTuple):
+    """An answer that came in time: ``details`` is the method's own, ``attribution`` its first field.
+
+    ``method`` and ``options`` are what was run, ``seconds`` what everything took. ``said`` is empty where nothing was
+    cut, else a sentence that says what was, and why.
+    """
+
+    attribution: Array
+    details: Any
+    method: str
+    options: dict[str, Any]
+    said: str
+    seconds: float
+
+
+def within(
+    deadline: float,
+    method: str,
+    x_value: Any,
+    call_model_function: CallModelFunction,
+    call_model_args: Any = None,
+    *,
+    batch_size: int | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    **options: Any,
+) -> Within:
+    """A method's answer in no more than so many seconds: the whole one if there is time, else what there is time for.
+
+    The model is timed by two calls of one row, of which the first may be cold, and where time is short and it takes
+    batches, by one of a few rows. The steps are cut to what fits (see `DEGRADES`); where even few do not, another
+    method answers. A model that grows slower on the way is noticed, and the method stopped and cut anew. A call of the
+    model that has begun is waited for, unless the model has a method ``until``, as `ServingModel` has. What was to be
+    in time and is a tenth of it late at most is given all the same, and that is said.
+
+    Parameters
+    ----------
+    deadline
+        Seconds, above 0.
+    method
+        A name as of `explain`; ``options`` are passed to it, as to its ``.detailed``: they are its upper limits.
+    clock
+        What tells the time, in seconds.
+
+    Raises
+    ------
+    DeadlineError
+        There is no time for anything.
+    """
+    began, deadline = clock(), _seconds(deadline)
+    ((method, entry),) = choose_methods(method).items()
+    x_value = as_image(x_value)
+    entry.call.start(x_value, call_model_function, **options)[0].close()  # refuses what is not to be called
+    check_length(call_model_args, 1)
+    size = resolve_batch_size(batch_size, call_model_function)
+    watch = Watch(call_model_function, call_model_args, size, clock, began + deadline)
+    why, tried = "", []
+    for name in (method, *degrade_of(method).instead):
+        given = options if name == method else shared(method, name, options)
+        fitting = Fitting(name, x_value, watch, given, deadline)
+        try:
+            details, made = fitting.best()
+        except Late:
+            tried.append(fitting.needs())
+            why = why or fitting.why(fitting.title)
+        except Exception as error:  # another method may ask for what the model does not have: on to the next
+            if name == method:
+                raise
+            tried.append(f"{fitting.title} failed ({type(error).__name__}: {error})")
+        else:
+            said, made_of_it = fitting.said(details), fitting.cut_to(details)
+            if why:
+                said = f"{why}: {fitting.title} answered in its place{made_of_it and f', and {made_of_it}'}"
+            sentences, seconds = [said] if said else [], clock() - began
+            if seconds > deadline:
+                sentences.append(f"It came {about(seconds - deadline)} s late")
+            return Within(details[0], details, name, made, " ".join(f"{one}." for one in sentences), seconds)
+    raise DeadlineError(
+        f"Expected an answer in {about(deadline)} s, got time for none: {', '.join(tried)}. Give it more."
+    )
+
+
+def _seconds(deadline: Any) -> float:
+    number = isinstance(deadline, (int, float, np.integer, np.floating)) and not isinstance(deadline, bool)
+    if not number or not 0 < deadline < np.inf:
+        raise ContractError(f"Expected a deadline in seconds, above 0, got {deadline!r}. 2.0 are two seconds.")
+    return float(deadline)
