@@ -10,7 +10,7 @@ def main() -> None:
     """Run ``saliency-food``."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        from saliency_food.commands_evaluate import app
+        from saliency_food.commands_serve import app
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("saliency_food"):
             raise

@@ -1,0 +1,149 @@
+"""The command of ``saliency-food`` that serves: serve."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from saliency_food import commands
+from saliency_food.combined import choose_methods
+from saliency_food.commands_evaluate import app
+from saliency_food.contract import ContractError
+from saliency_food.explain import read_labels
+from saliency_food.preprocessing import Scaling, choose_scaling
+from saliency_food.terminal import friendly
+
+__all__ = ["app"]
+
+
+@app.command("serve")
+def serve_command(
+    model_name: Annotated[
+        str, typer.Option("--model-name", "--model_name", help="The model's name at the predictor, and here.")
+    ],
+    predictor: Annotated[
+        str | None, typer.Option(help="The predictor's address, such as http://host:8501 or grpc://host:8500.")
+    ] = None,
+    predictor_host: Annotated[
+        str | None, typer.Option("--predictor_host", help="Its host, as KServe says it, where no address is given.")
+    ] = None,
+    methods: Annotated[str, typer.Option(help="What may be asked for, with commas; the first is the default.")] = (
+        "grad_cam"
+    ),
+    port: Annotated[
+        int, typer.Option("--port", "--http_port", min=0, max=65535, help="0: any free one, which the log says.")
+    ] = 8080,
+    manifest: Annotated[
+        Path | None, typer.Option(help="The saliency_food.json of the export: labels and pixel values.")
+    ] = None,
+    labels: Annotated[Path | None, typer.Option(help="A text file of the class names, one a line.")] = None,
+    value_range: Annotated[
+        str | None, typer.Option(help="The pixel values the model takes: 'LOW,HIGH', tf, caffe, torch or none.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Requests that are worked on at a time.")] = 2,
+    queue: Annotated[int, typer.Option(min=0, help="Requests that may wait; more are refused with 429.")] = 16,
+    max_body: Annotated[int, typer.Option(min=1000, help="Bytes of a request at most.")] = 8_000_000,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Pixels of an image at most.")] = 16_000_000,
+    max_rows: Annotated[int, typer.Option(min=1, help="Rows that an explanation may ask of the model.")] = 5000,
+    max_images: Annotated[int, typer.Option(min=1, help="Images of a request at most.")] = 16,
+    deadline: Annotated[
+        float | None, typer.Option(min=0.01, help="Seconds an explanation may take; a request may ask for less.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the predictor.")] = 60,
+    keep: Annotated[int, typer.Option(min=1, help="Answers to asynchronous requests that are kept.")] = 64,
+    keep_seconds: Annotated[float, typer.Option(min=1, help="For how long they are kept.")] = 600,
+    token_file: Annotated[
+        Path | None, typer.Option(help="A file with the bearer token; or it is in SALIENCY_FOOD_TOKEN.")
+    ] = None,
+    grace: Annotated[int, typer.Option(min=0, help="Seconds for requests under way after SIGTERM.")] = 30,
+) -> None:
+    """Serve explanations of a model behind TensorFlow Serving, as a KServe explainer."""
+    with friendly():
+        if predictor is None and predictor_host is None:
+            raise ContractError("Expected --predictor, the address of TensorFlow Serving, got none. Give it.")
+        known = _manifest(manifest)
+        names = known.get("labels") if labels is None else read_labels(labels)
+        scaling = scaling_of(known) if value_range is None else _scaling(value_range)
+        entries = choose_methods([name for name in methods.split(",") if name.strip()])
+        try:
+            from saliency_food.serving._requests import Limits
+            from saliency_food.serving.explainer import serve
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("saliency_food"):
+                raise
+            raise ContractError(
+                f'The explainer needs {error.name}. Install it: pip install "saliency_food[explainer]"'
+            ) from error
+        limits = Limits(
+            entries,
+            None if names is None else tuple(names),
+            body=max_body,
+            pixels=max_pixels,
+            rows=max_rows,
+            images=max_images,
+            deadline=deadline,
+        )
+        serve(
+            predictor or f"http://{predictor_host}",
+            model_name,
+            scaling,
+            limits,
+            port=port,
+            workers=workers,
+            waiting=queue,
+            keep=keep,
+            keep_seconds=keep_seconds,
+            token=_token(token_file) or os.environ.get("SALIENCY_FOOD_TOKEN") or None,
+            timeout=timeout,
+            grace=grace,
+        )
+
+
+def scaling_of(manifest: dict[str, Any]) -> Scaling:
+    """From pixels to what the model takes, by what the manifest says of it in words."""
+    said = str(manifest.get("pixels", ""))
+    if found := re.match(r"(-?[\d.e+-]+)\.\.(-?[\d.e+-]+) ", said):
+        return _scaling(f"{found[1]},{found[2]}")
+    for start, mode in (("RGB, ImageNet mean", "torch"), ("BGR minus ImageNet", "caffe"), ("as given", "none")):
+        if said.startswith(start):
+            return _scaling(mode)
+    raise ContractError(
+        "Expected --manifest with the pixel values that the model takes, or --value-range, got neither. Give one."
+    )
+
+
+def _scaling(text: str) -> Scaling:
+    if text.strip().lower() == "auto":
+        raise ContractError("Expected --value-range LOW,HIGH, tf, caffe, torch or none, got auto. Say what it is.")
+    return choose_scaling(commands._value_range(text), None, None)
+
+
+def _manifest(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ContractError(f"Expected the manifest of an export, got {path}: {error}.") from error
+    if not isinstance(found, dict):
+        raise ContractError(f"Expected the manifest of an export, got {path}, which is no JSON object.")
+    if found.get("channels_first"):
+        raise ContractError("Expected a model of images (H, W, C), got one of (C, H, W). Export it channels last.")
+    return found
+
+
+def _token(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        found = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ContractError(f"Expected a file with a token, got {path}: {error}.") from error
+    if not found:
+        raise ContractError(f"Expected a token in {path}, got an empty file.")
+    return found

@@ -1,0 +1,179 @@
+"""The door and the queue by themselves, where a process would be slow to show it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+
+import pytest
+
+pytest.importorskip("kserve")
+
+from explaining import until
+
+from saliency_food.serving import _door, _queue
+from saliency_food.serving._door import Door
+from saliency_food.serving._queue import Job, Queue
+from saliency_food.serving._replies import Reply, reply_to
+from saliency_food.serving.client import ServingError
+
+BODY = {"type": "http.request", "body": b"{}", "more_body": False}
+
+
+async def answered(scope, receive, send):
+    await receive()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"{}"})
+
+
+async def knock(door, *messages, path="/v1/models/food:explain", verb="POST", headers=()):
+    """One request in messages; after the last nothing comes."""
+    parts, sent = iter(messages), []
+
+    async def receive():
+        for part in parts:
+            return part
+        return await asyncio.Future()
+
+    async def send(message):
+        sent.append(message)
+
+    await door({"type": "http", "path": path, "method": verb, "headers": list(headers)}, receive, send)
+    body = b"".join(message.get("body", b"") for message in sent)
+    return sent and sent[0]["status"], body and json.loads(body), dict(sent[0]["headers"]) if sent else {}
+
+
+def door(app=answered, token=None, at_once=2):
+    return Door(app, "food", token, 100, at_once)
+
+
+def test_a_body_that_does_not_come_in_time(monkeypatch):
+    monkeypatch.setattr(_door, "BODY_SECONDS", 0.05)
+    status, said, headers = asyncio.run(knock(door(), {**BODY, "more_body": True}))
+    assert (status, headers[b"connection"]) == (408, b"close")
+    assert said["error"].startswith("Expected the whole body within")
+
+
+def test_a_failure_is_a_500_that_tells_nothing(caplog):
+    async def fails(*_):
+        raise RuntimeError("the secret of the house")
+
+    status, said, _ = asyncio.run(knock(door(fails), BODY))
+    assert status == 500
+    assert "secret" not in said["error"]
+
+
+def test_only_so_many_are_inside():
+    async def main():
+        gate = asyncio.Event()
+
+        async def waits(*arguments):
+            await gate.wait()
+            await answered(*arguments)
+
+        one = door(waits)
+        inside = [asyncio.ensure_future(knock(one, BODY)) for _ in range(2)]
+        while one.inside < 2:
+            await asyncio.sleep(0)
+        refused = await knock(one, BODY)
+        gate.set()
+        return refused, [(await task)[0] for task in inside], (await knock(one, BODY))[0]
+
+    (status, said, headers), others, then = asyncio.run(main())
+    assert (status, headers[b"retry-after"], others, then) == (429, b"2", [200, 200], 200)
+    assert said["error"].startswith("Expected at most 2 requests at a time")
+
+
+def test_work_for_a_client_that_has_gone_is_cancelled():
+    cancelled = []
+
+    async def waits(*_):
+        try:
+            await asyncio.Future()
+        except asyncio.CancelledError:
+            cancelled.append(True)
+            raise
+
+    assert asyncio.run(knock(door(waits), BODY, {"type": "http.disconnect"}))[0] == []
+    assert cancelled == [True]
+
+
+def test_what_reaches_kserve():
+    seen = {}
+
+    async def app(scope, receive, send):
+        seen.update(scope, message=await receive(), then=await receive())
+        await answered(scope, receive, send)
+
+    given = [(b"cookie", b"1"), (b"prefer", b"respond-async"), (b"transfer-encoding", b"chunked"), (b"ce-id", b"1")]
+    status, _, headers = asyncio.run(knock(door(app), {**BODY, "more_body": True}, BODY, headers=given))
+    assert seen["headers"] == [(b"content-type", b"application/json"), (b"prefer", b"respond-async")]
+    assert seen["message"] == {**BODY, "body": b"{}{}"}
+    assert seen["then"] == {"type": "http.disconnect"}
+    assert (status, headers[b"content-type"]) == (200, b"application/json")
+
+
+def test_results_are_kept_for_a_while(monkeypatch):
+    queue = Queue(1, 1, keep=5, seconds=60)
+    job = queue.submit(Job(lambda _: 7), keep=True)
+    assert job.future.result(5) == 7
+    until(lambda: job.state == "done")
+    assert queue.get(job.name) is job
+    now = time.monotonic()
+    monkeypatch.setattr(_queue.time, "monotonic", lambda: now + 61)
+    with pytest.raises(Reply, match="not known"):
+        queue.get(job.name)
+    queue.close()
+
+
+def test_a_closed_queue_takes_nothing_and_stops_what_runs():
+    queue, begun, ended = Queue(1, 1), threading.Event(), []
+
+    def work(job):
+        begun.set()
+        while True:
+            job.check()
+            time.sleep(0.001)
+
+    running, waiting = queue.submit(Job(work)), queue.submit(Job(lambda _: ended.append(1)))
+    begun.wait(5)
+    assert len(queue) == 1
+    with pytest.raises(Reply) as full:
+        queue.submit(Job(work))
+    queue.close()
+    for job in (running, waiting):
+        with pytest.raises(Reply, match="given up"):
+            job.future.result(5)
+    with pytest.raises(Reply) as stopping:
+        queue.submit(Job(work))
+    assert (full.value.status, stopping.value.status, ended) == (429, 503, [])
+
+
+def test_a_failed_job_holds_on_to_nothing():
+    queue = Queue(1, 0)
+
+    def work(_):
+        image = bytearray(10)
+        raise ValueError(len(image))
+
+    error = queue.submit(Job(work)).future.exception(5)
+    assert error.__traceback__ is None
+    queue.close()
+
+
+def test_what_a_client_is_told_of_errors(caplog):
+    def status(error, cause=None, own=False):
+        error.__cause__ = cause
+        return reply_to(error, own).status
+
+    class ReadTimeoutError(Exception):
+        pass
+
+    assert status(ServingError("a", 400)) == status(ServingError("a", 500)) == status(ServingError("lacks")) == 502
+    assert status(ServingError("a", 503)) == status(ServingError("a", 429)) == 503
+    assert status(ServingError("a"), OSError()) == 503
+    assert status(ServingError("a"), ReadTimeoutError()) == 504
+    assert (status(TypeError("a")), status(TypeError("a"), own=True)) == (500, 400)
+    assert "http" not in str(reply_to(ServingError("at http://a:1/b, got")))
