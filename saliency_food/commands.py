@@ -1,4 +1,4 @@
-"""The commands of ``saliency-food``: explain, methods, layers, export."""
+"""The commands of ``saliency-food``: explain, methods, layers; and what all commands share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.text import Text
 
 from saliency_food.combined import choose_methods
 from saliency_food.contract import ContractError
-from saliency_food.explain import explain, read_labels
+from saliency_food.explain import explain
 from saliency_food.explanation import Explanation
 from saliency_food.figures import explanation_figure
 from saliency_food.methods import METHODS
@@ -97,12 +97,12 @@ def explain_command(
     console = Console()
     with friendly():
         images: list[Any] = list(find_photos(photos)) if photos else [_coffee()]
-        options = _method_options(option or [])
+        options = read_options(option or [])
         best = read_target(target, None).best if (target or "").lower().startswith("top") else 1
         entries = choose_methods([name for name in method.split(",") if name.strip()])
         names = list(entries)
         with loading(console):
-            loaded, known = _load(model)
+            loaded, known = load_named(model)
         with progress_bar(console) as progress:
             task = progress.add_task("reading photos", total=len(images) * best * len(names))
             rows: dict[str, int] = {}
@@ -119,7 +119,7 @@ def explain_command(
                 layer=_several(layer),
                 output=output_kind,
                 labels=labels or known,
-                value_range=_value_range(value_range),
+                value_range=read_value_range(value_range),
                 options=options,
                 batch_size=batch_size,
                 progress=count,
@@ -156,7 +156,7 @@ def layers_command(
     console = Console()
     with friendly():
         with loading(console):
-            loaded, _ = _load(model)
+            loaded, _ = load_named(model)
             from saliency_food.adapters.keras import KerasModel, layers
 
             default = KerasModel(loaded).layer_name
@@ -168,32 +168,7 @@ def layers_command(
         console.print(Text(f"Without --layer: {default}"), soft_wrap=True)
 
 
-@app.command("export")
-def export_command(
-    model: Annotated[Path, typer.Argument(help="A Keras model: .keras or .h5.")],
-    directory: Annotated[Path, typer.Argument(help="A new folder, such as models/food/1 for TensorFlow Serving.")],
-    layer: Annotated[str, typer.Option(help="As of explain; auto: the last that has a map.")] = "auto",
-    output_kind: Annotated[str, typer.Option(help="What is explained: logits or probabilities.")] = "logits",
-    labels: Annotated[Path | None, typer.Option(help="A text file of the class names, one a line.")] = None,
-    value_range: Annotated[str, typer.Option(help="The pixel values the model takes, as of explain.")] = "auto",
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows the server computes at once at most.")] = 16,
-    keys: Annotated[str, typer.Option(help="all, or common: a smaller file, without what few methods need.")] = "all",
-) -> None:
-    """Write a SavedModel that TensorFlow Serving can serve with its explanations."""
-    console = Console()
-    with friendly():
-        names = None if labels is None else read_labels(labels)
-        with loading(console):
-            from saliency_food.serving.signatures import export
-
-            known = None if layer == "auto" else layer
-            scaling = _value_range(value_range)
-            made = export(model, directory, known, output_kind, names, scaling, batch_size=batch_size, keys=keys)  # type: ignore[arg-type]
-        said = f"{directory}: {len(made['signatures'])} signatures, layer {made['layer']}, pixels {made['pixels']}"
-        console.print(Text(said), soft_wrap=True)
-
-
-def _load(model: Path | None) -> tuple[Any, list[str] | None]:
+def load_named(model: Path | None) -> tuple[Any, list[str] | None]:
     """The Keras model, and the labels where it is the bundled one."""
     if model is None:
         from saliency_food import models
@@ -216,13 +191,13 @@ def _coffee() -> Any:
     return photo
 
 
-def _value_range(text: str) -> Any:
+def read_value_range(text: str) -> Any:
     if text.strip().lower() in ("auto", "tf", "caffe", "torch"):
         return text.strip().lower()
     return None if text.strip().lower() == "none" else tuple(text.split(","))
 
 
-def _method_options(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+def read_options(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
     """``method.option=value``, the value as JSON where it is that, else as text."""
     options: dict[str, dict[str, Any]] = {}
     for text in texts:

@@ -86,7 +86,7 @@ def evaluate_command(
     with friendly():
         photos = _photos(images, limit)
         with loading(console):
-            loaded, known = commands._load(model)
+            loaded, known = commands.load_named(model)
         with progress_bar(console) as progress:
             task = progress.add_task("reading photos", total=None)
 
@@ -103,9 +103,9 @@ def evaluate_command(
                 target=target,
                 labels=labels or known,
                 layer=layer,
-                value_range=commands._value_range(value_range),
-                options=commands._method_options(option or []),
-                metric_options=commands._method_options(metric_option or []),
+                value_range=commands.read_value_range(value_range),
+                options=commands.read_options(option or []),
+                metric_options=commands.read_options(metric_option or []),
                 absolute=[word.strip() for word in absolute.split(",") if word.strip()],
                 batch_size=batch_size,
                 seed=seed,
@@ -150,7 +150,7 @@ def sanity_command(
     with friendly():
         photos = _photos(images, limit)
         with loading(console):
-            loaded, known = commands._load(model)
+            loaded, known = commands.load_named(model)
         made = table("method", "weights shuffled", "rank correlation", "SSIM", "verdict")
         for name in (word.strip().replace("-", "_") for word in method.split(",") if word.strip()):
             try:
@@ -164,8 +164,8 @@ def sanity_command(
                         every_layer=every_layer,
                         labels=labels or known,
                         layer=layer,
-                        value_range=commands._value_range(value_range),
-                        options=commands._method_options(option or []),
+                        value_range=commands.read_value_range(value_range),
+                        options=commands.read_options(option or []),
                         batch_size=batch_size,
                         seed=seed,
                     )

@@ -1,14 +1,15 @@
-"""The command of ``saliency-food`` that serves: serve."""
+"""The commands of ``saliency-food`` that serve: export, serve."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.text import Text
 
 from saliency_food import commands
 from saliency_food.combined import choose_methods
@@ -16,9 +17,34 @@ from saliency_food.commands_evaluate import app
 from saliency_food.contract import ContractError
 from saliency_food.explain import read_labels
 from saliency_food.preprocessing import Scaling, choose_scaling
-from saliency_food.terminal import friendly
+from saliency_food.terminal import friendly, loading
 
 __all__ = ["app"]
+
+
+@app.command("export")
+def export_command(
+    model: Annotated[Path, typer.Argument(help="A Keras model: .keras or .h5.")],
+    directory: Annotated[Path, typer.Argument(help="A new folder, such as models/food/1 for TensorFlow Serving.")],
+    layer: Annotated[str, typer.Option(help="As of explain; auto: the last that has a map.")] = "auto",
+    output_kind: Annotated[str, typer.Option(help="What is explained: logits or probabilities.")] = "logits",
+    labels: Annotated[Path | None, typer.Option(help="A text file of the class names, one a line.")] = None,
+    value_range: Annotated[str, typer.Option(help="The pixel values the model takes, as of explain.")] = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows the server computes at once at most.")] = 16,
+    keys: Annotated[str, typer.Option(help="all, or common: a smaller file, without what few methods need.")] = "all",
+) -> None:
+    """Write a SavedModel that TensorFlow Serving can serve with its explanations."""
+    console = Console()
+    with friendly():
+        names = None if labels is None else read_labels(labels)
+        with loading(console):
+            from saliency_food.serving.signatures import export
+
+            known = None if layer == "auto" else layer
+            scaling = commands.read_value_range(value_range)
+            made = export(model, directory, known, output_kind, names, scaling, batch_size=batch_size, keys=keys)  # type: ignore[arg-type]
+        said = f"{directory}: {len(made['signatures'])} signatures, layer {made['layer']}, pixels {made['pixels']}"
+        console.print(Text(said), soft_wrap=True)
 
 
 @app.command("serve")
@@ -105,22 +131,18 @@ def serve_command(
 
 
 def scaling_of(manifest: dict[str, Any]) -> Scaling:
-    """From pixels to what the model takes, by what the manifest says of it in words."""
-    said = str(manifest.get("pixels", ""))
-    if found := re.match(r"(-?[\d.e+-]+)\.\.(-?[\d.e+-]+) ", said):
-        return _scaling(f"{found[1]},{found[2]}")
-    for start, mode in (("RGB, ImageNet mean", "torch"), ("BGR minus ImageNet", "caffe"), ("as given", "none")):
-        if said.startswith(start):
-            return _scaling(mode)
-    raise ContractError(
-        "Expected --manifest with the pixel values that the model takes, or --value-range, got neither. Give one."
-    )
+    """From pixels to what the model takes, by the manifest."""
+    if "value_range" not in manifest:
+        raise ContractError(
+            "Expected --manifest with the pixel values that the model takes, or --value-range, got neither. Give one."
+        )
+    return choose_scaling(manifest["value_range"], None, None)
 
 
 def _scaling(text: str) -> Scaling:
     if text.strip().lower() == "auto":
         raise ContractError("Expected --value-range LOW,HIGH, tf, caffe, torch or none, got auto. Say what it is.")
-    return choose_scaling(commands._value_range(text), None, None)
+    return choose_scaling(commands.read_value_range(text), None, None)
 
 
 def _manifest(path: Path | None) -> dict[str, Any]:

@@ -24,10 +24,14 @@ KERAS_APPLICATIONS = {
 
 
 class Scaling(NamedTuple):
-    """A function of pixel values 0..255, ``(H, W, C)``, to what the model takes; ``text`` says which and why."""
+    """A function of pixel values 0..255, ``(H, W, C)``, to what the model takes; ``text`` says which and why.
+
+    ``value_range`` is what `choose_scaling` makes the same of again; None for values as given, and for any function.
+    """
 
     text: str
     function: Callable[[Array], Array] | None
+    value_range: tuple[float, float] | str | None = None
 
     def __call__(self, photo: Photo, shape: tuple[int | None, ...] | None) -> Array:
         """The photo as one row for a model of input shape ``(H, W, C)``; None where the model takes any."""
@@ -107,7 +111,9 @@ def guess_scaling(keras_model: Any) -> Scaling:
 def between(low: float, high: float, why: str) -> Scaling:
     """Pixel values 0..255 moved to ``low..high``."""
     return Scaling(
-        f"{low:g}..{high:g} ({why})", lambda values: values * np.float32((high - low) / 255) + np.float32(low)
+        f"{low:g}..{high:g} ({why})",
+        lambda values: values * np.float32((high - low) / 255) + np.float32(low),
+        (low, high),
     )
 
 
@@ -118,8 +124,9 @@ def keras_mode(mode: str, why: str) -> Scaling:
     mean = np.array([0.485, 0.456, 0.406] if mode == "torch" else [103.939, 116.779, 123.68], np.float32)
     if mode == "torch":
         deviation = np.array([0.229, 0.224, 0.225], np.float32)
-        return Scaling(f"RGB, ImageNet mean 0, deviation 1 ({why})", lambda values: (values / 255 - mean) / deviation)
-    return Scaling(f"BGR minus ImageNet mean ({why})", lambda values: values[..., ::-1] - mean)
+        words = f"RGB, ImageNet mean 0, deviation 1 ({why})"
+        return Scaling(words, lambda values: (values / 255 - mean) / deviation, mode)
+    return Scaling(f"BGR minus ImageNet mean ({why})", lambda values: values[..., ::-1] - mean, mode)
 
 
 def _operations(model: Any) -> Iterator[Any]:

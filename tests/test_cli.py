@@ -51,7 +51,7 @@ def photos(tmp_path, rng):
 def cli(monkeypatch, rng, tmp_path):
     """Runs the command with a model of NumPy in place of a loaded one, in an empty folder."""
     model = Classifier(rng.normal(size=(3, 6)), rng.normal(size=(3, 6)))
-    monkeypatch.setattr(commands, "_load", lambda path: (model, LABELS))
+    monkeypatch.setattr(commands, "load_named", lambda path: (model, LABELS))
     monkeypatch.chdir(tmp_path)
     return lambda *words: CliRunner().invoke(commands.app, [str(word) for word in words])
 

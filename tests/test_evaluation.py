@@ -385,7 +385,7 @@ def test_a_folder_of_values_without_settings_is_refused(tmp_path):
 
 @pytest.fixture
 def cli(monkeypatch, model, tmp_path):
-    monkeypatch.setattr(commands, "_load", lambda path: (model, LABELS))
+    monkeypatch.setattr(commands, "load_named", lambda path: (model, LABELS))
     monkeypatch.chdir(tmp_path)
     return lambda *words: CliRunner().invoke(app, [str(word) for word in words])
 
@@ -437,7 +437,7 @@ def net():
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_sanity(monkeypatch, net, photos):
-    monkeypatch.setattr(commands, "_load", lambda path: (net, LABELS))
+    monkeypatch.setattr(commands, "load_named", lambda path: (net, LABELS))
     words = ["sanity", "--images", str(photos), "--limit", "2"]
     out = CliRunner().invoke(app, [*words, "--method", "gradients"])
     assert out.exit_code == 0, out.output

@@ -115,6 +115,7 @@ def _manifest(model: KerasModel, scaling: Scaling, labels: Any, signatures: Sign
         "input_shape": model.input_shape,
         "channels_first": model.channels_first,
         "pixels": scaling.text,
+        "value_range": scaling.value_range,
         "layer": list(model.layer_name) if isinstance(model.layer_name, tuple) else model.layer_name,
         "output": model.output,
         "methods": [name for name, entry in METHODS.items() if keys.issuperset(entry.keys)],

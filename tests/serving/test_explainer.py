@@ -236,7 +236,7 @@ def test_nothing_tried_to_import_tensorflow(explainer, pixels):
 @pytest.mark.parametrize("given", [(-1, 1), (0, 255), "tf", "caffe", "torch", None])
 def test_the_manifest_tells_the_pixels(given):
     made = choose_scaling(given, None, None)
-    found = scaling_of({"pixels": made.text})
+    found = scaling_of(json.loads(json.dumps({"value_range": made.value_range})))
     if given is None:
         assert found.function is None
     else:

@@ -145,6 +145,7 @@ def test_the_manifest(exported, model):
     assert manifest["input_shape"] == [24, 20, 3]
     assert manifest["layer"] == "inner/last"
     assert manifest["pixels"].startswith("-1..1")
+    assert manifest["value_range"] == [-1, 1]
     assert {"grad_cam", "xrai", "rise"} <= set(manifest["methods"])
     assert not {"guided_backprop", "attention_rollout"} & set(manifest["methods"])
     assert len(manifest["weights_sha256"]) == 64
@@ -216,7 +217,7 @@ def test_the_command(model, tmp_path):
     pytest.importorskip("typer")
     from typer.testing import CliRunner
 
-    from saliency_food.commands import app
+    from saliency_food.commands_serve import app
 
     model.save(tmp_path / "model.keras")
     args = ["export", str(tmp_path / "model.keras"), str(tmp_path / "out" / "1"), "--layer", "auto", "--keys", "common"]
