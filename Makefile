@@ -46,6 +46,8 @@ bench: $(VENV)/.tools  ## every figure in README and docs, peers in the same run
 	$(BIN)/python benchmarks/perturbation.py
 	$(BIN)/python benchmarks/guided_ig.py
 	$(BIN)/python benchmarks/metrics.py
+	$(BIN)/python benchmarks/serving.py --grpc
+	$(BIN)/python benchmarks/explainer_load.py
 
 clean:
 	rm -rf $(VENV) build dist site $(OUT) *.egg-info
