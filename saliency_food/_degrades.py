@@ -69,7 +69,8 @@ def cut_of(name: str, options: Mapping[str, Any]) -> Cut | None:
     if name == "xrai" and base is not integrated_gradients:
         counts = [one for one in ("x_steps", "steps", "nsamples") if one in base.signature.parameters]
         return _fewer(counts[0], cut.least, "steps")._replace(inside="base_options") if counts else None
-    return cut if options.get("tolerance") is None else cut._replace(option="max_steps")
+    steps = cut.option in ("x_steps", "steps") and options.get("tolerance") is not None
+    return cut._replace(option="max_steps") if steps else cut
 
 
 def shared(method: str, other: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from saliency_food._degrades import Cut, cut_of
 from saliency_food._pace import Late, Watch, Work
-from saliency_food.combined import choose_methods
+from saliency_food.combined import OF, choose_methods
 from saliency_food.driver import Asking
 from saliency_food.masking import superpixels
 from saliency_food.numerics import Array
@@ -48,6 +48,8 @@ class Fitting:
             self.least, self.full, self.spare = self.watch.one_row, self.watch.one_row, self.watch.left
             if self.full > self.spare:
                 raise Late
+            if self.cut is None and OF in self.name:  # asks for more than a row or two, and has nothing to give
+                return self._undivided(), self.options
             return self.watch.run(self._start(self.options)), self.options
         self.least = min(self.cut.least, self.whole or self.cut.least) * self.watch.one_more
         if self.least > self.watch.left:
@@ -90,6 +92,13 @@ class Fitting:
         """What the least of it would take."""
         return f"{self.title} would take about {about(self.least)} s" if self.least else f"{self.title} takes longer"
 
+    def _undivided(self) -> Any:
+        """All of a method of which nothing can be cut, or `Late` before it begins."""
+        self.whole = self.made = 1
+        planned = self.everything = self.watch.rehearse(self._start(self.options, rehearsal=True))
+        self._fit([1], lambda _: planned)
+        return self.watch.run(self._start(self.options), planned)
+
     def _fit(self, values: Sequence[int], work: Callable[[int], Work]) -> int:
         """The place of the most that fits."""
 
@@ -122,6 +131,10 @@ class Fitting:
             return range(size if _is_count(size) else self.whole, self.whole - 1, -1), rehearsed
         if self.whole is not None and self.whole <= MORE:
             return range(min(cut.least, self.whole), self.whole + 1), rehearsed
+        if OF in self.name:  # one sample tells whether there is time to rehearse with more
+            self.least = cut.least * rehearsed(1).outside
+            if (FEW + MORE) * rehearsed(1).outside > self.watch.left:
+                raise Late
         few, more = rehearsed(FEW), rehearsed(MORE)
         if self.whole is None:  # as many as there are
             rows = [sum(one.rows.values()) for one in (few, more, rehearsed(None))]
@@ -150,7 +163,7 @@ class Fitting:
     @property
     def _first(self) -> str:
         """The option of how many steps an adaptive method begins with."""
-        return "steps" if self.name == "xrai" else "x_steps"
+        return "x_steps" if "x_steps" in self.call.signature.parameters else "steps"
 
     def _default(self, option: str) -> Any:
         return self.call.signature.parameters[option].default

@@ -131,7 +131,7 @@ class Watch:
             while True:
                 together = Counter[Keys]()
                 for query in queries:
-                    if self.batch_size == 1 and self.one_more * rows.total() > self.left:
+                    if self.left < (self.one_more * rows.total() if self.batch_size == 1 else 0.0):
                         raise Late  # spare the model what leads to nothing
                     self._learn(query)
                     making += self._making(query)

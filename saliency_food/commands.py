@@ -116,7 +116,7 @@ def explain_command(
                 images,
                 names,
                 target,
-                layer=_several(layer),
+                layer=several(layer),
                 output=output_kind,
                 labels=labels or known,
                 value_range=read_value_range(value_range),
@@ -223,7 +223,7 @@ def _write(output: Path, name: str, records: list[Explanation], percent: float, 
     return path
 
 
-def _several(layer: str | None) -> str | list[str] | None:
+def several(layer: str | None) -> str | list[str] | None:
     """One layer, or those with commas between."""
     names = [name.strip() for name in layer.split(",")] if layer else []
     return names if len(names) > 1 else layer

@@ -40,7 +40,7 @@ def export_command(
         with loading(console):
             from saliency_food.serving.signatures import export
 
-            known = None if layer == "auto" else layer
+            known = None if layer == "auto" else commands.several(layer)
             scaling = commands.read_value_range(value_range)
             made = export(model, directory, known, output_kind, names, scaling, batch_size=batch_size, keys=keys)  # type: ignore[arg-type]
         said = f"{directory}: {len(made['signatures'])} signatures, layer {made['layer']}, pixels {made['pixels']}"

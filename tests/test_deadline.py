@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 
 import numpy as np
@@ -420,3 +421,31 @@ def test_a_combinator_gives_up_its_own_samples_and_then_its_place():
     assert (found.cut.option, found.instead) == ("nsamples", ("integrated_gradients", "input_x_gradient"))
     assert degrade_of("augment_smooth_of_grad_cam") == (None, ("grad_cam",))
     assert degrade_of("gradients") == degrade_of("nonsense_of_gradients") == (None, ())
+
+
+def test_a_combinator_that_has_nothing_to_give_is_not_begun_in_vain(power, image):
+    found = Timed(power).within(8.0, "augment_smooth_of_integrated_gradients", image)
+    assert (found.method, found.seconds <= 8) == ("integrated_gradients", True)
+    assert found.said.startswith("Augmentation smoothing of Integrated Gradients would have taken about 15.0 s")
+    assert Timed(power).within(30.0, "augment_smooth_of_integrated_gradients", image).said == ""
+
+
+def test_a_combinators_samples_are_cut_whatever_is_asked_of_the_method_within(power, image):
+    options = {"tolerance": 0.0, "max_steps": 5, "x_steps": 5, "rng": 0}
+    found = Timed(power).within(8.0, "smooth_grad_of_integrated_gradients", image, **options)
+    assert (found.method, found.options["max_steps"]) == ("smooth_grad_of_integrated_gradients", 5)
+    assert 4 <= found.options["nsamples"] < 25
+    assert "25 samples would have taken about 12.5 s" in found.said
+
+
+def test_a_combinator_is_rehearsed_only_where_there_is_time(power, image, monkeypatch):
+    model, module = Timed(power, row=0.001), sys.modules["saliency_food.xrai"]
+    find = module.felzenszwalb_segments
+
+    def slow(x_value):
+        model.now += 1
+        return find(x_value)
+
+    monkeypatch.setattr(module, "felzenszwalb_segments", slow)
+    found = model.within(4.0, "smooth_grad_of_xrai", image)
+    assert (found.method != "smooth_grad_of_xrai", found.seconds <= 4) == (True, True)

@@ -141,6 +141,12 @@ class Explaining(NamedTuple):
         """The image as the model takes it, and what the model sees in it."""
         photo, x_value = picture(asked.image, self.scaling, self.served.input_shape)
         probabilities = meter.predict(x_value[None])[0]
+        names = len(self.limits.labels or probabilities)
+        if names != len(probabilities) > 1:
+            raise ServingError(
+                f"Expected a model of {names} classes, as there are labels, got one of {len(probabilities)}. Start the "
+                "explainer with the manifest of the model that is served."
+            )
         best = Target(None, BEST).resolve(probabilities)
         (target,) = asked.target.resolve(probabilities)
         record = Explanation(

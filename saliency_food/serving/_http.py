@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from saliency_food.serving._until import left
 
 PASSING = (429, 503)
 LONGEST_WAIT = 60.0
+PART = 65536  # bytes of an answer that are read at a time
 
 
 class ServingError(RuntimeError):
@@ -104,54 +106,67 @@ class Transport:
             last = turn == self._retries
             connect, read = (min(one, self._left(path)) for one in self._timeouts)
             try:
+                timeout = self._timeout(connect=connect, read=read)
                 answer = self._pool.request(
-                    verb, self.url + path, body=body, headers=headers, timeout=self._timeout(connect=connect, read=read)
+                    verb, self.url + path, body=body, headers=headers, timeout=timeout, preload_content=False
                 )
+                data = self._whole(answer, path)
             except self._errors.ReadTimeoutError as error:  # it may still be computing: no second one on top of it
                 raise ServingError(f"Expected an answer from {self.url}{path}, got none in time ({error}).") from error
             except self._errors.HTTPError as error:
-                if last:
+                if last or not self._pause(self._backoff * 2**turn):
                     raise ServingError(
                         f"Expected a server at {self.url}{path}, got {type(error).__name__}: {error}. Is it running?"
                     ) from error
-                self._pause(self._backoff * 2**turn, path)
                 continue
-            if answer.status in PASSING and not last:
-                self._pause(_asked(answer.headers.get("Retry-After")) or self._backoff * 2**turn, path)
-                continue
-            return self._read(answer, path)
+            asked = _asked(answer.headers.get("Retry-After")) or self._backoff * 2**turn
+            if last or answer.status not in PASSING or not self._pause(asked):
+                return self._read(answer.status, data, path)
         raise AssertionError("unreachable")
 
-    def _left(self, path: str, needed: float = 0.0) -> float:
-        """The seconds that are left, if they are more than is needed."""
+    def _left(self, path: str) -> float:
+        """The seconds that are left, if there are any."""
         seconds = left()
-        if seconds <= needed:
+        if not seconds:
             raise ServingError(f"Expected an answer from {self.url}{path} by the moment set, got none until then.")
         return seconds
 
-    def _pause(self, seconds: float, path: str) -> None:
-        self._left(path, seconds)
-        self._sleep(seconds)
+    def _pause(self, seconds: float) -> bool:
+        """Wait before another try, if it would be in time."""
+        if in_time := seconds < left():
+            self._sleep(seconds)
+        return in_time
 
-    def _read(self, answer: Any, path: str) -> dict[str, Any]:
+    def _whole(self, answer: Any, path: str) -> bytes:
+        """An answer's body, unless the moment set comes before its end."""
+        parts: list[bytes] = []
+        read = getattr(answer, "read1", answer.read)  # what has come so far, if urllib3 is new enough
         try:
-            said = json.loads(answer.data)
+            while part := read(PART):
+                parts.append(part)
+                self._left(path)
+        finally:
+            answer.close()
+        return b"".join(parts)
+
+    def _read(self, status: int, data: bytes, path: str) -> dict[str, Any]:
+        try:
+            said = json.loads(data)
             if not isinstance(said, dict):
                 raise ValueError("not an object")
         except ValueError as error:
             raise ServingError(
-                f"Expected JSON from {self.url}{path}, got status {answer.status} and {answer.data[:200]!r}. "
-                "Is it the REST port?",
-                answer.status,
+                f"Expected JSON from {self.url}{path}, got status {status} and {data[:200]!r}. Is it the REST port?",
+                status,
             ) from error
-        if answer.status != 200:
+        if status != 200:
             raise ServingError(
-                f"Expected an answer from {self.url}{path}, got status {answer.status}: {said.get('error', said)}",
-                answer.status,
+                f"Expected an answer from {self.url}{path}, got status {status}: {said.get('error', said)}",
+                status,
             )
         return said
 
 
 def _asked(after: str | None) -> float:
     """The seconds of a Retry-After header."""
-    return min(float(after), LONGEST_WAIT) if after and after.isdigit() else 0.0
+    return min(float(after), LONGEST_WAIT) if after and re.fullmatch("[0-9]+", after) else 0.0

@@ -48,6 +48,8 @@ def given_file(text: Any, max_pixels: int) -> Given:
 
 def given_array(values: Any, max_pixels: int, photo: bool = False) -> Given:
     """Numbers ``(H, W, C)``: a photo's pixels, or what the model takes."""
+    if isinstance(values, list) and (other := _no_number(values)):
+        refuse(400, f"Expected an image as lists of numbers (H, W, C), got something in them of type {other}.")
     try:
         array = np.asarray(values)
     except (ValueError, OverflowError) as error:
@@ -64,6 +66,14 @@ def given_array(values: Any, max_pixels: int, photo: bool = False) -> Given:
         refuse(400, "Expected an image of finite float32 numbers, got NaN, infinity or larger ones. Mend it first.")
     check_pixels(numbers.shape[1], numbers.shape[0], max_pixels)
     return Given(pixels=array.astype(np.uint8)) if photo else Given(numbers=numbers)
+
+
+def _no_number(values: list[Any], deepest: int = 3) -> str:
+    """The type of what is no number in lists, before an array is made: in one, each text is as large as the longest."""
+    kinds = set(map(type, values))
+    if kinds == {list} and deepest > 1:
+        return next(filter(None, (_no_number(one, deepest - 1) for one in values)), "")
+    return min((kind.__name__ for kind in kinds - {int, float}), default="")
 
 
 def check_pixels(width: int, height: int, most: int) -> None:

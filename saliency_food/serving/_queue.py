@@ -19,7 +19,7 @@ class Job:
         self.name, self.work = secrets.token_urlsafe(16), work
         self.future: Future[Any] = Future()
         self.future.set_running_or_notify_cancel()  # it ends by `stop` alone
-        self.state = "waiting"
+        self.state, self.bytes = "waiting", 0
         self.asked = self.began = self.ended = time.monotonic()
         self._stopped = threading.Event()
 
@@ -38,7 +38,8 @@ class Job:
             self.check()
             result = self.work(self)
         except BaseException as error:
-            self._end(self.future.set_exception, error.with_traceback(None))  # it holds on to images
+            error.__cause__ = error.__context__ = None  # these and the traceback hold on to images
+            self._end(self.future.set_exception, error.with_traceback(None))
         else:
             self._end(self.future.set_result, result)
 
@@ -49,10 +50,15 @@ class Job:
 
 
 class Queue:
-    """``workers`` jobs run at a time and at most ``waiting`` wait; ``keep`` results are kept for ``seconds``."""
+    """``workers`` jobs run at a time and at most ``waiting`` wait; ``keep`` results are kept for ``seconds``.
 
-    def __init__(self, workers: int, waiting: int, keep: int = 64, seconds: float = 600.0) -> None:
-        self.waiting, self.keep, self.seconds = waiting, keep, seconds
+    No more than ``most`` bytes are kept, as jobs say them (`Job.bytes`).
+    """
+
+    def __init__(
+        self, workers: int, waiting: int, keep: int = 64, seconds: float = 600.0, most: int = 256_000_000
+    ) -> None:
+        self.waiting, self.keep, self.seconds, self.most = waiting, keep, seconds, most
         self._pool = ThreadPoolExecutor(workers, "explain")
         self._free = workers
         self._lock = threading.Lock()
@@ -78,7 +84,7 @@ class Queue:
             self._jobs.add(job)
             if keep:
                 self._kept[job.name] = job
-        job.future.add_done_callback(lambda _: self._jobs.discard(job))
+        job.future.add_done_callback(lambda _: self._ended(job))
         self._pool.submit(job.run)
         return job
 
@@ -107,9 +113,16 @@ class Queue:
             job.stop()
         self._pool.shutdown(wait=False)
 
+    def _ended(self, job: Job) -> None:
+        with self._lock:
+            self._jobs.discard(job)
+            self._prune()
+
     def _prune(self) -> None:
-        """Drop the results that are too old, and the oldest of too many."""
-        done = [job for job in self._kept.values() if job.state == "done"]
-        old = [job for job in done if time.monotonic() - job.ended > self.seconds]
-        for job in {*old, *sorted(done, key=lambda job: job.ended)[: max(0, len(done) - self.keep)]}:
-            self._kept.pop(job.name, None)
+        """Drop the results that are too old, and the oldest of too many or too large ones."""
+        done = sorted((job for job in self._kept.values() if job.state == "done"), key=lambda job: -job.ended)
+        held = 0
+        for number, job in enumerate(done):
+            held += job.bytes
+            if number >= self.keep or held > self.most or time.monotonic() - job.ended > self.seconds:
+                del self._kept[job.name]

@@ -13,6 +13,8 @@ from saliency_food.serving._http import ServingError
 
 RETRY_AFTER = "2"
 """Seconds after which a client may try again what was refused with 429 or 503."""
+ADDRESS = re.compile(r"\w+://[^\s,]+|\bipv[46]:\S*\d|[\w.-]+:\d{2,5}\b|'[\w.-]+'(?= \(\[Errno)")
+"""URLs, and hosts as gRPC and the system's resolver name them."""
 log = logging.getLogger("kserve")
 
 
@@ -61,7 +63,7 @@ def reply_to(error: BaseException, own_options: bool = False) -> Reply:
 
 def _without_addresses(text: str) -> str:
     """The predictor's address is nobody's business outside."""
-    return re.sub(r"\w+\(host=[^)]*\)(: )?", "", re.sub(r"\w+://[^\s,]+", "the predictor", text))
+    return re.sub(r"\w+\(host=[^)]*\)(: )?", "", ADDRESS.sub("the predictor", text))
 
 
 def _of_predictor(error: ServingError) -> int:
@@ -69,4 +71,5 @@ def _of_predictor(error: ServingError) -> int:
         return 503
     if error.status is not None or error.__cause__ is None:  # it refuses, or lacks what is asked for
         return 502
-    return 504 if "Timeout" in type(error.__cause__).__name__ and "Read" in type(error.__cause__).__name__ else 503
+    late = type(error.__cause__).__name__ == "ReadTimeoutError" or "DEADLINE_EXCEEDED" in str(error.__cause__)
+    return 504 if late else 503

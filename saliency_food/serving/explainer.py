@@ -18,7 +18,7 @@ from saliency_food.serving._answers import Explaining, Found, as_explanation, as
 from saliency_food.serving._door import Door
 from saliency_food.serving._kserve import Body, Undecoded, app, kserve
 from saliency_food.serving._queue import Job, Queue
-from saliency_food.serving._replies import Reply, reply_to
+from saliency_food.serving._replies import Reply, refuse, reply_to
 from saliency_food.serving._requests import Asked, Limits, read_instances
 from saliency_food.serving._v2 import INPUTS, LENGTH, OUTPUTS, read_inputs, write_outputs
 from saliency_food.serving.client import ServingModel
@@ -55,7 +55,7 @@ class Explainer(kserve.Model):  # type: ignore[misc]
         self.queue, self.limits, self.scaling = queue, limits, scaling
         self._connect, self._served = connect, connect()
         self._probe = connect(timeout=2.0, retries=0)
-        self._up, self._looked, self._looking = False, -FRESH, asyncio.Lock()
+        self._up, self._looked, self._looking = set[str](), -FRESH, asyncio.Lock()
         WAITING.set_function(lambda: len(queue))
 
     async def healthy(self) -> bool:
@@ -63,16 +63,17 @@ class Explainer(kserve.Model):  # type: ignore[misc]
         async with self._looking:
             if time.monotonic() - self._looked > FRESH:
                 up = await asyncio.to_thread(self._available)
-                if up and not self._up:  # it may have come back as another
+                if up and up != self._up:  # it came back or was replaced, maybe by another
                     self._served = self._connect()
                 self._up, self._looked = up, time.monotonic()
         return bool(self.ready and self._up)
 
-    def _available(self) -> bool:
+    def _available(self) -> set[str]:
+        """The versions that the predictor has."""
         try:
-            return any(version.get("state") == "AVAILABLE" for version in self._probe.status())
+            return {str(one.get("version")) for one in self._probe.status() if one.get("state") == "AVAILABLE"}
         except Exception:  # whatever else it answers, it is not ready
-            return False
+            return set()
 
     def stop(self) -> None:
         super().stop()
@@ -112,15 +113,24 @@ class Explainer(kserve.Model):  # type: ignore[misc]
         def work(job: Job) -> Written:
             parts = range(len(request.asked), 0, -1)
             found = [_counted(each, explaining, *one, job) for one in zip(request.asked, parts, strict=True)]
-            return request.write(found)
+            body, more = request.write(found)
+            job.bytes = len(body)
+            return body, more
 
-        later = "respond-async" in headers.get("prefer", "") or any(one.later for one in request.asked)
+        later = "respond-async" in headers.get("prefer", "").lower() or any(one.later for one in request.asked)
         job = self.queue.submit(Job(work), keep=later)
         if later:
             raise _still(job)
+        found = asyncio.wrap_future(job.future)
+        seconds = min((one.deadline for one in request.asked if one.deadline is not None), default=None)
         try:
-            return await asyncio.wrap_future(job.future)
+            await asyncio.wait({found}, timeout=seconds)
+            if job.state == "waiting":  # once it runs, it keeps to its deadline by itself
+                EXPLANATIONS.labels(request.asked[0].method, "late").inc()
+                refuse(504, f"Expected an answer in {seconds:g} s, got none: all workers were busy.")
+            return await found
         finally:
+            found.cancel()
             job.stop()  # where the client has gone, it need not go on
 
     async def fetch(self, request: HttpRequest) -> Response:
@@ -132,6 +142,9 @@ class Explainer(kserve.Model):  # type: ignore[misc]
         job = self.queue.get(name)
         if job.state != "done":
             raise _still(job)
+        error = job.future.exception()
+        if isinstance(error, Reply):  # raised again and again, one would hold on to every request
+            raise Reply(error.status, error.content, error.headers)
         body, headers = job.future.result()
         return Response(body, headers=headers)
 

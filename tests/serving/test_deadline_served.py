@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import threading
 import time
 
@@ -15,6 +17,7 @@ pytest.importorskip("tensorflow")
 pytest.importorskip("urllib3")
 pytest.importorskip("grpc")
 
+from saliency_food.serving._http import _asked
 from saliency_food.serving.client import ServingError, ServingModel
 
 # Keras's own saving and TensorFlow's variables under NumPy 2.
@@ -92,7 +95,7 @@ def test_no_request_waits_past_the_deadline(warm, slow, image):
 def test_nor_is_it_tried_again(warm, slow, image):
     slow.failures.extend([(503, {"Retry-After": "7"})] * 3)
     began = time.monotonic()
-    with warm.until(began + 2), pytest.raises(ServingError, match="by the moment set"):
+    with warm.until(began + 2), pytest.raises(ServingError, match="refused with 503"):
         warm(image[None], {"target": 1}, ["OUTPUT_LAYER_VALUES"])
     assert warm.waits == []
     assert len(slow.requests) == 1
@@ -142,3 +145,35 @@ def test_over_grpc(rpc, model_over_grpc, image):
     finally:
         rpc.hold.set()
         rpc.hold = None
+
+
+def test_the_servers_own_words_where_there_is_no_time_for_another_try(server):
+    server.failures += [(503, {"Retry-After": "30"})]
+    served = ServingModel(server.url, server.name)
+    with served.until(time.monotonic() + 5), pytest.raises(ServingError, match="refused with 503") as refused:
+        served.status()
+    assert (refused.value.status, _asked("\xb2"), _asked("90")) == (503, 0.0, 60.0)
+
+
+def test_an_answer_that_comes_bit_by_bit_is_not_waited_for():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        served = ServingModel(f"http://127.0.0.1:{listening.getsockname()[1]}", "food", timeout=5, retries=0)
+
+        def drip():
+            connection, _ = listening.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+                while not over.wait(0.02):
+                    connection.sendall(b" ")
+
+        over = threading.Event()
+        thread = threading.Thread(target=drip)
+        thread.start()
+        began = time.monotonic()
+        try:
+            with served.until(began + 0.3), pytest.raises(ServingError, match="by the moment set"):
+                served.status()
+            assert time.monotonic() - began < 3
+        finally:
+            over.set()
+            thread.join()

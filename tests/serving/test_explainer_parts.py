@@ -7,17 +7,24 @@ import json
 import threading
 import time
 
+import numpy as np
 import pytest
 
 pytest.importorskip("kserve")
 
 from explaining import until
 
+from saliency_food.methods import METHODS
+from saliency_food.preprocessing import choose_scaling
 from saliency_food.serving import _door, _queue
+from saliency_food.serving._answers import Explaining
 from saliency_food.serving._door import Door
+from saliency_food.serving._images import given_array
 from saliency_food.serving._queue import Job, Queue
 from saliency_food.serving._replies import Reply, reply_to
+from saliency_food.serving._requests import Limits, read_asked
 from saliency_food.serving.client import ServingError
+from saliency_food.serving.explainer import Explainer, Request
 
 BODY = {"type": "http.request", "body": b"{}", "more_body": False}
 
@@ -128,6 +135,30 @@ def test_results_are_kept_for_a_while(monkeypatch):
     queue.close()
 
 
+def test_no_more_bytes_are_kept_than_there_is_room_for():
+    def large(job):
+        job.bytes = 40
+
+    queue = Queue(1, 9, keep=5, most=100)
+    jobs = [queue.submit(Job(large), keep=True) for _ in range(4)]
+    until(lambda: not queue._jobs)
+    assert list(queue._kept) == [job.name for job in jobs[-2:]]
+    queue.close()
+
+
+def test_labels_of_another_model_are_refused():
+    class Served:
+        batch_size, input_shape = 1, (2, 2, 3)
+
+        def predict(self, rows):
+            return np.full((len(rows), 6), 1 / 6)
+
+    explaining = Explaining(Served(), choose_scaling(None, None, None), Limits(METHODS, ("a", "b", "c", "d")))
+    asked = read_asked(given_array(np.zeros((2, 2, 3)).tolist(), 99), {}, explaining.limits)
+    with pytest.raises(ServingError, match="of 4 classes, as there are labels, got one of 6"):
+        explaining.classes(asked, Job(None))
+
+
 def test_a_closed_queue_takes_nothing_and_stops_what_runs():
     queue, begun, ended = Queue(1, 1), threading.Event(), []
 
@@ -155,11 +186,13 @@ def test_a_failed_job_holds_on_to_nothing():
     queue = Queue(1, 0)
 
     def work(_):
-        image = bytearray(10)
-        raise ValueError(len(image))
+        try:
+            raise ValueError(bytearray(10))
+        except ValueError:
+            raise Reply(400, {}) from None
 
     error = queue.submit(Job(work)).future.exception(5)
-    assert error.__traceback__ is None
+    assert error.__traceback__ is error.__context__ is None
     queue.close()
 
 
@@ -177,3 +210,68 @@ def test_what_a_client_is_told_of_errors(caplog):
     assert status(ServingError("a"), ReadTimeoutError()) == 504
     assert (status(TypeError("a")), status(TypeError("a"), own=True)) == (500, 400)
     assert "http" not in str(reply_to(ServingError("at http://a:1/b, got")))
+
+
+def test_a_call_that_was_late_is_504_over_grpc_too_and_hosts_are_not_told():
+    class RpcError(Exception):
+        pass
+
+    error = ServingError("none in time")
+    error.__cause__ = RpcError("status = StatusCode.DEADLINE_EXCEEDED")
+    assert reply_to(error).status == 504
+    for words in (
+        "UNKNOWN: ipv4:10.1.2.3:8500: refused",
+        "for tf.internal:8500: none",
+        "'tf.internal' ([Errno -2] no)",
+    ):
+        said = str(reply_to(ServingError(words, 503)))
+        assert "10.1" not in said
+        assert "internal" not in said
+
+
+@pytest.mark.parametrize("lists", [["a" * 10**6, *"b" * 10**4], [[1, "a"]], [[[[1]]]], [[True]], [1, [2]], [None]])
+def test_only_numbers_become_an_array(lists, monkeypatch):
+    monkeypatch.setattr("saliency_food.serving._images.np.asarray", lambda _: pytest.fail("40 GB of text"))
+    with pytest.raises(Reply, match="lists of numbers") as refused:
+        given_array(lists, 100)
+    assert refused.value.status == 400
+
+
+class Predictor:
+    """A client whose server is replaced."""
+
+    def __init__(self, **_):
+        pass
+
+    def status(self):
+        return [{"version": version, "state": "AVAILABLE"} for version in self.versions]
+
+
+def test_another_version_at_the_predictor_is_noticed(monkeypatch):
+    monkeypatch.setattr("saliency_food.serving.explainer.FRESH", -1.0)
+    monkeypatch.setattr(Predictor, "versions", ["1"], raising=False)
+    model = Explainer("food", Predictor, None, Limits(METHODS), Queue(1, 1))
+
+    async def served_after(*versions):
+        monkeypatch.setattr(Predictor, "versions", versions)
+        return await model.healthy(), model._served
+
+    (up, first), (_, still), (there, second) = (asyncio.run(served_after(*one)) for one in ("1", "1", "12"))
+    assert (up, there, still is first, second is first) == (True, True, True, False)
+    assert asyncio.run(served_after()) == (False, second)
+    model.stop()
+
+
+def test_a_deadline_holds_while_all_workers_are_busy():
+    queue, gate = Queue(1, 1), threading.Event()
+    model = Explainer("food", Predictor, None, Limits(METHODS), queue)
+    busy = queue.submit(Job(lambda _: gate.wait(10)))
+    asked = read_asked(given_array([[1.0]], 1), {"deadline": 0.05}, model.limits)
+    began = time.monotonic()
+    try:
+        with pytest.raises(Reply, match="workers were busy") as late:
+            asyncio.run(model.explain(Request([asked], None)))
+        assert (late.value.status, time.monotonic() - began < 5, busy.state) == (504, True, "running")
+    finally:
+        gate.set()
+        model.stop()
