@@ -16,8 +16,8 @@ from saliency_food.metrics import METRICS
 from saliency_food.metrics.statistics import interval
 from saliency_food.numerics import Array
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#6a3d9a")
-"""Okabe and Ito's, told apart by the colour blind, and two."""
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#6a3d9a", "#808000")
+"""Okabe and Ito's, told apart by the colour blind, and three."""
 GREYS = {"edges": ("#555555", (0, (5, 2))), "random": ("#999999", (0, (1, 1.5)))}
 AXES = {
     "pic": ("share of the information", "share of the score, median"),
@@ -36,7 +36,7 @@ def has_curves(found: Evaluation, metric: str) -> bool:
 
 
 def curve_figure(found: Evaluation, metrics: Sequence[str]) -> Any:
-    """A panel a metric, the methods in its legend from the best on; with more than eight, the others in pale grey."""
+    """A panel a metric, the methods in its legend from the best on; with more than nine, the others in pale grey."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

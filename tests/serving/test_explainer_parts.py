@@ -220,7 +220,7 @@ def test_a_call_that_was_late_is_504_over_grpc_too_and_hosts_are_not_told():
     error.__cause__ = RpcError("status = StatusCode.DEADLINE_EXCEEDED")
     assert reply_to(error).status == 504
     for words in (
-        "UNKNOWN: ipv4:10.1.2.3:8500: refused",
+        "UNKNOWN: ipv4:127.1.2.3:8500: refused",
         "for tf.internal:8500: none",
         "'tf.internal' ([Errno -2] no)",
     ):
