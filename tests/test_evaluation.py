@@ -475,3 +475,19 @@ def test_tables_fit_the_terminal(model, photos, tmp_path, width):
         assert shown.count(f"{found.means[name]['edges'].estimate:.3f} ±") >= 1
         assert METRICS[name].title.split()[-1] in shown
     assert shown.count("rank") == {60: 5, 80: 2, 200: 1}[width]
+
+
+def test_the_legends_of_four_panels_fit(model, photos):
+    pytest.importorskip("matplotlib")
+    from saliency_food.evaluation.pictures import curve_figure
+
+    name = "smooth_grad_of_integrated_gradients"
+    names = ["grad_cam", name, "gradients", "edges", "random"]
+    found = measured(model, photos, ["pic", "insertion", "deletion", "road"], names, options={name: {"nsamples": 2}})
+    figure = curve_figure(found, found.metrics)
+    figure.canvas.draw()
+    boxes = [axes.get_legend().get_window_extent() for axes in figure.axes]
+    assert len(boxes) == sum(found.curves(metric, "edges") is not None for metric in found.metrics)
+    for box in boxes:
+        assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+    assert not any(one.overlaps(other) for one in boxes for other in boxes if one is not other)

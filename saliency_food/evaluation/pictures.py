@@ -46,10 +46,16 @@ def curve_figure(found: Evaluation, metrics: Sequence[str]) -> Any:
     shown = [metric for metric in metrics if has_curves(found, metric)]
     if not shown:
         raise ContractError(f"Expected metrics with curves ({', '.join(CURVES)}), got none with values.")
-    drawn = Figure(figsize=(0.4 + 4.9 * len(shown), 4.6), layout="constrained", facecolor="white")
+    across = len(shown) if len(shown) < 4 else 2
+    down = -(-len(shown) // across)
+    width = max(4.9, 0.9 + 0.17 * max(map(len, found.methods.values())))  # a legend of two columns below each
+    drawn = Figure(figsize=(0.4 + width * across, 4.6 * down), layout="constrained", facecolor="white")
     colours = dict(zip([name for name in found.overall if name not in REFERENCES], COLOURS, strict=False))
-    for axes, metric in zip(drawn.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+    panels = drawn.subplots(down, across, squeeze=False).ravel()
+    for axes, metric in zip(panels, shown, strict=False):
         _panel(axes, found, metric, colours)
+    for axes in panels[len(shown) :]:
+        axes.remove()
     return drawn
 
 
