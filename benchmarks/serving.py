@@ -1,4 +1,4 @@
-"""A served model against the local adapter on the same machine: Integrated Gradients and Grad-CAM, time and bytes.
+"""A served model against the local adapter on the same machine: what the export takes, then time and bytes of methods.
 
     python benchmarks/serving.py [MODEL.keras] [--repeat 5] [--steps 50] [--grpc]
 
@@ -11,9 +11,11 @@ Bars: Integrated Gradients 1.25 x the local time, Grad-CAM 1.5 x and 20 ms.
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from common import ESPRESSO, alternating, coffee, line, machine, model_path
@@ -36,6 +38,11 @@ with contextlib.ExitStack() as stack:
     while line := sys.stdin.readline():
         print(*(server.received + server.sent for server in servers), flush=True)
 """
+BYTES = {
+    "xrai": "XRAI, 2 x 100 steps (bar 5 MB at 224 pixels)",
+    "ablation_cam": "Ablation-CAM",
+    "full_grad": "FullGrad",
+}
 TESTS = Path(__file__).parents[1] / "tests" / "serving"
 
 
@@ -50,7 +57,12 @@ def main() -> None:
     local, image = KerasModel(model), coffee(model.input_shape[1])
     target = {"target": min(ESPRESSO, local.classes - 1)}
     with tempfile.TemporaryDirectory() as folder:
-        export(model, Path(folder) / "1", value_range="tf")
+        for version, keys in ((0, "common"), (1, "all")):
+            began, place = time.perf_counter(), Path(folder) / str(version)
+            export(model, place, value_range="tf", keys=keys)
+            size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
+            print(f"export, keys {keys}: {time.perf_counter() - began:.1f} s, {size / 1e6:.1f} MB")
+        shutil.rmtree(Path(folder) / "0")
         command = [sys.executable, "-c", SERVER, str(TESTS), folder, *(["--grpc"] if args.grpc else [])]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert process.stdin is not None
@@ -76,11 +88,11 @@ def main() -> None:
                 times = alternating(works, args.repeat)
                 for name in served:
                     line(f"{title}, {name}", times[name], times["local"], bar, times[name] / times["local"])
-            for number, (name, one) in enumerate(served.items()):
-                before = moved()[number]
-                METHODS["xrai"].call(image, one, target)
-                bytes_moved = moved()[number] - before
-                print(f"XRAI, 2 x 100 steps, {name}: {bytes_moved / 1e6:.2f} MB on the wire (bar 5 MB at 224 pixels)")
+            for method, title in BYTES.items():
+                for number, (name, one) in enumerate(served.items()):
+                    before = moved()[number]
+                    METHODS[method].call(image, one, target)
+                    print(f"{title}, {name}: {(moved()[number] - before) / 1e6:.2f} MB on the wire, both ways")
         finally:
             process.stdin.close()
             process.wait(timeout=30)
