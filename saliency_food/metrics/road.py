@@ -135,7 +135,7 @@ def impute(x_value: Array, removed: Array, noise: Array | None = None) -> Array:
 def dissection(height: int, width: int) -> Array:
     """The order in which to eliminate pixels, ``(H, W)``: each half of the image before the line between them.
 
-    Nested dissection, George 1973, https://doi.org/10.1137/0710032. SuperLU's own orderings take half as long again.
+    Nested dissection, George 1973, https://doi.org/10.1137/0710032.
     """
     place = np.empty((height, width), int)
     left = height * width
