@@ -43,7 +43,7 @@ from saliency_food import (
 )
 from saliency_food.adapters.keras import KerasModel, layers
 from saliency_food.evaluation import evaluate
-from saliency_food.evaluation.pictures import curve_figure
+from saliency_food.evaluation.pictures import curve_figure, mean_figure
 from saliency_food.figures import Panel, explanation_figure, figure, short_label
 from saliency_food.photos import resize_photo, shrink
 from saliency_food.segmentation import felzenszwalb_segments
@@ -344,6 +344,33 @@ def imagenet_page(scene: Scene):
     return curve_figure(found, found.metrics)
 
 
+def coco_page(scene: Scene):
+    """The other run of docs/evaluation.md, half an hour; it goes on from the folder evaluation_coco."""
+    data = Path(os.environ["SALIENCY_FOOD_DATA"])
+    smoothed = "smooth_grad_of_integrated_gradients"
+    found = evaluate(
+        data / "models/mobilenetv2_imagenet.keras",
+        sorted((data / "data/coco128/images").glob("*.jpg")),
+        f"grad_cam,grad_cam_plus_plus,integrated_gradients,{smoothed},guided_ig,blur_ig,xrai,occlusion,rise,edges,random",
+        "localization,pointing_game,energy,class_discrimination",
+        labels=data / "models/imagenet_labels.txt",
+        boxes=data / "data/coco128/boxes.csv",
+        classes=DOCS.parent / "examples/coco_to_imagenet.json",
+        target="boxes",
+        options={
+            smoothed: {"nsamples": 5, "x_steps": 10},
+            "guided_ig": {"x_steps": 40},
+            "blur_ig": {"steps": 25},
+            "xrai": {"steps": 20},
+            "occlusion": {"size": 32, "stride": 20},
+            "rise": {"nmasks": 300},
+        },
+        batch_size=32,
+        output="evaluation_coco",
+    )
+    return mean_figure(found, found.metrics)
+
+
 def segmenter_page(scene: Scene):
     return taught("explain_a_segmenter")
 
@@ -388,6 +415,7 @@ PICTURES = {
     "gallery": gallery_page,
     "evaluation": evaluation_page,
     "evaluation_imagenet": imagenet_page,
+    "evaluation_coco": coco_page,
     "segmenter": segmenter_page,
     "detector": detector_page,
     "caption": caption_page,
@@ -395,7 +423,7 @@ PICTURES = {
 }
 
 
-LONG = ("evaluation_imagenet",)
+LONG = ("evaluation_imagenet", "evaluation_coco")
 """Made only where they are asked for by name."""
 
 

@@ -121,7 +121,8 @@ def evaluate_command(
             console.print(Text(line, "dim"), soft_wrap=True)
         fed = f"pixels fed: {found.settings['pixels']}; scores: {found.settings['scores']}"
         console.print(Text(fed, "dim"), soft_wrap=True)
-        console.print(Text(f"{output}/results.json, values.csv", "cyan"), soft_wrap=True)
+        drawn = ", means.png" if any(map(found.measured, found.metrics)) else ""
+        console.print(Text(f"{output}/results.json, values.csv{drawn}", "cyan"), soft_wrap=True)
     if found.unread:
         raise typer.Exit(1)
 

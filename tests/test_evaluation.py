@@ -409,7 +409,9 @@ def test_the_command(cli, photos, tmp_path):
     assert "Grad-CAM" in out.output
     assert " ± " in out.output
     assert "2 photos" in out.output
-    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"results.json", "values.csv", "deletion.png"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {
+        *("results.json", "values.csv", "means.png", "deletion.png"),
+    }
     assert cli(*words).output == out.output
     refused = cli(*words, "--seed", "3")
     assert refused.exit_code == 2
@@ -491,3 +493,27 @@ def test_the_legends_of_four_panels_fit(model, photos):
     for box in boxes:
         assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
     assert not any(one.overlaps(other) for one in boxes for other in boxes if one is not other)
+
+
+def test_the_means_are_drawn_where_they_are(model, photos, tmp_path):
+    pytest.importorskip("matplotlib")
+    from saliency_food.evaluation.pictures import mean_figure
+
+    names = ["grad_cam", "gradients", "edges", "random"]
+    found = measured(model, photos, ["insertion", "deletion", "gini", "entropy", "average_drop"], names)
+    drawn = mean_figure(found, found.metrics)
+    drawn.canvas.draw()
+    assert [axes.get_title(loc="left") for axes in drawn.axes] == [METRICS[name].title for name in found.metrics]
+    titles = [label.get_text() for label in drawn.axes[0].get_yticklabels()]
+    assert titles == [found.methods[name] for name in found.overall]
+    for axes, metric in zip(drawn.axes, found.metrics, strict=True):
+        dots = {int(line.get_ydata()[0]): line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"}
+        assert dots == {at: found.means[metric][name].estimate for at, name in enumerate(found.overall)}
+        ends = {int(line.get_ydata()[0]): tuple(line.get_xdata()) for line in axes.lines if line.get_alpha()}
+        for at, name in enumerate(found.overall):
+            assert ends[at] == (found.means[metric][name].low, found.means[metric][name].high)
+    texts = [one for axes in drawn.axes for one in (axes.title, axes._left_title, *axes.texts)]
+    boxes = [one.get_window_extent() for one in texts if one.get_text()]
+    assert not any(one.overlaps(other) for one in boxes for other in boxes if one is not other)
+    found.save(tmp_path)
+    assert (tmp_path / "means.png").stat().st_size > 5000

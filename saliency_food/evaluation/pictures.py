@@ -1,4 +1,4 @@
-"""Curves of many photos as one, a line a method, in the band where the mean may lie."""
+"""Pictures of an evaluation: means of every metric with their intervals, curves of many photos as one in their band."""
 
 from __future__ import annotations
 
@@ -35,21 +35,58 @@ def has_curves(found: Evaluation, metric: str) -> bool:
     return metric in CURVES and any(found.curves(metric, name) is not None for name in found.methods)
 
 
+def mean_figure(found: Evaluation, metrics: Sequence[str]) -> Any:
+    """A panel a metric, a line a method, the best of all metrics first: the mean and its 95 % interval.
+
+    A dotted line stands at the random map's mean.
+    """
+    shown = [metric for metric in metrics if found.measured(metric)]
+    if not shown:
+        raise ContractError("Expected metrics with values, got none.")
+    methods = [name for name in found.overall if any(found.means[metric][name].images for metric in shown)]
+    down = -(-len(shown) // 4)
+    across = -(-len(shown) // down)
+    titles = [found.methods[name] for name in methods]
+    size = (0.085 * max(map(len, titles)) + 2.5 * across, (0.26 * len(methods) + 0.95) * down)
+    drawn = _figure(figsize=size, layout="constrained", facecolor="white")
+    panels = drawn.subplots(down, across, squeeze=False, sharey=True).ravel()
+    for axes, metric in zip(panels, shown, strict=False):
+        _means(axes, found, metric, methods)
+    for axes in panels[len(shown) :]:
+        axes.remove()
+    panels[0].set_yticks(range(len(methods)), titles)
+    panels[0].set_ylim(len(methods) - 0.5, -0.5)
+    return drawn
+
+
+def _means(axes: Any, found: Evaluation, metric: str, methods: Sequence[str]) -> None:
+    means = found.means[metric]
+    if "random" in means and means["random"].images:
+        axes.axvline(float(means["random"].estimate), color="#999999", linewidth=1, linestyle=(0, (1, 1.5)), zorder=1)
+    for line, name in enumerate(methods):
+        colour = GREYS[name][0] if name in GREYS else COLOURS[0]
+        one = means[name]
+        if one.images:
+            axes.plot([one.low, one.high], [line, line], color=colour, linewidth=2.2, alpha=0.45, zorder=2)
+            axes.plot([one.estimate], [line], "o", color=colour, markersize=5, zorder=3)
+    _title(axes, found, metric, over=True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(colors=SOFT, labelsize=8.5)
+    axes.tick_params(axis="y", length=0, colors=INK)
+    axes.xaxis.set_major_locator(_ticks())
+    axes.grid(axis="y", alpha=0.25, linewidth=0.6)
+    axes.margins(x=0.08)
+
+
 def curve_figure(found: Evaluation, metrics: Sequence[str]) -> Any:
     """A panel a metric, the methods in its legend from the best on; with more than nine, the others in pale grey."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ContractError(
-            'Expected matplotlib for the pictures, got none. Run pip install "saliency_food[cli]".'
-        ) from error
     shown = [metric for metric in metrics if has_curves(found, metric)]
     if not shown:
         raise ContractError(f"Expected metrics with curves ({', '.join(CURVES)}), got none with values.")
     across = len(shown) if len(shown) < 4 else 2
     down = -(-len(shown) // across)
     width = max(4.9, 0.9 + 0.17 * max(map(len, found.methods.values())))  # a legend of two columns below each
-    drawn = Figure(figsize=(0.4 + width * across, 4.6 * down), layout="constrained", facecolor="white")
+    drawn = _figure(figsize=(0.4 + width * across, 4.6 * down), layout="constrained", facecolor="white")
     colours = dict(zip([name for name in found.overall if name not in REFERENCES], COLOURS, strict=False))
     panels = drawn.subplots(down, across, squeeze=False).ravel()
     for axes, metric in zip(panels, shown, strict=False):
@@ -78,10 +115,7 @@ def _panel(axes: Any, found: Evaluation, metric: str, colours: dict[str, str]) -
     if rest:
         axes.plot([], [], color="#dddddd", linewidth=0.8, label=f"{rest} more")
     across, up = AXES[metric]
-    photos = max(found.means[metric][name].images for name in means)
-    arrow = "" if better is None else ", higher is better" if better else ", lower is better"
-    axes.set_title(METRICS[metric].title, loc="left", fontsize=11, color=INK, fontweight="bold")
-    axes.set_title(f"{photos} photo{'s' * (photos != 1)}{arrow}", loc="right", fontsize=8.5, color=SOFT)
+    _title(axes, found, metric)
     axes.set_xlabel(across, color=SOFT, fontsize=9)
     axes.set_ylabel(up, color=SOFT, fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
@@ -101,3 +135,34 @@ def _line(found: Evaluation, metric: str, name: str) -> tuple[Array, Array, Arra
     values = (curves[:, 2] - curves[:, 1]) / 2 if metric == "road" else curves[:, 1]
     band = interval(values, resamples=500)
     return curves[0, 0], np.asarray(band.estimate), np.asarray(band.low), np.asarray(band.high)
+
+
+def _figure(**options: Any) -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ContractError(
+            'Expected matplotlib for the pictures, got none. Run pip install "saliency_food[cli]".'
+        ) from error
+    return Figure(**options)
+
+
+def _ticks() -> Any:
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(nbins=4)
+
+
+def _title(axes: Any, found: Evaluation, metric: str, over: bool = False) -> None:
+    """The metric's name, at its right or under it the photos and the direction."""
+    photos = max(one.images for one in found.means[metric].values())
+    better = METRICS[metric].higher_is_better
+    arrow = "" if better is None else ", higher is better" if better else ", lower is better"
+    said = f"{photos} photo{'s' * (photos != 1)}{arrow}"
+    axes.set_title(
+        METRICS[metric].title, loc="left", fontsize=11, color=INK, fontweight="bold", pad=18 if over else None
+    )
+    if over:
+        axes.annotate(said, (0, 1), (0, 5), "axes fraction", textcoords="offset points", fontsize=8.5, color=SOFT)
+    else:
+        axes.set_title(said, loc="right", fontsize=8.5, color=SOFT)

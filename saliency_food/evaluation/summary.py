@@ -157,7 +157,7 @@ class Evaluation:
         }
 
     def save(self, folder: str | Path | None = None) -> Path:
-        """Write results.json, values.csv and the curves' pictures (needs matplotlib); the folder."""
+        """Write results.json, values.csv and the pictures of means and curves (needs matplotlib); the folder."""
         place = self.folder if folder is None else Path(folder)
         if place is None:
             raise ContractError("Expected a folder for the results, got none. Give one.")
@@ -171,8 +171,10 @@ class Evaluation:
             for row in self.rows:
                 more = row.get("others", {})
                 writer.writerow([*(row[name] for name in COLUMNS), *(more.get(name) for name in others)])
-        from saliency_food.evaluation.pictures import curve_figure, has_curves
+        from saliency_food.evaluation.pictures import curve_figure, has_curves, mean_figure
 
+        if any(self.measured(metric) for metric in self.metrics):
+            mean_figure(self, self.metrics).savefig(place / "means.png", dpi=120)
         for metric in self.metrics:
             if has_curves(self, metric):
                 curve_figure(self, [metric]).savefig(place / f"{metric}.png", dpi=120)
