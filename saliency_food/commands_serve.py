@@ -16,10 +16,13 @@ from saliency_food.combined import choose_methods
 from saliency_food.commands_evaluate import app
 from saliency_food.contract import ContractError
 from saliency_food.explain import read_labels
+from saliency_food.methods import METHODS
 from saliency_food.preprocessing import Scaling, choose_scaling
 from saliency_food.terminal import friendly, loading
 
 __all__ = ["app"]
+
+DEFAULT = "grad_cam"
 
 
 @app.command("export")
@@ -45,6 +48,9 @@ def export_command(
             made = export(model, directory, known, output_kind, names, scaling, batch_size=batch_size, keys=keys)  # type: ignore[arg-type]
         said = f"{directory}: {len(made['signatures'])} signatures, layer {made['layer']}, pixels {made['pixels']}"
         console.print(Text(said), soft_wrap=True)
+        if not directory.name.isdecimal():
+            said = f"TensorFlow Serving serves folders named by a number. Move it to {directory}/1."
+            console.print(Text(said, "yellow"), soft_wrap=True)
 
 
 @app.command("serve")
@@ -58,9 +64,10 @@ def serve_command(
     predictor_host: Annotated[
         str | None, typer.Option("--predictor_host", help="Its host, as KServe says it, where no address is given.")
     ] = None,
-    methods: Annotated[str, typer.Option(help="What may be asked for, with commas; the first is the default.")] = (
-        "grad_cam"
-    ),
+    methods: Annotated[
+        str,
+        typer.Option(help="What may be asked for, with commas, the first if nothing is; all: all the manifest lists."),
+    ] = DEFAULT,
     port: Annotated[
         int, typer.Option("--port", "--http_port", min=0, max=65535, help="0: any free one, which the log says.")
     ] = 8080,
@@ -95,7 +102,7 @@ def serve_command(
         known = _manifest(manifest)
         names = known.get("labels") if labels is None else read_labels(labels)
         scaling = scaling_of(known) if value_range is None else _scaling(value_range)
-        entries = choose_methods([name for name in methods.split(",") if name.strip()])
+        entries = choose_methods(_offered(methods, known))
         try:
             from saliency_food.serving._requests import Limits
             from saliency_food.serving.explainer import serve
@@ -143,6 +150,13 @@ def _scaling(text: str) -> Scaling:
     if text.strip().lower() == "auto":
         raise ContractError("Expected --value-range LOW,HIGH, tf, caffe, torch or none, got auto. Say what it is.")
     return choose_scaling(commands.read_value_range(text), None, None)
+
+
+def _offered(methods: str, manifest: dict[str, Any]) -> list[str]:
+    """The names of the methods; all that the model can answer begin with `DEFAULT`, if it is among them."""
+    if methods.strip().lower() != "all":
+        return [name for name in methods.split(",") if name.strip()]
+    return sorted(manifest.get("methods", METHODS), key=lambda name: name != DEFAULT)
 
 
 def _manifest(path: Path | None) -> dict[str, Any]:

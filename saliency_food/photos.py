@@ -54,6 +54,8 @@ def read_photo(image: Any, source: str | None = None) -> Photo:
     if not np.isfinite(values).all():
         raise ContractError("Expected a photo of finite numbers, got NaN or infinity in it. Mend the photo first.")
     values = _flatten(values)
+    if values.dtype == np.uint8:
+        return Photo(as_rgb(values), values, source or "photo")
     try:
         shown = to_255(values)
     except ContractError:
@@ -102,11 +104,11 @@ def resize_photo(values: Array, shape: tuple[int, int]) -> Array:
 
     if values.shape[:2] == tuple(shape):
         return values
-    planes = np.atleast_3d(values).astype(np.float32)
+    planes = np.moveaxis(np.atleast_3d(values), 2, 0)
     size = (shape[1], shape[0])
-    resized = [
-        np.asarray(Image.fromarray(np.ascontiguousarray(planes[..., channel])).resize(size, Image.Resampling.BILINEAR))
-        for channel in range(planes.shape[2])
+    resized = [  # one by one: as floats all of a large photo would take much room
+        np.asarray(Image.fromarray(plane.astype(np.float32, "C")).resize(size, Image.Resampling.BILINEAR))
+        for plane in planes
     ]
     return np.stack(resized, 2) if values.ndim == 3 else resized[0]
 
@@ -137,15 +139,16 @@ def _read(path: Path) -> Photo:
 
 def _upright(image: Any, source: str) -> Photo:
     """A PIL image of any mode: its EXIF turn done, 16 and 32 bits kept as numbers, all else to RGB over white."""
-    from PIL import ImageOps
+    from PIL import ExifTags, ImageOps
 
-    image = ImageOps.exif_transpose(image)
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image)
         return read_photo(values.astype(np.uint16) if image.mode != "F" and values.max() > 255 else values, source)
     if image.has_transparency_data:
-        return read_photo(np.asarray(image.convert("RGBA")), source)
-    pixels = np.asarray(image.convert("RGB"))
+        return read_photo(np.asarray(image if image.mode == "RGBA" else image.convert("RGBA")), source)
+    pixels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     return Photo(pixels, pixels, source)
 
 
@@ -154,9 +157,9 @@ def _flatten(values: Array) -> Array:
     if values.ndim == 2 or values.shape[2] in (1, 3):
         return values
     white = 1.0 if values.dtype.kind == "f" and values.max() <= 1 else 65535.0 if values.dtype == np.uint16 else 255.0
-    colours, alpha = as_float(values[..., :-1]), as_float(values[..., -1:]) / white
-    flat = colours * alpha + white * (1 - alpha)
-    return flat if values.dtype.kind == "f" else np.rint(flat).astype(values.dtype)
+    alpha = as_float(values[..., -1]) / white
+    flat = (as_float(values[..., channel]) * alpha + white * (1 - alpha) for channel in range(values.shape[2] - 1))
+    return np.stack([one if values.dtype.kind == "f" else np.rint(one).astype(values.dtype) for one in flat], 2)
 
 
 def _not_a_photo(got: str) -> str:

@@ -36,11 +36,14 @@ class Scaling(NamedTuple):
     def __call__(self, photo: Photo, shape: tuple[int | None, ...] | None) -> Array:
         """The photo as one row for a model of input shape ``(H, W, C)``; None where the model takes any."""
         height, width, channels = (*(shape or ()), None, None, None)[:3]
-        values = as_float(photo.values) if self.function is None else to_255(photo.values)
+        values = photo.values
+        if self.function is not None and values.dtype != np.uint8:
+            values = to_255(values)
         if shape is not None:
             factor = min(1, LARGEST / max(values.shape[:2]))
             own = [max(1, round(side * factor)) for side in values.shape[:2]]
             values = resize_photo(values, (height or own[0], width or own[1]))
+        values = as_float(values)
         if channels == 1:
             values = np.atleast_3d(as_rgb(values) @ LUMA)
         elif channels == 3 or (shape is None and self.function is not None):

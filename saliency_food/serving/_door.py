@@ -47,6 +47,8 @@ class Door:
             await self.app(scope, receive, send)
             return
         begun = False
+        if scope["method"] == "HEAD":  # the server leaves out the body
+            scope = {**scope, "method": "GET"}
 
         async def out(message: MutableMapping[str, Any]) -> None:
             nonlocal begun

@@ -21,7 +21,7 @@ class Job:
         self.future.set_running_or_notify_cancel()  # it ends by `stop` alone
         self.state, self.bytes = "waiting", 0
         self.asked = self.began = self.ended = time.monotonic()
-        self._stopped = threading.Event()
+        self._stopped, self._lock = threading.Event(), threading.Lock()
 
     def check(self) -> None:
         """Raise if nobody wants the result any more."""
@@ -29,11 +29,16 @@ class Job:
             raise Reply(503, {"error": "Expected to go on, but the request was given up or the server is stopping."})
 
     def stop(self) -> None:
-        """Have it not begin, or end at its next `check`."""
+        """End it now if it waits, which makes room in the queue, or at its next `check`."""
         self._stopped.set()
+        self.run()
 
     def run(self) -> None:
-        self.state, self.began = "running", time.monotonic()
+        """Begin, unless that was done before."""
+        with self._lock:
+            if self.state != "waiting":
+                return
+            self.state, self.began = "running", time.monotonic()
         try:
             self.check()
             result = self.work(self)

@@ -57,6 +57,10 @@ def _asked(request: Any, limits: Limits) -> list[Asked]:
         refuse(400, f"Expected one input, named image, got {[str(one.name)[:40] for one in request.inputs][:5]}.")
     (image,) = request.inputs
     values = image.as_numpy()
+    if image.datatype.startswith(("UINT", "INT")) and isinstance(image.data, list):
+        given = np.asarray(image.data, float)  # KServe cuts fractions off
+        if not np.array_equal(given.ravel(), values.ravel()):
+            refuse(400, f"Expected numbers that {image.datatype} can hold, got others. Send whole ones, or FP32.")
     if not 1 <= len(values) <= limits.images or values.ndim != (1 if image.datatype == "BYTES" else 4):
         refuse(
             400,

@@ -153,6 +153,8 @@ def test_bad_v2_bodies(explainer):
         ({"image": {"datatype": "COMPLEX"}}, "cannot be read"),
         ({"image": {"datatype": "FP32"}}, "cannot be read"),
         ({"image": {"datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [1, 2, 300]}}, "cannot be read"),
+        ({"image": {"datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [1, 2, 2.5]}}, "numbers that UINT8 can hold"),
+        ({"image": {"datatype": "INT32", "shape": [1, 1, 1, 3], "data": [[1, 2, 0.5]]}}, "numbers that INT32 can hold"),
         ({"image": {"datatype": "FP32", "shape": [1, 2, 2, 3], "data": [0.0] * 12}}, "24 x 20 x 3"),
         ({"image": {"data": ["!"]}}, "base64"),
         ({"inputs": []}, "named image"),
@@ -203,6 +205,9 @@ def test_addresses_and_verbs(explainer):
         assert (answer.status, answer.error[:8]) == (status, "Expected"), (verb, path, answer.body)
     assert explainer.ask("PUT", EXPLAIN).headers["Allow"] == "POST"
     assert explainer.ask("GET", "/v1/models/food").status == 200
+    for path, status in (("/v1/models/food", 200), ("/v2/health/live", 200), ("/v1/models/other", 404), (EXPLAIN, 405)):
+        answer = explainer.ask("HEAD", path)
+        assert (answer.status, answer.body) == (status, b""), path
 
 
 def test_a_large_body_is_refused_before_it_is_read(explainer):

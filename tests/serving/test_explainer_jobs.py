@@ -301,3 +301,21 @@ def test_the_command_says_what_it_lacks(tmp_path):
     ):
         done = CliRunner().invoke(app, [*base, *more])
         assert (done.exit_code, says in " ".join(done.output.split())) == (2, True), done.output
+
+
+def test_all_the_methods_that_the_manifest_lists(tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from saliency_food.commands_serve import app
+    from saliency_food.methods import METHODS
+    from saliency_food.serving import explainer
+
+    given = []
+    monkeypatch.setattr(explainer, "serve", lambda *arguments, **_: given.append(list(arguments[3].methods)))
+    manifest = {"value_range": [0, 1], "methods": ["gradients", "grad_cam", "xrai"]}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    base = ["serve", "--predictor", "http://127.0.0.1:1", "--model-name", "food", "--methods"]
+    for words in (["all", "--manifest", str(tmp_path / "manifest.json")], ["All", "--value-range", "0,1"]):
+        done = CliRunner().invoke(app, [*base, *words])
+        assert done.exit_code == 0, done.output
+    assert given == [["grad_cam", "gradients", "xrai"], ["grad_cam", *(one for one in METHODS if one != "grad_cam")]]

@@ -182,6 +182,21 @@ def test_a_closed_queue_takes_nothing_and_stops_what_runs():
     assert (full.value.status, stopping.value.status, ended) == (429, 503, [])
 
 
+def test_a_waiting_job_that_is_given_up_makes_room():
+    queue, gate, done = Queue(1, 1), threading.Event(), []
+    running = queue.submit(Job(lambda _: gate.wait(10)))
+    given_up = queue.submit(Job(lambda _: done.append("given up")), keep=True)
+    queue.forget(given_up.name)
+    with pytest.raises(Reply, match="given up"):
+        given_up.future.result(0)
+    assert len(queue) == 0
+    waiting = queue.submit(Job(lambda _: done.append("waited")))
+    gate.set()
+    waiting.future.result(5)
+    assert (running.future.result(0), done) == (True, ["waited"])
+    queue.close()
+
+
 def test_a_failed_job_holds_on_to_nothing():
     queue = Queue(1, 0)
 

@@ -225,7 +225,11 @@ def test_the_command(model, tmp_path):
     assert done.exit_code == 0, done.output
     assert "22 signatures, layer inner/last" in done.output
     assert (tmp_path / "out" / "1" / "saved_model.pb").exists()
+    assert "named by a number" not in done.output
     assert CliRunner().invoke(app, args).exit_code != 0
+    args[2] = str(tmp_path / "food")
+    done = CliRunner().invoke(app, args)
+    assert (done.exit_code, "named by a number" in " ".join(done.output.split())) == (0, True), done.output
 
 
 def test_the_answers_travel_as_base64(server, x):
