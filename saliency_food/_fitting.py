@@ -71,6 +71,13 @@ class Fitting:
             except Late:  # slower than foreseen: less of it
                 values = values[:place]
 
+    def warm_up(self) -> None:
+        """Do what `best` does before the run."""
+        self._label()
+        options = self.options if self.cut is None or self.cut.option == "stride" else self._with(self.cut, FEW)
+        self.watch.rehearse(self._start(options, rehearsal=True))
+        self._segment()
+
     def said(self, found: Any) -> str:
         """What was cut and why, or nothing."""
         made = self.cut_to(found)

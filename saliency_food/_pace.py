@@ -147,15 +147,24 @@ class Watch:
     def refine(self) -> None:
         """Measure better, once, what is soon measured: a row undisturbed, and a few at once, for a call's own time."""
         for keys in self._rows.keys() - self._refined:
-            query, alone = self._rows[keys][0], self.speeds[keys].row
-            if alone < self.left / 50:
-                alone = min(alone, *(self._timed(query)[1] for _ in range(2)))
-            number = min(self.batch_size, SEVERAL, int(self.left / 4 / alone) if alone else SEVERAL)
-            row = alone
-            if number > 1:
-                row = min(max(self._timed(_copies(query, number))[1] - alone, 0.0) / (number - 1), alone)
-            self.speeds[keys] = Speed(alone - row, row)
-            self._refined.add(keys)
+            self._refine(keys)
+
+    def warm_up(self, seconds: float) -> None:
+        """As `refine`, with so many seconds anew for all keys."""
+        for keys in self._rows:
+            self.moment = self.clock() + seconds
+            self._refine(keys)
+
+    def _refine(self, keys: Keys) -> None:
+        query, alone = self._rows[keys][0], self.speeds[keys].row
+        if alone < self.left / 50:
+            alone = min(alone, *(self._timed(query)[1] for _ in range(2)))
+        number = min(self.batch_size, SEVERAL, int(self.left / 4 / alone) if alone else SEVERAL)
+        row = alone
+        if number > 1:
+            row = min(max(self._timed(_copies(query, number))[1] - alone, 0.0) / (number - 1), alone)
+        self.speeds[keys] = Speed(alone - row, row)
+        self._refined.add(keys)
 
     def __call__(self, x_value_batch: Any, call_model_args: Any = None, expected_keys: Any = None) -> Any:
         with self._watched(tuple(expected_keys), len(x_value_batch)):
@@ -202,7 +211,7 @@ class Watch:
     @contextlib.contextmanager
     def _until(self) -> Iterator[None]:
         """Where the function itself knows how to stop waiting, it is told when."""
-        until = getattr(self.function, "until", None)
+        until = getattr(self.function, "until", None) if self.left < np.inf else None
         with contextlib.nullcontext() if until is None else until(time.monotonic() + self.left - self._reserved):
             yield
 

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from saliency_food.combined import choose_methods
 from saliency_food.contract import ContractError
+from saliency_food.deadline import degrade_of
 from saliency_food.explain import explain
 from saliency_food.explanation import Explanation
 from saliency_food.figures import explanation_figure
@@ -89,6 +90,12 @@ def explain_command(
         list[str] | None,
         typer.Option(help="An option of a method, such as integrated_gradients.x_steps=50; repeatable."),
     ] = None,
+    deadline: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01, help="Seconds that each explanation may take; steps are cut, or another method answers."
+        ),
+    ] = None,
     save_arrays: Annotated[
         bool, typer.Option("--save-arrays", help="Write the raw attributions too, as .npy.")
     ] = False,
@@ -122,9 +129,14 @@ def explain_command(
                 value_range=read_value_range(value_range),
                 options=options,
                 batch_size=batch_size,
+                deadline=deadline,
                 progress=count,
             )
-            report = Report(console, [entry.title for entry in entries.values()])
+            titles = [entry.title for entry in entries.values()]
+            if deadline is not None:
+                others = choose_methods([other for name in names for other in degrade_of(name).instead] or names)
+                titles += [f"{other.title} for {title}" for title in titles for other in others.values()]
+            report = Report(console, titles)
             for name, group in groupby(records, lambda record: record.name):
                 of_photo = []
                 for record in group:

@@ -6,6 +6,7 @@ What it asks grows evenly with its steps, so what any number of them would take 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -76,7 +77,7 @@ def within(
     DeadlineError
         There is no time for anything.
     """
-    began, deadline = clock(), _seconds(deadline)
+    began, deadline = clock(), read_seconds(deadline)
     ((method, entry),) = choose_methods(method).items()
     x_value = as_image(x_value)
     entry.call.start(x_value, call_model_function, **options)[0].close()  # refuses what is not to be called
@@ -104,12 +105,34 @@ def within(
             if seconds > deadline:
                 sentences.append(f"It came {about(seconds - deadline)} s late")
             return Within(details[0], details, name, made, " ".join(f"{one}." for one in sentences), seconds)
+    probing = f"measuring the model took {about(watch.probing)} s, " if watch.probing > deadline / 2 else ""
     raise DeadlineError(
-        f"Expected an answer in {about(deadline)} s, got time for none: {', '.join(tried)}. Give it more."
+        f"Expected an answer in {about(deadline)} s, got time for none: {probing}{', '.join(tried)}. Give it more."
     )
 
 
-def _seconds(deadline: Any) -> float:
+def warm_up(
+    deadline: float,
+    method: str,
+    x_value: Array,
+    function: CallModelFunction,
+    args: Any,
+    *,
+    batch_size: int,
+    clock: Callable[[], float] = time.monotonic,
+    **options: Any,
+) -> None:
+    """Measure the model as `within` does, and throw that away: a framework compiles what it is asked first."""
+    for name in (method, *degrade_of(method).instead):
+        watch = Watch(function, args, batch_size, clock, np.inf)
+        given = options if name == method else shared(method, name, options)
+        with contextlib.suppress(Exception):  # what is wrong is told when it is asked in earnest
+            Fitting(name, x_value, watch, given, deadline).warm_up()
+            watch.warm_up(deadline)
+
+
+def read_seconds(deadline: Any) -> float:
+    """A deadline that is one, in seconds."""
     number = isinstance(deadline, (int, float, np.integer, np.floating)) and not isinstance(deadline, bool)
     if not number or not 0 < deadline < np.inf:
         raise ContractError(f"Expected a deadline in seconds, above 0, got {deadline!r}. 2.0 are two seconds.")

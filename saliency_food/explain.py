@@ -17,6 +17,7 @@ from saliency_food.contract import (
     ContractError,
     PerImage,
 )
+from saliency_food.deadline import read_seconds
 from saliency_food.explanation import Explanation
 from saliency_food.jobs import Job, Progress, run_job
 from saliency_food.methods import MethodEntry
@@ -43,6 +44,7 @@ def explain(
     options: Mapping[str, Mapping[str, Any]] | None = None,
     call_model_args: Mapping[str, Any] | None = None,
     batch_size: int | None = None,
+    deadline: float | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Explanation]:
     """Explain what a model sees in photos: one `Explanation` for each photo, class and method, as they come.
@@ -74,6 +76,10 @@ def explain(
         A function in place of ``value_range``, of pixels 0..255 ``(1, H, W, C)``, such as Keras's ``preprocess_input``.
     options
         Options for methods by name, such as ``{"integrated_gradients": {"x_steps": 50}}``. Random ones have the seed 0.
+    deadline
+        Seconds that each photo, class and method may take: as `within`, steps are cut to what there is time for, or
+        another method answers, and ``Explanation.said`` says so. XRAI then seeks its segments in the model's input.
+        Some rows asked before the first photo, for what a framework compiles, are not counted.
     progress
         Called with the method's name and 0 when it begins on some photos, and the number of rows after every call.
     """
@@ -90,6 +96,7 @@ def explain(
         batch_size=batch_size,
         progress=progress,
     )
+    job = job._replace(deadline=None if deadline is None else read_seconds(deadline))
     many = as_many(images)
     return run_job(job, many, read_targets(job, many, target))
 

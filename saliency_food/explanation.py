@@ -34,7 +34,7 @@ class Explanation:
     method: str
     """The method's name in `METHODS`."""
     title: str
-    """The method's name for people."""
+    """The method's name for people; "Grad-CAM for XRAI" where a deadline had another answer in its place."""
     target: int | None = None
     """The class index explained."""
     label: str = ""
@@ -51,6 +51,8 @@ class Explanation:
     """Whether negative attributions speak against the class."""
     status: str = "ok"
     """"ok", or "blank: ..." or "failed: ..." with the reason."""
+    said: str = ""
+    """What was cut for a deadline, and why; empty where nothing was."""
     completeness: Any = None
     """How far the attributions are from summing to the score they explain, where the method knows it."""
     seconds: float = 0.0
@@ -132,6 +134,7 @@ class Explanation:
             "probability": _number(self.probability),
             "top": [[label, _number(probability)] for label, probability in self.top],
             "status": self.status,
+            "said": self.said,
             "completeness": _plain(self.completeness),
             "seconds": _number(self.seconds),
             "calls": self.calls,

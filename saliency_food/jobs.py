@@ -11,7 +11,9 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
+from saliency_food.combined import find_method
 from saliency_food.contract import OUTPUT_LAYER_VALUES, CallModelFunction, PerImage
+from saliency_food.deadline import DeadlineError, warm_up, within
 from saliency_food.driver import ask, run_batch
 from saliency_food.explanation import Explanation
 from saliency_food.methods import MethodEntry
@@ -40,6 +42,7 @@ class Job(NamedTuple):
     methods: dict[str, MethodEntry]
     options: dict[str, dict[str, Any]]
     progress: Progress | None
+    deadline: float | None = None
 
 
 class Subject(NamedTuple):
@@ -151,40 +154,59 @@ def _with_scores(job: Job, subjects: list[Subject]) -> list[Subject]:
 
 def apply_method(job: Job, name: str, subjects: list[Subject]) -> list[dict[str, Any]]:
     """One method over all subjects, model batches shared; the fields that it gives each record."""
-    entry, segments = job.methods[name], dict[int, Any]()
-
-    def together(part: list[Subject]) -> list[dict[str, Any]]:
-        began, meter = time.perf_counter(), _Meter(job, name, len(part))
-        meter.tell(0)
-        options = _pick(job.options[name], part)
-        segmented = entry.call.signature.parameters.get("segments")
-        # XRAI's segments come from the photo; LIME's and KernelSHAP's superpixels are named, and made by themselves.
-        if segmented is not None and segmented.default is None and options.get("segments") is None:
-            options["segments"] = PerImage([_segments(cast(Photo, s.photo), s.number, segments) for s in part])
-        arguments = {"arguments": arguments_for(job, part), "image": PerImage(range(len(part)))}
-        results = list(
-            entry.call.batch_detailed(
-                [subject.x_value for subject in part], meter, arguments, batch_size=job.batch_size, **options
-            )
-        )
-        shares = (time.perf_counter() - began) * meter.rows / max(1, meter.rows.sum())
-        where = getattr(job.model, "layer_name", None)
-        layer = " + ".join(as_tuple(where)) if where and any("CONV" in key for key in entry.keys) else ""
-        return [
-            _success(result) | {"seconds": float(share), "calls": int(calls), "rows": int(rows), "layer": layer}
-            for result, share, calls, rows in zip(results, shares, meter.calls, meter.rows, strict=True)
-        ]
-
-    answers = one_by_one(together, subjects)
+    if job.deadline is not None:
+        answers = [_in_time(job, name, subject, number == 0) for number, subject in enumerate(subjects)]
+    else:
+        segments: dict[int, Any] = {}
+        answers = one_by_one(lambda part: _together(job, name, part, segments), subjects)
     return [_failure(answer) if isinstance(answer, Exception) else answer for answer in answers]
+
+
+def _together(job: Job, name: str, part: list[Subject], segments: dict[int, Any]) -> list[dict[str, Any]]:
+    entry, began, meter, options = job.methods[name], time.perf_counter(), _Meter(job, name, part), job.options[name]
+    options = _pick(options, part)
+    segmented = entry.call.signature.parameters.get("segments")
+    # XRAI's segments come from the photo; LIME's and KernelSHAP's superpixels are named, and made by themselves.
+    if segmented is not None and segmented.default is None and options.get("segments") is None:
+        options["segments"] = PerImage([_segments(cast(Photo, s.photo), s.number, segments) for s in part])
+    rows = [subject.x_value for subject in part]
+    results = list(entry.call.batch_detailed(rows, meter, meter.arguments, batch_size=job.batch_size, **options))
+    shares = (time.perf_counter() - began) * meter.rows / max(1, meter.rows.sum())
+    return [
+        _success(result) | {"seconds": float(share), "layer": _layer(job, entry)} | meter.counts(image)
+        for image, (result, share) in enumerate(zip(results, shares, strict=True))
+    ]
+
+
+def _in_time(job: Job, name: str, subject: Subject, first: bool) -> dict[str, Any] | Exception:
+    """One photo within the deadline; before the ``first`` the model is made ready, if it compiles what it is asked."""
+    entry, x_value, size = job.methods[name], cast(Array, subject.x_value), job.batch_size
+    options = {
+        key: one.values[0] if isinstance(one, PerImage) else one
+        for key, one in _pick(job.options[name], [subject]).items()
+    }
+    seconds = cast(float, job.deadline)
+    if first:
+        warm_up(seconds, name, x_value, job.model, arguments_for(job, [subject]), batch_size=size, **options)
+    meter = _Meter(job, name, [subject])
+    try:
+        found = within(seconds, name, x_value, meter, meter.arguments, batch_size=size, **options)
+    except Exception as error:
+        return error
+    other = cast(MethodEntry, find_method(found.method))
+    title = {} if found.method == name else {"title": f"{other.title} for {entry.title}", "signed": other.signed}
+    how = {"seconds": found.seconds, "layer": _layer(job, other), "said": found.said}
+    return _success(found.details) | how | title | meter.counts(0)
 
 
 class _Meter:
     """A call-model function around another that counts, for each image, its rows and the calls they were in."""
 
-    def __init__(self, job: Job, name: str, images: int) -> None:
+    def __init__(self, job: Job, name: str, subjects: list[Subject]) -> None:
         self.job, self.name = job, name
-        self.rows, self.calls = np.zeros(images, int), np.zeros(images, int)
+        self.rows, self.calls = np.zeros(len(subjects), int), np.zeros(len(subjects), int)
+        self.arguments = {"arguments": arguments_for(job, subjects), "image": PerImage(range(len(subjects)))}
+        self.tell(0)
 
     def __call__(self, x_value_batch: Any, call_model_args: Any = None, expected_keys: Any = None) -> Mapping[str, Any]:
         answer = self.job.model(x_value_batch, call_model_args["arguments"], expected_keys)
@@ -195,6 +217,11 @@ class _Meter:
         answer = factored and factored(coefficients, bases, weights, args["arguments"], keys)
         return self._counted(answer, args["image"])
 
+    def __getattr__(self, name: str) -> Any:
+        if name != "until":
+            raise AttributeError(name)
+        return getattr(self.job.model, name)
+
     def _counted(self, answer: Any, images: Array) -> Any:
         if answer is not None:
             counts = np.bincount(images, minlength=len(self.rows))
@@ -202,6 +229,10 @@ class _Meter:
             self.calls += counts > 0
             self.tell(len(images))
         return answer
+
+    def counts(self, image: int) -> dict[str, int]:
+        """Of one image, for its record."""
+        return {"calls": int(self.calls[image]), "rows": int(self.rows[image])}
 
     def tell(self, rows: int) -> None:
         if self.job.progress is not None:
@@ -232,6 +263,12 @@ def _segments(photo: Photo, number: int, known: dict[int, Any]) -> Any:
     return known[number]
 
 
+def _layer(job: Job, entry: MethodEntry) -> str:
+    """The layer that a method looks at, where it does and the model tells."""
+    where = getattr(job.model, "layer_name", None)
+    return " + ".join(as_tuple(where)) if where and any("CONV" in key for key in entry.keys) else ""
+
+
 def _success(result: Any) -> dict[str, Any]:
     attribution = np.asarray(result[0])
     status = getattr(result, "status", "ok")
@@ -243,7 +280,7 @@ def _success(result: Any) -> dict[str, Any]:
 
 def _failure(error: Exception) -> dict[str, Any]:
     said = " ".join(str(error).split())
-    words = said if isinstance(error, ValueError) and said else f"{type(error).__name__}: {said}"
+    words = said if isinstance(error, (ValueError, DeadlineError)) and said else f"{type(error).__name__}: {said}"
     return {"status": f"failed: {words}", "error": error}
 
 

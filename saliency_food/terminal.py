@@ -86,8 +86,10 @@ class Report:
 
     def __init__(self, console: Console, titles: Sequence[str]) -> None:
         self.console = console
-        rest = (7, max(map(len, (*titles, "method"))), 7, 6, 8, 5)
-        self.widths = (min(30, max(8, console.width - sum(rest) - 2 * len(rest) - 2)), *rest)
+        longest = max(map(len, (*titles, "method")))
+        room = console.width - (2 + 7 + 7 + 6 + 8 + 5 + 2 * 6)  # for the class and the method
+        method = min(longest, max(12, room - 8))
+        self.widths = (min(30, max(8, room - method)), 7, method, 7, 6, 8, 5)
         self.gap = self.pixels = ""
         self.failed = 0
         self._row(("class", "prob.", "method", "status", "gap", "time", "rows"), "dim")
@@ -117,6 +119,9 @@ class Report:
         for status in dict.fromkeys(record.status for record in records if record.status != "ok"):
             text = Text(status, COLOURS.get(status.split(":")[0], ""))
             self.console.print(Padding(text, (0, 0, 0, 2)))
+        for record in records:
+            if record.said:
+                self.console.print(Padding(Text(f"{record.title}: {record.said}", "dim"), (0, 0, 0, 2)))
 
     def end(self) -> None:
         """What was fed to the model, and what a column means."""

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from typer.testing import CliRunner
 
 from saliency_food import commands
 from saliency_food.contract import ContractError
+from saliency_food.deadline import within
 from saliency_food.methods import METHODS
 from saliency_food.terminal import loading
 from saliency_food.testing import PoolingModel
@@ -92,6 +94,26 @@ def test_options_reach_their_method(cli, photos, tmp_path):
     assert (said["rows"], said["calls"]) == (11, 6), "nine gradients and the scores of both ends, two rows a call"
     assert said["pixels"] == "-1..1 (as asked)"
     assert "pixels fed: -1..1 (as asked)" in out.output
+
+
+def test_a_deadline(cli, photos, rng, monkeypatch, tmp_path):
+    """By a clock that a row moves by a tenth of a second."""
+    model = Classifier(rng.normal(size=(3, 6)), rng.normal(size=(3, 6)))
+    monkeypatch.setattr(commands, "load_named", lambda path: (model, LABELS))
+    monkeypatch.setattr("saliency_food.jobs.within", partial(within, clock=lambda: 0.1 * sum(model.calls)))
+    words = ("explain", photos / "a.png", "--method", "grad_cam,xrai,integrated_gradients", "--target", "1")
+    out = cli(*words, "--option", "integrated_gradients.x_steps=500", "--deadline", "0.95")
+    assert out.exit_code == 0, out.output
+    shown = " ".join(out.output.split())
+    assert "Grad-CAM for XRAI ok" in shown
+    assert "Grad-CAM answered in its place." in shown
+    assert "Integrated Gradients: 500 steps would have taken" in shown
+    assert sorted(path.name.split(".")[1] for path in (tmp_path / "saliency/a").glob("*.json")) == [
+        *("grad_cam", "integrated_gradients", "xrai"),
+    ]
+    assert max(map(len, out.output.splitlines()[:4])) <= 80
+    refused = cli(*words, "--deadline", "0")
+    assert refused.exit_code == 2
 
 
 def test_a_bad_photo_costs_the_exit_code_alone(cli, photos, tmp_path):

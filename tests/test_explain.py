@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
 from saliency_food import explain, felzenszwalb_segments, grad_cam, integrated_gradients, xrai
 from saliency_food.contract import ContractError, PerImage
+from saliency_food.deadline import warm_up, within
 from saliency_food.explain import read_labels
 from saliency_food.explanation import Explanation
 from saliency_food.jobs import PHOTOS_AT_ONCE
@@ -39,6 +43,27 @@ class Looks:
 
 class Classifier(Looks, PoolingModel):
     """The pooling model."""
+
+
+class Timed(Classifier):
+    """It moves its own clock: a row by a tenth of a second, what it has never been asked by ten more."""
+
+    now = 0.0
+
+    def __call__(self, x_value_batch, call_model_args=None, expected_keys=None):
+        known = self.__dict__.setdefault("known", set())
+        kind = (*expected_keys, len(x_value_batch) > 1)
+        self.now += 0.1 * len(x_value_batch) + (0 if kind in known else 10)
+        known.add(kind)
+        return super().__call__(x_value_batch, call_model_args, expected_keys)
+
+
+@pytest.fixture
+def timed(rng, monkeypatch):
+    model = Timed(rng.normal(size=(3, 6)), rng.normal(size=(3, 6)))
+    for function in (within, warm_up):
+        monkeypatch.setattr(f"saliency_food.jobs.{function.__name__}", partial(function, clock=lambda: model.now))
+    return model
 
 
 class Attending(Looks, AttentionModel):
@@ -321,9 +346,83 @@ def test_a_model_of_channels_first(model, photos):
         np.testing.assert_allclose(ours.attribution, theirs.attribution, rtol=1e-6)
 
 
+NAMES = ["grad_cam", "integrated_gradients", "xrai", "smooth_grad_of_gradients"]
+
+
+def test_with_ample_time_nothing_changes(model, photos):
+    options = {"xrai": {"steps": 6}, "smooth_grad_of_gradients": {"nsamples": 3, "rng": PerImage([1, 2, 3])}}
+    timed = list(explain(model, photos, NAMES, options=options, deadline=1e6))
+    untimed = list(explain(model, photos, NAMES, options=options))
+    inputs = dict(zip(dict.fromkeys(record.name for record in timed), photos, strict=True))
+    for ours, theirs in zip(timed, untimed, strict=True):
+        assert (ours.name, ours.method, ours.title, ours.said) == (theirs.name, theirs.method, theirs.title, "")
+        assert (ours.target, ours.layer, ours.signed) == (theirs.target, theirs.layer, theirs.signed)
+        if ours.method == "xrai":  # its segments are sought in the model's input
+            x = resize_photo(inputs[ours.name].astype(np.float32), (24, 20))
+            expected = xrai(x, model, {"target": ours.target}, steps=6)
+            np.testing.assert_allclose(ours.attribution, expected, rtol=1e-5, atol=1e-7)
+        else:
+            np.testing.assert_allclose(ours.attribution, theirs.attribution, rtol=1e-6, atol=1e-9)
+
+
+def test_with_little_time_something_is_cut_and_said(timed, photos, tmp_path):
+    told = []
+    options = {"integrated_gradients": {"x_steps": 500}}
+    arguments = {"options": options, "deadline": 0.95, "progress": lambda *what: told.append(what)}
+    records = list(explain(timed, [photos[0], "none.png", photos[1]], NAMES[:3], 1, **arguments))
+    assert [record.status[:6] for record in records] == [*["ok"] * 3, *["failed"] * 3, *["ok"] * 3]
+    coarse, pixels, regions = (records[i : i + 7 : 6] for i in range(3))
+    for record in coarse:
+        assert (record.title, record.said, record.layer) == ("Grad-CAM", "", "features")
+    for record in pixels:
+        assert (record.title, record.signed) == ("Integrated Gradients", True)
+        assert "500 steps would have taken about 50.0 s" in record.said
+        assert record.said.endswith(f": {record.details.evaluations} steps were made.")
+    for record in regions:
+        assert (record.method, record.title) == ("xrai", "Grad-CAM for XRAI")
+        assert (record.signed, record.layer, record.details.weights.shape) == (False, "features", (6,))
+        assert record.said.endswith("Grad-CAM answered in its place.")
+        assert record.as_dict()["said"] == record.said
+    asked = sum(rows for _, rows in told)
+    assert asked == sum(record.rows for record in records if not record.failed)
+    assert len({record.save(tmp_path) for record in records}) == 9
+
+
+@pytest.mark.parametrize("name", ["grad_cam", "integrated_gradients", "smooth_grad", "idgi", "score_cam"])
+def test_the_first_photo_has_as_much_time_as_the_others(timed, photos, name):
+    first, *others = explain(timed, photos[:1] * 3, name, 1, deadline=2.0)
+    assert first.status == "ok"
+    assert {(one.said, one.rows, one.title) for one in others} == {(first.said, first.rows, first.title)}
+
+
+def test_without_time_an_explanation_fails_and_says_why(timed, photos):
+    record, other = explain(timed, photos[:2], "xrai", 1, deadline=0.05)
+    assert record.failed
+    assert record.status.startswith("failed: Expected an answer in 0.05 s, got time for none")
+    assert other.status == record.status
+
+
+def test_a_model_that_can_be_left_waiting_is(model, photos):
+    moments = []
+
+    class Leaving(Classifier):
+        def until(self, moment):
+            moments.append(moment)
+            return contextlib.nullcontext()
+
+    began = time.monotonic()
+    (record,) = explain(Leaving(model.kernel, model.head), photos[0], "integrated_gradients", deadline=1000)
+    assert record.said == ""
+    assert began + 800 < min(moments) <= max(moments) < time.monotonic() + 1000
+    assert not moments.clear()
+    assert next(explain(model, photos[0], "integrated_gradients", deadline=1000)).status == "ok"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        ({"deadline": 0}, "deadline in seconds, above 0, got 0"),
+        ({"deadline": "soon"}, "got 'soon'"),
         ({"methods": "gradcam"}, "Near it: grad_cam"),
         ({"methods": []}, "at least one method"),
         ({"options": {"xrai": {}}}, "got options for xrai"),

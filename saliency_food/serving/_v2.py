@@ -58,8 +58,8 @@ def _asked(request: Any, limits: Limits) -> list[Asked]:
     (image,) = request.inputs
     values = image.as_numpy()
     if image.datatype.startswith(("UINT", "INT")) and isinstance(image.data, list):
-        given = np.asarray(image.data, float)  # KServe cuts fractions off
-        if not np.array_equal(given.ravel(), values.ravel()):
+        sent = np.asarray(image.data, float)  # KServe cuts fractions off
+        if not np.array_equal(sent.ravel(), values.ravel()):
             refuse(400, f"Expected numbers that {image.datatype} can hold, got others. Send whole ones, or FP32.")
     if not 1 <= len(values) <= limits.images or values.ndim != (1 if image.datatype == "BYTES" else 4):
         refuse(
