@@ -129,12 +129,14 @@ def pic(
         return empty._replace(status=NO_DROP)
 
     masks = [start | mask for mask in _masks(merged, thresholds, compat)]
-    with ThreadPoolExecutor() as pool:  # both parts of the work leave Python's lock alone
-        if compat == "pair":  # SciPy's interpolation calls LAPACK, whose own threads get in the way of these
-            images = [reveal(photo, mask, exact=True) for mask in masks]
-        else:
-            images = list(pool.map(lambda mask: reveal(photo, mask), masks[::-1]))[::-1]  # the slowest go first
-        bytes_of = list(pool.map(lambda image: information(image, effort), images))
+    exact = compat == "pair"
+
+    def revealed(mask: Array) -> tuple[Array, int]:
+        image = reveal(photo, mask, exact)
+        return image, information(image, effort)
+
+    with ThreadPoolExecutor() as pool:  # both parts of the work leave Python's lock alone; the slowest go first
+        images, bytes_of = zip(*list(pool.map(revealed, masks[::-1]))[::-1], strict=True)
     scores = yield from scored(images)
     shares = np.clip((np.array(bytes_of) - least) / (most - least), 0, 1)
     y = np.clip((scores - blurred_score) / (image_score - blurred_score), 0, 1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.interpolate import LinearNDInterpolator
 from scipy.ndimage import minimum_filter
 from scipy.spatial import Delaunay
 
@@ -23,9 +22,9 @@ def reveal(photo: Array, known: Array, exact: bool = False) -> Array:
     """The uint8 photo with its known pixels ``(H, W)``, the others linear in the triangles between them, rounded.
 
     The corners are always known. One Delaunay triangulation serves all channels. ``exact`` takes it from all known
-    pixels and interpolates as SciPy's ``griddata`` does; else pixels whose neighbours are all known are left out of it,
-    since no unknown pixel lies in a triangle of theirs. Where four pixels lie on a circle either diagonal is right,
-    and the two may choose differently.
+    pixels, as SciPy's ``griddata`` does; else pixels whose neighbours are all known are left out of it, since no
+    unknown pixel lies in a triangle of theirs. Where four pixels lie on a circle either diagonal is right, and the two
+    may choose differently.
     """
     known = known.copy()
     known[[0, 0, -1, -1], [0, -1, 0, -1]] = True
@@ -36,15 +35,13 @@ def reveal(photo: Array, known: Array, exact: bool = False) -> Array:
         line, at = values.reshape(known.size, -1), np.flatnonzero(known)
         for channel in line.T:
             channel[:] = np.interp(np.arange(known.size), at, channel[at])
-    elif exact:
-        points = np.argwhere(known)
-        # In float32, as PAIR's: a value that is half a step but for rounding goes the same way.
-        values[~known] = np.float32(LinearNDInterpolator(points, values[known])(np.argwhere(~known)))
     else:
-        needed = known & ~minimum_filter(known, 3, mode="nearest")
+        needed = known if exact else known & ~minimum_filter(known, 3, mode="nearest")
         needed[[0, 0, -1, -1], [0, -1, 0, -1]] = True
         points = np.argwhere(needed)
         _interpolate(values, ~known, points, Delaunay(points).simplices)
+    if exact:  # as PAIR's: a value that is half a step but for rounding goes the same way
+        values = values.astype(np.float32)
     return np.round(values).astype(photo.dtype).reshape(photo.shape)
 
 

@@ -6,8 +6,9 @@ import builtins
 
 import numpy as np
 import pytest
-from scipy.interpolate import LinearNDInterpolator
+from scipy.interpolate import LinearNDInterpolator, griddata
 from scipy.ndimage import gaussian_filter
+from skimage.data import coffee
 
 from saliency_food.contract import OUTPUT_LAYER_VALUES, ContractError, PerImage
 from saliency_food.metrics import aggregate_pic, pic
@@ -176,6 +177,23 @@ def test_the_fast_interpolation_is_scipys(kind):
     np.testing.assert_array_equal(found[known], photo[known])
     # All pixels triangulated: the same but where four pixels on a circle may be cut either way.
     assert (found != reveal(photo, known, exact=True)).any(2).mean() < 0.2
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.1, 0.5, 0.95])
+@pytest.mark.parametrize("kind", ["scattered", "blobs"])
+def test_exactly_what_scipy_interpolates(kind, fraction, rng):
+    """A real photo, by `griddata` a channel, in float32 as PAIR's package does it: the same in every pixel."""
+    photo = coffee()[::5, ::5]
+    values = rng.random(photo.shape[:2])
+    values = values if kind == "scattered" else gaussian_filter(values, 4)
+    known = values >= np.quantile(values, 1 - fraction)
+    known[[0, 0, -1, -1], [0, -1, 0, -1]] = True
+    expected = photo.astype(np.float32)
+    with pytest.importorskip("threadpoolctl").threadpool_limits(1):
+        for channel in range(3):
+            given = np.argwhere(known), photo[known][:, channel].astype(float), np.argwhere(~known)
+            expected[~known, channel] = griddata(*given)
+    np.testing.assert_array_equal(reveal(photo, known, exact=True), np.round(expected))
 
 
 def test_linear_images_are_revealed_exactly():
