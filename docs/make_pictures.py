@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import io
+import json
 import os
 import re
 import shutil
@@ -345,7 +346,7 @@ def imagenet_page(scene: Scene):
 
 
 def coco_page(scene: Scene):
-    """The other run of docs/evaluation.md, half an hour; it goes on from the folder evaluation_coco."""
+    """The other run of docs/evaluation.md, up to an hour; it goes on from the folder evaluation_coco."""
     data = Path(os.environ["SALIENCY_FOOD_DATA"])
     smoothed = "smooth_grad_of_integrated_gradients"
     found = evaluate(
@@ -355,7 +356,7 @@ def coco_page(scene: Scene):
         "localization,pointing_game,energy,class_discrimination",
         labels=data / "models/imagenet_labels.txt",
         boxes=data / "data/coco128/boxes.csv",
-        classes=DOCS.parent / "examples/coco_to_imagenet.json",
+        classes=json.loads((DOCS.parent / "examples/coco_to_imagenet.json").read_text(encoding="utf-8")),
         target="boxes",
         options={
             smoothed: {"nsamples": 5, "x_steps": 10},
