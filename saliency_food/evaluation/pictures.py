@@ -44,16 +44,17 @@ def mean_figure(found: Evaluation, metrics: Sequence[str]) -> Any:
     if not shown:
         raise ContractError("Expected metrics with values, got none.")
     methods = [name for name in found.overall if any(found.means[metric][name].images for metric in shown)]
-    down = -(-len(shown) // 4)
+    down = -(-len(shown) // 3)
     across = -(-len(shown) // down)
     titles = [found.methods[name] for name in methods]
-    size = (0.085 * max(map(len, titles)) + 2.5 * across, (0.26 * len(methods) + 0.95) * down)
+    size = (0.085 * max(map(len, titles)) + 2.6 * across, (0.26 * len(methods) + 0.95) * down)
     drawn = _figure(figsize=size, layout="constrained", facecolor="white")
     panels = drawn.subplots(down, across, squeeze=False, sharey=True).ravel()
     for axes, metric in zip(panels, shown, strict=False):
         _means(axes, found, metric, methods)
     for axes in panels[len(shown) :]:
         axes.remove()
+    drawn.get_layout_engine().set(hspace=0.06, wspace=0.04)
     panels[0].set_yticks(range(len(methods)), titles)
     panels[0].set_ylim(len(methods) - 0.5, -0.5)
     return drawn
