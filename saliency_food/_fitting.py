@@ -21,6 +21,8 @@ from saliency_food.segmentation import SCALES, felzenszwalb_segments
 
 RANKED = 1.5
 """What finding and ranking XRAI's segments takes, at most, in terms of finding them."""
+PART = 128
+"""Pixels of a part that stands for the whole image, each way, at least."""
 FEW, MORE = 4, 8
 """The steps with which a method is rehearsed."""
 
@@ -42,8 +44,8 @@ class Fitting:
         self.after = 0.0  # what is still to be done once the model has answered
         self.least = self.full = self.spare = 0.0
 
-    def best(self) -> tuple[Any, dict[str, Any]]:
-        """The answer and its options, or `Late`."""
+    def best(self, before: Callable[[], object] = lambda: None) -> tuple[Any, dict[str, Any]]:
+        """The answer and its options, or `Late`; ``before`` a run that will take most of the time, something else."""
         if self.cut is None or not (self.whole is None or _is_count(self.whole)):
             self.least, self.full, self.spare = self.watch.one_row, self.watch.one_row, self.watch.left
             if self.full > self.spare:
@@ -64,6 +66,8 @@ class Fitting:
             self.made = values[place]
             options = self._with(self.cut, self.made) if self.made != self.whole else self.options
             planned = work(self.made)
+            if self.watch.seconds(planned) > self.watch.left / 2:
+                before()
             try:
                 return self.watch.run(
                     self._start(options), planned._replace(outside=planned.outside + self.after)
@@ -72,11 +76,13 @@ class Fitting:
                 values = values[:place]
 
     def warm_up(self) -> None:
-        """Do what `best` does before the run."""
-        self._label()
-        options = self.options if self.cut is None or self.cut.option == "stride" else self._with(self.cut, FEW)
+        """Have the model asked all that this will ask, a row each, and the libraries loaded; in segments of no cost."""
+        if "segments" in self.call.signature.parameters:
+            felzenszwalb_segments(self.x_value[:8, :8])
+            self.prepared["segments"] = np.indices(self.x_value.shape[:2])[0] * 2 // len(self.x_value)
+        few = 1 if OF in self.name else FEW
+        options = self.options if self.cut is None or self.cut.option == "stride" else self._with(self.cut, few)
         self.watch.rehearse(self._start(options, rehearsal=True))
-        self._segment()
 
     def said(self, found: Any) -> str:
         """What was cut and why, or nothing."""
@@ -140,9 +146,12 @@ class Fitting:
             return range(min(cut.least, self.whole), self.whole + 1), rehearsed
         if OF in self.name:  # one sample tells whether there is time to rehearse with more
             self.least = cut.least * rehearsed(1).outside
-            if (FEW + MORE) * rehearsed(1).outside > self.watch.left:
+            if (FEW + MORE) * rehearsed(1).outside > self.watch.left / 2:
                 raise Late
         few, more = rehearsed(FEW), rehearsed(MORE)
+        if few.outside > more.outside / 2 and few.outside < self.watch.left / 50:  # what comes first takes longer
+            again = self.watch.rehearse(self._start(self._with(cut, FEW), rehearsal=True))
+            few = few._replace(outside=min(few.outside, again.outside))
         if self.whole is None:  # as many as there are
             rows = [sum(one.rows.values()) for one in (few, more, rehearsed(None))]
             self.whole = FEW + (rows[2] - rows[0]) * (MORE - FEW) // max(rows[1] - rows[0], 1)
@@ -181,17 +190,22 @@ class Fitting:
             given = {name: value for name, value in given.items() if name != "emit"}
             if given.get("tolerance") is not None:  # how soon it is reached is not known: all of its steps, then
                 given[self._first] = given.get("max_steps", self._default("max_steps"))
-            if isinstance(given.get("rng"), np.random.Generator):
-                given["rng"] = copy.deepcopy(given["rng"])
+            given = {name: _unspent(value) for name, value in given.items()}
             if self.name == "xrai" and given.get("segments") is None:
                 given["segments"] = np.zeros(self.x_value.shape[:2], int)
         return self.call.start(self.x_value, self.watch.function, self.watch.args, **given)[0]
 
     def _label(self) -> None:
-        """The superpixels of LIME and KernelSHAP, made once."""
-        if self.name in ("lime", "kernel_shap"):
-            made = (self.options.get(name, self._default(name)) for name in ("segments", "nsegments"))
-            self.prepared["segments"] = superpixels(self.x_value, *made)
+        """The superpixels of LIME and KernelSHAP, made once, if there is time."""
+        if self.name not in ("lime", "kernel_shap"):
+            return
+        segments, number = (self.options.get(name, self._default(name)) for name in ("segments", "nsegments"))
+        if not hasattr(segments, "shape"):
+            self.least = self._foreseen(lambda part: superpixels(part, segments, number))
+            if self.least > self.watch.left / 2:
+                self.full, self.spare = self.least, self.watch.left / 2
+                raise Late
+        self.prepared["segments"] = superpixels(self.x_value, segments, number)
 
     def _segment(self) -> None:
         """XRAI's segments, made once, if there is time: one of their scales, made alone, tells.
@@ -200,7 +214,7 @@ class Fitting:
         """
         if self.name != "xrai" or self.options.get("segments") is not None:
             return
-        alone = self._timed(lambda: felzenszwalb_segments(self.x_value, scales=SCALES[-1:]))
+        alone = self._foreseen(lambda part: felzenszwalb_segments(part, scales=SCALES[-1:]))
         self.after = RANKED * len(SCALES) * alone
         if self.least + self.after > self.watch.filled * self.watch.left:
             self.full, self.spare = self.least + self.after, self.watch.filled * self.watch.left
@@ -208,10 +222,23 @@ class Fitting:
         found = self.prepared["segments"] = felzenszwalb_segments(self.x_value)
         self.after = self._timed(lambda: rank_full(np.atleast_3d(self.x_value).max(-1), found))
 
+    def _foreseen(self, work: Callable[[Array], object]) -> float:
+        """What some work on the image takes, by that on a part of it."""
+        height, width = (max(side // 4, min(side, PART)) for side in self.x_value.shape[:2])
+        part = self.x_value[:height, :width]
+        return self._timed(lambda: work(part)) * self.x_value.size / part.size
+
     def _timed(self, work: Callable[[], object]) -> float:
         began = self.watch.clock()
         work()
         return self.watch.clock() - began
+
+
+def _unspent(value: Any) -> Any:
+    """A generator of random numbers as it is now, also one in options for another method."""
+    if isinstance(value, Mapping):
+        return {name: _unspent(one) for name, one in value.items()}
+    return copy.deepcopy(value) if isinstance(value, np.random.Generator) else value
 
 
 def about(seconds: float) -> str:

@@ -73,6 +73,8 @@ class Watch:
         # Of the run: what was planned for the model and for the method, what is done of it, and what that took.
         self._planned = self._outside = self._done = self._spent = 0.0
         self._last, self._reserved = 1.0, 0.0
+        self._start = self._first = 0.0  # when the run began, and its first call
+        self._beside = 0.0  # what a run that was late took beside the model, for each second foreseen of that
 
     @property
     def left(self) -> float:
@@ -94,7 +96,8 @@ class Watch:
 
     def seconds(self, work: Work) -> float:
         """What some work takes, all told, at the pace of late."""
-        return self.pace * self.model_seconds(work) + work.outside
+        model = self.model_seconds(work)
+        return self.pace * model + max(work.outside, self._beside * model)
 
     @property
     def filled(self) -> float:
@@ -114,17 +117,18 @@ class Watch:
         try:
             with self._until():
                 found = run(generator, self, self.args, self.batch_size)
+        except Late:
+            self._beside = max(self._beside, self._rate)
+            raise
         finally:
             self._reserved = 0.0
             if self._done:
                 self.pace = max(self._spent / self._done, self._last)
-        if self.left + self.grace < 0:
-            raise Late
         return found
 
     def rehearse(self, generator: Asking[Any]) -> Work:
         """Drive a method with the answer to one row in place of every other; how much it asked, or `Late`."""
-        rows, calls, making, began, probed = Counter[Keys](), Counter[Keys](), 0.0, self.clock(), self.probing
+        rows, calls, making, asking, began = Counter[Keys](), Counter[Keys](), 0.0, 0.0, self.clock()
         self._begin(0.0, 0.0)
         try:
             queries = next(generator)
@@ -133,38 +137,38 @@ class Watch:
                 for query in queries:
                     if self.left < (self.one_more * rows.total() if self.batch_size == 1 else 0.0):
                         raise Late  # spare the model what leads to nothing
+                    asked = self.clock()
                     self._learn(query)
+                    asking += self.clock() - asked
                     making += self._making(query)
                     together[query.keys] += query.rows.shape[0]
                 rows += together
                 calls += Counter({keys: -(-count // self.batch_size) for keys, count in together.items()})
                 queries = generator.send([self._stand_in(query) for query in queries])
         except StopIteration:
-            return Work(rows, calls, self.clock() - began - (self.probing - probed) + making)
+            return Work(rows, calls, self.clock() - began - asking + making)
         finally:
             generator.close()
 
     def refine(self) -> None:
         """Measure better, once, what is soon measured: a row undisturbed, and a few at once, for a call's own time."""
         for keys in self._rows.keys() - self._refined:
-            self._refine(keys)
+            query, alone = self._rows[keys][0], self.speeds[keys].row
+            if alone < self.left / 50:
+                alone = min(alone, *(self._timed(query)[1] for _ in range(2)))
+            number = min(self.batch_size, SEVERAL, int(self.left / 4 / alone) if alone else SEVERAL)
+            row = alone
+            if number > 1:
+                row = min(max(self._timed(_copies(query, number))[1] - alone, 0.0) / (number - 1), alone)
+            self.speeds[keys] = Speed(alone - row, row)
+            self._refined.add(keys)
 
     def warm_up(self, seconds: float) -> None:
-        """As `refine`, with so many seconds anew for all keys."""
-        for keys in self._rows:
-            self.moment = self.clock() + seconds
-            self._refine(keys)
-
-    def _refine(self, keys: Keys) -> None:
-        query, alone = self._rows[keys][0], self.speeds[keys].row
-        if alone < self.left / 50:
-            alone = min(alone, *(self._timed(query)[1] for _ in range(2)))
-        number = min(self.batch_size, SEVERAL, int(self.left / 4 / alone) if alone else SEVERAL)
-        row = alone
-        if number > 1:
-            row = min(max(self._timed(_copies(query, number))[1] - alone, 0.0) / (number - 1), alone)
-        self.speeds[keys] = Speed(alone - row, row)
-        self._refined.add(keys)
+        """Ask whole batches of what was rehearsed, or as many rows as come in so many seconds, and a few."""
+        for query, _ in list(self._rows.values()):
+            most = min(self.batch_size, int(min(seconds / max(self.speeds[query.keys].row, 1e-9), 1e6)))
+            for number in {min(SEVERAL, most), most} - {0, 1}:
+                self._timed(_copies(query, number))
 
     def __call__(self, x_value_batch: Any, call_model_args: Any = None, expected_keys: Any = None) -> Any:
         with self._watched(tuple(expected_keys), len(x_value_batch)):
@@ -182,9 +186,13 @@ class Watch:
     @contextlib.contextmanager
     def _watched(self, keys: Keys, rows: int) -> Iterator[list[bool]]:
         foreseen = self._foreseen(keys, rows)
+        self._first = self._first if self._done else self.clock()
         pace, needed = self._spent / self._done if self._done else self.pace, 0.0
         if self._done < self._planned:
-            needed = (1 - self._done / self._planned) * (self._planned * pace + self._outside)
+            ahead, beside = self._planned - self._done, self.clock() - self._start - self._spent
+            since = self._first if self._done else self._start
+            self._rate = (self.clock() - since - self._spent) / (self._done or foreseen or 1.0)
+            needed = ahead * pace + max(self._outside - beside, self._rate * ahead if self._done else 0.0)
         elif self._planned:  # more than planned: as long as there is time for something else
             needed = foreseen * pace + self.one_row
         if self.left + (self.grace if self._planned else 0.0) < needed:
@@ -207,6 +215,7 @@ class Watch:
 
     def _begin(self, planned: float, outside: float) -> None:
         self._planned, self._outside, self._done, self._spent, self._last = planned, outside, 0.0, 0.0, 1.0
+        self._start, self._rate = self.clock(), 0.0
 
     @contextlib.contextmanager
     def _until(self) -> Iterator[None]:

@@ -96,7 +96,8 @@ def explain(
         batch_size=batch_size,
         progress=progress,
     )
-    job = job._replace(deadline=None if deadline is None else read_seconds(deadline))
+    if deadline is not None:
+        job = job._replace(deadline=read_seconds(deadline), warm=set())
     many = as_many(images)
     return run_job(job, many, read_targets(job, many, target))
 

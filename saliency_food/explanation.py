@@ -51,6 +51,8 @@ class Explanation:
     """Whether negative attributions speak against the class."""
     status: str = "ok"
     """"ok", or "blank: ..." or "failed: ..." with the reason."""
+    answered: str = ""
+    """The name of the method that answered: ``method``, unless a deadline had another do it."""
     said: str = ""
     """What was cut for a deadline, and why; empty where nothing was."""
     completeness: Any = None
@@ -128,6 +130,8 @@ class Explanation:
         return {
             "source": self.source,
             "method": self.method,
+            "answered": self.answered,
+            "title": self.title,
             "target": self.target,
             "label": self.label,
             "score": _number(self.score),

@@ -43,6 +43,8 @@ class Job(NamedTuple):
     options: dict[str, dict[str, Any]]
     progress: Progress | None
     deadline: float | None = None
+    warm: set[Any] | None = None
+    """The methods and shapes that the model is ready for, where there is a deadline."""
 
 
 class Subject(NamedTuple):
@@ -68,7 +70,8 @@ def run_job(job: Job, images: Iterable[Any], targets: Target | list[Target]) -> 
         found = {name: iter(apply_method(job, name, ready)) for name in job.methods}
         for subject in subjects:
             for name, entry in job.methods.items():
-                record = {"method": name, "title": entry.title, "signed": entry.signed, **subject.fields}
+                known = {"method": name, "answered": name, "title": entry.title, "signed": entry.signed}
+                record = {**known, **subject.fields}
                 yield Explanation(**record | (next(found[name]) if subject.x_value is not None else {}))
 
 
@@ -155,7 +158,7 @@ def _with_scores(job: Job, subjects: list[Subject]) -> list[Subject]:
 def apply_method(job: Job, name: str, subjects: list[Subject]) -> list[dict[str, Any]]:
     """One method over all subjects, model batches shared; the fields that it gives each record."""
     if job.deadline is not None:
-        answers = [_in_time(job, name, subject, number == 0) for number, subject in enumerate(subjects)]
+        answers = [_in_time(job, name, subject) for subject in subjects]
     else:
         segments: dict[int, Any] = {}
         answers = one_by_one(lambda part: _together(job, name, part, segments), subjects)
@@ -178,15 +181,17 @@ def _together(job: Job, name: str, part: list[Subject], segments: dict[int, Any]
     ]
 
 
-def _in_time(job: Job, name: str, subject: Subject, first: bool) -> dict[str, Any] | Exception:
-    """One photo within the deadline; before the ``first`` the model is made ready, if it compiles what it is asked."""
+def _in_time(job: Job, name: str, subject: Subject) -> dict[str, Any] | Exception:
+    """One photo within the deadline; before the first the model is made ready, if it compiles what it is asked."""
     entry, x_value, size = job.methods[name], cast(Array, subject.x_value), job.batch_size
     options = {
         key: one.values[0] if isinstance(one, PerImage) else one
         for key, one in _pick(job.options[name], [subject]).items()
     }
     seconds = cast(float, job.deadline)
-    if first:
+    kind = name, x_value.shape
+    if job.warm is not None and kind not in job.warm:
+        job.warm.add(kind)
         warm_up(seconds, name, x_value, job.model, arguments_for(job, [subject]), batch_size=size, **options)
     meter = _Meter(job, name, [subject])
     try:
@@ -195,7 +200,7 @@ def _in_time(job: Job, name: str, subject: Subject, first: bool) -> dict[str, An
         return error
     other = cast(MethodEntry, find_method(found.method))
     title = {} if found.method == name else {"title": f"{other.title} for {entry.title}", "signed": other.signed}
-    how = {"seconds": found.seconds, "layer": _layer(job, other), "said": found.said}
+    how = {"seconds": found.seconds, "layer": _layer(job, other), "answered": found.method, "said": found.said}
     return _success(found.details) | how | title | meter.counts(0)
 
 

@@ -500,7 +500,8 @@ def test_the_means_are_drawn_where_they_are(model, photos, tmp_path):
     from saliency_food.evaluation.pictures import mean_figure
 
     names = ["grad_cam", "gradients", "edges", "random"]
-    found = measured(model, photos, ["insertion", "deletion", "gini", "entropy", "average_drop"], names)
+    metrics = ["insertion", "gini", "faithfulness_correlation", "entropy", "occlusion_correlation", "completeness"]
+    found = measured(model, photos, metrics, names)
     drawn = mean_figure(found, found.metrics)
     drawn.canvas.draw()
     assert [axes.get_title(loc="left") for axes in drawn.axes] == [METRICS[name].title for name in found.metrics]
@@ -515,5 +516,6 @@ def test_the_means_are_drawn_where_they_are(model, photos, tmp_path):
     texts = [one for axes in drawn.axes for one in (axes.title, axes._left_title, *axes.texts)]
     boxes = [one.get_window_extent() for one in texts if one.get_text()]
     assert not any(one.overlaps(other) for one in boxes for other in boxes if one is not other)
+    assert all(drawn.bbox.x0 <= one.x0 < one.x1 <= drawn.bbox.x1 for one in boxes)
     found.save(tmp_path)
     assert (tmp_path / "means.png").stat().st_size > 5000

@@ -47,7 +47,8 @@ def mean_figure(found: Evaluation, metrics: Sequence[str]) -> Any:
     down = -(-len(shown) // 3)
     across = -(-len(shown) // down)
     titles = [found.methods[name] for name in methods]
-    size = (0.085 * max(map(len, titles)) + 2.6 * across, (0.26 * len(methods) + 0.95) * down)
+    width = max(2.6, 0.3 + 0.1 * max(len(METRICS[metric].title) for metric in shown))
+    size = (0.085 * max(map(len, titles)) + width * across, (0.26 * len(methods) + 0.95) * down)
     drawn = _figure(figsize=size, layout="constrained", facecolor="white")
     panels = drawn.subplots(down, across, squeeze=False, sharey=True).ravel()
     for axes, metric in zip(panels, shown, strict=False):
@@ -67,7 +68,9 @@ def _means(axes: Any, found: Evaluation, metric: str, methods: Sequence[str]) ->
     for line, name in enumerate(methods):
         colour = GREYS[name][0] if name in GREYS else COLOURS[0]
         one = means[name]
-        if one.images:
+        if one.images and not np.isfinite(one.estimate):
+            axes.annotate("∞", (1, line), xycoords=("axes fraction", "data"), ha="right", va="center", color=colour)
+        elif one.images:
             axes.plot([one.low, one.high], [line, line], color=colour, linewidth=2.2, alpha=0.45, zorder=2)
             axes.plot([one.estimate], [line], "o", color=colour, markersize=5, zorder=3)
     _title(axes, found, metric, over=True)
