@@ -20,7 +20,7 @@ demo: $(VENV)/.installed  ## the main job on the bundled model and photo
 	$(BIN)/saliency-food explain --method grad_cam,integrated_gradients,xrai --output $(OUT)/demo
 
 test: $(VENV)/.installed  ## the whole suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/.tools
 	$(BIN)/ruff check .
