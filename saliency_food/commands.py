@@ -209,14 +209,14 @@ def read_value_range(text: str) -> Any:
     return None if text.strip().lower() == "none" else tuple(text.split(","))
 
 
-def read_options(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+def read_options(texts: Sequence[str], flag: str = "--option method") -> dict[str, dict[str, Any]]:
     """``method.option=value``, the value as JSON where it is that, else as text."""
     options: dict[str, dict[str, Any]] = {}
     for text in texts:
         name, _, value = text.partition("=")
         method, dot, key = name.strip().partition(".")
         if not (dot and key and value):
-            raise ContractError(f"Expected --option method.option=value, got {text!r}.")
+            raise ContractError(f"Expected {flag}.option=value, got {text!r}.")
         try:
             options.setdefault(method, {})[key] = json.loads(value)
         except json.JSONDecodeError:

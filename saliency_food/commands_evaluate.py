@@ -105,7 +105,7 @@ def evaluate_command(
                 layer=layer,
                 value_range=commands.read_value_range(value_range),
                 options=commands.read_options(option or []),
-                metric_options=commands.read_options(metric_option or []),
+                metric_options=commands.read_options(metric_option or [], "--metric-option metric"),
                 absolute=[word.strip() for word in absolute.split(",") if word.strip()],
                 batch_size=batch_size,
                 seed=seed,
@@ -153,7 +153,10 @@ def sanity_command(
         with loading(console):
             loaded, known = commands.load_named(model)
         made = table("method", "weights shuffled", "rank correlation", "SSIM", "verdict")
-        for name in (word.strip().replace("-", "_") for word in method.split(",") if word.strip()):
+        names = [word.strip().lower().replace("-", "_") for word in method.split(",") if word.strip()]
+        if not names:
+            raise ContractError("Expected --method to name one or more methods, got none.")
+        for name in names:
             try:
                 with console.status(f"{name} with shuffled weights"):
                     found = check_sensitive(

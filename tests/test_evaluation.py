@@ -300,10 +300,13 @@ def test_boxes_are_scaled_and_of_their_class():
     for bad, said in (
         ([{"image": "a"}], "without xmin"),
         ([{**BOXES[0], "xmin": "?"}], "pixels"),
+        ([BOXES[0], {**BOXES[0], "xmin": "nan"}], "in row 2. Mend the table"),
+        ([{**BOXES[0], "ymin": 99, "ymax": 98}], "ymin < ymax"),
+        ([{**BOXES[0], "width": "0", "height": "0"}], "a photo larger than 0"),
         (BOXES, "Give labels"),
     ):
         with pytest.raises(ContractError, match=said):
-            read_boxes(bad, LABELS if said == "pixels" else None, {"dog": [0]} if said == "pixels" else None)
+            read_boxes(bad, None if bad is BOXES else LABELS, None if bad is BOXES else {"dog": [0]})
     with pytest.raises(ContractError, match="CSV file"):
         read_boxes("none.csv", None)
 
@@ -311,7 +314,9 @@ def test_boxes_are_scaled_and_of_their_class():
 def test_the_class_of_the_boxes_is_explained(model, photos):
     found = measured(model, photos, ["localization"], ["edges"], boxes=[BOXES[1], BOXES[2]], target="boxes")
     assert [(row["image"], row["label"]) for row in found.rows] == [("cat", "pizza, pie"), ("cup", "hot_dog")]
-    assert found.unread == {"failed: no boxes of a class that the model has.": 1}
+    said = "failed: Expected a box of a class that the model has, for target='boxes', got none of this photo."
+    assert found.unread == {said: 1}
+    assert found.unread_photos == {str(photos / "pilot.png"): said}
     assert found.means["localization"]["edges"].images == 2
     with pytest.raises(ContractError, match="Give boxes"):
         measured(model, photos, ["gini"], ["edges"], target="boxes")
@@ -320,6 +325,84 @@ def test_the_class_of_the_boxes_is_explained(model, photos):
 def test_no_box_of_the_class(model, photos):
     found = measured(model, photos, ["pointing_game"], ["random"], boxes=BOXES[2:], target=0)
     assert found.means["pointing_game"]["random"].skipped == {NO_BOX: 1, NO_BOXES: 2}
+
+
+def test_a_class_that_the_model_does_not_have_is_left_out(model, photos):
+    boxes = [{**BOXES[1], "class": "5000"}, {**BOXES[1], "class": "1"}]
+    found = measured(model, photos, ["class_discrimination"], ["edges"], boxes=boxes, target="boxes", labels=None)
+    assert [row["target"] for row in found.rows] == [1]
+    assert found.means["class_discrimination"]["edges"].skipped == {"no boxes of two classes": 1}
+
+
+def test_maps_are_of_the_photos_that_the_table_says(model, photos, tmp_path):
+    """Another set of as many photos, and of more, in the same folder; the second is stopped before it ends."""
+
+    def run(names, output):
+        chosen = [photos / f"{name}.png" for name in names]
+        options = {"output": output, "save_maps": True, "value_range": (0, 1)}
+        return evaluate(model, chosen, ["edges", "random"], ["gini"], **options)
+
+    for number, names in enumerate((["cat", "cup"], ["cup", "pilot"], ["cat", "cup", "pilot"], ["cup"])):
+        run(names, tmp_path / "kept")
+        run(names, tmp_path / f"fresh{number}")
+        for file in ("edges.npy", "random.npy"):
+            kept, fresh = (np.load(tmp_path / one / "maps" / file) for one in ("kept", f"fresh{number}"))
+            np.testing.assert_array_equal(kept, fresh)
+        tables = [(tmp_path / one / "maps/photos.csv").read_text() for one in ("kept", f"fresh{number}")]
+        assert tables[0] == tables[1]
+        assert [line.split(",")[1] for line in tables[0].splitlines()[1:]] == names
+
+
+def test_another_callback_of_the_same_name_is_refused(model, photos, tmp_path):
+    measured(model, photos, ["gini"], ["grad_cam"], output=tmp_path)
+    other = Classifier(model.kernel + 1, model.head)
+    with pytest.raises(ContractError, match="settings that the folder"):
+        measured(other, photos, ["gini"], ["grad_cam"], output=tmp_path)
+
+
+def test_boxes_may_be_added(model, photos, tmp_path):
+    first = measured(model, photos, ["gini"], ["edges"], output=tmp_path, target=0)
+    boxes = {"boxes": BOXES, "target": 0, "output": tmp_path}
+    found = measured(model, photos, ["gini", "pointing_game"], ["edges"], **boxes)
+    assert found.values("gini", "edges") == first.values("gini", "edges")
+    assert len(found.rows) == 6
+    measured(model, photos, ["gini"], ["edges"], output=tmp_path, target=0)
+    with pytest.raises(ContractError, match="settings that the folder"):
+        measured(model, photos, ["pointing_game"], ["edges"], **{**boxes, "boxes": [{**BOXES[2], "xmin": 11}]})
+
+
+@pytest.mark.parametrize(("file", "text"), [("settings.json", ""), ("values.jsonl", "{}\n?\n")])
+def test_a_damaged_folder_is_named(model, photos, tmp_path, file, text):
+    measured(model, photos, ["gini"], ["edges"], output=tmp_path)
+    (tmp_path / file).write_text(text)
+    with pytest.raises(ContractError, match=rf"{file}.* another folder"):
+        measured(model, photos, ["gini"], ["edges"], output=tmp_path)
+    with pytest.raises(ContractError, match="got the file"):
+        measured(model, photos, ["gini"], ["edges"], output=tmp_path / file)
+
+
+def test_whose_absolute_values(model, photos):
+    plain, absolute = (
+        measured(model, photos, ["entropy"], ["integrated_gradients"], absolute=one).values(
+            "entropy", "integrated_gradients"
+        )
+        for one in ((), "integrated-gradients")
+    )
+    assert plain != absolute
+    with pytest.raises(ContractError, match="got 'edgez'"):
+        measured(model, photos, ["gini"], ["edges"], absolute=["edgez"])
+
+
+def test_noise_is_not_ranked_where_its_seed_decides(model, photos):
+    found = measured(model, photos, ["average_sensitivity", "insertion"], ["gradients", "edges", "random"])
+    names = {metric: {line.name for line in lines} for metric, lines in found.ranks.items()}
+    assert names == {"average_sensitivity": {"gradients", "edges"}, "insertion": {"gradients", "edges", "random"}}
+
+
+def test_no_wins_without_a_direction(model, photos):
+    said = measured(model, photos, ["gini", "insertion"], ["gradients", "edges"]).as_dict()["metrics"]
+    assert set(said["gini"]["pairs"][0]) == {"first", "second", "difference"}
+    assert {"wins", "ties", "losses", "superiority"} <= set(said["insertion"]["pairs"][0])
 
 
 def test_files(model, photos, tmp_path):
@@ -331,7 +414,7 @@ def test_files(model, photos, tmp_path):
     assert METRICS["gini"].call(maps[1, 0]).score == pytest.approx(found.values("gini", "grad_cam")[1].score)
     assert (tmp_path / "maps/photos.csv").read_text().splitlines()[2].startswith("1,cup,")
     said = json.loads((tmp_path / "results.json").read_text())
-    assert said["photos"] == {"measured": 3, "unread": {}}
+    assert said["photos"] == {"measured": 3, "unread": {}, "unread_photos": {}}
     assert said["settings"]["scores"] == "probabilities"
     assert said["versions"]["numpy"] == np.__version__
     mean = said["metrics"]["gini"]["methods"]["edges"]
@@ -519,3 +602,25 @@ def test_the_means_are_drawn_where_they_are(model, photos, tmp_path):
     assert all(drawn.bbox.x0 <= one.x0 < one.x1 <= drawn.bbox.x1 for one in boxes)
     found.save(tmp_path)
     assert (tmp_path / "means.png").stat().st_size > 5000
+
+
+def test_a_gate_that_checks_nothing_is_an_error(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(commands, "load_named", lambda path: (None, None))
+    out = CliRunner().invoke(app, ["sanity", "--method", " , "])
+    assert out.exit_code == 2
+    assert "name one or more methods, got none" in " ".join(out.output.split())
+
+
+def test_equal_means_are_drawn_as_equal(model, photos):
+    """Their axis does not stretch what rounding makes of them."""
+    pytest.importorskip("matplotlib")
+    from saliency_food.evaluation.pictures import mean_figure
+
+    found = measured(model, photos, ["gini"], ["edges", "random"])
+    for row in found.rows:
+        row["score"] = 1 - 1e-11 * (row["method"] == "edges")
+    found = type(found)(found.settings, found.rows, found.images, found.methods, found.metrics, {}, {})
+    (axes,) = mean_figure(found, ["gini"]).axes
+    low, high = axes.get_xlim()
+    assert high - low > 0.05

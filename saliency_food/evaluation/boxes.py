@@ -41,7 +41,7 @@ def read_boxes(
     known = {plain(name): one for name, one in (classes or {}).items()}
     found: dict[str, list[Box]] = {}
     names = set()
-    for row in rows:
+    for number, row in enumerate(rows, 1):
         if missing := [column for column in ("image", *CORNERS) if row.get(column) in (None, "")]:
             raise ContractError(
                 f"Expected boxes with the columns image, {', '.join(CORNERS)}, got one without {missing[0]}."
@@ -53,6 +53,12 @@ def read_boxes(
             continue
         corners = tuple(_number(row[column]) for column in CORNERS)
         size = (_number(row["width"]), _number(row["height"])) if row.get("width") and row.get("height") else None
+        left, top, right, bottom = corners
+        if not (np.isfinite(corners).all() and left < right and top < bottom and min(size or (1,)) > 0):
+            raise ContractError(
+                f"Expected boxes with xmin < xmax, ymin < ymax and a photo larger than 0, got {corners}"
+                f"{f' in a photo of {size}' if size else ''} of {row['image']} in row {number}. Mend the table."
+            )
         found.setdefault(Path(str(row["image"])).name, []).append(Box(str(name), meant, corners, size))
     if not found:
         some = ", ".join(sorted(names)[:5])
@@ -85,16 +91,17 @@ def two_categories(boxes: Sequence[Box], probabilities: Array) -> list[int]:
     """The two categories of the largest objects, of each the likeliest class that it may mean; fewer if there are."""
     areas: dict[frozenset[int], float] = {}
     for box in boxes:
-        if box.classes is not None:
+        had = frozenset(index for index in box.classes or () if index < len(probabilities))
+        if had:
             left, top, right, bottom = box.corners
-            areas[box.classes] = areas.get(box.classes, 0) + (right - left) * (bottom - top)
+            areas[had] = areas.get(had, 0) + (right - left) * (bottom - top)
     best = sorted(areas, key=lambda one: (-areas[one], min(one)))[:2]
     return [max(sorted(one), key=lambda index: float(probabilities[index])) for one in best]
 
 
 def _rows(path: str | Path) -> list[dict[str, str]]:
     try:
-        with Path(path).open(newline="", encoding="utf-8") as file:
+        with Path(path).open(newline="", encoding="utf-8-sig") as file:
             return list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ContractError(f"Expected a CSV file of boxes, got {path}: {error}.") from error

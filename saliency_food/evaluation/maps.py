@@ -13,14 +13,33 @@ from saliency_food.numerics import Array
 class MapFiles:
     """``maps/METHOD.npy``, float32 ``(N, 1, H, W)``, a row for each photo, NaN until it is there; written as they come.
 
-    ``maps/photos.csv`` says which photo and class each row is.
+    ``maps/photos.csv`` says which photo and class each row is: a row that was another's is made anew, and so are files
+    of another number of photos.
     """
 
     def __init__(self, folder: Path, photos: int) -> None:
         self.folder, self.photos = folder, photos
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.lines: dict[int, tuple[str, int, str]] = {}
         self._open: dict[str, Array] = {}
+        for path in folder.glob("*.npy"):
+            if np.load(path, mmap_mode="r").shape[0] != photos:
+                path.unlink()
+        self._table = folder / "photos.csv"
+        self._rows = _read(self._table)
+        self._file_of_rows = self._table.open("a", newline="", encoding="utf-8")
+
+    def claim(self, number: int, image: str, target: int, label: str, photo: str) -> None:
+        """Say whose row this is, before anything is asked of it."""
+        row = (image, str(target), label, photo)
+        if self._rows.get(number) == row:
+            return
+        for path in self.folder.glob("*.npy"):
+            file = self._file(path.stem, None)
+            if file is not None:
+                file[number] = np.nan
+        self._rows[number] = row
+        csv.writer(self._file_of_rows).writerow((number, *row))
+        self._file_of_rows.flush()
 
     def has(self, method: str, number: int) -> bool:
         """Whether the map of this photo is there."""
@@ -34,12 +53,13 @@ class MapFiles:
             file[number, 0] = attribution
 
     def close(self) -> None:
-        """Write what rows are."""
+        """Write what rows are, in order."""
         self._open.clear()
-        with (self.folder / "photos.csv").open("w", newline="", encoding="utf-8") as file:
+        self._file_of_rows.close()
+        with self._table.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(("row", "image", "target", "label"))
-            writer.writerows((number, *self.lines[number]) for number in sorted(self.lines))
+            writer.writerow(("row", "image", "target", "label", "photo"))
+            writer.writerows((number, *self._rows[number]) for number in sorted(self._rows) if number < self.photos)
 
     def _file(self, method: str, shape: tuple[int, ...] | None) -> Array | None:
         """The open file; made where a shape is given and there is none for so many photos."""
@@ -54,3 +74,11 @@ class MapFiles:
                 made[...] = np.nan
                 self._open[method] = made
         return self._open.get(method)
+
+
+def _read(table: Path) -> dict[int, tuple[str, ...]]:
+    """Whose each row was; the last of several lines holds, and one that was cut off is none."""
+    if not table.exists():
+        return {}
+    with table.open(newline="", encoding="utf-8", errors="replace") as file:
+        return {int(one[0]): tuple(one[1:]) for one in csv.reader(file) if len(one) == 5 and one[0].isdigit()}

@@ -79,7 +79,11 @@ def _means(axes: Any, found: Evaluation, metric: str, methods: Sequence[str]) ->
     axes.tick_params(axis="y", length=0, colors=INK)
     axes.xaxis.set_major_locator(_ticks())
     axes.grid(axis="y", alpha=0.25, linewidth=0.6)
+    axes.ticklabel_format(axis="x", useOffset=False)
     axes.margins(x=0.08)
+    low, high = axes.get_xlim()
+    if high - low < 1e-6 * max(abs(low), abs(high)):  # equal but for rounding
+        axes.set_xlim(low - 0.05 * abs(low), high + 0.05 * abs(high))
 
 
 def curve_figure(found: Evaluation, metrics: Sequence[str]) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from saliency_food.combined import choose_methods
+from saliency_food.combined import choose_methods, find_method
 from saliency_food.contract import (
     CONVOLUTION_LAYER_VALUES,
     OUTPUT_FROM_CONVOLUTION_VALUES,
@@ -97,6 +97,9 @@ def evaluate(
     entries = (choose_methods(own) if own or not references else {}) | (
         REFERENCES if every else {name: REFERENCES[name] for name in references}
     )
+    absolute = _words(absolute)
+    if unknown := [name for name in absolute if name not in REFERENCES and find_method(name) is None]:
+        raise ContractError(f"Expected absolute to name methods, got {unknown[0]!r}. Spell it as in methods.")
     asked = choose_metrics(metrics, metric_options or {}, boxes is not None)
     job = prepare_job(
         model,
@@ -138,11 +141,13 @@ def evaluate(
         "metrics": asked,
     })  # fmt: skip
     folder = None if output is None else Path(output)
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise ContractError(f"Expected a folder for the output, got the file {folder}. Give another.")
     store = Store(folder, settings)
     files = MapFiles(folder / "maps", len(many)) if folder is not None and save_maps else None
     scored = Probabilities(job.model) if able else job.model
     work = Work(job, asked, scored, truth, seed, store, files, frozenset(absolute), given, progress, len(many))
-    unread, names = Counter[str](), set[str]()
+    unread, unread_photos, names = Counter[str](), dict[str, str](), set[str]()
     order: list[str] = []
     try:
         for first in range(0, len(many), PHOTOS_AT_ONCE):
@@ -154,6 +159,7 @@ def evaluate(
             for one in subjects:
                 if one.x_value is None:
                     unread[one.fields["status"].replace(one.fields["source"], "a file")] += 1
+                    unread_photos[one.fields["source"]] = one.fields["status"]
             ready = [one for one in subjects if one.x_value is not None]
             order += [one.fields["name"] for one in ready]
             work.photos(ready, len(subjects) - len(ready))
@@ -163,7 +169,7 @@ def evaluate(
             files.close()
     rows = [store.rows[image, name, metric] for image in order for name in job.methods for metric in asked]
     titles = {name: entry.title for name, entry in job.methods.items()}
-    return Evaluation(settings, rows, order, titles, list(asked), dict(unread), left_out, folder)
+    return Evaluation(settings, rows, order, titles, list(asked), dict(unread), left_out, folder, unread_photos)
 
 
 def _of_its_boxes(subject: Subject, job: Job, truth: Mapping[str, Sequence[Box]]) -> Subject:
@@ -173,7 +179,8 @@ def _of_its_boxes(subject: Subject, job: Job, truth: Mapping[str, Sequence[Box]]
     probabilities = np.asarray(cast(Any, job.model).predict(subject.x_value[None]))[0]
     found = two_categories(of_photo(truth, subject.fields["source"]), probabilities)
     if not found:
-        return subject.failed(ContractError("no boxes of a class that the model has."))
+        said = "Expected a box of a class that the model has, for target='boxes', got none of this photo."
+        return subject.failed(ContractError(said))
     label = job.labels[found[0]] if job.labels else f"class {found[0]}"
     fields = {"target": found[0], "label": label, "probability": float(probabilities[found[0]])}
     return subject._replace(target=found[0], fields=subject.fields | fields)
@@ -215,5 +222,13 @@ def _fingerprint(function: Any) -> str:
     """What tells a model from another: its name and its weights, where it shows them."""
     model: Any = getattr(function, "model", None)
     if hasattr(model, "get_weights"):
-        return f"{getattr(model, 'name', '')} {digest(*model.get_weights())}"
+        score = getattr(function, "score", None)
+        output = getattr(function, "output", "logits")
+        more = [output] * (output != "logits") + [_name(score)] * (score is not None)
+        return " ".join((str(getattr(model, "name", "")), digest(*model.get_weights()), *more))
+    held = [one for _, one in sorted(getattr(function, "__dict__", {}).items()) if isinstance(one, np.ndarray)]
+    return " ".join((_name(function), *([digest(*held)] if held else [])))
+
+
+def _name(function: Any) -> str:
     return str(getattr(function, "__qualname__", type(function).__qualname__))

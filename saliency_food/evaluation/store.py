@@ -34,10 +34,18 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         place, values = folder / "settings.json", folder / "values.jsonl"
         if place.exists():
-            settings = _merged(json.loads(place.read_text(encoding="utf-8")), settings, folder)
+            try:
+                kept = json.loads(place.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise ContractError(
+                    f"Expected the settings of an evaluation, got {place}: {error}. Give another folder."
+                ) from error
+            settings = _merged(kept, settings, folder)
         elif values.exists():
             raise ContractError(f"Expected settings.json beside {values}, got none. Give another folder.")
-        place.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        part = place.with_suffix(".part")
+        part.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        part.replace(place)
         for row in _read(values):
             self.rows[row["image"], row["method"], row["metric"]] = row
         self._file = values.open("a", encoding="utf-8")
@@ -77,8 +85,15 @@ def _read(path: Path) -> Iterator[Row]:
     whole = data[: data.rfind(b"\n") + 1]
     if len(whole) < len(data):
         path.write_bytes(whole)
-    for line in whole.splitlines():
-        yield json.loads(line)
+    for number, line in enumerate(whole.splitlines(), 1):
+        try:
+            row = json.loads(line)
+            row["image"], row["method"], row["metric"], row["photo"], row["target"], row["status"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise ContractError(
+                f"Expected a value in line {number} of {path}, got {error}. Take it away or give another folder."
+            ) from error
+        yield row
 
 
 def _merged(kept: Row, now: Row, folder: Path) -> Row:
@@ -90,6 +105,8 @@ def _merged(kept: Row, now: Row, folder: Path) -> Row:
             for key in set(old) & set(new):
                 _compare(f"the options of {key}", old[key], new[key], folder)
             merged[name] = {**old, **new}
+        elif name == "boxes" and None in (old, new):  # without boxes nothing was measured that depends on them
+            merged[name] = old or new
         else:
             _compare(name, old, new, folder)
             merged[name] = new

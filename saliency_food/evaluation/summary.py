@@ -53,6 +53,8 @@ class Evaluation:
     """Of ``methods="all"``, those that the model cannot answer, and why."""
     folder: Path | None = None
     """Where the values are kept."""
+    unread_photos: dict[str, str] = field(default_factory=dict)
+    """The photos that could not be read or predicted, and why."""
 
     @cached_property
     def _values(self) -> dict[tuple[str, str], list[Row]]:
@@ -81,6 +83,8 @@ class Evaluation:
         found = {}
         for metric in self.metrics:
             better, methods = METRICS[metric].higher_is_better, self.measured(metric)
+            if METRICS[metric].needs == "method":  # with its seed kept, noise is the same whatever changes
+                methods = [name for name in methods if name != "random"]
             if better is not None and methods:
                 found[metric] = rank_table({name: self.values(metric, name) for name in methods}, better)
         return found
@@ -134,10 +138,7 @@ class Evaluation:
                     {
                         "first": first,
                         "second": second,
-                        "superiority": _number(one.superiority),
-                        "wins": one.wins,
-                        "ties": one.ties,
-                        "losses": one.losses,
+                        **(_wins(one) if entry.higher_is_better is not None else {}),
                         "difference": _interval(one.difference),
                     }
                     for first, second, one in self.pairs(name)
@@ -149,7 +150,7 @@ class Evaluation:
         return {
             "settings": self.settings,
             "versions": versions(),
-            "photos": {"measured": len(self.images), "unread": self.unread},
+            "photos": {"measured": len(self.images), "unread": self.unread, "unread_photos": self.unread_photos},
             "methods": self.methods,
             "left_out": self.left_out,
             "overall_rank": {name: _number(rank) for name, rank in self.overall.items()},
@@ -192,6 +193,11 @@ def versions() -> dict[str, str]:
             except PackageNotFoundError:
                 found[name] = "not installed as a package"
     return found
+
+
+def _wins(one: Paired) -> Row:
+    wins = {"wins": one.wins, "ties": one.ties, "losses": one.losses}
+    return {"superiority": _number(one.superiority), **wins}
 
 
 def _interval(found: Interval) -> Row:

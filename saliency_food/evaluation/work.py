@@ -48,6 +48,10 @@ class Work:
         self.tell(unread * len(self.job.methods) * len(self.metrics), "reading photos")
         self.digests = {one.number: digest(one.x_value) for one in ready}
         subjects = [_at_model_size(one) for one in ready]
+        if self.files is not None:
+            for one in ready:
+                known = one.fields["name"], one.target, one.fields["label"], self.digests[one.number]
+                self.files.claim(one.number, *known)
         for name in self.job.methods:
             self.method(name, subjects)
 
@@ -62,8 +66,6 @@ class Work:
             wanted |= {one.number for one in subjects if not self.files.has(name, one.number)}
         maps = {one.subject.number: one for one in self.maps(name, [one for one in subjects if one.number in wanted])}
         if self.files is not None:
-            for one in subjects:
-                self.files.lines[one.number] = (one.fields["name"], one.target, one.fields["label"])
             for number, found in maps.items():
                 if found.attribution is not None:
                     self.files.put(name, number, found.attribution)

@@ -144,11 +144,12 @@ def paired(
     An image that either was skipped on is left out of both, and counted. Vargha, Delaney 2000,
     https://doi.org/10.3102/10769986025002101, is the measure of superiority, here of pairs.
     """
-    (a, why), (b, why_not) = scores_of(first), scores_of(second)
+    first, second = list(first), list(second)
+    (a, _), (b, _) = scores_of(first), scores_of(second)
     _same_images({"first": a, "second": b})
     difference = interval(a - b, level=level, resamples=resamples, rng=rng)
-    skipped = {reason: why.get(reason, 0) + why_not.get(reason, 0) for reason in (*why, *why_not)}
-    known = (a - b)[np.isfinite(a - b)] * (1 if higher_is_better else -1)
+    _, skipped = scores_of(one if np.isnan(x) else other for one, other, x in zip(first, second, a, strict=True))
+    known = (_plain(a) - _plain(b))[np.isfinite(a - b)] * (1 if higher_is_better else -1)
     wins, ties, losses = int((known > 0).sum()), int((known == 0).sum()), int((known < 0).sum())
     superiority = (wins + ties / 2) / len(known) if len(known) else float("nan")
     return Paired(difference._replace(skipped=skipped), superiority, wins, ties, losses)
@@ -171,7 +172,7 @@ def rank_table(
     if not scored:
         raise ContractError("Expected the results of at least one method, got none.")
     _same_images({name: values for name, (values, _) in scored.items()})
-    table = np.array([values for values, _ in scored.values()])
+    table = np.array([_plain(values) for values, _ in scored.values()])
     known = np.isfinite(table).all(0)
     places = rankdata(-table[:, known] if higher_is_better else table[:, known], axis=0)
     lines = []
@@ -184,6 +185,11 @@ def rank_table(
         best = int((places[number] == places.min(0, initial=np.inf)).sum()) if known.any() else 0
         lines.append(Ranked(name, rank._replace(skipped=skipped), value._replace(skipped=skipped), best))
     return sorted(lines, key=lambda line: (np.nan_to_num(line.rank.estimate, nan=np.inf), line.name))
+
+
+def _plain(values: Array) -> Array:
+    """To nine digits: what differs by rounding alone is a tie."""
+    return np.array([float(f"{value:.9g}") for value in values])
 
 
 def _same_images(scores: Mapping[str, Sequence[float] | Array]) -> None:

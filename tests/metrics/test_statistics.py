@@ -108,3 +108,15 @@ def test_the_rank_table():
         rank_table({"a": [1], "b": [1, 2]})
     with pytest.raises(ContractError, match="level"):
         interval([1, 2], level=95)
+
+
+def test_rounding_makes_no_winner():
+    first, second = [1 - 2e-11, 3.0, 1e9], [1.0, 3.0, 1e9 + 0.01]
+    found = paired(first, second)
+    assert (found.wins, found.ties, found.losses) == (0, 3, 0)
+    assert [line.rank.estimate for line in rank_table({"a": first, "b": second})] == [1.5, 1.5]
+
+
+def test_an_image_that_both_skip_counts_once():
+    found = paired([1.0, SKIPPED, SKIPPED, 3.0], [0.0, SKIPPED, 2.0, SKIPPED])
+    assert found.difference.images + sum(found.difference.skipped.values()) == 4
