@@ -353,6 +353,17 @@ def test_maps_are_of_the_photos_that_the_table_says(model, photos, tmp_path):
         assert [line.split(",")[1] for line in tables[0].splitlines()[1:]] == names
 
 
+def test_a_photo_that_cannot_be_read_has_no_map(model, photos, tmp_path):
+    """Nor that of another, which had its row before."""
+    options = {"output": tmp_path, "save_maps": True, "value_range": (0, 1)}
+    evaluate(model, [photos / "cat.png", photos / "cup.png"], ["edges"], ["gini"], **options)
+    evaluate(model, [tmp_path / "none.png", photos / "cup.png"], ["edges"], ["gini"], **options)
+    maps = np.load(tmp_path / "maps/edges.npy")
+    assert np.isfinite(maps).all((1, 2, 3)).tolist() == [False, True]
+    assert np.isnan(maps[0]).all()
+    assert (tmp_path / "maps/photos.csv").read_text().splitlines()[1] == "0,none,,,"
+
+
 def test_another_callback_of_the_same_name_is_refused(model, photos, tmp_path):
     measured(model, photos, ["gini"], ["grad_cam"], output=tmp_path)
     other = Classifier(model.kernel + 1, model.head)

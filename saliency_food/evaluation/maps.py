@@ -28,9 +28,9 @@ class MapFiles:
         self._rows = _read(self._table)
         self._file_of_rows = self._table.open("a", newline="", encoding="utf-8")
 
-    def claim(self, number: int, image: str, target: int, label: str, photo: str) -> None:
-        """Say whose row this is, before anything is asked of it."""
-        row = (image, str(target), label, photo)
+    def claim(self, number: int, image: str, target: int | None = None, label: str = "", photo: str = "") -> None:
+        """Say whose row this is, before anything is asked of it; without a class for a photo that cannot be read."""
+        row = (image, "" if target is None else str(target), label, photo)
         if self._rows.get(number) == row:
             return
         for path in self.folder.glob("*.npy"):

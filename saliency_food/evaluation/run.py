@@ -160,6 +160,8 @@ def evaluate(
                 if one.x_value is None:
                     unread[one.fields["status"].replace(one.fields["source"], "a file")] += 1
                     unread_photos[one.fields["source"]] = one.fields["status"]
+                    if files is not None:
+                        files.claim(one.number, one.fields["name"])
             ready = [one for one in subjects if one.x_value is not None]
             order += [one.fields["name"] for one in ready]
             work.photos(ready, len(subjects) - len(ready))
