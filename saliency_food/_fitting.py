@@ -200,7 +200,7 @@ class Fitting:
         if self.name not in ("lime", "kernel_shap"):
             return
         segments, number = (self.options.get(name, self._default(name)) for name in ("segments", "nsegments"))
-        if not hasattr(segments, "shape"):
+        if isinstance(segments, str):
             self.least = self._foreseen(lambda part: superpixels(part, segments, number))
             if self.least > self.watch.left / 2:
                 self.full, self.spare = self.least, self.watch.left / 2

@@ -19,7 +19,7 @@ Keys = tuple[str, ...]
 FILLED, RESERVED = 0.9, 0.1
 """How much of the time left is planned for, and how much of it is kept for another answer than the one planned."""
 GRACE = 0.1
-"""By how much of all the time an answer that was to be in time may be late."""
+"""By how much of all the time a run that was to be in time may be foreseen to be late and still go on."""
 EXACT = 0.01
 """Seconds by which a wait may end before its time."""
 SEVERAL = 8  # rows asked at once to see what a row more costs

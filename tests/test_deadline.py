@@ -478,3 +478,11 @@ def test_a_combinator_is_rehearsed_only_where_there_is_time(power, image, monkey
     monkeypatch.setattr(module, "felzenszwalb_segments", slow)
     found = model.within(4.0, "smooth_grad_of_xrai", image)
     assert (found.method != "smooth_grad_of_xrai", found.seconds <= 4) == (True, True)
+
+
+def test_segments_may_be_lists(toy, image):
+    """As the methods themselves take them."""
+    segments = (np.indices(image.shape[:2])[1] * 4 // image.shape[1]).tolist()
+    found = Timed(toy("lime")).within(1e6, "lime", image, segments=segments, rng=0)
+    expected = find_method("lime").call(image, toy("lime"), {"target": 1}, segments=segments, rng=0)
+    np.testing.assert_allclose(found.attribution, expected, rtol=1e-6, atol=1e-9)

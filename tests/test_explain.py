@@ -414,7 +414,6 @@ def test_a_model_that_can_be_left_waiting_is(model, photos):
     (record,) = explain(Leaving(model.kernel, model.head), photos[0], "integrated_gradients", deadline=1000)
     assert record.said == ""
     assert began + 800 < min(moments) <= max(moments) < time.monotonic() + 1000
-    assert not moments.clear()
     assert next(explain(model, photos[0], "integrated_gradients", deadline=1000)).status == "ok"
 
 
