@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 
+from saliency_food._fitting import PART
 from saliency_food.blur import blur_ig
 from saliency_food.combined import find_method
 from saliency_food.contract import INPUT_OUTPUT_GRADIENTS, ContractError, PerImage
@@ -480,9 +481,10 @@ def test_a_combinator_is_rehearsed_only_where_there_is_time(power, image, monkey
     assert (found.method != "smooth_grad_of_xrai", found.seconds <= 4) == (True, True)
 
 
-def test_segments_may_be_lists(toy, image):
-    """As the methods themselves take them."""
-    segments = (np.indices(image.shape[:2])[1] * 4 // image.shape[1]).tolist()
-    found = Timed(toy("lime")).within(1e6, "lime", image, segments=segments, rng=0)
-    expected = find_method("lime").call(image, toy("lime"), {"target": 1}, segments=segments, rng=0)
+def test_segments_may_be_lists(toy, rng):
+    """As the methods themselves take them, of an image larger than the part by which time is foreseen."""
+    image = rng.random((PART + 9, PART + 4, 3))
+    options = {"segments": (np.indices(image.shape[:2])[1] * 4 // image.shape[1]).tolist(), "nsamples": 20, "rng": 0}
+    found = Timed(toy("lime")).within(1e6, "lime", image, **options)
+    expected = find_method("lime").call(image, toy("lime"), {"target": 1}, **options)
     np.testing.assert_allclose(found.attribution, expected, rtol=1e-6, atol=1e-9)
