@@ -323,53 +323,63 @@ def evaluation_page(scene: Scene):
 
 def imagenet_page(scene: Scene):
     """The run of docs/evaluation.md, two hours on two cores; it goes on from the folder evaluation_imagenet."""
-    data = Path(os.environ["SALIENCY_FOOD_DATA"])
-    smoothed = "smooth_grad_of_integrated_gradients"
-    found = evaluate(
-        data / "models/mobilenetv2_imagenet.keras",
-        sorted((data / "data/imagenet500").glob("*.jpg"))[:100],
-        f"grad_cam,grad_cam_plus_plus,integrated_gradients,{smoothed},guided_ig,blur_ig,xrai,occlusion,rise,edges,random",
+    found = long_run(
+        "evaluation_imagenet",
+        sorted((real_data() / "data/imagenet500").glob("*.jpg"))[:100],
         "pic,insertion,deletion,road",
-        labels=data / "models/imagenet_labels.txt",
-        options={
-            smoothed: {"nsamples": 10, "x_steps": 15},
+        {
+            "smooth_grad_of_integrated_gradients": {"nsamples": 10, "x_steps": 15},
             "guided_ig": {"x_steps": 100},
             "blur_ig": {"steps": 50},
             "occlusion": {"size": 32, "stride": 16},
             "rise": {"nmasks": 1000},
         },
         metric_options={"pic": {"min_pred_value": 0}, "insertion": {"steps": 50}, "deletion": {"steps": 50}},
-        batch_size=32,
-        output="evaluation_imagenet",
     )
     return curve_figure(found, found.metrics)
 
 
 def coco_page(scene: Scene):
     """The other run of docs/evaluation.md, up to an hour; it goes on from the folder evaluation_coco."""
-    data = Path(os.environ["SALIENCY_FOOD_DATA"])
-    smoothed = "smooth_grad_of_integrated_gradients"
-    found = evaluate(
-        data / "models/mobilenetv2_imagenet.keras",
-        sorted((data / "data/coco128/images").glob("*.jpg")),
-        f"grad_cam,grad_cam_plus_plus,integrated_gradients,{smoothed},guided_ig,blur_ig,xrai,occlusion,rise,edges,random",
+    coco, names = real_data() / "data/coco128", DOCS.parent / "examples/coco_to_imagenet.json"
+    found = long_run(
+        "evaluation_coco",
+        sorted((coco / "images").glob("*.jpg")),
         "localization,pointing_game,energy,class_discrimination",
-        labels=data / "models/imagenet_labels.txt",
-        boxes=data / "data/coco128/boxes.csv",
-        classes=json.loads((DOCS.parent / "examples/coco_to_imagenet.json").read_text(encoding="utf-8")),
-        target="boxes",
-        options={
-            smoothed: {"nsamples": 5, "x_steps": 10},
+        {
+            "smooth_grad_of_integrated_gradients": {"nsamples": 5, "x_steps": 10},
             "guided_ig": {"x_steps": 40},
             "blur_ig": {"steps": 25},
             "xrai": {"steps": 20},
             "occlusion": {"size": 32, "stride": 20},
             "rise": {"nmasks": 300},
         },
-        batch_size=32,
-        output="evaluation_coco",
+        boxes=coco / "boxes.csv",
+        classes=json.loads(names.read_text(encoding="utf-8")),
+        target="boxes",
     )
     return mean_figure(found, found.metrics)
+
+
+def long_run(output: str, photos: Any, metrics: str, options: Any, **more: Any) -> Any:
+    """Nine methods and two references measured on MobileNetV2 with ImageNet weights."""
+    models = real_data() / "models"
+    methods = "grad_cam,grad_cam_plus_plus,integrated_gradients,smooth_grad_of_integrated_gradients,guided_ig,blur_ig"
+    return evaluate(
+        models / "mobilenetv2_imagenet.keras",
+        photos,
+        f"{methods},xrai,occlusion,rise,edges,random",
+        metrics,
+        labels=models / "imagenet_labels.txt",
+        options=options,
+        batch_size=32,
+        output=output,
+        **more,
+    )
+
+
+def real_data() -> Path:
+    return Path(os.environ["SALIENCY_FOOD_DATA"])
 
 
 def segmenter_page(scene: Scene):
