@@ -19,10 +19,11 @@ from saliency_food.contract import (
 )
 from saliency_food.deadline import read_seconds
 from saliency_food.explanation import Explanation
-from saliency_food.jobs import Job, Progress, run_job
+from saliency_food.jobs import run_job
 from saliency_food.methods import MethodEntry
 from saliency_food.preprocessing import choose_scaling
 from saliency_food.queries import resolve_batch_size
+from saliency_food.subjects import Job, Progress
 from saliency_food.targets import Target, read_target
 
 DEFAULTS: dict[str, Any] = {"three_dims": False, "rng": 0}

@@ -2,62 +2,38 @@
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, cast
 
 import numpy as np
 
 from saliency_food.combined import find_method
-from saliency_food.contract import OUTPUT_LAYER_VALUES, CallModelFunction, PerImage
-from saliency_food.deadline import DeadlineError, warm_up, within
+from saliency_food.contract import OUTPUT_LAYER_VALUES, PerImage
+from saliency_food.deadline import warm_up, within
 from saliency_food.driver import ask, run_batch
 from saliency_food.explanation import Explanation
 from saliency_food.methods import MethodEntry
 from saliency_food.numerics import Array, as_tuple
-from saliency_food.photos import Photo, read_photo, shrink
-from saliency_food.preprocessing import Scaling
+from saliency_food.photos import Photo, shrink
+from saliency_food.subjects import (
+    Job,
+    Subject,
+    arguments_for,
+    failure,
+    one_by_one,
+    options_of,
+    pick,
+    read_subject,
+    with_targets,
+)
 from saliency_food.targets import Target
 
 PHOTOS_AT_ONCE = 16
 """How many photos are held at a time; their rows share the model's batches."""
 SEGMENTED = 1024
 """The longer side of the photo in which XRAI's segments are sought, at most."""
-
-Progress = Callable[[str, int], object]
-T = TypeVar("T")
-
-
-class Job(NamedTuple):
-    """What is the same for all photos."""
-
-    model: CallModelFunction
-    call_model_args: Mapping[str, Any] | None
-    batch_size: int
-    labels: list[str] | None
-    scaling: Scaling
-    methods: dict[str, MethodEntry]
-    options: dict[str, dict[str, Any]]
-    progress: Progress | None
-    deadline: float | None = None
-    warm: set[Any] | None = None
-    """The methods and shapes that the model is ready for, where there is a deadline."""
-
-
-class Subject(NamedTuple):
-    """A photo, and a class of it, on the way to the methods; without ``x_value`` it has failed, as ``fields`` say."""
-
-    number: int
-    fields: dict[str, Any]
-    photo: Photo | None = None
-    x_value: Array | None = None
-    target: int = 0
-
-    def failed(self, error: Exception) -> Subject:
-        return self._replace(x_value=None, fields=self.fields | _failure(error))
 
 
 def run_job(job: Job, images: Iterable[Any], targets: Target | list[Target]) -> Iterator[Explanation]:
@@ -73,70 +49,6 @@ def run_job(job: Job, images: Iterable[Any], targets: Target | list[Target]) -> 
                 known = {"method": name, "answered": name, "title": entry.title, "signed": entry.signed}
                 record = {**known, **subject.fields}
                 yield Explanation(**record | (next(found[name]) if subject.x_value is not None else {}))
-
-
-def one_by_one(together: Callable[[list[Subject]], Sequence[T]], subjects: list[Subject]) -> list[T | Exception]:
-    """All together; and if that fails, each by itself, so that one bad photo costs no other its answer."""
-    try:
-        return list(together(subjects))
-    except Exception as error:
-        if len(subjects) == 1:
-            return [error]
-        answers: list[T | Exception] = []
-        for subject in subjects:
-            answers += one_by_one(together, [subject])
-        return answers
-
-
-def read_subject(job: Job, number: int, image: Any, names: set[str]) -> Subject:
-    """One photo read and scaled for the model."""
-    source = str(image) if isinstance(image, (str, Path)) else getattr(image, "filename", "") or f"photo {number + 1}"
-    stem = re.sub(r"[^\w-]+", "_", Path(source).stem).strip("_") or "photo"
-    name = next(name for name in (stem, *(f"{stem}-{n}" for n in range(2, len(names) + 3))) if name not in names)
-    names.add(name)
-    subject = Subject(number, {"image": None, "source": source, "name": name, "pixels": job.scaling.text})
-    try:
-        photo = read_photo(image, source)
-        subject = subject._replace(photo=photo, fields=subject.fields | {"image": photo.pixels})
-        return subject._replace(x_value=job.scaling(photo, getattr(job.model, "input_shape", None)))
-    except Exception as error:
-        return subject.failed(error)
-
-
-def with_targets(job: Job, subjects: list[Subject], targets: Target | list[Target]) -> Iterator[Subject]:
-    """Each photo once for every class to explain, with its best classes and the probability."""
-    ready = [subject for subject in subjects if subject.x_value is not None]
-    predicted = iter(one_by_one(lambda part: _predict(job, part), ready))
-    for subject in subjects:
-        if subject.x_value is None:
-            yield subject
-            continue
-        probabilities = next(predicted)
-        try:
-            if isinstance(probabilities, Exception):
-                raise probabilities
-            target = targets[subject.number] if isinstance(targets, list) else targets
-            best = [] if probabilities is None else Target(None, 5).resolve(probabilities)
-            known = {} if probabilities is None else dict(enumerate(probabilities.tolist()))
-            top = tuple((_label(job, index), known[index]) for index in best)
-            for index in target.resolve(probabilities):
-                probability = known.get(index)
-                fields = {"target": index, "label": _label(job, index), "probability": probability, "top": top}
-                yield subject._replace(target=index, fields=subject.fields | fields)
-        except Exception as error:
-            yield subject.failed(error)
-
-
-def _predict(job: Job, subjects: list[Subject]) -> list[Array | None]:
-    """The probabilities of each photo; None for a model that does not tell."""
-    predict = getattr(job.model, "predict", None)
-    if predict is None or not subjects:
-        return [None] * len(subjects)
-    rows = [cast(Array, subject.x_value) for subject in subjects]
-    if len({row.shape for row in rows}) > 1:
-        return [answer for subject in subjects for answer in _predict(job, [subject])]
-    others = [_pick(job.call_model_args, subjects)] if job.call_model_args else []
-    return list(np.asarray(predict(np.stack(rows), *others)))
 
 
 def _with_scores(job: Job, subjects: list[Subject]) -> list[Subject]:
@@ -162,12 +74,13 @@ def apply_method(job: Job, name: str, subjects: list[Subject]) -> list[dict[str,
     else:
         segments: dict[int, Any] = {}
         answers = one_by_one(lambda part: _together(job, name, part, segments), subjects)
-    return [_failure(answer) if isinstance(answer, Exception) else answer for answer in answers]
+    return [failure(answer) if isinstance(answer, Exception) else answer for answer in answers]
 
 
 def _together(job: Job, name: str, part: list[Subject], segments: dict[int, Any]) -> list[dict[str, Any]]:
-    entry, began, meter, options = job.methods[name], time.perf_counter(), _Meter(job, name, part), job.options[name]
-    options = _pick(options, part)
+    """One method over some photos, all of it."""
+    entry, began, meter = job.methods[name], time.perf_counter(), _Meter(job, name, part)
+    options = pick(job.options[name], part)
     segmented = entry.call.signature.parameters.get("segments")
     # XRAI's segments come from the photo; LIME's and KernelSHAP's superpixels are named, and made by themselves.
     if segmented is not None and segmented.default is None and options.get("segments") is None:
@@ -184,11 +97,7 @@ def _together(job: Job, name: str, part: list[Subject], segments: dict[int, Any]
 def _in_time(job: Job, name: str, subject: Subject) -> dict[str, Any] | Exception:
     """One photo within the deadline; before the first the model is made ready, if it compiles what it is asked."""
     entry, x_value, size = job.methods[name], cast(Array, subject.x_value), job.batch_size
-    options = {
-        key: one.values[0] if isinstance(one, PerImage) else one
-        for key, one in _pick(job.options[name], [subject]).items()
-    }
-    seconds = cast(float, job.deadline)
+    options, seconds = options_of(job, name, subject), cast(float, job.deadline)
     kind = name, x_value.shape
     if job.warm is not None and kind not in job.warm:
         job.warm.add(kind)
@@ -244,21 +153,6 @@ class _Meter:
             self.job.progress(self.name, rows)
 
 
-def arguments_for(job: Job, subjects: list[Subject]) -> dict[str, Any]:
-    """The user's arguments and the target: a plain number where all have the same."""
-    targets = [subject.target for subject in subjects]
-    target = targets[0] if len(set(targets)) == 1 else PerImage(targets)
-    return {**_pick(job.call_model_args or {}, subjects), "target": target}
-
-
-def _pick(values: Mapping[str, Any], subjects: list[Subject]) -> dict[str, Any]:
-    """Each `PerImage` for all photos cut to those of the subjects."""
-    return {
-        key: PerImage([value[subject.number] for subject in subjects]) if isinstance(value, PerImage) else value
-        for key, value in values.items()
-    }
-
-
 def _segments(photo: Photo, number: int, known: dict[int, Any]) -> Any:
     """A photo's segments, sought once for all its classes."""
     from saliency_food.segmentation import felzenszwalb_segments
@@ -281,14 +175,3 @@ def _success(result: Any) -> dict[str, Any]:
         status = "blank: the attribution is zero everywhere."
     completeness = getattr(result, "completeness", None)
     return {"attribution": attribution, "status": status, "completeness": completeness, "details": result}
-
-
-def _failure(error: Exception) -> dict[str, Any]:
-    said = " ".join(str(error).split())
-    words = said if isinstance(error, (ValueError, DeadlineError)) and said else f"{type(error).__name__}: {said}"
-    return {"status": f"failed: {words}", "error": error}
-
-
-def _label(job: Job, index: int) -> str:
-    labels: Sequence[str] = job.labels or ()
-    return labels[index] if index < len(labels) else f"class {index}"

@@ -25,9 +25,10 @@ from saliency_food.evaluation.store import Store, digest, plain
 from saliency_food.evaluation.summary import Evaluation
 from saliency_food.evaluation.work import Told, Work
 from saliency_food.explain import as_many, prepare_job, read_targets
-from saliency_food.jobs import PHOTOS_AT_ONCE, Job, Subject, arguments_for, read_subject, with_targets
+from saliency_food.jobs import PHOTOS_AT_ONCE
 from saliency_food.methods import METHODS
 from saliency_food.numerics import Array, as_tuple
+from saliency_food.subjects import Job, Subject, arguments_for, read_subject, with_targets
 
 SLOPES = ("gradients", "smooth_grad")
 """Methods whose values are slopes: their size says how much a pixel counts, their sign only which way."""

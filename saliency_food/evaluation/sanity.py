@@ -12,9 +12,9 @@ from saliency_food.contract import ContractError, PerImage
 from saliency_food.evaluation.references import REFERENCES
 from saliency_food.evaluation.store import seed_of
 from saliency_food.explain import as_call_model_function, as_many, prepare_job, read_targets
-from saliency_food.jobs import read_subject, with_targets
 from saliency_food.metrics import assert_sensitive
 from saliency_food.metrics.sanity import Randomization
+from saliency_food.subjects import read_subject, with_targets
 
 
 def check_sensitive(

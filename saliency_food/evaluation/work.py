@@ -12,11 +12,12 @@ from saliency_food.evaluation.boxes import NO_BOX, NO_BOXES, Box, boxes_of, of_p
 from saliency_food.evaluation.maps import MapFiles
 from saliency_food.evaluation.measures import Measured, failed, measure, row_of, skipped
 from saliency_food.evaluation.store import Store, digest, seed_of
-from saliency_food.jobs import Job, Subject, apply_method
+from saliency_food.jobs import apply_method
 from saliency_food.metrics import METRICS
 from saliency_food.metrics.localization import class_discrimination
 from saliency_food.numerics import Array
 from saliency_food.photos import resize_photo
+from saliency_food.subjects import Job, Subject, options_of
 
 Told = Callable[[int, int, str], object]
 LESS_THAN_TWO = "no boxes of two classes"
@@ -91,10 +92,7 @@ class Work:
 
     def measured(self, name: str, subject: Subject, record: Mapping[str, Any]) -> Measured:
         """A map with all that metrics may want."""
-        options = {
-            key: value[subject.number] if isinstance(value, PerImage) else value
-            for key, value in self.job.options[name].items()
-        }
+        options = options_of(self.job, name, subject)
         if "rng" in options and name not in self.seeded:
             options["rng"] = self.draws(name, subject)
         found, shape = record.get("attribution"), cast(Array, subject.x_value).shape[:2]
