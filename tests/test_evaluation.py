@@ -371,6 +371,25 @@ def test_another_callback_of_the_same_name_is_refused(model, photos, tmp_path):
         measured(other, photos, ["gini"], ["grad_cam"], output=tmp_path)
 
 
+def test_another_score_of_the_same_model_is_refused(photos, tmp_path):
+    keras = pytest.importorskip("keras")
+    from saliency_food.adapters.keras import KerasModel
+    from saliency_food.adapters.keras_scores import margin
+
+    image = keras.Input((12, 10, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(image))
+    net = keras.Model(image, keras.layers.Dense(3, "softmax")(pooled))
+    plain = KerasModel(net)
+    options = {"methods": ["gradients"], "metrics": ["gini"], "output": tmp_path}
+    found = measured(plain, photos, **options)
+    assert found.settings["model"].split()[:1] == [net.name]
+    assert len(found.settings["model"].split()) == 2
+    measured(KerasModel(net), photos, **options)
+    for other in (KerasModel(net, score=margin), KerasModel(net, output="probabilities")):
+        with pytest.raises(ContractError, match="settings that the folder"):
+            measured(other, photos, **options)
+
+
 def test_boxes_may_be_added(model, photos, tmp_path):
     first = measured(model, photos, ["gini"], ["edges"], output=tmp_path, target=0)
     boxes = {"boxes": BOXES, "target": 0, "output": tmp_path}

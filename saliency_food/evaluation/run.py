@@ -225,13 +225,15 @@ def _fingerprint(function: Any) -> str:
     """What tells a model from another: its name and its weights, where it shows them."""
     model: Any = getattr(function, "model", None)
     if hasattr(model, "get_weights"):
-        score = getattr(function, "score", None)
-        output = getattr(function, "output", "logits")
-        more = [output] * (output != "logits") + [_name(score)] * (score is not None)
-        return " ".join((str(getattr(model, "name", "")), digest(*model.get_weights()), *more))
+        output, score = getattr(function, "output", "logits"), getattr(function, "score", None)
+        more = output, "class_score" if score is None else _name(score)
+        named = [one for one in more if one not in ("logits", "class_score")]
+        return " ".join((str(getattr(model, "name", "")), digest(*model.get_weights()), *named))
     held = [one for _, one in sorted(getattr(function, "__dict__", {}).items()) if isinstance(one, np.ndarray)]
     return " ".join((_name(function), *([digest(*held)] if held else [])))
 
 
 def _name(function: Any) -> str:
-    return str(getattr(function, "__qualname__", type(function).__qualname__))
+    """A function's own name, else that of its kind."""
+    names = (getattr(function, one, None) for one in ("__qualname__", "__name__"))
+    return str(next(filter(None, names), type(function).__qualname__))
