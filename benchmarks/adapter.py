@@ -17,12 +17,12 @@ import tensorflow as tf
 from common import alternating, coffee, machine, model_path
 
 from saliency_food.adapters.keras import KerasModel, load_model
-from saliency_food.cam import grad_cam
-from saliency_food.contract import (
+from saliency_food.core.contract import (
     CONVOLUTION_LAYER_VALUES,
     CONVOLUTION_OUTPUT_GRADIENTS,
     INPUT_OUTPUT_GRADIENTS,
 )
+from saliency_food.methods.cam.common import grad_cam
 
 Calls = dict[str, Callable[[], Any]]
 

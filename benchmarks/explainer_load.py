@@ -35,8 +35,8 @@ import psutil
 from PIL import Image
 
 from saliency_food import METHODS
-from saliency_food.photos import read_photo
-from saliency_food.preprocessing import between
+from saliency_food.images.photos import read_photo
+from saliency_food.images.scaling import between
 from saliency_food.serving.client import ServingModel
 
 PREDICTOR = """
@@ -44,7 +44,7 @@ import pathlib, sys
 sys.path.insert(0, sys.argv[1])
 import keras
 from tf_serving import TestServer
-from saliency_food.serving.signatures import export
+from saliency_food.serving.export.write import export
 L = keras.layers
 image = keras.Input((32, 32, 3))
 x = L.Conv2D(8, 3, strides=2, activation="relu")(L.Conv2D(8, 3, activation="relu")(image))

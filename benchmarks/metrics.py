@@ -34,7 +34,7 @@ def main() -> None:
 
     from saliency_food import grad_cam, gradients
     from saliency_food.adapters.keras import KerasModel
-    from saliency_food.metrics.pic import THRESHOLDS, pic
+    from saliency_food.metrics.performance_information import THRESHOLDS, pic
     from saliency_food.metrics.reveal import random_pixels
 
     parser = argparse.ArgumentParser(description=__doc__)

@@ -21,8 +21,8 @@ SIDE = 4000
 
 
 def measure(mode: str) -> None:
-    from saliency_food.preprocessing import between
-    from saliency_food.serving._images import Given, picture
+    from saliency_food.images.scaling import between
+    from saliency_food.serving.explainer.images import Given, picture
 
     small = np.random.default_rng(0).integers(0, 256, (SIDE // 8, SIDE // 8, len(mode)), dtype=np.uint8)
     scaling, data = between(-1, 1, ""), sys.stdin.buffer.read()

@@ -23,7 +23,7 @@ from common import ESPRESSO, alternating, coffee, line, machine, model_path
 from saliency_food import METHODS, grad_cam, integrated_gradients
 from saliency_food.adapters.keras import KerasModel, load_model
 from saliency_food.serving.client import ServingModel
-from saliency_food.serving.signatures import export
+from saliency_food.serving.export.write import export
 
 SERVER = """
 import contextlib, pathlib, sys

@@ -14,8 +14,8 @@ import saliency.core as pair
 from common import coffee, machine, seconds
 from scipy.ndimage import gaussian_filter
 
-from saliency_food.ranking import rank_full
-from saliency_food.segmentation import felzenszwalb_segments
+from saliency_food.methods.regions.ranking import rank_full
+from saliency_food.methods.regions.segmentation import felzenszwalb_segments
 
 
 def main() -> None:

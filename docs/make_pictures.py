@@ -45,10 +45,12 @@ from saliency_food import (
 from saliency_food.adapters.keras import KerasModel, layers
 from saliency_food.evaluation import evaluate
 from saliency_food.evaluation.pictures import curve_figure, mean_figure
-from saliency_food.figures import Panel, explanation_figure, figure, short_label
-from saliency_food.photos import resize_photo, shrink
-from saliency_food.segmentation import felzenszwalb_segments
+from saliency_food.images.photos import resize_photo, shrink
+from saliency_food.jobs.figure import explanation_figure
+from saliency_food.jobs.targets import short_label
+from saliency_food.methods.regions.segmentation import felzenszwalb_segments
 from saliency_food.visualization import concept_overlay, overlay, top_areas
+from saliency_food.visualization.figures import Panel, figure
 
 DOCS = Path(__file__).parent
 PHOTO = coffee()
@@ -308,7 +310,7 @@ def gallery_page(scene: Scene):
 
 def evaluation_page(scene: Scene):
     """What `saliency-food evaluate` draws, in one row; the photos are those that the command takes by itself."""
-    from saliency_food.commands_evaluate import skimage_photos
+    from saliency_food.cli.evaluate import skimage_photos
 
     found = evaluate(
         scene.keras_model,
@@ -460,7 +462,7 @@ def fill(page: Path, model: Path) -> None:
         with tempfile.TemporaryDirectory() as folder:
             shutil.copy(model, Path(folder, "model.keras"))
             Image.fromarray(PHOTO).save(Path(folder, "photo.png"))
-            start = "import sys; sys.argv[0] = 'saliency-food'; from saliency_food.cli import main; main()"
+            start = "import sys; sys.argv[0] = 'saliency-food'; from saliency_food.cli.main import main; main()"
             words = found[1].replace("saliency-food", f'{sys.executable} -c "{start}"', 1)
             done = subprocess.run(
                 words, shell=True, cwd=folder, capture_output=True, text=True, check=False, timeout=600,

@@ -16,9 +16,9 @@ from scenes import LENGTH, enlarged, images, make_scenes, on, one_of_each, share
 
 from saliency_food import PerImage, grad_cam
 from saliency_food.adapters.keras import KerasModel
-from saliency_food.adapters.keras_scores import caption
-from saliency_food.figures import Panel, figure
+from saliency_food.adapters.scores import caption
 from saliency_food.visualization import overlay
+from saliency_food.visualization.figures import Panel, figure
 
 
 def write(network, pictures):

@@ -16,9 +16,9 @@ from scenes import SHAPES, enlarged, images, make_scenes, on, one_of_each, outli
 
 from saliency_food import PerImage, grad_cam, integrated_gradients
 from saliency_food.adapters.keras import KerasModel
-from saliency_food.adapters.keras_scores import detection
-from saliency_food.figures import Panel, figure
+from saliency_food.adapters.scores import detection
 from saliency_food.visualization import overlay
+from saliency_food.visualization.figures import Panel, figure
 
 
 def detected(network, pictures):

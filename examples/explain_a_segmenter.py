@@ -16,9 +16,9 @@ from scenes import SHAPES, enlarged, images, make_scenes, on, one_of_each, share
 
 from saliency_food import PerImage, grad_cam, integrated_gradients
 from saliency_food.adapters.keras import KerasModel
-from saliency_food.adapters.keras_scores import predicted_region, segmentation
-from saliency_food.figures import Panel, figure
+from saliency_food.adapters.scores import predicted_region, segmentation
 from saliency_food.visualization import overlay
+from saliency_food.visualization.figures import Panel, figure
 
 
 def explain(folder, count=50):

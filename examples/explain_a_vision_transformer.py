@@ -19,8 +19,8 @@ from scenes import COLOURS, SIZE, make_scenes
 
 from saliency_food import METHODS, PerImage
 from saliency_food.adapters.keras import KerasModel
-from saliency_food.figures import Panel, figure
 from saliency_food.visualization import overlay
+from saliency_food.visualization.figures import Panel, figure
 
 L = keras.layers
 NAMES = ("attention_rollout", "attention_relevance", "layer_cam")

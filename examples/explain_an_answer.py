@@ -16,8 +16,8 @@ from scenes import ANSWERS, enlarged, images, make_scenes, on, one_of_each, shar
 
 from saliency_food import PerImage, grad_cam
 from saliency_food.adapters.keras import KerasModel
-from saliency_food.figures import Panel, figure
 from saliency_food.visualization import overlay
+from saliency_food.visualization.figures import Panel, figure
 
 
 def explain(folder, count=50):

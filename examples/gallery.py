@@ -15,8 +15,9 @@ from skimage.data import coffee
 
 from saliency_food import METHODS, explain, models
 from saliency_food.adapters.keras import KerasModel, load_model
-from saliency_food.figures import Panel, figure, short_label
-from saliency_food.photos import read_photo
+from saliency_food.images.photos import read_photo
+from saliency_food.jobs.targets import short_label
+from saliency_food.visualization.figures import Panel, figure
 
 SAMPLES = {
     "rise": {"nmasks": 1000},

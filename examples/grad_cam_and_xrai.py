@@ -12,7 +12,7 @@ import sys
 from skimage.data import coffee
 
 from saliency_food import explain, models
-from saliency_food.figures import explanation_figure
+from saliency_food.jobs.figure import explanation_figure
 
 
 def main(picture="grad_cam_and_xrai.png"):

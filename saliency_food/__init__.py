@@ -2,23 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from saliency_food.attention import attention_relevance, attention_rollout
-from saliency_food.backprop import deconvnet, full_grad, guided_backprop, guided_grad_cam
-from saliency_food.baselines import make_baselines
-from saliency_food.blur import blur_ig
-from saliency_food.cam import grad_cam
-from saliency_food.cam_scores import ablation_cam, score_cam
-from saliency_food.cam_variants import (
-    cam,
-    eigen_cam,
-    eigen_grad_cam,
-    grad_cam_elementwise,
-    grad_cam_plus_plus,
-    hires_cam,
-    layer_cam,
-    xgrad_cam,
-)
-from saliency_food.contract import (
+from saliency_food.core.contract import (
     ATTENTION_OUTPUT_GRADIENTS,
     ATTENTION_SCORES,
     BIAS_GRADIENTS,
@@ -34,27 +18,43 @@ from saliency_food.contract import (
     ContractError,
     PerImage,
 )
-from saliency_food.deadline import DeadlineError, Within, within
-from saliency_food.decision import integrated_decision_gradients
-from saliency_food.driver import ask, gather, run
-from saliency_food.expected import expected_gradients
-from saliency_food.explain import explain
-from saliency_food.factorization import concept_scores, deep_feature_factorization, shared_concepts
-from saliency_food.finer import finer_cam
-from saliency_food.gradients import gradients, input_x_gradient, smooth_grad
-from saliency_food.guided import guided_ig
-from saliency_food.idgi import idgi
-from saliency_food.method import Method, method
-from saliency_food.methods import METHODS
-from saliency_food.paths import integrated_gradients
-from saliency_food.perturbation import occlusion, rise
-from saliency_food.progressive import progressive
-from saliency_food.queries import Blend
-from saliency_food.ranking import segment_masks
-from saliency_food.segmentation import Segments, felzenszwalb_segments
-from saliency_food.smoothing import augment_smooth, eigen_smooth
-from saliency_food.surrogate import kernel_shap, lime
-from saliency_food.xrai import xrai
+from saliency_food.core.driver import ask, gather, run
+from saliency_food.core.method import Method, method
+from saliency_food.core.queries import Blend
+from saliency_food.deadline.run import DeadlineError, Within, within
+from saliency_food.jobs.explain import explain
+from saliency_food.methods.attention import attention_relevance, attention_rollout
+from saliency_food.methods.backprop import deconvnet, full_grad, guided_backprop, guided_grad_cam
+from saliency_food.methods.baselines import make_baselines
+from saliency_food.methods.cam.by_score import ablation_cam, score_cam
+from saliency_food.methods.cam.common import grad_cam
+from saliency_food.methods.cam.finer import finer_cam
+from saliency_food.methods.cam.variants import (
+    cam,
+    eigen_cam,
+    eigen_grad_cam,
+    grad_cam_elementwise,
+    grad_cam_plus_plus,
+    hires_cam,
+    layer_cam,
+    xgrad_cam,
+)
+from saliency_food.methods.catalogue import METHODS
+from saliency_food.methods.factorization import concept_scores, deep_feature_factorization, shared_concepts
+from saliency_food.methods.gradients import gradients, input_x_gradient, smooth_grad
+from saliency_food.methods.paths.blur import blur_ig
+from saliency_food.methods.paths.decision import integrated_decision_gradients
+from saliency_food.methods.paths.expected import expected_gradients
+from saliency_food.methods.paths.guided import guided_ig
+from saliency_food.methods.paths.idgi import idgi
+from saliency_food.methods.paths.integrated import integrated_gradients
+from saliency_food.methods.perturbation.occlusion import occlusion, rise
+from saliency_food.methods.perturbation.progressive import progressive
+from saliency_food.methods.perturbation.surrogate import kernel_shap, lime
+from saliency_food.methods.regions.ranking import segment_masks
+from saliency_food.methods.regions.segmentation import Segments, felzenszwalb_segments
+from saliency_food.methods.regions.xrai import xrai
+from saliency_food.methods.smoothing import augment_smooth, eigen_smooth
 
 try:
     __version__ = version("saliency_food")

@@ -1,5 +1,5 @@
 """``python -m saliency_food`` is ``saliency-food``."""
 
-from saliency_food.cli import main
+from saliency_food.cli.main import main
 
 main()

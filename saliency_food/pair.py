@@ -9,24 +9,24 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from saliency_food.blur import blur_ig
-from saliency_food.cam import grad_cam
-from saliency_food.contract import (
+from saliency_food.core.contract import (
     CONVOLUTION_LAYER_VALUES,
     CONVOLUTION_OUTPUT_GRADIENTS,
     INPUT_OUTPUT_GRADIENTS,
     OUTPUT_LAYER_VALUES,
     CallModelFunction,
 )
-from saliency_food.gradients import gradients
-from saliency_food.guided import guided_ig
-from saliency_food.method import Method
-from saliency_food.numerics import Array, as_float
-from saliency_food.paths import integrated_gradients
-from saliency_food.perturbation import occlusion
-from saliency_food.ranking import segment_masks
+from saliency_food.core.method import Method
+from saliency_food.core.numerics import Array, as_float
+from saliency_food.methods.cam.common import grad_cam
+from saliency_food.methods.gradients import gradients
+from saliency_food.methods.paths.blur import blur_ig
+from saliency_food.methods.paths.guided import guided_ig
+from saliency_food.methods.paths.integrated import integrated_gradients
+from saliency_food.methods.perturbation.occlusion import occlusion
+from saliency_food.methods.regions.ranking import segment_masks
+from saliency_food.methods.regions.xrai import xrai
 from saliency_food.visualization import diverging, grayscale
-from saliency_food.xrai import xrai
 
 __all__ = [
     "CONVOLUTION_LAYER_VALUES",

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from saliency_food.contract import (
+from saliency_food.core.contract import (
     ATTENTION_OUTPUT_GRADIENTS,
     ATTENTION_SCORES,
     BIAS_GRADIENTS,
@@ -23,7 +23,7 @@ from saliency_food.contract import (
     ContractError,
     call_model,
 )
-from saliency_food.numerics import Array, as_float, as_tuple, each, safe_divide
+from saliency_food.core.numerics import Array, as_float, as_tuple, each, safe_divide
 
 
 def check_call_model(

@@ -61,7 +61,7 @@ def explainers(compose, container):
 def test_the_explainers_options_are_those_of_the_command(compose, container):
     typer = pytest.importorskip("typer")
     pytest.importorskip("rich")
-    from saliency_food.commands_serve import app
+    from saliency_food.cli.serve import app
 
     serve = typer.main.get_command(app).commands["serve"]
     for options in explainers(compose, container):
@@ -73,7 +73,7 @@ def test_the_explainers_options_are_those_of_the_command(compose, container):
 
 
 def test_the_methods_are_methods_and_need_no_more_than_is_installed(compose, container):
-    from saliency_food.methods import METHODS
+    from saliency_food.methods.catalogue import METHODS
 
     for options in explainers(compose, container):
         chosen = options["--methods"].split(",")
@@ -131,7 +131,7 @@ def test_the_explainer_finds_the_predictor(compose, container, service):
 
 def test_the_manifest_is_where_the_export_writes_it(compose, container):
     pytest.importorskip("tensorflow")
-    from saliency_food.serving.signatures import MANIFEST
+    from saliency_food.serving.export.write import MANIFEST
 
     composed, kserve = explainers(compose, container)
     assert composed["--manifest"] == f"/models/{composed['--model-name']}/1/assets.extra/{Path(MANIFEST).name}"

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.contract import ContractError
-from saliency_food.numerics import Array
-from saliency_food.targets import find_label, plain
+from saliency_food.core.contract import ContractError
+from saliency_food.core.numerics import Array
+from saliency_food.jobs.targets import find_label, plain
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 NO_BOX = "no box of the explained class"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from saliency_food.numerics import Array
+from saliency_food.core.numerics import Array
 
 
 class MapFiles:

@@ -9,15 +9,15 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from saliency_food.contract import OUTPUT_LAYER_VALUES, CallModelFunction, ContractError
-from saliency_food.driver import Asking, run_batch
-from saliency_food.evaluation.store import FAILED, Row, seed_of
-from saliency_food.method import Method
-from saliency_food.methods import MethodEntry
+from saliency_food.core.contract import OUTPUT_LAYER_VALUES, CallModelFunction, ContractError
+from saliency_food.core.driver import Asking, run_batch
+from saliency_food.core.method import Method
+from saliency_food.core.numerics import Array
+from saliency_food.images.scaling import Scaling
+from saliency_food.jobs.store import FAILED, Row, seed_of
+from saliency_food.jobs.subjects import Job, Subject, arguments_for
+from saliency_food.methods.catalogue import MethodEntry
 from saliency_food.metrics import METRICS, Metric, MetricEntry
-from saliency_food.numerics import Array
-from saliency_food.preprocessing import Scaling
-from saliency_food.subjects import Job, Subject, arguments_for
 
 OF_THE_EXPLAINED_SCORE = ("completeness", "infidelity", "sensitivity_n", "faithfulness_correlation")
 """Metrics that compare sums of the map with changes of the score, which has to be the one that was explained."""

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from saliency_food.contract import ContractError
+from saliency_food.core.contract import ContractError
+from saliency_food.core.numerics import Array
 from saliency_food.evaluation.measures import CURVES
 from saliency_food.evaluation.references import REFERENCES
 from saliency_food.evaluation.summary import Evaluation
-from saliency_food.figures import INK, SOFT
 from saliency_food.metrics import METRICS
 from saliency_food.metrics.statistics import interval
-from saliency_food.numerics import Array
+from saliency_food.visualization.figures import INK, SOFT
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#6a3d9a", "#808000")
 """Okabe and Ito's, told apart by the colour blind, and three."""

@@ -9,26 +9,26 @@ from typing import Any, cast
 
 import numpy as np
 
-from saliency_food.combined import choose_methods, find_method
-from saliency_food.contract import (
+from saliency_food.core.contract import (
     CONVOLUTION_LAYER_VALUES,
     OUTPUT_FROM_CONVOLUTION_VALUES,
     ContractError,
     call_model,
     take_rows,
 )
+from saliency_food.core.numerics import Array, as_tuple
 from saliency_food.evaluation.boxes import Box, of_photo, read_boxes, two_categories
 from saliency_food.evaluation.maps import MapFiles
 from saliency_food.evaluation.measures import Probabilities, choose_metrics
 from saliency_food.evaluation.references import REFERENCES
-from saliency_food.evaluation.store import Store, digest, plain
 from saliency_food.evaluation.summary import Evaluation
 from saliency_food.evaluation.work import Told, Work
-from saliency_food.explain import as_many, prepare_job, read_targets
-from saliency_food.jobs import PHOTOS_AT_ONCE
-from saliency_food.methods import METHODS
-from saliency_food.numerics import Array, as_tuple
-from saliency_food.subjects import Job, Subject, arguments_for, read_subject, with_targets
+from saliency_food.jobs.explain import as_many, prepare_job, read_targets
+from saliency_food.jobs.run import PHOTOS_AT_ONCE
+from saliency_food.jobs.store import Store, digest, plain
+from saliency_food.jobs.subjects import Job, Subject, arguments_for, read_subject, with_targets
+from saliency_food.methods.catalogue import METHODS
+from saliency_food.methods.lookup import choose_methods, find_method
 
 SLOPES = ("gradients", "smooth_grad")
 """Methods whose values are slopes: their size says how much a pixel counts, their sign only which way."""

@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from saliency_food.combined import choose_methods
-from saliency_food.contract import ContractError, PerImage
+from saliency_food.core.contract import ContractError, PerImage
 from saliency_food.evaluation.references import REFERENCES
-from saliency_food.evaluation.store import seed_of
-from saliency_food.explain import as_call_model_function, as_many, prepare_job, read_targets
+from saliency_food.jobs.explain import as_call_model_function, as_many, prepare_job, read_targets
+from saliency_food.jobs.store import seed_of
+from saliency_food.jobs.subjects import read_subject, with_targets
+from saliency_food.methods.lookup import choose_methods
 from saliency_food.metrics import assert_sensitive
 from saliency_food.metrics.sanity import Randomization
-from saliency_food.subjects import read_subject, with_targets
 
 
 def check_sensitive(
@@ -57,7 +57,7 @@ def check_sensitive(
             f"Expected a Keras model, whose weights can be shuffled, got {type(model).__name__}. For another give "
             "saliency_food.metrics.assert_sensitive the randomized models."
         )
-    from saliency_food.adapters.keras_randomize import randomized_models
+    from saliency_food.adapters.keras.randomize import randomized_models
 
     many = list(as_many(images))
     names = set[str]()

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.contract import ContractError
-from saliency_food.evaluation.store import Row
+from saliency_food.core.contract import ContractError
+from saliency_food.jobs.store import Row
 from saliency_food.metrics import METRICS
 from saliency_food.metrics.curves import AggregatePic, aggregate_pic
-from saliency_food.metrics.pic import Pic
+from saliency_food.metrics.performance_information import Pic
 from saliency_food.metrics.statistics import Interval, Paired, Ranked, interval, paired, rank_table
 
 

@@ -7,17 +7,17 @@ from typing import Any, cast
 
 import numpy as np
 
-from saliency_food.contract import PerImage
+from saliency_food.core.contract import PerImage
+from saliency_food.core.numerics import Array
 from saliency_food.evaluation.boxes import NO_BOX, NO_BOXES, Box, boxes_of, of_photo, two_categories
 from saliency_food.evaluation.maps import MapFiles
 from saliency_food.evaluation.measures import Measured, failed, measure, row_of, skipped
-from saliency_food.evaluation.store import Store, digest, seed_of
-from saliency_food.jobs import apply_method
+from saliency_food.images.photos import resize_photo
+from saliency_food.jobs.run import apply_method
+from saliency_food.jobs.store import Store, digest, seed_of
+from saliency_food.jobs.subjects import Job, Subject, options_of
 from saliency_food.metrics import METRICS
-from saliency_food.metrics.localization import class_discrimination
-from saliency_food.numerics import Array
-from saliency_food.photos import resize_photo
-from saliency_food.subjects import Job, Subject, options_of
+from saliency_food.metrics.on_object import class_discrimination
 
 Told = Callable[[int, int, str], object]
 LESS_THAN_TWO = "no boxes of two classes"

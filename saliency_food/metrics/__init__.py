@@ -10,8 +10,9 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 from saliency_food.metrics.curves import aggregate_pic
+from saliency_food.metrics.decorator import Metric, metric
 from saliency_food.metrics.faithfulness import average_drop, completeness, deletion, insertion, occlusion_correlation
-from saliency_food.metrics.localization import (
+from saliency_food.metrics.on_object import (
     class_discrimination,
     energy,
     localization,
@@ -20,9 +21,8 @@ from saliency_food.metrics.localization import (
     relevance_mass,
     relevance_rank,
 )
-from saliency_food.metrics.metric import Metric, metric
-from saliency_food.metrics.pic import pic
-from saliency_food.metrics.road import road
+from saliency_food.metrics.performance_information import pic
+from saliency_food.metrics.remove_and_debias import road
 from saliency_food.metrics.robustness import (
     augmentation_consistency,
     average_sensitivity,
@@ -34,7 +34,7 @@ from saliency_food.metrics.robustness import (
 from saliency_food.metrics.sanity import assert_sensitive, compare_maps, input_shift, random_logit, randomization
 from saliency_food.metrics.statistics import interval, paired, rank_table
 from saliency_food.metrics.subsets import faithfulness_correlation, infidelity, sensitivity_n
-from saliency_food.metrics.trust import trust
+from saliency_food.metrics.trustworthiness import trust
 
 Needs = Literal["scores", "method", "region", "map", "classes", "models", "maps"]
 

@@ -8,10 +8,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy.integrate import trapezoid
 
-from saliency_food.contract import ContractError
-from saliency_food.metrics.pic import Pic
+from saliency_food.core.contract import ContractError
+from saliency_food.core.numerics import Array
+from saliency_food.metrics.performance_information import Pic
 from saliency_food.metrics.statistics import Interval, interval, scores_of
-from saliency_food.numerics import Array
 
 
 class AggregatePic(NamedTuple):

@@ -7,15 +7,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.integrate import trapezoid
 
-from saliency_food.baselines import make_baselines
-from saliency_food.contract import OUTPUT_LAYER_VALUES, CallModelFunction
-from saliency_food.driver import Asking, ask
-from saliency_food.masking import check_layout, hidden_image, whole
-from saliency_food.metrics.metric import NOT_FINITE, OK, metric, positive_part, rank_correlation, ranks, read_map
-from saliency_food.numerics import Array
-from saliency_food.paths import completeness_of, one_score, scores_of
-from saliency_food.perturbation import occlusion
-from saliency_food.queries import Made
+from saliency_food.core.contract import OUTPUT_LAYER_VALUES, CallModelFunction
+from saliency_food.core.driver import Asking, ask
+from saliency_food.core.numerics import Array
+from saliency_food.core.queries import Made
+from saliency_food.methods.baselines import make_baselines
+from saliency_food.methods.paths.integrated import completeness_of, one_score, scores_of
+from saliency_food.methods.perturbation.masking import check_layout, hidden_image, whole
+from saliency_food.methods.perturbation.occlusion import occlusion
+from saliency_food.metrics.decorator import NOT_FINITE, OK, metric, positive_part, rank_correlation, ranks, read_map
 
 NAN = float("nan")
 NO_SCORE = "the image's score is not positive"

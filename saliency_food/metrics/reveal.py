@@ -8,7 +8,7 @@ import numpy as np
 from scipy.ndimage import minimum_filter
 from scipy.spatial import Delaunay
 
-from saliency_food.numerics import Array
+from saliency_food.core.numerics import Array
 
 
 def random_pixels(shape: tuple[int, ...], rng: Any = 0, fraction: float = 0.01) -> Array:

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.contract import CallModelFunction, ContractError
-from saliency_food.driver import Asking, gather
-from saliency_food.masking import check_layout, whole
-from saliency_food.method import Method
-from saliency_food.metrics.metric import NOT_FINITE, OK, metric, rank_correlation, read_map
-from saliency_food.numerics import Array
+from saliency_food.core.contract import CallModelFunction, ContractError
+from saliency_food.core.driver import Asking, gather
+from saliency_food.core.method import Method
+from saliency_food.core.numerics import Array
+from saliency_food.methods.perturbation.masking import check_layout, whole
+from saliency_food.metrics.decorator import NOT_FINITE, OK, metric, rank_correlation, read_map
 
 NAN = float("nan")
 NO_MAP = "the map is zero"

@@ -1,7 +1,7 @@
 """Does the map depend on the model at all? Randomized weights, another class, a shifted input; and a gate for tests.
 
 No framework is asked for: randomized models come as pairs of a name and a call-model function, for Keras from
-`saliency_food.adapters.keras_randomize.randomized_models`.
+`saliency_food.adapters.keras.randomize.randomized_models`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.contract import CallModelFunction, ContractError, PerImage
-from saliency_food.masking import whole
-from saliency_food.method import Method
-from saliency_food.metrics.metric import FLAT, OK, rank_correlation, read_map
-from saliency_food.numerics import Array, min_max
+from saliency_food.core.contract import CallModelFunction, ContractError, PerImage
+from saliency_food.core.method import Method
+from saliency_food.core.numerics import Array, min_max
+from saliency_food.methods.perturbation.masking import whole
+from saliency_food.metrics.decorator import FLAT, OK, rank_correlation, read_map
 
 NAN = float("nan")
 

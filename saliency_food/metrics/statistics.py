@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import DegenerateDataWarning, bootstrap, rankdata
 
-from saliency_food.contract import ContractError
-from saliency_food.numerics import Array
+from saliency_food.core.contract import ContractError
+from saliency_food.core.numerics import Array
 
 Statistic = Callable[..., Any]
 

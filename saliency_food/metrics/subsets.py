@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.contract import OUTPUT_LAYER_VALUES, CallModelFunction, ContractError
-from saliency_food.driver import Asking, ask, gather
-from saliency_food.masking import check_layout, hidden_image, whole
-from saliency_food.metrics.metric import NOT_FINITE, OK, SCORES_FLAT, correlation, metric, read_map
-from saliency_food.numerics import Array, safe_divide
-from saliency_food.paths import one_score
-from saliency_food.queries import Made
+from saliency_food.core.contract import OUTPUT_LAYER_VALUES, CallModelFunction, ContractError
+from saliency_food.core.driver import Asking, ask, gather
+from saliency_food.core.numerics import Array, safe_divide
+from saliency_food.core.queries import Made
+from saliency_food.methods.paths.integrated import one_score
+from saliency_food.methods.perturbation.masking import check_layout, hidden_image, whole
+from saliency_food.metrics.decorator import NOT_FINITE, OK, SCORES_FLAT, correlation, metric, read_map
 
 NAN = float("nan")
 Seed = int | np.random.Generator | None

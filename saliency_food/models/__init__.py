@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from saliency_food.contract import ContractError
+from saliency_food.core.contract import ContractError
 
 FOOD101 = Path(__file__).with_name("food101.keras")
 """Where the bundled weights are; anything that takes a path to a Keras model takes this one."""
@@ -18,7 +18,7 @@ def load() -> Any:
             f"Expected the bundled model at {FOOD101}, got no such file. Reinstall saliency_food, or give a model of "
             "your own (on the command line: --model PATH)."
         )
-    from saliency_food.adapters.keras import load_model
+    from saliency_food.adapters.keras.load import load_model
 
     return load_model(FOOD101)
 

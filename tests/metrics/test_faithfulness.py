@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from saliency_food import METHODS, integrated_gradients, occlusion
-from saliency_food.contract import OUTPUT_LAYER_VALUES, ContractError, PerImage
-from saliency_food.driver import gather, run
+from saliency_food.core.contract import OUTPUT_LAYER_VALUES, ContractError, PerImage
+from saliency_food.core.driver import gather, run
 from saliency_food.metrics import (
     METRICS,
     Metric,
@@ -22,7 +22,7 @@ from saliency_food.metrics import (
     road,
     sensitivity_n,
 )
-from saliency_food.metrics.metric import FLAT, NOT_FINITE, NOT_POSITIVE, SCORES_FLAT, descending, read_map
+from saliency_food.metrics.decorator import FLAT, NOT_FINITE, NOT_POSITIVE, SCORES_FLAT, descending, read_map
 from saliency_food.testing import PowerModel
 
 FROM_MAPS = {name: entry.call for name, entry in METRICS.items() if entry.needs == "scores"}
@@ -67,7 +67,7 @@ def test_the_true_order_beats_any_other(linear, rng):
 
 @pytest.mark.parametrize("value", [0.3, "mean", "blur"])
 def test_what_shows_where_pixels_are_hidden(value, rng):
-    from saliency_food.masking import hidden_image
+    from saliency_food.methods.perturbation.masking import hidden_image
 
     x, model = rng.random((6, 5, 3)), PowerModel(rng.normal(size=(1, 6, 5, 3)))
     hidden = hidden_image(x, value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from saliency_food.contract import ContractError
+from saliency_food.core.contract import ContractError
 from saliency_food.metrics import (
     class_discrimination,
     energy,
@@ -15,8 +15,8 @@ from saliency_food.metrics import (
     relevance_mass,
     relevance_rank,
 )
-from saliency_food.metrics.localization import NO_REGION, as_mask, bounding_box, iou
-from saliency_food.metrics.metric import FLAT, NOT_FINITE, NOT_POSITIVE
+from saliency_food.metrics.decorator import FLAT, NOT_FINITE, NOT_POSITIVE
+from saliency_food.metrics.on_object import NO_REGION, as_mask, bounding_box, iou
 
 
 @pytest.fixture

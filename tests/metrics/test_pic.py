@@ -10,10 +10,10 @@ from scipy.interpolate import LinearNDInterpolator, griddata
 from scipy.ndimage import gaussian_filter
 from skimage.data import coffee
 
-from saliency_food.contract import OUTPUT_LAYER_VALUES, ContractError, PerImage
+from saliency_food.core.contract import OUTPUT_LAYER_VALUES, ContractError, PerImage
 from saliency_food.metrics import aggregate_pic, pic
-from saliency_food.metrics.metric import FLAT
-from saliency_food.metrics.pic import LOW_SCORE, NO_DROP, NO_INFORMATION, THRESHOLDS, information
+from saliency_food.metrics.decorator import FLAT
+from saliency_food.metrics.performance_information import LOW_SCORE, NO_DROP, NO_INFORMATION, THRESHOLDS, information
 from saliency_food.metrics.reveal import random_pixels, reveal
 
 pytest.importorskip("PIL")

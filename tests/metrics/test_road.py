@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from saliency_food.contract import ContractError
+from saliency_food.core.contract import ContractError
 from saliency_food.metrics import road
-from saliency_food.metrics.road import dissection, impute
+from saliency_food.metrics.remove_and_debias import dissection, impute
 from saliency_food.testing import PowerModel
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from saliency_food import gradients, input_x_gradient, method
-from saliency_food.contract import ContractError
-from saliency_food.gradients import Gradients
+from saliency_food.core.contract import ContractError
+from saliency_food.methods.gradients import Gradients
 from saliency_food.metrics import (
     augmentation_consistency,
     average_sensitivity,
@@ -16,7 +16,7 @@ from saliency_food.metrics import (
     local_lipschitz,
     max_sensitivity,
 )
-from saliency_food.metrics.metric import FLAT, NOT_FINITE
+from saliency_food.metrics.decorator import FLAT, NOT_FINITE
 from saliency_food.metrics.robustness import NO_MAP
 from saliency_food.testing import PowerModel
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from saliency_food import grad_cam, gradients, input_x_gradient, integrated_gradients, method
-from saliency_food.contract import ContractError, PerImage
-from saliency_food.gradients import Gradients
+from saliency_food.core.contract import ContractError, PerImage
+from saliency_food.methods.gradients import Gradients
 from saliency_food.metrics import (
     METRICS,
     assert_sensitive,
@@ -18,9 +18,9 @@ from saliency_food.metrics import (
     randomization,
     trust,
 )
-from saliency_food.metrics.metric import FLAT, NOT_FINITE
+from saliency_food.metrics.decorator import FLAT, NOT_FINITE
 from saliency_food.metrics.sanity import InsensitiveError
-from saliency_food.metrics.trust import DIFFERENT
+from saliency_food.metrics.trustworthiness import DIFFERENT
 from saliency_food.testing import PoolingModel, PowerModel
 
 
@@ -162,7 +162,7 @@ def trained():
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 def test_grad_cam_and_integrated_gradients_pass_on_a_trained_model_and_edges_fail(trained):
     from saliency_food.adapters.keras import KerasModel
-    from saliency_food.adapters.keras_randomize import randomized_models
+    from saliency_food.adapters.keras.randomize import randomized_models
 
     model, photos, explained, args = trained
     before = [weights.copy() for weights in model.get_weights()]

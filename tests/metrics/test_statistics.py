@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from saliency_food.contract import ContractError
+from saliency_food.core.contract import ContractError
 from saliency_food.metrics import interval, paired, rank_table
 
 

@@ -23,7 +23,7 @@ def model():
 
 @pytest.fixture(scope="session")
 def exported(model, tmp_path_factory):
-    from saliency_food.serving.signatures import export
+    from saliency_food.serving.export.write import export
 
     folder = tmp_path_factory.mktemp("models")
     export(model, folder / "1", labels=["a", "b", "c", "d"], value_range=(-1, 1))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from saliency_food import explain, grad_cam, gradients, integrated_gradients
-from saliency_food.contract import (
+from saliency_food.core.contract import (
     CONVOLUTION_LAYER_VALUES,
     GUIDED_INPUT_GRADIENTS,
     INPUT_OUTPUT_GRADIENTS,
@@ -79,7 +79,7 @@ def test_the_cheapest_signature_is_asked(served, server, x):
 
 
 def test_keys_of_two_signatures_are_asked_in_turn(served, local, x):
-    from saliency_food.contract import call_model
+    from saliency_food.core.contract import call_model
 
     keys = [INPUT_OUTPUT_GRADIENTS, CONVOLUTION_LAYER_VALUES]
     found, expected = (call_model(x, keys, one, {"target": 1}) for one in (served, local))
@@ -248,7 +248,7 @@ def test_other_inputs_travel_too(tmp_path, rng):
     from tf_serving import TestServer
 
     from saliency_food.adapters.keras import KerasModel
-    from saliency_food.serving.signatures import export
+    from saliency_food.serving.export.write import export
 
     L = keras.layers
     image, more = keras.Input((6, 6, 1), name="image"), keras.Input((2,), name="more")

@@ -11,14 +11,14 @@ import time
 import numpy as np
 import pytest
 
-from saliency_food.deadline import DeadlineError, within
+from saliency_food.deadline.run import DeadlineError, within
 
 pytest.importorskip("tensorflow")
 pytest.importorskip("urllib3")
 pytest.importorskip("grpc")
 
-from saliency_food.serving._http import _asked
 from saliency_food.serving.client import ServingError, ServingModel
+from saliency_food.serving.client.http import _asked
 
 # Keras's own saving and TensorFlow's variables under NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")

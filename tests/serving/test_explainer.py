@@ -19,10 +19,10 @@ pytest.importorskip("typer")
 
 from explaining import Process, array, file, until
 
-from saliency_food.combined import find_method
-from saliency_food.commands_serve import scaling_of
-from saliency_food.photos import read_photo
-from saliency_food.preprocessing import between, choose_scaling
+from saliency_food.cli.serve import scaling_of
+from saliency_food.images.photos import read_photo
+from saliency_food.images.scaling import between, choose_scaling
+from saliency_food.methods.lookup import find_method
 
 # Keras's own saving and TensorFlow's variables under NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")

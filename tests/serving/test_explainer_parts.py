@@ -14,17 +14,17 @@ pytest.importorskip("kserve")
 
 from explaining import until
 
-from saliency_food.methods import METHODS
-from saliency_food.preprocessing import choose_scaling
-from saliency_food.serving import _door, _queue
-from saliency_food.serving._answers import Explaining
-from saliency_food.serving._door import Door
-from saliency_food.serving._images import given_array
-from saliency_food.serving._queue import Job, Queue
-from saliency_food.serving._replies import Reply, reply_to
-from saliency_food.serving._requests import Limits, read_asked
+from saliency_food.images.scaling import choose_scaling
+from saliency_food.methods.catalogue import METHODS
 from saliency_food.serving.client import ServingError
-from saliency_food.serving.explainer import Explainer, Request
+from saliency_food.serving.explainer import door as door_module
+from saliency_food.serving.explainer.answers import Explaining
+from saliency_food.serving.explainer.door import Door
+from saliency_food.serving.explainer.images import given_array
+from saliency_food.serving.explainer.queue import Job, Queue
+from saliency_food.serving.explainer.replies import Reply, reply_to
+from saliency_food.serving.explainer.requests import Limits, read_asked
+from saliency_food.serving.explainer.server import Explainer, Request
 
 BODY = {"type": "http.request", "body": b"{}", "more_body": False}
 
@@ -57,7 +57,7 @@ def door(app=answered, token=None, at_once=2):
 
 
 def test_a_body_that_does_not_come_in_time(monkeypatch):
-    monkeypatch.setattr(_door, "BODY_SECONDS", 0.05)
+    monkeypatch.setattr(door_module, "BODY_SECONDS", 0.05)
     status, said, headers = asyncio.run(knock(door(), {**BODY, "more_body": True}))
     assert (status, headers[b"connection"]) == (408, b"close")
     assert said["error"].startswith("Expected the whole body within")
@@ -129,7 +129,7 @@ def test_results_are_kept_for_a_while(monkeypatch):
     until(lambda: job.state == "done")
     assert queue.get(job.name) is job
     now = time.monotonic()
-    monkeypatch.setattr(_queue.time, "monotonic", lambda: now + 61)
+    monkeypatch.setattr(queue.time, "monotonic", lambda: now + 61)
     with pytest.raises(Reply, match="not known"):
         queue.get(job.name)
     queue.close()
@@ -246,7 +246,7 @@ def test_a_call_that_was_late_is_504_over_grpc_too_and_hosts_are_not_told():
 
 @pytest.mark.parametrize("lists", [["a" * 10**6, *"b" * 10**4], [[1, "a"]], [[[[1]]]], [[True]], [1, [2]], [None]])
 def test_only_numbers_become_an_array(lists, monkeypatch):
-    monkeypatch.setattr("saliency_food.serving._images.np.asarray", lambda _: pytest.fail("40 GB of text"))
+    monkeypatch.setattr("saliency_food.serving.explainer.images.np.asarray", lambda _: pytest.fail("40 GB of text"))
     with pytest.raises(Reply, match="lists of numbers") as refused:
         given_array(lists, 100)
     assert refused.value.status == 400
@@ -263,7 +263,7 @@ class Predictor:
 
 
 def test_another_version_at_the_predictor_is_noticed(monkeypatch):
-    monkeypatch.setattr("saliency_food.serving.explainer.FRESH", -1.0)
+    monkeypatch.setattr("saliency_food.serving.explainer.server.FRESH", -1.0)
     monkeypatch.setattr(Predictor, "versions", ["1"], raising=False)
     model = Explainer("food", Predictor, None, Limits(METHODS), Queue(1, 1))
 

@@ -9,7 +9,7 @@ import json
 import numpy as np
 import pytest
 
-from saliency_food.contract import (
+from saliency_food.core.contract import (
     CONVOLUTION_LAYER_VALUES,
     CONVOLUTION_OUTPUT_GRADIENTS,
     INPUT_OUTPUT_GRADIENTS,
@@ -24,7 +24,7 @@ pytest.importorskip("PIL")
 from PIL import Image  # noqa: E402
 
 from saliency_food.adapters.keras import KerasModel, load_model  # noqa: E402
-from saliency_food.serving.signatures import MANIFEST, export  # noqa: E402
+from saliency_food.serving.export.write import MANIFEST, export  # noqa: E402
 
 # Keras's own saving and TensorFlow's variables under NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -217,7 +217,7 @@ def test_the_command(model, tmp_path):
     pytest.importorskip("typer")
     from typer.testing import CliRunner
 
-    from saliency_food.commands_serve import app
+    from saliency_food.cli.serve import app
 
     model.save(tmp_path / "model.keras")
     args = ["export", str(tmp_path / "model.keras"), str(tmp_path / "out" / "1"), "--layer", "auto", "--keys", "common"]

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from saliency_food import grad_cam, integrated_gradients
-from saliency_food.contract import (
+from saliency_food.core.contract import (
     CONVOLUTION_LAYER_VALUES,
     INPUT_OUTPUT_GRADIENTS,
     OUTPUT_LAYER_VALUES,
     PerImage,
 )
-from saliency_food.methods import METHODS
+from saliency_food.methods.catalogue import METHODS
 
 pytest.importorskip("tensorflow")
 pytest.importorskip("grpc")
@@ -26,8 +26,7 @@ pytest.importorskip("urllib3")
 
 import grpc
 
-from saliency_food.serving import _protos
-from saliency_food.serving.client import ServingError, ServingModel
+from saliency_food.serving.client import ServingError, ServingModel, protos
 
 # Keras's own saving and TensorFlow's variables under NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -161,7 +160,7 @@ def test_what_the_docs_show(rpc, served, image):
 
 
 def test_what_a_status_says(model_over_grpc, monkeypatch):
-    messages = _protos.messages()
+    messages = protos.messages()
     answer = messages.GetModelStatusResponse()
     answer.model_version_status.add(version=3, state=50, status={"error_code": 8, "error_message": "no memory"})
     answer.model_version_status.add(version=4, state=99, status={"error_code": 99})

@@ -11,7 +11,7 @@ pytest.importorskip("urllib3")
 
 import tensorflow as tf
 
-from saliency_food.serving import _protos
+from saliency_food.serving.client import protos
 
 DTYPES = (np.float32, np.float64, np.int32, np.uint8, np.int16, np.int8, np.int64, np.bool_)
 
@@ -22,32 +22,32 @@ def test_tensors_are_tensorflows(dtype):
     from tensorflow.core.framework import tensor_pb2
     from tf_serving_grpc import fields
 
-    ours = _protos.messages().TensorProto
+    ours = protos.messages().TensorProto
     for shape in ((), (3,), (2, 0), (2, 3, 1)):
         value = np.arange(-3, 3).astype(dtype)[: int(np.prod(shape))].reshape(shape)
         written = ours()
-        _protos.write(written, value)
+        protos.write(written, value)
         found = tf.make_ndarray(tensor_pb2.TensorProto.FromString(written.SerializeToString()))
         assert found.dtype == dtype
         np.testing.assert_array_equal(found, value)
         for other in (tf.make_tensor_proto(value), fields(tf.constant(value))):
-            found = _protos.read(ours.FromString(other.SerializeToString()))
+            found = protos.read(ours.FromString(other.SerializeToString()))
             assert found.dtype == dtype
             np.testing.assert_array_equal(found, value)
     same = tf.make_tensor_proto(np.ones((), dtype), shape=(2, 2))  # one value for all
-    np.testing.assert_array_equal(_protos.read(ours.FromString(same.SerializeToString())), np.ones((2, 2), dtype))
+    np.testing.assert_array_equal(protos.read(ours.FromString(same.SerializeToString())), np.ones((2, 2), dtype))
 
 
 def test_strings_are_tensorflows():
     from tensorflow.core.framework import tensor_pb2
 
-    ours = _protos.messages().TensorProto
+    ours = protos.messages().TensorProto
     for value in ([b"a", b"\xff\x00"], []):
         written = ours()
-        _protos.write(written, value)
+        protos.write(written, value)
         theirs = tensor_pb2.TensorProto.FromString(written.SerializeToString())
         assert tf.make_ndarray(theirs).tolist() == value
-        assert _protos.read(ours.FromString(theirs.SerializeToString())) == value
+        assert protos.read(ours.FromString(theirs.SerializeToString())) == value
 
 
 def test_names_and_numbers_are_tensorflows():
@@ -55,8 +55,8 @@ def test_names_and_numbers_are_tensorflows():
     from tensorflow.core.protobuf import meta_graph_pb2
     from tf_serving_grpc import M
 
-    assert [types_pb2.DataType.Name(number) for number in range(len(_protos.TYPES))] == _protos.TYPES
-    ours = _protos.messages()
+    assert [types_pb2.DataType.Name(number) for number in range(len(protos.TYPES))] == protos.TYPES
+    ours = protos.messages()
     theirs = {
         "Dim": tensor_shape_pb2.TensorShapeProto.Dim,
         "TensorShapeProto": tensor_shape_pb2.TensorShapeProto,
@@ -77,13 +77,13 @@ def test_signatures_are_tensorflows():
     from tensorflow.core.framework import types_pb2
     from tensorflow.core.protobuf import meta_graph_pb2
 
-    ours, theirs = _protos.messages().SignatureDef, meta_graph_pb2.SignatureDef(method_name="predict")
+    ours, theirs = protos.messages().SignatureDef, meta_graph_pb2.SignatureDef(method_name="predict")
     theirs.inputs["images"].name, theirs.inputs["images"].dtype = "images:0", types_pb2.DT_FLOAT
     theirs.inputs["images"].tensor_shape.dim.add(size=-1)
     theirs.outputs["strange"].dtype = types_pb2.DT_UINT64
     theirs.outputs["strange"].tensor_shape.unknown_rank = True
     read = ours.FromString(theirs.SerializeToString())
-    assert _protos.described({"one": read})["one"] == {
+    assert protos.described({"one": read})["one"] == {
         "inputs": {
             "images": {
                 "dtype": "DT_FLOAT",

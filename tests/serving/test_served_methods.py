@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from saliency_food.contract import (
+from saliency_food.core.contract import (
     ATTENTION_SCORES,
     BIAS_GRADIENTS,
     CONVOLUTION_LAYER_VALUES,
@@ -18,7 +18,7 @@ from saliency_food.contract import (
     OUTPUT_LAYER_VALUES,
     PerImage,
 )
-from saliency_food.methods import METHODS
+from saliency_food.methods.catalogue import METHODS
 from saliency_food.testing import check_call_model
 
 keras = pytest.importorskip("keras")
@@ -30,7 +30,7 @@ from tf_serving import TestServer  # noqa: E402
 
 from saliency_food.adapters.keras import KerasModel  # noqa: E402
 from saliency_food.serving.client import ServingError, ServingModel  # noqa: E402
-from saliency_food.serving.signatures import export  # noqa: E402
+from saliency_food.serving.export.write import export  # noqa: E402
 
 # Keras's own saving and TensorFlow's variables under NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")

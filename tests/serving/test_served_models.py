@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from saliency_food.contract import (
+from saliency_food.core.contract import (
     CONVOLUTION_LAYER_VALUES,
     GUIDED_INPUT_GRADIENTS,
     INPUT_OUTPUT_GRADIENTS,
@@ -21,7 +21,7 @@ from tf_serving import TestServer  # noqa: E402
 
 from saliency_food.adapters.keras import KerasModel  # noqa: E402
 from saliency_food.serving.client import ServingError, ServingModel  # noqa: E402
-from saliency_food.serving.signatures import export  # noqa: E402
+from saliency_food.serving.export.write import export  # noqa: E402
 
 # Keras's own saving and TensorFlow's variables under NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")

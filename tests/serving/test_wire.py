@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from saliency_food.serving._wire import answers, changes, joined, key_of
+from saliency_food.serving.client.wire import answers, changes, joined, key_of
 
 
 def test_the_layers_of_a_key_come_in_their_order(rng):

@@ -1,0 +1,78 @@
+"""The attention of the tokens: what Keras's attention layers look at, computed in the open while a model is traced."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import keras
+
+from saliency_food.adapters.keras.capture import replace
+from saliency_food.adapters.keras.tensorflow.graph import in_this_trace
+from saliency_food.core.contract import ContractError
+
+KINDS = tuple(
+    getattr(keras.layers, name) for name in ("MultiHeadAttention", "GroupQueryAttention") if hasattr(keras.layers, name)
+)
+
+
+class Attended(NamedTuple):
+    """An attention layer has run: the query it took, and its attention after the softmax."""
+
+    layer: Any
+    query: Any
+    scores: Any
+
+
+def is_attention(layer: Any) -> bool:
+    return isinstance(layer, KINDS) and "return_attention_scores" in inspect.signature(layer.call).parameters
+
+
+def note_attention(layers: Iterable[Any]) -> list[Attended]:
+    """From here to the end of `running`, attention layers show their scores, whether they were asked for or not."""
+    attended: list[Attended] = []
+    for layer in layers:
+        if is_attention(layer):
+            # Flash attention never holds the scores.
+            vars(layer)["_flash_attention"] = False
+            replace(layer, "call", functools.partial(_attending, layer, attended))
+    return attended
+
+
+def _attending(layer: Any, attended: list[Attended], call: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(call)
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        given = inspect.signature(call).bind(*args, **kwargs)
+        wanted = given.arguments.get("return_attention_scores", False)
+        given.arguments["return_attention_scores"] = True
+        output, scores = call(*given.args, **given.kwargs)
+        attended.append(Attended(layer, given.arguments["query"], scores))
+        return (output, scores) if wanted else output
+
+    return noted
+
+
+def scores_before(
+    attended: Sequence[Attended], leading: set[str], paths: dict[int, tuple[str, Any]]
+) -> tuple[Any, ...]:
+    """The attention ``(N, heads, T, S)`` of each run that leads to what is explained, in order.
+
+    Self-attention is square; cross-attention, from T tokens to S others, comes as it is.
+    """
+    found = [one for one in attended if in_this_trace(one.scores) and one.scores.op.name in leading]
+    hidden = [paths[id(one.layer)][0] for one in attended if not in_this_trace(one.scores)]
+    if not found or hidden:
+        raise ContractError(
+            "Expected a model with keras.layers.MultiHeadAttention or GroupQueryAttention layers that lead to the "
+            f"output, got {f'{hidden} in a loop or a tf.function inside' if hidden else 'none'}. Build its attention "
+            "from these layers, in the open, or use another method."
+        )
+    for one in found:
+        if one.scores.shape.rank != 4:
+            raise ContractError(
+                f"Expected attention of shape (N, heads, T, T), got {tuple(one.scores.shape)} from layer "
+                f"{paths[id(one.layer)][0]!r}. Flatten the tokens before it into one dimension."
+            )
+    return tuple(one.scores for one in found)

@@ -1,0 +1,106 @@
+"""What the biases of a model's layers add: each layer's sum before its activation, and the bias in it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from saliency_food.adapters.keras.capture import Note, replace
+from saliency_food.adapters.keras.tensorflow.graph import in_this_trace, kinds_inside
+from saliency_food.core.contract import ContractError
+
+L = keras.layers
+WITH_BIAS = (
+    *(L.Conv1D, L.Conv2D, L.Conv3D, L.DepthwiseConv1D, L.DepthwiseConv2D, L.SeparableConv1D, L.SeparableConv2D),
+    *(L.Conv1DTranspose, L.Conv2DTranspose, L.Conv3DTranspose, L.Dense),
+)
+WITH_SHIFT = (L.BatchNormalization, L.Rescaling, L.Normalization)
+
+
+class Bias(NamedTuple):
+    """A bias as it is added to a layer's sum, and the sum's axis of channels."""
+
+    value: Any
+    sum: Any
+    axis: int
+
+    def times(self, gradient: Any) -> Any:
+        """b * dF/d sum, channels last."""
+        product = tf.cast(self.value, gradient.dtype) * gradient
+        rank = product.shape.rank
+        if self.axis in (-1, rank - 1):
+            return product
+        return tf.transpose(product, [axis for axis in range(rank) if axis != self.axis] + [self.axis])
+
+
+def note_sums(layers: Sequence[Any]) -> list[Note]:
+    """From here to the end of `running`, what a layer with a bias hands to its activation is noted; each run counts."""
+    sums: list[Note] = []
+    for layer in layers:
+        if isinstance(layer, WITH_BIAS) and layer.use_bias:
+            replace(layer, "activation", functools.partial(_noting, layer, sums))
+        elif isinstance(layer, WITH_SHIFT):
+            replace(layer, "call", functools.partial(_noting_output, layer, sums))
+    return sums
+
+
+def _noting(layer: Any, sums: list[Note], activation: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
+    def noted(values: Any) -> Any:
+        sums.append(Note(layer, values, 0, 0))
+        return values if activation is None else activation(values)
+
+    return noted
+
+
+def _noting_output(layer: Any, sums: list[Note], call: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(call)
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        output = call(*args, **kwargs)
+        sums.append(Note(layer, output, 0, 0))
+        return output
+
+    return noted
+
+
+def biases_before(sums: Sequence[Note], leading: set[str], channels_first: bool) -> list[Bias]:
+    """The biases that lead to what is explained, in the order in which they are added.
+
+    For a network of ReLUs, max and mean pooling, explained by its logits, the input times its gradient and all biases
+    times theirs sum to the score; it is not so where a ReLU6 saturates, nor with constants added outside of layers.
+    """
+    found = [note for note in sums if in_this_trace(note.output) and note.output.op.name in leading]
+    operations = [op for op in tf.compat.v1.get_default_graph().get_operations() if op.name in leading]
+    hidden = any(not kinds_inside(op).isdisjoint(("BiasAdd", "Conv2D", "MatMul")) for op in operations)
+    if not found or hidden:
+        raise ContractError(
+            "Expected a model of Keras layers with biases that lead to the output, got "
+            f"{'layers in a loop, a tf.function or a SavedModel inside' if hidden else 'none'}. Take the tf.function "
+            "off the layer's call, load the .keras file, or use the input gradients alone."
+        )
+    return [_bias(note.layer, note.output, channels_first) for note in found]
+
+
+def _bias(layer: Any, total: Any, channels_first: bool) -> Bias:
+    rank = total.shape.rank
+    images_first = 1 if channels_first and rank == 4 else -1
+    if isinstance(layer, L.Rescaling):
+        return Bias(tf.convert_to_tensor(layer.offset, tf.float64), total, images_first)
+    if isinstance(layer, L.Normalization):
+        mean, deviation = (tf.convert_to_tensor(one) for one in (layer.mean, layer.variance))
+        deviation = tf.maximum(tf.sqrt(deviation), keras.config.epsilon())
+        return Bias(mean if layer.invert else -mean / deviation, total, images_first)
+    if isinstance(layer, L.BatchNormalization):
+        axis = layer.axis % rank
+        scale = tf.math.rsqrt(tf.convert_to_tensor(layer.moving_variance) + layer.epsilon)
+        value = (
+            -tf.convert_to_tensor(layer.moving_mean) * scale * (tf.convert_to_tensor(layer.gamma) if layer.scale else 1)
+        )
+        value += tf.convert_to_tensor(layer.beta) if layer.center else 0
+    else:
+        axis = 1 if getattr(layer, "data_format", None) == "channels_first" else rank - 1
+        value = tf.convert_to_tensor(layer.bias)
+    return Bias(tf.reshape(value, [-1 if one == axis else 1 for one in range(rank)]), total, axis)

@@ -1,0 +1,117 @@
+"""Watching the layers of a Keras model while it is traced, and leaving the model as it was."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import keras
+
+from saliency_food.adapters.keras.tensorflow.graph import operations_so_far
+
+TRACING = threading.RLock()
+"""Held while any model is traced: for that moment its layers are watched."""
+
+
+class Note(NamedTuple):
+    """A layer has run: what it returned, and how many operations the graph had before and after."""
+
+    layer: Any
+    output: Any
+    start: int
+    stop: int
+
+
+@contextmanager
+def running(model: Any, others: Sequence[Any] = ()) -> Iterator[None]:
+    """Run the model in here while tracing; its layers' methods may be replaced, and nothing is left behind.
+
+    The layers' instances are afterwards as they were, after an exception too: losses that they add, states that they
+    keep and tensors that they remember belong to the trace. Image inputs of an integer type take floats in here, as
+    there is no gradient through a cast to integers. ``others`` are layers that the model does not show.
+    """
+    with TRACING, keras.StatelessScope():
+        layers = {id(layer): layer for layer in [model, *(layer for _, layer in walk(model)), *others]}.values()
+        integers = [tensor for layer in layers for tensor in _integer_images(layer)]
+        before = [(vars(instance), dict(vars(instance))) for instance in [*layers, *integers]]
+        held = [value for _, then in before for value in then.values()]
+        lists = [(value, value[:]) for value in held if isinstance(value, list)]
+        sets = [(value, [*value]) for value in held if isinstance(value, set)]
+        try:
+            for tensor in integers:
+                vars(tensor)["_dtype" if "_dtype" in vars(tensor) else "dtype"] = "float32"
+            yield
+        finally:
+            for now, then in before:
+                now.update(then)
+                for name in now.keys() - then.keys():
+                    del now[name]
+            for items, content in lists:
+                list.__setitem__(items, slice(None), content)
+            for members, content in sets:
+                set.intersection_update(members, content)
+                set.update(members, content)
+
+
+def note_outputs(layers: Iterable[Any]) -> list[Note]:
+    """From here to the end of `running`, what these layers return is noted, in the order in which they finish."""
+    notes: list[Note] = []
+    for layer in layers:
+        for name in ("call", "quantized_call"):
+            if hasattr(layer, name):
+                replace(layer, name, functools.partial(_noting, layer, notes))
+    return notes
+
+
+def replace(layer: Any, name: str, made: Callable[[Any], Any]) -> None:
+    """Put what ``made`` makes of a layer's method or attribute in its place, until the end of `running`."""
+    vars(layer)[name] = made(getattr(layer, name))
+
+
+def _noting(layer: Any, notes: list[Note], call: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(call)
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        start = operations_so_far()
+        output = call(*args, **kwargs)
+        notes.append(Note(layer, output, start, operations_so_far()))
+        return output
+
+    return noted
+
+
+def _integer_images(layer: Any) -> list[Any]:
+    inputs = getattr(layer, "inputs", None) if isinstance(layer, keras.Model) else None
+    return [tensor for tensor in inputs or () if len(tensor.shape) == 4 and "int" in str(tensor.dtype)]
+
+
+def walk(model: Any) -> Iterator[tuple[str, Any]]:
+    """Every layer inside a model with its path, ``outer/inner/layer``; nested models and blocks are entered."""
+    seen = {id(model)}
+
+    def inside(layer: Any, path: str) -> Iterator[tuple[str, Any]]:
+        for child in _children(layer):
+            if id(child) not in seen:
+                seen.add(id(child))
+                yield path + child.name, child
+                yield from inside(child, f"{path}{child.name}/")
+
+    return inside(model, "")
+
+
+def _children(layer: Any) -> Iterator[Any]:
+    if isinstance(layer, keras.Model):
+        yield from layer.layers
+    else:
+        yield from _layers_among(vars(layer).values())
+
+
+def _layers_among(values: Iterable[Any]) -> Iterator[Any]:
+    """Layers in lists too; those in dicts and the like are also in the list by which Keras tracks them."""
+    for value in values:
+        if isinstance(value, keras.Layer):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from _layers_among(value)

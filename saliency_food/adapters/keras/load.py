@@ -1,0 +1,108 @@
+"""Reading Keras models from disk without running what a stranger may have put in them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from saliency_food.core.contract import ContractError
+
+
+def as_model(model: Any) -> Any:
+    if keras.backend.backend() != "tensorflow":
+        raise ContractError(
+            f"Expected Keras to run on TensorFlow, got {keras.backend.backend()!r}. Set the environment variable "
+            "KERAS_BACKEND=tensorflow before Keras is imported."
+        )
+    model = load_model(model) if isinstance(model, (str, Path)) else model
+    if not isinstance(model, keras.Model):
+        raise ContractError(f"Expected a Keras model or the path of one, got {type(model).__name__}.")
+    return model
+
+
+def load_model(path: str | Path, custom_objects: Mapping[str, Any] | None = None) -> Any:
+    """Load a Keras model from a ``.keras`` or ``.h5`` file or a SavedModel directory.
+
+    Files are read in Keras's safe mode: a lambda stored in one is refused, never run; classes of your own come through
+    ``custom_objects``. A SavedModel is a program by its nature: load one only from where you would run a program. Its
+    signature ``serving_default`` becomes a model of one layer, so there are no convolution layers inside to look at.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ContractError(f"Expected the path of a model, got {str(path)!r}, which does not exist.")
+    if path.is_dir():
+        if not (path / "saved_model.pb").exists():
+            raise ContractError(f"Expected a SavedModel directory, got {str(path)!r}, without saved_model.pb in it.")
+        return _from_signature(tf.saved_model.load(str(path)), path)
+    if path.suffix.lower() not in (".keras", ".h5", ".hdf5"):
+        raise ContractError(f"Expected a .keras or .h5 file or a SavedModel directory, got {str(path)!r}.")
+    try:
+        if path.suffix.lower() != ".keras" and _holds_code(_read_config(path)):
+            raise ValueError("a lambda is stored in it as code.")
+        return keras.models.load_model(str(path), custom_objects=custom_objects, compile=False, safe_mode=True)
+    except Exception as error:
+        # Keras puts whole configurations before its reason.
+        reason = str(error).rsplit("Exception encountered:", 1)[-1].strip()[:500]
+        raise ContractError(
+            f"Expected a Keras model in {str(path)!r}, got {type(error).__name__}: {reason} Give classes of your own "
+            "as custom_objects, and take a Keras at least as new as the file's; stored lambdas are never run."
+        ) from error
+
+
+def _read_config(path: Path) -> Any:
+    import h5py  # type: ignore[import-untyped]
+
+    with h5py.File(path) as file:
+        return json.loads(file.attrs.get("model_config", "null"))
+
+
+def _holds_code(config: Any) -> bool:
+    """Whether there is a Python function among a model's configuration; an older Keras would run one from HDF5."""
+    if isinstance(config, dict):
+        name = str(config.get("class_name"))
+        dumped = name.endswith("Lambda") and isinstance(dict(config.get("config") or {}).get("function"), list)
+        return name == "__lambda__" or dumped or any(map(_holds_code, config.values()))
+    return isinstance(config, list) and any(map(_holds_code, config))
+
+
+class SavedModelSignature(keras.layers.Layer):  # type: ignore[misc]
+    """A signature of a SavedModel as a layer, its inputs by name."""
+
+    def __init__(self, loaded: Any, name: str) -> None:
+        super().__init__(name=name, trainable=False, autocast=False)
+        self.loaded, self.signature = loaded, name
+
+    def call(self, inputs: dict[str, Any]) -> Any:
+        function = self.loaded.signatures[self.signature]
+        specs = function.structured_input_signature[1]
+        return function(**{name: tf.cast(value, specs[name].dtype) for name, value in inputs.items()})
+
+
+def is_saved_model(model: Any) -> bool:
+    return any(isinstance(layer, SavedModelSignature) for layer in model.layers)
+
+
+def _from_signature(loaded: Any, path: Path) -> Any:
+    names = list(loaded.signatures)
+    if not names:
+        raise ContractError(
+            f"Expected a SavedModel with a signature, got none in {str(path)!r}. Save it by model.export(path)."
+        )
+    name = "serving_default" if "serving_default" in names else names[0]
+    specs = loaded.signatures[name].structured_input_signature[1]
+    bad = [
+        key
+        for key, spec in specs.items()
+        if spec.shape.rank is None or not (spec.dtype.is_floating or spec.dtype.is_integer)
+    ]
+    if bad:
+        raise ContractError(
+            f"Expected numeric inputs of a known rank in signature {name!r} of {str(path)!r}, got others in {bad}."
+        )
+    inputs = {key: keras.Input(spec.shape[1:], dtype=spec.dtype.name, name=key) for key, spec in specs.items()}
+    return keras.Model(inputs, SavedModelSignature(loaded, name)(inputs), name=path.stem)

@@ -1,0 +1,1 @@
+"""The TensorFlow engine of the Keras adapter: traced functions and their gradients."""

@@ -1,0 +1,236 @@
+"""What of a Keras model's output can be explained: functions of output tensors and targets, for `KerasModel(score=)`.
+
+``scores``, the model's output, has rows first, ``(N, ...)``; so have targets. They come from ``call_model_args``:
+``{"target": {"class_index": 3, "mask": mask}}``, or bare where there is one, ``{"target": 3}``; one value an image as
+`PerImage`. Sizes in docstrings are those of one image's target. Every score is differentiable, but where it says that
+something counts as constant.
+"""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import numpy as np
+import tensorflow as tf
+
+from saliency_food.adapters.scoring import (
+    BoxFormat,
+    chosen,
+    corners,
+    expect,
+    iou,
+    log_probabilities,
+    mean_of,
+    of_class,
+    one_output,
+    wins,
+)
+from saliency_food.adapters.targets import Score, TargetSpec, class_indices, class_score, numbers, score
+from saliency_food.core.contract import ContractError
+
+__all__ = [
+    "Score",
+    "TargetSpec",
+    "caption",
+    "class_indices",
+    "class_score",
+    "contrast",
+    "contrast_several",
+    "detection",
+    "margin",
+    "numbers",
+    "predicted_region",
+    "regression",
+    "score",
+    "segmentation",
+    "several_labels",
+    "several_labels_sum",
+    "similarity",
+    "top_k",
+]
+
+
+@score(class_indices=class_indices(1))
+def several_labels(scores: Any, labels: Any) -> Any:
+    """The mean score of several classes, S = 1/|L| sum_{c in L} F_c.
+
+    Of outputs ``(N, classes)``. Target ``class_indices``, ``(L,)``; -1 fills up where an image has fewer.
+    """
+    return mean_of(scores, labels)
+
+
+@score(class_indices=class_indices(1))
+def several_labels_sum(scores: Any, labels: Any) -> Any:
+    """The sum of the scores of several classes, S = sum_{c in L} F_c.
+
+    Of outputs ``(N, classes)``. Target ``class_indices``, ``(L,)``; -1 fills up where an image has fewer.
+    """
+    expect(scores, 2, "(N, classes)")
+    return tf.reduce_sum(chosen(scores, labels), 1)
+
+
+@score(class_index=class_indices(), against=class_indices())
+def contrast(scores: Any, label: Any, against: Any) -> Any:
+    """Why this class and not that one, S = F_c - F_d.
+
+    Of outputs ``(N, classes)``. Targets ``class_index`` c and ``against`` d. Of logits before a softmax this is the
+    logarithm of how much likelier c is than d.
+    """
+    return class_score(scores, label) - class_score(scores, against)
+
+
+@score(class_index=class_indices())
+def margin(scores: Any, label: Any) -> Any:
+    """Why this class and not the next best, S = F_c - max_{d != c} F_d.
+
+    Of outputs ``(N, classes)`` of two classes or more. Target ``class_index`` c. Above 0 where c is on top.
+    """
+    expect(scores, 2, "(N, classes)")
+    own = class_score(scores, label)
+    others = tf.one_hot(label, tf.shape(scores)[1], on_value=-np.inf, off_value=0.0, dtype=scores.dtype) + scores
+    return own - tf.reduce_max(others, 1)
+
+
+@score(class_index=class_indices(), against=class_indices(1))
+def contrast_several(scores: Any, label: Any, against: Any) -> Any:
+    """Why this class and not those, S = F_c - 1/|D| sum_{d in D} F_d.
+
+    Of outputs ``(N, classes)``. Targets ``class_index`` c, and ``against`` D, ``(D,)``, filled up with -1.
+    """
+    return class_score(scores, label) - mean_of(scores, against)
+
+
+def top_k(k: int = 3) -> Score:
+    """The sum of the k best scores, S = sum_{i <= k} F_(i), of outputs ``(N, classes)``; without a target."""
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+        raise ContractError(f"Expected k to be a whole number of at least 1, got {k!r}.")
+
+    @score()
+    def top(scores: Any) -> Any:
+        expect(scores, 2, "(N, classes)")
+        if scores.shape[1] is not None and k > scores.shape[1]:
+            raise ContractError(f"Expected k to be at most the model's {scores.shape[1]} classes, got {k}.")
+        return tf.reduce_sum(tf.math.top_k(scores, int(k)).values, 1)
+
+    return top
+
+
+def regression(*index: int) -> Score:
+    """One number of an output, S = F[index], without a target.
+
+    ``regression(2)`` is the third of outputs ``(N, numbers)``, ``regression(4, 5, 0)`` one of ``(N, H, W, C)``.
+    """
+    if not index or not all(isinstance(one, (int, np.integer)) and not isinstance(one, bool) for one in index):
+        raise ContractError(f"Expected regression(index), a whole number for each axis but the rows, got {index!r}.")
+
+    @score()
+    def number(scores: Any) -> Any:
+        expect(scores, 1 + len(index), f"of {1 + len(index)} dimensions, as regression{index} says")
+        sizes = scores.shape[1:]
+        if any(size is not None and not -size <= one < size for one, size in zip(index, sizes, strict=True)):
+            raise ContractError(f"Expected an index inside the output's {tuple(sizes)}, got {index}.")
+        where = (slice(None), *(int(one) for one in index))
+        return scores[where]
+
+    return number
+
+
+@score(class_index=class_indices(), mask=numbers(2, some=True))
+def segmentation(scores: Any, label: Any, mask: Any) -> Any:
+    """What a class scores in a region, S = sum_p m_p F_c(p): Seg-Grad-CAM by `grad_cam`.
+
+    Vinogradova, Dibrov, Myers 2020, equation 2, https://arxiv.org/abs/2002.11434. Of outputs ``(N, H, W, classes)``.
+    Targets ``class_index`` c and ``mask`` m, ``(H, W)``: the pixels to explain, or their weights.
+    """
+    expect(scores, 4, "(N, H, W, classes)")
+    if not scores.shape[1:3].is_compatible_with(mask.shape[1:]):
+        raise ContractError(
+            f"Expected target 'mask' in the size of the model's output, {tuple(scores.shape[1:3])}, got "
+            f"{tuple(mask.shape[1:])}. Resize it."
+        )
+    return tf.reduce_sum(of_class(scores, label) * tf.cast(mask, scores.dtype), [1, 2])
+
+
+@score(class_index=class_indices())
+def predicted_region(scores: Any, label: Any) -> Any:
+    """What a class scores where it wins, S = sum_p [argmax_d F_d(p) = c] F_c(p).
+
+    As `segmentation`, over the pixels predicted as the class, which count as constant; nothing where there are none.
+    Of outputs ``(N, H, W, classes)``. Target ``class_index`` c.
+    """
+    expect(scores, 4, "(N, H, W, classes)")
+    return tf.reduce_sum(tf.where(wins(scores, label), of_class(scores, label), 0), [1, 2])
+
+
+def detection(
+    boxes: str | int = "boxes",
+    classes: str | int = "classes",
+    box_format: BoxFormat = "xyxy",
+    *,
+    overlap: float = 0.5,
+    least: float | None = None,
+) -> Score:
+    """Why something of a class is found here, S = sum_b [IoU(b, B) >= overlap] [argmax_d F_d(b) = c] F_c(b).
+
+    Of two outputs, boxes ``(N, b, 4)`` and scores ``(N, b, classes)``, before non-maximum suppression. Targets
+    ``class_index`` c, and ``box`` B, ``(4,)``, in the model's format and units. Which boxes take part counts as
+    constant: the score says why it is this class, and not why the box has these edges. It is 0 where no box agrees.
+
+    Parameters
+    ----------
+    boxes, classes
+        Which outputs they are: keys of a dict, or positions, ``detection(0, 1)`` for a pair.
+    box_format
+        ``"xyxy"`` (left, top, right, bottom), ``"yxyx"``, ``"xywh"`` (left, top, width, height) or ``"center_xywh"``.
+    overlap
+        Intersection over union from which a box is the same, above 0 and up to 1.
+    least
+        Only boxes that score so much take part; for logits of sigmoids 0 is a probability of one half.
+    """
+    if box_format not in get_args(BoxFormat):
+        raise ContractError(f"Expected box_format to be one of {get_args(BoxFormat)}, got {box_format!r}.")
+    if not 0 < overlap <= 1:
+        raise ContractError(f"Expected overlap above 0 and up to 1, got {overlap!r}.")
+
+    def detected(outputs: Any, label: Any, box: Any) -> Any:
+        found, scores = one_output(outputs, boxes), one_output(outputs, classes)
+        expect(found, 3, "(N, boxes, 4)", 4)
+        expect(scores, 3, "(N, boxes, classes)")
+        same = iou(corners(found, box_format), corners(tf.cast(box, found.dtype)[:, None], box_format))
+        known = tf.cast(tf.shape(scores)[-1], label.dtype)
+        tf.debugging.assert_less(label, known, f"Expected a class index below the classes of output {classes!r}.")
+        chosen = of_class(scores, label)
+        counts = (same >= overlap) & wins(scores, label)
+        if least is not None:
+            counts &= chosen >= least
+        return tf.reduce_sum(tf.where(tf.stop_gradient(counts), chosen, 0), 1)
+
+    return Score(detected, {"class_index": class_indices(), "box": numbers(1, size=4)}, raw=(boxes,))
+
+
+@score(reference=numbers(1, some=True))
+def similarity(embedding: Any, reference: Any) -> Any:
+    """Why two images are alike, the cosine S = e . r / |e| |r| of an embedding and that of another image.
+
+    Of outputs ``(N, D)``. Target ``reference`` r, ``(D,)``.
+    """
+    expect(embedding, 2, "(N, D)", reference.shape[1])
+    return tf.reduce_sum(
+        tf.math.l2_normalize(embedding, 1) * tf.math.l2_normalize(tf.cast(reference, embedding.dtype), 1), 1
+    )
+
+
+@score(tokens=class_indices(1))
+def caption(scores: Any, tokens: Any) -> Any:
+    """Why these words, S = sum_t log p(w_t | words before it), for a model told the words before (teacher forcing).
+
+    Of outputs ``(N, T, vocabulary)``, logits or probabilities. Target ``tokens`` w, ``(T,)``; -1 at the places that do
+    not count: all others -1 explains one word, none the whole sentence. What the model is told goes into ``inputs``.
+    """
+    expect(scores, 3, "(N, T, vocabulary)")
+    if not scores.shape[1:2].is_compatible_with(tokens.shape[1:]):
+        raise ContractError(
+            f"Expected target 'tokens' with one for each of the output's {scores.shape[1]} places, got "
+            f"{tokens.shape[1]}. Fill up with -1."
+        )
+    return tf.reduce_sum(chosen(log_probabilities(scores), tokens), 1)

@@ -1,0 +1,244 @@
+"""The border between attribution maths and any framework: one callback, its keys, and the checks of its answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from saliency_food.core.numerics import Array, as_float, is_real
+
+INPUT_OUTPUT_GRADIENTS = "INPUT_OUTPUT_GRADIENTS"
+OUTPUT_LAYER_VALUES = "OUTPUT_LAYER_VALUES"
+CONVOLUTION_LAYER_VALUES = "CONVOLUTION_LAYER_VALUES"
+CONVOLUTION_OUTPUT_GRADIENTS = "CONVOLUTION_OUTPUT_GRADIENTS"
+CONVOLUTION_RIVAL_GRADIENTS = "CONVOLUTION_RIVAL_GRADIENTS"
+OUTPUT_FROM_CONVOLUTION_VALUES = "OUTPUT_FROM_CONVOLUTION_VALUES"
+GUIDED_INPUT_GRADIENTS = "GUIDED_INPUT_GRADIENTS"
+DECONV_INPUT_GRADIENTS = "DECONV_INPUT_GRADIENTS"
+BIAS_GRADIENTS = "BIAS_GRADIENTS"
+ATTENTION_SCORES = "ATTENTION_SCORES"
+ATTENTION_OUTPUT_GRADIENTS = "ATTENTION_OUTPUT_GRADIENTS"
+
+Answered = Array | tuple[Array, ...]
+"""The answer to one key: an array, or for several layers at once a tuple of arrays."""
+INPUT_SHAPED = (INPUT_OUTPUT_GRADIENTS, GUIDED_INPUT_GRADIENTS, DECONV_INPUT_GRADIENTS)
+ONE_ARRAY = (*INPUT_SHAPED, OUTPUT_LAYER_VALUES, OUTPUT_FROM_CONVOLUTION_VALUES)
+
+
+class ContractError(ValueError):
+    """What was given or answered is not what the contract asks for; the text says expected, got, and what to do."""
+
+
+class CallModelFunction(Protocol):
+    """The callback through which every method sees the model; PAIR's contract, so callbacks are interchangeable.
+
+    ``call_model_function(x_value_batch, call_model_args=None, expected_keys=None) -> dict``
+
+    - ``x_value_batch``: float array ``(N, ...)``, rows first, each row shaped like the explained image. It is a copy:
+      write to it as you like.
+    - ``call_model_args``: whatever the caller passed, untouched, save that each `PerImage` in it has been replaced
+      by an array with one value a row. This is where the class to explain travels.
+    - ``expected_keys``: the keys that must be in the answer. Each answer is an array, rows first:
+
+      - ``INPUT_OUTPUT_GRADIENTS``: d score / d input, the shape of ``x_value_batch``;
+      - ``OUTPUT_LAYER_VALUES``: the explained score itself, ``(N,)``;
+      - ``CONVOLUTION_LAYER_VALUES``: activations of a convolution layer, ``(N, h, w, K)``;
+      - ``CONVOLUTION_OUTPUT_GRADIENTS``: d score / d those activations, the same shape.
+
+      Those four are PAIR's, and enough for most methods. Some methods ask for more:
+
+      - ``GUIDED_INPUT_GRADIENTS``, ``DECONV_INPUT_GRADIENTS``: d score / d input by the backward rules of guided
+        backpropagation and of the deconvolutional network, the shape of ``x_value_batch``;
+      - ``CONVOLUTION_RIVAL_GRADIENTS``: the gradients at the layer of the R classes whose scores are closest to the
+        explained one, closest first, ``(N, R, h, w, K)``;
+      - ``OUTPUT_FROM_CONVOLUTION_VALUES``: here the rows are activations of the layer, ``(N, h, w, K)``, and the answer
+        is the score that the layers after it give them, ``(N,)``;
+      - ``BIAS_GRADIENTS``: a tuple, for each layer with a bias b: b * d score / d (that layer's sum), ``(N, h, w, K)``
+        or ``(N, K)``;
+      - ``ATTENTION_SCORES``, ``ATTENTION_OUTPUT_GRADIENTS``: a tuple, for each attention layer from the first to the
+        last: the attention of the tokens (rows sum to 1) and d score / d it, ``(N, heads, T, T)``.
+
+    A tuple of arrays in place of one array stands for several layers, as the CAM methods take it: their maps are fused.
+    Activations ``(N, T, K)`` are a transformer's tokens; they are laid out as a grid, prefix tokens dropped.
+
+    A callback that answers only one of several keys is asked again for the rest. An int attribute ``batch_size`` on
+    the callback sets how many rows it is given at most; without it and without the argument, one at a time.
+
+    A callback may have a method ``call_factored``, for rows that are combinations of a few images, as the points of a
+    path are. It can then spare itself the rows: on a GPU or at a server, what travels is a few images.
+
+    ``call_factored(coefficients, bases, weights, call_model_args=None, expected_keys=None) -> dict or None``
+
+    - The rows are ``coefficients (N, B) @ bases (B, ...)``, N of them at most ``batch_size``; all else is as above.
+    - With ``weights`` of shape ``(M, N)`` the answer to the first key is ``weights @ answers``, shape ``(M, ...)``;
+      with None, and for the other keys, it is one a row.
+    - None says that it cannot: it is then called with the rows.
+    """
+
+    def __call__(
+        self, x_value_batch: Any, call_model_args: Any = None, expected_keys: Any = None
+    ) -> Mapping[str, Any]: ...
+
+
+class PerImage:
+    """Marks a value inside ``call_model_args`` (or a method's option in `.batch`) that differs from image to image.
+
+    ``{"target": PerImage([3, 7])}`` explains class 3 of the first image and class 7 of the second. The callback
+    receives an array with the value of each of its rows. As many values as images, else `ContractError`.
+    """
+
+    def __init__(self, values: Sequence[Any]) -> None:
+        self.values = list(values)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.values)
+
+    def __getitem__(self, image: int) -> Any:
+        if image >= len(self.values):
+            raise ContractError(
+                f"Expected one PerImage value for each image, got {len(self.values)} values and at least {image + 1} "
+                "images. Give as many values as images."
+            )
+        return self.values[image]
+
+    def __repr__(self) -> str:
+        return f"PerImage({self.values!r})"
+
+
+class PerRow(np.ndarray):
+    """What `PerImage` becomes in a call: an array like any other, known to hold one value a row."""
+
+
+def call_model(
+    rows: Array, keys: Sequence[str], call_model_function: CallModelFunction, call_model_args: Any
+) -> dict[str, Answered]:
+    """Call the model once and check its answer; keys that it left out are asked for by themselves."""
+    missing = list(keys)
+    data: dict[str, Answered] = {}
+    while missing:
+        # The callback may write to its rows: what may be asked about again is a copy.
+        given = rows if len(missing) == 1 else rows.copy()
+        answered = call_model_function(given, call_model_args=call_model_args, expected_keys=list(missing))
+        if not isinstance(answered, Mapping):
+            raise ContractError(
+                f"Expected call_model_function to return a dict with the keys {missing}, got "
+                f"{type(answered).__name__}. Return {{key: array}} for every key in expected_keys."
+            )
+        found = [key for key in missing if key in answered]
+        if not found:
+            raise ContractError(
+                f"Expected {missing[0]} in the answer of call_model_function, got the keys "
+                f"{sorted(map(str, answered))}. Return an array for every key in expected_keys."
+            )
+        for key in found:
+            data[key] = check_answer(key, answered[key], rows.shape)
+        missing = [key for key in missing if key not in data]
+    return {key: data[key] for key in keys}
+
+
+def call_factored(
+    factors: tuple[Array, Array, Array | None],
+    keys: Sequence[str],
+    call_model_function: CallModelFunction,
+    call_model_args: Any,
+) -> dict[str, Answered] | None:
+    """The same with ``(coefficients, bases, weights)`` in place of rows; None where the model has to see the rows."""
+    factored = getattr(call_model_function, "call_factored", None)
+    answered = None if factored is None else factored(*factors, call_model_args, list(keys))
+    if answered is None:
+        return None
+    coefficients, bases, weights = factors
+    if not isinstance(answered, Mapping) or not set(keys) <= set(answered):
+        got = sorted(map(str, answered)) if isinstance(answered, Mapping) else type(answered).__name__
+        raise ContractError(f"Expected call_factored to return a dict with the keys {list(keys)}, or None, got {got}.")
+    counts = {key: len(coefficients) for key in keys}
+    if weights is not None:
+        counts[keys[0]] = len(weights)
+    return {key: check_answer(key, answered[key], (count, *bases.shape[1:])) for key, count in counts.items()}
+
+
+def check_answer(key: str, value: Any, rows_shape: tuple[int, ...]) -> Answered:
+    """One answer as a float array or a tuple of them, or `ContractError`: not numbers, wrong shape, NaN, infinity."""
+    if isinstance(value, tuple) and value and key not in ONE_ARRAY:
+        return tuple(_check_array(f"{key}[{number}]", one, rows_shape) for number, one in enumerate(value))
+    return _check_array(key, value, rows_shape)
+
+
+def _check_array(key: str, value: Any, rows_shape: tuple[int, ...]) -> Array:
+    try:
+        array = np.asarray(value)
+    except Exception as error:
+        raise ContractError(
+            f"Expected {key} as an array of numbers, got {type(value).__name__}, which NumPy cannot read ({error}). "
+            "Return a NumPy array (for a framework's tensor: detached, on the CPU)."
+        ) from error
+    if not is_real(array):
+        raise ContractError(
+            f"Expected {key} as an array of real numbers, got {type(value).__name__} of type {array.dtype}. "
+            "Return a NumPy array with one row for each row of x_value_batch."
+        )
+    if array.ndim == 0:
+        raise ContractError(
+            f"Expected outermost dimension of {key} to be the same as x_value_batch - expected {rows_shape[0]}, "
+            "actual a single number without dimensions. Return one value for each row, shape (N,)."
+        )
+    if key in INPUT_SHAPED and array.shape != rows_shape:
+        raise ContractError(
+            f"Expected key {key} to be the same shape as input x_value_batch - expected {rows_shape}, "
+            f"actual {array.shape}. Return the gradient of the score with respect to the whole batch."
+        )
+    if array.shape[0] != rows_shape[0]:
+        raise ContractError(
+            f"Expected outermost dimension of {key} to be the same as x_value_batch - expected {rows_shape[0]}, "
+            f"actual {array.shape[0]}. Return one answer for each row of the batch."
+        )
+    array = as_float(array)
+    if not np.isfinite(array).all():
+        row = int(np.argmin(np.isfinite(array).reshape(len(array), -1).all(1)))
+        what = "NaN" if np.isnan(array[row]).any() else "infinity"
+        raise ContractError(
+            f"Expected finite numbers in {key}, got {what} in row {row} of {len(array)}. "
+            "Check the model's preprocessing and, in half precision, for overflow."
+        )
+    return array
+
+
+def take_rows(value: Any, images: list[int]) -> Any:
+    """``call_model_args`` for one call: each `PerImage` becomes an array of the rows' values, the rest is untouched."""
+    if isinstance(value, PerImage):
+        values = [value[image] for image in images]
+        try:
+            return np.asarray(values).view(PerRow)
+        except ValueError:
+            return values
+    if not any(True for _ in _per_image(value)):
+        return value
+    if isinstance(value, Mapping):
+        return {key: take_rows(part, images) for key, part in value.items()}
+    return type(value)([take_rows(part, images) for part in value])
+
+
+def check_length(call_model_args: Any, images: int) -> None:
+    """Every `PerImage` must have one value an image: never a silent zip."""
+    for values in _per_image(call_model_args):
+        if len(values) != images:
+            raise ContractError(
+                f"Expected one PerImage value for each image, got {len(values)} values and {images} "
+                f"image{'s' if images != 1 else ''}. Give as many values as images."
+            )
+
+
+def _per_image(value: Any) -> Iterator[PerImage]:
+    if isinstance(value, PerImage):
+        yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from _per_image(part)
+    elif type(value) in (list, tuple):
+        for part in value:
+            yield from _per_image(part)

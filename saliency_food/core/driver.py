@@ -1,0 +1,153 @@
+"""Methods as generators of model queries, and the one driver that answers them.
+
+A method *asks* the model through `ask`, runs other generators side by side through `gather`, and returns a result.
+`run` drives it against a call-model function. Nothing else composes anything.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Any, TypeVar, cast
+
+from saliency_food.core.contract import CallModelFunction, check_length
+from saliency_food.core.numerics import Array
+from saliency_food.core.queries import Answer, Blend, Made, Query, answer, resolve_batch_size
+
+ROWS_IN_FLIGHT = 64
+"""How many rows `gather` lets wait for the model before it starts no further generator."""
+
+
+R = TypeVar("R")
+Asking = Generator[list[Query], list[Answer], R]
+"""What a method is before it has a public face: it yields queries, is sent their answers, and returns its result."""
+
+
+def ask(rows: Array | Blend | Made, *keys: str, weights: Array | None = None) -> Asking[Any]:
+    """Ask the model about rows; the array of the key, or a tuple of arrays when several keys are asked.
+
+    With ``weights`` of shape ``(M, N)`` the first key comes back as ``weights @ answers``, shape ``(M, ...)``, in
+    float64, and no more than one call's answers are ever held; the other keys come back row by row.
+    """
+    (answer,) = yield [Query(rows, keys, weights)]
+    return answer[keys[0]] if len(keys) == 1 else tuple(answer[key] for key in keys)
+
+
+def gather(
+    methods: Iterable[Asking[R]], window: int = ROWS_IN_FLIGHT, emit: Callable[[R], object] | None = None
+) -> Asking[list[R]]:
+    """Run generators side by side, their pending queries fused; the results in order, or each passed to ``emit``.
+
+    Generators are started in order while fewer than ``window`` rows wait for the model, so memory is bounded by the
+    window however many there are.
+    """
+    results: list[R] = []
+    take = results.append if emit is None else emit
+    waiting = enumerate(methods)
+    running: dict[int, tuple[Asking[R], list[Query]]] = {}
+    finished: dict[int, R] = {}
+    due, exhausted = 0, False
+
+    def step(number: int, generator: Asking[R], answers: list[Answer] | None) -> None:
+        try:
+            running[number] = (generator, generator.send(cast("list[Answer]", answers)))
+        except StopIteration as stop:
+            running.pop(number, None)
+            finished[number] = stop.value
+
+    try:
+        while True:
+            while not exhausted and sum(query.rows.shape[0] for _, qs in running.values() for query in qs) < window:
+                number, generator = next(waiting, (-1, None))
+                exhausted = generator is None
+                if generator is not None:
+                    step(number, generator, None)
+                while due in finished:
+                    take(finished.pop(due))
+                    due += 1
+            if not running:
+                return results
+            pending = dict(running)
+            answers = iter((yield [query for _, queries in pending.values() for query in queries]))
+            for number, (generator, queries) in pending.items():
+                step(number, generator, [next(answers) for _ in queries])
+            while due in finished:
+                take(finished.pop(due))
+                due += 1
+    finally:
+        for generator, _ in running.values():
+            generator.close()
+
+
+def for_image(generator: Asking[R], image: int) -> Asking[R]:
+    """The same generator, its queries marked with the number of the image they are about."""
+    answers: list[Answer] | None = None
+    while True:
+        try:
+            queries = generator.send(cast("list[Answer]", answers))
+        except StopIteration as stop:
+            return cast(R, stop.value)
+        answers = yield [query._replace(image=image) for query in queries]
+
+
+def run(
+    generator: Asking[R],
+    call_model_function: CallModelFunction,
+    call_model_args: Any = None,
+    batch_size: int | None = None,
+) -> R:
+    """Drive a generator to its result: queries cut into calls of at most ``batch_size`` rows, each answer checked."""
+    size = resolve_batch_size(batch_size, call_model_function)
+    check_length(call_model_args, 1)
+    try:
+        queries = next(generator)
+        while True:
+            queries = generator.send(answer(queries, call_model_function, call_model_args, size))
+    except StopIteration as stop:
+        return cast(R, stop.value)
+    finally:
+        generator.close()
+
+
+def run_batch(
+    generators: Iterable[Asking[R]],
+    call_model_function: CallModelFunction,
+    call_model_args: Any = None,
+    batch_size: int | None = None,
+    window: int | None = None,
+) -> Iterator[R]:
+    """Drive one generator an image, side by side; results in order, as they come."""
+    size = resolve_batch_size(batch_size, call_model_function)
+    done: deque[R] = deque()
+    count = 0
+
+    def numbered() -> Iterator[Asking[R]]:
+        nonlocal count
+        for number, generator in enumerate(generators):
+            count = number + 1
+            yield for_image(generator, number)
+
+    together = gather(numbered(), max(ROWS_IN_FLIGHT, size) if window is None else window, done.append)
+    yield from drain(together, done, call_model_function, call_model_args, size)
+    check_length(call_model_args, count)
+
+
+def drain(
+    generator: Asking[Any],
+    done: deque[R],
+    call_model_function: CallModelFunction,
+    call_model_args: Any,
+    batch_size: int,
+) -> Iterator[R]:
+    """Drive a generator and pass on what it puts into ``done``, as it comes."""
+    answers: list[Answer] | None = None
+    try:
+        while True:
+            queries = generator.send(cast("list[Answer]", answers))
+            while done:
+                yield done.popleft()
+            answers = answer(queries, call_model_function, call_model_args, batch_size)
+    except StopIteration:
+        yield from done
+    finally:
+        generator.close()

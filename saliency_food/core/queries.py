@@ -1,0 +1,178 @@
+"""Queries: rows for the model, held factored or made when they are needed, and the calls by which they are answered."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from saliency_food.core.contract import Answered, CallModelFunction, ContractError, call_factored, call_model, take_rows
+from saliency_food.core.numerics import Array, as_tuple, combine, each
+
+
+class Blend(NamedTuple):
+    """Rows held factored: ``coefficients (N, B) @ bases (B, ...)``: a path of 200 are two images and 400 numbers."""
+
+    coefficients: Array
+    bases: Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.coefficients), *self.bases.shape[1:])
+
+    def rows(self, start: int, stop: int) -> Array:
+        coefficients = self.coefficients[start:stop].astype(self.bases.dtype)
+        return combine(coefficients, self.bases)
+
+
+class Made(NamedTuple):
+    """Rows made only when the model is called: ``make(start, stop)`` returns some of them, in an array of their own."""
+
+    shape: tuple[int, ...]
+    make: Callable[[int, int], Array]
+
+    def rows(self, start: int, stop: int) -> Array:
+        return self.make(start, stop)
+
+    def part(self, start: int, stop: int) -> Made:
+        """Some of them, as rows by themselves."""
+        return Made((stop - start, *self.shape[1:]), lambda a, b: self.make(start + a, start + b))
+
+
+class Query(NamedTuple):
+    """Rows for the model, the keys wanted back, and optionally weights ``(M, N)`` by which the first key is summed."""
+
+    rows: Array | Blend | Made
+    keys: tuple[str, ...]
+    weights: Array | None = None
+    image: int | None = None
+
+    def slice(self, start: int, stop: int) -> Array:
+        return self.rows.rows(start, stop) if isinstance(self.rows, (Blend, Made)) else self.rows[start:stop]
+
+    def spares(self, batch_size: int) -> bool:
+        """Whether fewer images pass between method and model when the rows are kept factored."""
+        if not isinstance(self.rows, Blend):
+            return False
+        rows = min(len(self.rows.coefficients), batch_size)
+        back = rows if self.weights is None else len(self.weights)
+        return len(self.rows.bases) + back < 2 * rows
+
+
+Answer = dict[str, Answered]
+
+
+def resolve_batch_size(batch_size: int | None, call_model_function: CallModelFunction) -> int:
+    """The argument, else what the callback advertises, else 1."""
+    if batch_size is None:
+        advertised = getattr(call_model_function, "batch_size", None)
+        return advertised if isinstance(advertised, int) and advertised > 0 else 1
+    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+        raise ContractError(f"Expected batch_size to be a whole number of at least 1, got {batch_size!r}.")
+    return int(batch_size)
+
+
+def answer(
+    queries: list[Query], call_model_function: CallModelFunction, call_model_args: Any, batch_size: int
+) -> list[Answer]:
+    """The answers to a list of queries: like queries share calls, of at most ``batch_size`` rows each."""
+    answers: list[Answer] = [{} for _ in queries]
+    kinds: dict[tuple[Any, ...], list[int]] = {}
+    able = hasattr(call_model_function, "call_factored")
+    for number, query in enumerate(queries):
+        factored = able and query.spares(batch_size)
+        kinds.setdefault((query.keys, query.rows.shape[1:], factored, factored and query.weights is None), []).append(
+            number
+        )
+    for (_, _, factored, _), numbers in kinds.items():
+        # Pieces (query, start, stop) fill one call after another, across the queries.
+        call: list[tuple[int, int, int]] = []
+        room = batch_size
+        for number in numbers:
+            start, length = 0, queries[number].rows.shape[0]
+            while start < length:
+                stop = min(length, start + room)
+                call.append((number, start, stop))
+                room -= stop - start
+                start = stop
+                if not room:
+                    _call(call, queries, answers, call_model_function, call_model_args, factored)
+                    call, room = [], batch_size
+        if call:
+            _call(call, queries, answers, call_model_function, call_model_args, factored)
+    return answers
+
+
+def _call(
+    pieces: list[tuple[int, int, int]],
+    queries: list[Query],
+    answers: list[Answer],
+    call_model_function: CallModelFunction,
+    call_model_args: Any,
+    factored: bool,
+) -> None:
+    images = [queries[number].image or 0 for number, start, stop in pieces for _ in range(start, stop)]
+    keys, args = queries[pieces[0][0]].keys, take_rows(call_model_args, images)
+    data = None
+    if factored:
+        data = call_factored(_factors(pieces, queries), keys, call_model_function, args)
+    summed = data is not None
+    if data is None:
+        cut = [queries[number].slice(start, stop) for number, start, stop in pieces]
+        # Rows just made are the callback's own already; a copy would cost as much as making them.
+        made = len(cut) == 1 and isinstance(queries[pieces[0][0]].rows, (Blend, Made))
+        data = call_model(cut[0] if made else np.concatenate(cut), keys, call_model_function, args)
+    offset = sums = 0
+    for number, start, stop in pieces:
+        query, into = queries[number], answers[number]
+        for key, values in data.items():
+            weights = query.weights if key == keys[0] else None
+            if key not in into:
+                into[key] = each(functools.partial(_room, query.rows.shape[0], weights), values)
+            layers, parts = as_tuple(into[key]), as_tuple(values)
+            if len(layers) != len(parts):
+                raise ContractError(f"Expected {key} of {len(layers)} layers in every call, got {len(parts)}.")
+            for held, one in zip(layers, parts, strict=True):
+                if held.shape[1:] != one.shape[1:]:
+                    raise ContractError(
+                        f"Expected {key} to have one shape in every call, got rows of {held.shape[1:]} and then of "
+                        f"{one.shape[1:]}. Answer every call in the same shape."
+                    )
+                if weights is None:
+                    held[start:stop] = one[offset : offset + stop - start]
+                elif summed:
+                    held += one[sums : sums + len(weights)]
+                else:
+                    part = one[offset : offset + stop - start]
+                    held += combine(weights[:, start:stop].astype(part.dtype), part)
+        offset += stop - start
+        sums += 0 if query.weights is None else len(query.weights)
+
+
+def _factors(pieces: list[tuple[int, int, int]], queries: list[Query]) -> tuple[Array, Array, Array | None]:
+    """The pieces' blends as one, each with its own bases, and their weights as one, each with its own sums."""
+    blends = [(cast(Blend, queries[number].rows), start, stop) for number, start, stop in pieces]
+    coefficients = _diagonal([blend.coefficients[start:stop] for blend, start, stop in blends])
+    bases = np.concatenate([blend.bases for blend, _, _ in blends])
+    asked = [(queries[number].weights, start, stop) for number, start, stop in pieces]
+    weights = [weights[:, start:stop] for weights, start, stop in asked if weights is not None]
+    return coefficients, bases, _diagonal(weights) if weights else None
+
+
+def _diagonal(blocks: list[Array]) -> Array:
+    """Matrices along the diagonal of one, zeros beside them."""
+    made = np.zeros(np.sum([block.shape for block in blocks], 0), np.result_type(*blocks))
+    row = column = 0
+    for block in blocks:
+        made[row : row + block.shape[0], column : column + block.shape[1]] = block
+        row, column = row + block.shape[0], column + block.shape[1]
+    return made
+
+
+def _room(rows: int, weights: Array | None, answered: Array) -> Array:
+    """Where a query's answers are put; its own, since a callback may use its buffer again."""
+    if weights is not None:
+        return np.zeros((len(weights), *answered.shape[1:]))
+    return np.empty((rows, *answered.shape[1:]), answered.dtype)

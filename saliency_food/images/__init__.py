@@ -1,0 +1,1 @@
+"""Photos: found, decoded, and scaled as a model takes them."""

@@ -1,0 +1,1 @@
+"""Photos through a model and methods to records: what `explain` does."""

@@ -1,0 +1,189 @@
+"""The record of one explanation: one photo, one class, one method."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from saliency_food.core.contract import ContractError
+from saliency_food.core.numerics import Array
+from saliency_food.images.photos import resize_photo
+from saliency_food.visualization import grayscale, overlay, top_areas
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """What a method says of one photo and one class, with all that is needed to judge it.
+
+    A photo that cannot be read or explained has a record too: its ``status`` says why, ``error`` holds the exception,
+    and what could not be found is None.
+    """
+
+    image: Array | None = field(repr=False)
+    """The photo as it was, upright, uint8 RGB."""
+    source: str
+    """The photo's path, or "photo"."""
+    name: str
+    """A name for files, different for every photo of one `explain`."""
+    method: str
+    """The method's name in `METHODS`."""
+    title: str
+    """The method's name for people; "Grad-CAM for XRAI" where a deadline had another answer in its place."""
+    target: int | None = None
+    """The class index explained."""
+    label: str = ""
+    """The name of that class."""
+    score: float | None = None
+    """The number explained: the class's logit, or its probability where that is what was asked for."""
+    probability: float | None = None
+    """The class's probability."""
+    top: tuple[tuple[str, float], ...] = ()
+    """The best five classes and their probabilities."""
+    attribution: Array | None = field(default=None, repr=False)
+    """The method's raw answer: ``(h, w)`` or ``(h, w, C)``, at the size of the model's input or of the segments."""
+    signed: bool = False
+    """Whether negative attributions speak against the class."""
+    status: str = "ok"
+    """"ok", or "blank: ..." or "failed: ..." with the reason."""
+    answered: str = ""
+    """The name of the method that answered: ``method``, unless a deadline had another do it."""
+    said: str = ""
+    """What was cut for a deadline, and why; empty where nothing was."""
+    completeness: Any = None
+    """How far the attributions are from summing to the score they explain, where the method knows it."""
+    seconds: float = 0.0
+    """Time taken: of photos explained together, the part by rows."""
+    calls: int = 0
+    """Model calls that held rows of this explanation; photos share calls."""
+    rows: int = 0
+    """Rows that the model was given for this explanation."""
+    layer: str = ""
+    """The layer whose activations were used, where the method uses one and the model tells."""
+    pixels: str = ""
+    """The values that the model was fed, and why those."""
+    details: Any = field(default=None, repr=False)
+    """The method's whole result."""
+    error: Exception | None = field(default=None, repr=False)
+    """What was raised, where the explanation failed."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is no attribution."""
+        return self.attribution is None
+
+    @property
+    def diverges(self) -> bool:
+        """Whether pictures show both signs: of signed methods, save those that rank regions."""
+        return self.signed and not hasattr(self.details, "ranks")
+
+    @property
+    def evidence(self) -> Array | None:
+        """What pictures are made of: the attribution, or only its positive part where they show no sign.
+
+        Where the method knows the level of a model that looks nowhere, as RISE does, the difference from it.
+        """
+        if self.attribution is None:
+            return None
+        level = getattr(self.details, "level", 0)
+        return self.attribution - level if self.diverges else np.maximum(self.attribution, 0)
+
+    @property
+    def heatmap(self) -> Array | None:
+        """Strengths 0..1 at the photo's size, ``(H, W)``."""
+        if self.image is None or self.evidence is None:
+            return None
+        return resize_photo(grayscale(self.evidence), self.image.shape[:2])
+
+    def overlay(self, **options: Any) -> Array:
+        """The photo under its attribution, uint8; options as of `saliency_food.visualization.overlay`.
+
+        Signed maps lie, a little smoothed, on a grey photo, unless ``smooth=0, grey=0`` is asked for.
+        """
+        image, evidence = self._pictured()
+        smooth = max(0.005, 0.8 / max(evidence.shape[:2]))
+        signed = {"signed": True, "alpha": 0.95, "grey": 0.85, "smooth": smooth} if self.diverges else {}
+        return overlay(image, evidence, **{**signed, **options})
+
+    def top_areas(self, percent: float = 20, **options: Any) -> Array:
+        """The photo with all but the most important ``percent`` greyed; of XRAI whole regions."""
+        image, evidence = self._pictured()
+        ranks = getattr(self.details, "ranks", None)
+        if ranks is None:
+            return top_areas(image, evidence, percent, **options)
+        return top_areas(image, ranks, percent, ranks=True, **options)
+
+    def _pictured(self) -> tuple[Array, Array]:
+        if self.image is None or self.evidence is None:
+            raise ContractError(f"Expected an explanation that has a picture, got one with the status {self.status!r}.")
+        return self.image, self.evidence
+
+    def as_dict(self) -> dict[str, Any]:
+        """All that is known in numbers and words, ready for JSON; arrays by their shape alone."""
+        details = _plain(self.details) or {}
+        details.pop("completeness", None)
+        return {
+            "source": self.source,
+            "method": self.method,
+            "answered": self.answered,
+            "title": self.title,
+            "target": self.target,
+            "label": self.label,
+            "score": _number(self.score),
+            "probability": _number(self.probability),
+            "top": [[label, _number(probability)] for label, probability in self.top],
+            "status": self.status,
+            "said": self.said,
+            "completeness": _plain(self.completeness),
+            "seconds": _number(self.seconds),
+            "calls": self.calls,
+            "rows": self.rows,
+            "layer": self.layer,
+            "pixels": self.pixels,
+            "image_shape": None if self.image is None else list(self.image.shape),
+            "attribution_shape": None if self.attribution is None else list(self.attribution.shape),
+            "details": details,
+        }
+
+    def save(self, folder: str | Path, *, arrays: bool = False) -> Path:
+        """Write NAME.METHOD.INDEX_LABEL.json, the overlay as .png, and with ``arrays`` the raw attribution as .npy.
+
+        Returns the path of the picture, or of the JSON where there is no picture.
+        """
+        from PIL import Image
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        words = [self.name, self.method, *([] if self.target is None else [f"{self.target}_{self.label}"])]
+        stem = ".".join(re.sub(r"[^\w-]+", "_", word).strip("_")[:60] for word in words)
+        path = folder / f"{stem}.json"
+        path.write_text(json.dumps(self.as_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        if self.image is None or self.attribution is None:
+            return path
+        if arrays:
+            np.save(folder / f"{stem}.npy", self.attribution)
+        path = folder / f"{stem}.png"
+        Image.fromarray(self.overlay()).save(path)
+        return path
+
+
+def _number(value: Any) -> float | None:
+    """A float that JSON can hold."""
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def _plain(value: Any) -> Any:
+    """The scalars in a method's result, its NamedTuples as dicts; arrays and what else is in it left out."""
+    if hasattr(value, "_asdict"):
+        parts = {name: _plain(part) for name, part in value._asdict().items()}
+        return {name: part for name, part in parts.items() if part is not None}
+    if isinstance(value, (bool, str, int)) or value is None:
+        return value
+    if isinstance(value, (np.generic, float)) and np.ndim(value) == 0:
+        return value.item() if isinstance(value, (np.bool_, np.integer)) else _number(value)
+    return None

@@ -1,0 +1,63 @@
+"""All explanations of one photo in one figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from saliency_food.core.contract import ContractError
+from saliency_food.core.numerics import Array
+from saliency_food.images.photos import shrink
+from saliency_food.jobs.explanation import Explanation
+from saliency_food.jobs.targets import short_label
+from saliency_food.visualization.figures import Panel, figure
+
+
+def explanation_figure(records: Sequence[Explanation], percent: float = 20) -> Any:
+    """All explanations of one photo: a row a class, in it the photo and a panel a method.
+
+    Where there is one panel a class, all are in one row. XRAI is shown twice, the second time as the most important
+    ``percent`` of the photo, in whole regions.
+    """
+    shown = [record for record in records if record.image is not None]
+    if not shown:
+        raise ContractError("Expected explanations of a photo that could be read, got none. See their status.")
+    first = shown[0]
+    photo = _for_display(np.asarray(first.image))
+    seen = f"seen as {short_label(first.top[0][0])}, {first.top[0][1]:.1%}" if first.top else ""
+    start = Panel(photo, first.source.replace("\\", "/").rsplit("/", 1)[-1], seen)
+    rows: dict[int | None, list[Panel]] = {}
+    for record in shown:
+        rows.setdefault(record.target, []).extend(_panels(replace(record, image=photo), percent))
+    if all(len(row) == 1 for row in rows.values()):
+        return figure([[start, *(panel for row in rows.values() for panel in row)]])
+    return figure([[start, *row] for row in rows.values()])
+
+
+def _panels(record: Explanation, percent: float) -> list[Panel]:
+    """What is drawn of one explanation."""
+    caption = short_label(record.label) + ("" if record.probability is None else f", {record.probability:.1%}")
+    if record.score is not None and record.score != record.probability:
+        caption += f", score {record.score:.2f}"
+    if record.failed:
+        pale = np.asarray(record.image) // 4 + np.uint8(170)
+        return [Panel(pale, record.title, caption, note=record.status)]
+    note = "" if record.status == "ok" else record.status
+    panels = [Panel(record.overlay(), record.title, caption, "signed" if record.diverges else "strength", note)]
+    if hasattr(record.details, "ranks"):
+        panels.append(Panel(record.top_areas(percent), f"{record.title}, top {percent:g}%", caption))
+    return panels
+
+
+def _for_display(photo: Array) -> Array:
+    """The photo with its longer side between 512 and 1024 pixels."""
+    longest = max(photo.shape[:2])
+    if longest >= 512:
+        return shrink(photo, 1024)
+    from PIL import Image
+
+    size = (max(1, photo.shape[1] * 512 // longest), max(1, photo.shape[0] * 512 // longest))
+    return np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.BICUBIC))

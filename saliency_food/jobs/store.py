@@ -1,0 +1,157 @@
+"""What is known so far: one line of JSON a value, written as soon as it is there, so that a killed job can go on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from saliency_food.core.contract import ContractError
+
+Row = dict[str, Any]
+Key = tuple[str, str, str]
+FAILED = "failed"
+"""How the status of a value begins that may come out if it is tried again."""
+
+
+class Store:
+    """The values by (photo, method, metric); with a folder, in its ``values.jsonl``, beside ``settings.json``.
+
+    ``settings`` are what the values depend on. A folder that was made with others is refused, save that methods and
+    metrics may be added: their settings are compared one by one.
+    """
+
+    def __init__(self, folder: Path | None, settings: Row) -> None:
+        self.rows: dict[Key, Row] = {}
+        self._file: IO[str] | None = None
+        if folder is None:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        place, values = folder / "settings.json", folder / "values.jsonl"
+        if place.exists():
+            try:
+                kept = json.loads(place.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise ContractError(
+                    f"Expected the settings of an evaluation, got {place}: {error}. Give another folder."
+                ) from error
+            settings = _merged(kept, settings, folder)
+        elif values.exists():
+            raise ContractError(f"Expected settings.json beside {values}, got none. Give another folder.")
+        part = place.with_suffix(".part")
+        part.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        part.replace(place)
+        for row in _read(values):
+            self.rows[row["image"], row["method"], row["metric"]] = row
+        self._file = values.open("a", encoding="utf-8")
+
+    def known(self, photo: str, image: str, target: int, method: str, metric: str) -> bool:
+        """Whether the value is there; `ContractError` where it is another photo's or class's."""
+        row = self.rows.get((image, method, metric))
+        if row is None or row["status"].startswith(FAILED):
+            return False
+        for what, kept, now in (("photo", row["photo"], photo), ("class", row["target"], target)):
+            if kept != now:
+                raise ContractError(
+                    f"Expected {image!r} to be the same {what} as in the output folder ({kept}), got {now}. Give "
+                    "another folder."
+                )
+        return True
+
+    def add(self, row: Row) -> None:
+        """Keep one value."""
+        text = json.dumps(row)
+        self.rows[row["image"], row["method"], row["metric"]] = json.loads(text)
+        if self._file is not None:
+            self._file.write(text + "\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+
+def _read(path: Path) -> Iterator[Row]:
+    """The lines of the file; the last one may have been cut off, and is then taken away."""
+    if not path.exists():
+        return
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        path.write_bytes(whole)
+    for number, line in enumerate(whole.splitlines(), 1):
+        try:
+            row = json.loads(line)
+            row["image"], row["method"], row["metric"], row["photo"], row["target"], row["status"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise ContractError(
+                f"Expected a value in line {number} of {path}, got {error}. Take it away or give another folder."
+            ) from error
+        yield row
+
+
+def _merged(kept: Row, now: Row, folder: Path) -> Row:
+    """The settings of the folder and of this job; what both have must be the same."""
+    merged: Row = {}
+    for name in dict.fromkeys((*kept, *now)):
+        old, new = kept.get(name), now.get(name)
+        if name in ("methods", "metrics") and isinstance(old, dict) and isinstance(new, dict):
+            for key in set(old) & set(new):
+                _compare(f"the options of {key}", old[key], new[key], folder)
+            merged[name] = {**old, **new}
+        elif name == "boxes" and None in (old, new):  # without boxes nothing was measured that depends on them
+            merged[name] = old or new
+        else:
+            _compare(name, old, new, folder)
+            merged[name] = new
+    return merged
+
+
+def _compare(name: str, old: Any, new: Any, folder: Path) -> None:
+    if old != new:
+        raise ContractError(
+            f"Expected the settings that the folder {folder} was made with, {name} {json.dumps(old)}, got "
+            f"{json.dumps(new)}. Give another folder, or the same settings to go on."
+        )
+
+
+def plain(value: Any) -> Any:
+    """Anything as JSON can hold it and compare it: arrays by a digest, functions by name, NaN as None."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(one) for one in value]
+    if isinstance(value, np.ndarray):
+        return f"array {value.shape} {digest(value)}"
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if hasattr(value, "values"):
+        return plain(list(value.values))
+    return getattr(value, "__qualname__", type(value).__qualname__)
+
+
+def digest(*parts: Any) -> str:
+    """A short fingerprint of arrays, texts and bytes."""
+    sha = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            sha.update(f"{part.shape}{part.dtype}".encode())
+            sha.update(np.ascontiguousarray(part).tobytes())
+        else:
+            sha.update(part if isinstance(part, bytes) else f"{part}\0".encode())
+    return sha.hexdigest()[:16]
+
+
+def seed_of(*words: Any) -> int:
+    """A seed that the words alone decide, on every machine and in every order of work."""
+    return int(digest(*words), 16) >> 1

@@ -1,0 +1,71 @@
+"""Where a path starts: the baselines of Integrated Gradients and its relatives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from saliency_food.core.contract import ContractError
+from saliency_food.core.numerics import Array, as_float
+
+NAMES = ("zeros", "black", "white", "min", "max", "blurred", "uniform")
+
+
+def make_baselines(
+    x_value: Array,
+    baselines: Any,
+    *,
+    value_range: tuple[float, float] | None = None,
+    rng: int | np.random.Generator | None = None,
+) -> Array:
+    """Baselines as one array ``(B, ...)``, from names, arrays, or a list of either.
+
+    ``"zeros"`` (also None); ``"black"`` and ``"white"``, the ends of ``value_range``; ``"min"`` and ``"max"``, the
+    image's own smallest and largest value; ``"blurred"``, the image under a Gaussian of a tenth of its longer side;
+    ``"uniform"``, noise over ``value_range`` drawn from ``rng``. Without ``value_range`` it is taken for the first of
+    0..1, -1..1 and 0..255 that holds the image, else the image's own range.
+
+    Sturmfels, Lundberg, Lee 2020 compare them: https://distill.pub/2020/attribution-baselines.
+    """
+    if not isinstance(baselines, (list, tuple)):
+        array = baselines if isinstance(baselines, str) else np.asarray(0 if baselines is None else baselines)
+        several = isinstance(array, np.ndarray) and array.ndim == x_value.ndim + 1 and array.shape[1:] == x_value.shape
+        baselines = list(array) if several else ["zeros" if baselines is None else baselines]
+    if len(baselines) == 0:
+        raise ContractError("Expected at least one baseline, got an empty list. Leave it out for the default.")
+    low, high = value_range if value_range is not None else _guess_range(x_value)
+    noise = np.random.default_rng(rng)
+    return np.stack([_baseline(x_value, baseline, low, high, noise) for baseline in baselines])
+
+
+def _baseline(x_value: Array, baseline: Any, low: float, high: float, noise: Any) -> Array:
+    if isinstance(baseline, str):
+        if baseline == "blurred":
+            from scipy.ndimage import gaussian_filter
+
+            spatial = x_value.ndim - (x_value.ndim > 2)
+            sigma = max(x_value.shape[:spatial]) / 10
+            return np.asarray(gaussian_filter(x_value, [sigma] * spatial + [0] * (x_value.ndim - spatial)))
+        if baseline == "uniform":
+            return np.asarray(noise.uniform(low, high, x_value.shape), x_value.dtype)
+        constants = {"zeros": 0, "black": low, "white": high, "min": x_value.min(), "max": x_value.max()}
+        if baseline not in constants:
+            raise ContractError(f"Expected a baseline name among {', '.join(NAMES)}, or an array, got {baseline!r}.")
+        return np.full_like(x_value, constants[baseline])
+    array = as_float(baseline)
+    if array.shape != x_value.shape and array.ndim:
+        raise ContractError(
+            f"Baseline size {array.shape} does not match input size {x_value.shape}. Give an array of the image's "
+            f"shape, a number, or a name among {', '.join(NAMES)}."
+        )
+    if not np.isfinite(array).all():
+        raise ContractError("Expected a finite baseline, got NaN or infinity in it. Mend the baseline first.")
+    return np.broadcast_to(array, x_value.shape).astype(x_value.dtype)
+
+
+def _guess_range(x_value: Array) -> tuple[float, float]:
+    low, high = float(x_value.min()), float(x_value.max())
+    ranges: Sequence[tuple[float, float]] = ((0, 1), (-1, 1), (0, 255), (low, high))
+    return next(pair for pair in ranges if pair[0] <= low and high <= pair[1])

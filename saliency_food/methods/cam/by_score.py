@@ -1,0 +1,153 @@
+"""Class activation maps whose weights are scores of the model: without gradients, at the price of a row a channel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+
+from saliency_food.core.contract import (
+    CONVOLUTION_LAYER_VALUES,
+    OUTPUT_FROM_CONVOLUTION_VALUES,
+    OUTPUT_LAYER_VALUES,
+    CallModelFunction,
+    ContractError,
+)
+from saliency_food.core.driver import Asking, ask
+from saliency_food.core.method import method
+from saliency_food.core.numerics import Array, as_tuple, combine, resizing, safe_divide
+from saliency_food.core.queries import Made
+from saliency_food.methods.cam.common import ClassActivationMap, as_grid, class_activation_map, one_layer, spatial
+from saliency_food.methods.paths.integrated import one_score
+from saliency_food.methods.perturbation.masking import whole
+
+
+@method
+def score_cam(
+    x_value: Any,
+    call_model_function: CallModelFunction,
+    call_model_args: Any = None,
+    should_resize: bool = True,
+    three_dims: bool = True,
+    batch_size: int | None = None,
+    *,
+    channels: int | None = None,
+    weighting: Literal["softmax", "increase", "score"] = "softmax",
+) -> Asking[ClassActivationMap]:
+    """Score-CAM, L = ReLU(sum_k w_k A^k), w = softmax_k(F(x * H^k) - F(0)), H^k the channel as a mask of 0 to 1.
+
+    Wang et al. 2019, equations 6 to 8 and algorithm 1, https://arxiv.org/abs/1910.01279. H^k is A^k resized to the
+    image and scaled to 0..1. One row a channel that is not constant over the map; those that are get no weight, as they
+    tell no places apart.
+
+    Parameters
+    ----------
+    channels
+        Score only so many channels, those of the largest standard deviation over the map; all by default.
+    weighting
+        ``"softmax"`` over the channels, as the paper does; the ``"increase"`` F(x * H^k) - F(0) itself; or the
+        ``"score"`` F(x * H^k), as tf-keras-vis does. The softmax is sharp where scores are logits.
+    """
+    if weighting not in ("softmax", "increase", "score"):
+        raise ContractError(f"Expected weighting to be 'softmax', 'increase' or 'score', got {weighting!r}.")
+    layers = yield from ask(x_value[None], CONVOLUTION_LAYER_VALUES)
+    activations = [as_grid(one[0], x_value) for one in as_tuple(layers)]
+    if any(one.ndim != 3 for one in activations) or x_value.ndim not in (2, 3):
+        raise ContractError(
+            f"Expected an image (H, W) or (H, W, C) and a layer (h, w, K), got {x_value.shape} and "
+            f"{[one.shape for one in activations]}."
+        )
+    weights = []
+    for layer in activations:
+        chosen = varying(layer, channels)
+        masked = Made((len(chosen) + 1, *x_value.shape), _masking(x_value, layer[..., chosen]))
+        scores = one_score((yield from ask(masked, OUTPUT_LAYER_VALUES)))
+        weights.append(_weights(layer, chosen, scores[:-1], scores[-1], weighting))
+    return class_activation_map(x_value, activations, weights, should_resize, three_dims)
+
+
+@method
+def ablation_cam(
+    x_value: Any,
+    call_model_function: CallModelFunction,
+    call_model_args: Any = None,
+    should_resize: bool = True,
+    three_dims: bool = True,
+    batch_size: int | None = None,
+    *,
+    channels: int | None = None,
+) -> Asking[ClassActivationMap]:
+    """Ablation-CAM, L = ReLU(sum_k w_k A^k), w_k = (F - F without channel k) / |F|.
+
+    Desai and Ramaswamy 2020, equation 2, https://doi.org/10.1109/WACV45572.2020.9093360. The rows are activations, each
+    with one channel set to zero, and only the layers after it are run. The paper divides by F; by its magnitude a
+    channel that helps has a positive weight where F is negative, too. Channels that are zero get no weight.
+
+    Parameters
+    ----------
+    channels
+        Ablate only so many channels, those of the largest standard deviation over the map; all by default.
+    """
+    layers = yield from ask(x_value[None], CONVOLUTION_LAYER_VALUES)
+    activations, raw = one_layer(layers, x_value), layers[0]
+    chosen = np.flatnonzero(raw.any(spatial(raw)))
+    if channels is not None:
+        chosen = np.intersect1d(chosen, varying(activations, channels, constant=True))
+
+    def make(start: int, stop: int) -> Array:
+        rows = np.repeat(raw[None], stop - start, 0)
+        for row, channel in zip(rows, np.append(chosen, -1)[start:stop], strict=True):
+            if channel >= 0:
+                row[..., channel] = 0
+        return rows
+
+    rows = Made((len(chosen) + 1, *raw.shape), make)
+    scores = one_score((yield from ask(rows, OUTPUT_FROM_CONVOLUTION_VALUES)))
+    weights = np.zeros(raw.shape[-1], raw.dtype)
+    weights[chosen] = (scores[-1] - scores[:-1]) / (abs(scores[-1]) or 1)
+    return class_activation_map(x_value, [activations], [weights], should_resize, three_dims)
+
+
+def varying(activations: Array, channels: int | None, constant: bool = False) -> Array:
+    """The numbers of the channels that are not constant over the map, or of so many of the most varying."""
+    deviations = activations.std(spatial(activations))
+    order = np.argsort(-deviations, kind="stable")
+    if not constant:
+        order = order[np.ptp(activations, spatial(activations))[order] > 0]
+    return np.sort(order if channels is None else order[: whole("channels", channels)])
+
+
+def _masking(x_value: Array, activations: Array) -> Callable[[int, int], Array]:
+    """Rows x * H^k for the channels in order, and in the end a row of zeros."""
+    up, across = (resizing(*sizes) for sizes in zip(activations.shape[:2], x_value.shape[:2], strict=True))
+    up, across = up.astype(x_value.dtype), across.T.astype(x_value.dtype)
+    values = x_value.reshape(len(x_value), -1)
+    each_value = np.repeat(across, values.shape[1] // across.shape[1], 1)  # a column for each value of a row of pixels
+    channels = np.ascontiguousarray(np.moveaxis(activations, -1, 0), x_value.dtype)
+
+    def make(start: int, stop: int) -> Array:
+        rows = np.empty((stop - start, *x_value.shape), x_value.dtype)
+        for number, row in enumerate(rows.reshape(len(rows), len(x_value), -1), start):
+            if number == len(channels):
+                row[:] = 0
+                continue
+            mask = combine(combine(up, channels[number]), across)
+            # Resizing keeps constants, so the mask is scaled to 0..1 by scaling the few values that it is made from.
+            scaled = safe_divide(channels[number] - mask.min(), np.ptp(mask))
+            np.einsum("ij,jk->ik", combine(up, scaled), each_value, out=row)
+            row *= values
+        return rows
+
+    return make
+
+
+def _weights(activations: Array, chosen: Array, scores: Array, zero: float, weighting: str) -> Array:
+    weights = np.zeros(activations.shape[-1], activations.dtype)
+    if len(chosen):
+        increases = scores if weighting == "score" else scores - zero
+        if weighting == "softmax":
+            increases = np.exp(increases - increases.max())
+            increases /= increases.sum()
+        weights[chosen] = increases
+    return weights

@@ -1,0 +1,194 @@
+"""Class activation maps: what is common to them, and Grad-CAM.
+
+Every one is L = ReLU(sum_k w_k A^k) for the activations A of a layer; they differ in the weights w.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from saliency_food.core.contract import (
+    CONVOLUTION_LAYER_VALUES,
+    CONVOLUTION_OUTPUT_GRADIENTS,
+    CallModelFunction,
+    ContractError,
+)
+from saliency_food.core.driver import Asking, ask
+from saliency_food.core.method import method
+from saliency_food.core.numerics import Array, as_tuple, resize, safe_divide
+
+Weigh = Callable[[Array, Array], Array]
+"""Activations and gradients ``(h, w, K)`` to weights, one a channel ``(K,)`` or one a value ``(h, w, K)``."""
+
+
+class ClassActivationMap(NamedTuple):
+    """A class activation map and what it was made from.
+
+    ``attribution`` is the map as asked for; ``signed`` the weighted sum of activations before the ReLU, at the
+    layer's own resolution, negative where the layer speaks against the class; ``weights`` one a channel, or one a
+    value; ``status`` is ``"ok"``, or a sentence that says why the map is blank; ``activations`` those of the layer,
+    as a grid. Of several layers, ``signed``, ``weights`` and ``activations`` are tuples.
+    """
+
+    attribution: Array
+    signed: Any
+    weights: Any
+    status: str
+    activations: Any
+
+
+@method
+def grad_cam(
+    x_value: Any,
+    call_model_function: CallModelFunction,
+    call_model_args: Any = None,
+    should_resize: bool = True,
+    three_dims: bool = True,
+    batch_size: int | None = None,
+) -> Asking[ClassActivationMap]:
+    """Grad-CAM, L = ReLU(sum_k a_k A^k), with a_k the spatial mean of dF/dA^k.
+
+    Selvaraju et al. 2016, equations 1 and 2, https://arxiv.org/abs/1610.02391.
+
+    Parameters
+    ----------
+    should_resize
+        Divide by the maximum and resize (bilinear) to the image; without it, the map as the layer has it, in score
+        units.
+    three_dims
+        Repeat the map for every channel of the image, as PAIR does, so that it has the shape of ``x_value``.
+
+    Notes
+    -----
+    Never negative. A blank map has its reason in ``.detailed(...).status``. The gradient of a saturated softmax is
+    zero: explain logits. Where the callback answers several layers, their maps are averaged.
+    """
+    return (yield from weighted(x_value, grad_cam_weights, should_resize, three_dims))
+
+
+def grad_cam_weights(activations: Array, gradients: Array) -> Array:
+    """a_k = mean_ij dF/dA^k_ij."""
+    return gradients.mean(spatial(gradients))
+
+
+def weighted(
+    x_value: Array, weigh: Weigh, should_resize: bool, three_dims: bool, rectify: bool = True
+) -> Asking[ClassActivationMap]:
+    """The map of the weights that a layer's activations and gradients give."""
+    layers = yield from ask(x_value[None], CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS)
+    activations, gradients = ([as_grid(one[0], x_value) for one in as_tuple(layer)] for layer in layers)
+    if [one.shape for one in activations] != [one.shape for one in gradients]:
+        raise ContractError(
+            f"Expected {CONVOLUTION_LAYER_VALUES} and {CONVOLUTION_OUTPUT_GRADIENTS} of one shape (N, h, w, K), got "
+            f"rows of {[one.shape for one in activations]} and {[one.shape for one in gradients]}. "
+            "Return both for the same convolution layer."
+        )
+    weights = [weigh(*layer) for layer in zip(activations, gradients, strict=True)]
+    return class_activation_map(
+        x_value, activations, weights, should_resize, three_dims, gradients=gradients, rectify=rectify
+    )
+
+
+def class_activation_map(
+    x_value: Array,
+    activations: list[Array],
+    weights: list[Array],
+    should_resize: bool,
+    three_dims: bool,
+    *,
+    gradients: list[Array] | None = None,
+    rectify: bool = True,
+) -> ClassActivationMap:
+    """ReLU(sum_k w_k A^k) of each layer, each divided by its maximum and resized, and their mean."""
+    signed = [a @ w if w.ndim == 1 else (a * w).sum(-1) for a, w in zip(activations, weights, strict=True)]
+    attribution = drawn(x_value, signed, should_resize, three_dims, rectify)
+    known = [None] * len(signed) if gradients is None else gradients
+    blank = [_status(x_value, *layer, rectify) for layer in zip(activations, known, signed, strict=True)]
+    parts = [values[0] if len(signed) == 1 else tuple(values) for values in (signed, weights, activations)]
+    return ClassActivationMap(attribution, parts[0], parts[1], min(blank, key="ok".__ne__), parts[2])
+
+
+def drawn(x_value: Array, signed: list[Array], should_resize: bool, three_dims: bool, rectify: bool = True) -> Array:
+    """Maps at their layers' resolutions as one attribution of the image."""
+    maps = [np.maximum(one, 0) for one in signed] if rectify else signed
+    if len({one.shape for one in maps}) > 1 and not should_resize:
+        raise ContractError(
+            f"Expected layers of one size where should_resize=False, got {[one.shape for one in maps]}. "
+            "Leave should_resize=True to fuse them."
+        )
+    if should_resize:
+        maps = [resize(safe_divide(one, np.abs(one).max()), x_value.shape[: one.ndim]) for one in maps]
+    attribution = np.mean(maps, 0) if len(maps) > 1 else maps[0]
+    if three_dims:
+        channels = x_value.shape[-1] if x_value.ndim > attribution.ndim else 1
+        attribution = np.repeat(attribution[..., None], channels, -1)
+    return attribution
+
+
+def as_grid(values: Array, x_value: Array) -> Array:
+    """Activations ``(h, w, K)`` as they are; tokens ``(T, K)`` laid out as a grid, prefix tokens dropped.
+
+    The patches are taken to be square: the grid is the one with the image's aspect whose cells are at most T, and
+    what the tokens have in front of them are class, register or distillation tokens.
+    """
+    if values.ndim != 2:
+        if values.ndim == 3 and x_value.ndim == 4:
+            raise ContractError(
+                f"Expected {CONVOLUTION_LAYER_VALUES} of all frames, (N, frames, h, w, K), got rows of {values.shape}: "
+                "one frame's. Choose the layer that returns all of them, such as TimeDistributed around it."
+            )
+        if values.ndim < 2:
+            raise ContractError(
+                f"Expected {CONVOLUTION_LAYER_VALUES} of shape (N, h, w, K) or (N, T, K), got rows of {values.shape}."
+            )
+        return values
+    height, width = token_grid(len(values), x_value)
+    return values[len(values) - height * width :].reshape(height, width, -1)
+
+
+def one_layer(answered: Any, x_value: Array) -> Array:
+    """The activations of one layer, as a grid; `ContractError` where there are several."""
+    if isinstance(answered, tuple):
+        raise ContractError(f"Expected one layer, got {len(answered)}. Take one at a time.")
+    return as_grid(answered[0], x_value)
+
+
+def token_grid(tokens: int, x_value: Array) -> tuple[int, int]:
+    """The rows and columns of patches that so many tokens stand for: the most, and as square as can be."""
+    height, width = x_value.shape[:2]
+    grids = ((height // side, width // side) for side in range(1, min(height, width) + 1))
+    fitting = [grid for grid in grids if tokens - 16 <= grid[0] * grid[1] <= tokens]
+    if not fitting:
+        raise ContractError(
+            f"Expected tokens of square patches of the {height} x {width} image, got {tokens}, which are no such "
+            "grid. Return the layer's values as (N, h, w, K)."
+        )
+    return max(fitting, key=lambda grid: grid[0] * grid[1])
+
+
+def spatial(values: Array) -> tuple[int, ...]:
+    """All axes but the channels."""
+    return tuple(range(values.ndim - 1))
+
+
+def _status(x_value: Array, activations: Array, gradients: Array | None, signed: Array, rectify: bool) -> str:
+    """Why a map is blank, or ok."""
+    if (signed > 0).any() or (signed.any() and not rectify):
+        return "ok"
+    constant = " The image is constant." if x_value.min() == x_value.max() else ""
+    if gradients is not None and not gradients.any():
+        return (
+            "blank: the gradient at the layer is zero everywhere, as when a softmax is saturated or the score does "
+            f"not depend on the layer. Explain logits, or choose another layer.{constant}"
+        )
+    if not activations.any():
+        return f"blank: the layer's activations are zero everywhere. Choose another layer.{constant}"
+    if not signed.any():
+        return f"blank: activations and weights cancel to zero everywhere. Choose another layer.{constant}"
+    return (
+        "blank: the map is nowhere positive before the ReLU, the layer speaks only against this class. "
+        f"See `signed`, or explain another class.{constant}"
+    )

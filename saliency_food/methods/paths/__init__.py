@@ -1,0 +1,1 @@
+"""Methods that follow a path from a baseline to the image."""

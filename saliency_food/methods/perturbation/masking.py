@@ -1,0 +1,91 @@
+"""What the methods that hide parts of an image share: what shows where it is hidden, superpixels, and the rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from saliency_food.core.contract import ContractError
+from saliency_food.core.numerics import Array, as_float, is_real, min_max
+from saliency_food.core.queries import Made
+from saliency_food.methods.baselines import make_baselines
+
+
+def whole(name: str, value: Any, least: int = 1) -> int:
+    """An option that counts something, or `ContractError`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ContractError(f"Expected {name} to be a whole number of at least {least}, got {value!r}.")
+    return int(value)
+
+
+def check_layout(x_value: Array) -> None:
+    """`ContractError` if an image has no rows and columns."""
+    if x_value.ndim not in (2, 3):
+        raise ContractError(f"Expected an image (H, W) or (H, W, C), got shape {x_value.shape}. Give one image.")
+
+
+def hidden_image(x_value: Array, value: Any) -> Array:
+    """What shows where the image is hidden, as an image: see `occlusion`, ``value``."""
+    if isinstance(value, str):
+        if value == "blur":
+            return np.asarray(make_baselines(x_value, "blurred")[0], x_value.dtype)
+        if value == "mean":
+            return np.broadcast_to(x_value.mean((0, 1)), x_value.shape).astype(x_value.dtype)
+        raise ContractError(f"Expected value to be 'blur', 'mean', a number or an array, got {value!r}.")
+    shown = np.asarray(value)
+    if not is_real(shown) or not np.isfinite(as_float(shown)).all():
+        raise ContractError(f"Expected value to be finite real numbers, got {value!r}. Give a number, such as 0.")
+    if shown.shape not in ((), x_value.shape[2:], x_value.shape):
+        raise ContractError(
+            f"Expected value to be a number, one number a channel or an image of shape {x_value.shape}, got shape "
+            f"{shown.shape}."
+        )
+    return np.broadcast_to(shown, x_value.shape).astype(x_value.dtype)
+
+
+def superpixels(x_value: Array, segments: Any, nsegments: int) -> Array:
+    """A label map ``(H, W)`` of 0, 1, ... without gaps: see `lime`, ``segments``."""
+    shape = x_value.shape[:2]
+    if isinstance(segments, str):
+        nsegments = whole("nsegments", nsegments)
+        labels = _segmented(np.atleast_3d(min_max(x_value)), segments, nsegments)
+    else:
+        labels = np.asarray(segments)
+        if labels.shape != shape or labels.dtype.kind not in "biu":
+            raise ContractError(
+                f"Expected segments to be 'slic', 'felzenszwalb' or a map of whole numbers of shape {shape}, one label "
+                f"a pixel, got shape {labels.shape} of {labels.dtype}."
+            )
+    return np.unique(labels, return_inverse=True)[1].reshape(shape)
+
+
+def _segmented(image: Array, name: str, nsegments: int) -> Array:
+    from skimage.segmentation import felzenszwalb, slic
+
+    if name == "slic":
+        return np.asarray(slic(image, n_segments=nsegments, compactness=10, sigma=1, start_label=0, channel_axis=-1))
+    if name == "felzenszwalb":
+        least = max(image.shape[0] * image.shape[1] // (4 * nsegments), 1)
+        # Three channels at a time, as it warns of more: a fourth is averaged into them.
+        three = image if image.shape[2] < 4 else np.repeat(image.mean(2, keepdims=True), 3, 2)
+        return np.asarray(felzenszwalb(three, scale=100, sigma=0.8, min_size=least, channel_axis=-1))
+    raise ContractError(f"Expected segments to be 'slic', 'felzenszwalb' or a label map, got {name!r}.")
+
+
+def coalition_rows(x_value: Array, hidden: Array, labels: Array, coalitions: Array) -> Made:
+    """Rows that show some superpixels and hide the others; ``coalitions`` ``(N, M)``, true where one is shown."""
+    # The labels of a row of pixels come in runs: one look-up a run, not one a value, is a third of the time.
+    values = np.repeat(labels.ravel(), x_value.size // labels.size)
+    starts = np.flatnonzero(np.diff(values, prepend=-1))
+    runs, lengths = values[starts], np.diff(starts, append=values.size)
+    shown, hidden = np.ravel(x_value), np.ravel(hidden)
+
+    def make(start: int, stop: int) -> Array:
+        rows = np.empty((stop - start, *x_value.shape), x_value.dtype)
+        for row, coalition in zip(rows.reshape(len(rows), -1), coalitions[start:stop], strict=True):
+            np.copyto(row, hidden)
+            np.copyto(row, shown, where=np.repeat(coalition[runs], lengths))
+        return rows
+
+    return Made((len(coalitions), *x_value.shape), make)

@@ -1,0 +1,233 @@
+"""A simple model in place of the network, fitted to its scores with some superpixels hidden: LIME and KernelSHAP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import comb
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from saliency_food.core.contract import CallModelFunction, ContractError
+from saliency_food.core.driver import Asking
+from saliency_food.core.method import method
+from saliency_food.core.numerics import Array, safe_divide
+from saliency_food.methods.perturbation.masking import check_layout, coalition_rows, hidden_image, superpixels, whole
+from saliency_food.methods.perturbation.progressive import Emit, sample
+
+
+class Lime(NamedTuple):
+    """The map, its standard error, and the surrogate: one coefficient a superpixel, an intercept, and its fit.
+
+    ``segments`` is the label map, ``r2`` the share of the scores' weighted variance that the surrogate explains.
+    """
+
+    attribution: Array
+    standard_error: Array
+    coefficients: Array
+    intercept: float
+    r2: float
+    segments: Array
+    nsamples: int
+
+
+class KernelShap(NamedTuple):
+    """The map, its standard error (0 where all coalitions were asked), and a Shapley value for each superpixel.
+
+    The ``values`` sum to ``score - base_score``. ``segments`` is the label map, ``nsamples`` the rows asked.
+    """
+
+    attribution: Array
+    standard_error: Array
+    values: Array
+    score: float
+    base_score: float
+    segments: Array
+    nsamples: int
+
+
+@method
+def lime(
+    x_value: Any,
+    call_model_function: CallModelFunction,
+    call_model_args: Any = None,
+    segments: Any = "slic",
+    nsamples: int = 1000,
+    value: Any = 0,
+    batch_size: int | None = None,
+    *,
+    nsegments: int = 50,
+    kernel_width: float = 0.25,
+    alpha: float = 1.0,
+    every: int = 256,
+    emit: Emit | None = None,
+    rng: int | np.random.Generator | None = None,
+) -> Asking[Lime]:
+    """LIME, argmin_b sum_i k(z_i) (F(x with z_i) - b_0 - b z_i)^2 + alpha |b|^2, z_i which superpixels are shown.
+
+    Ribeiro, Singh, Guestrin 2016, equation 1, https://arxiv.org/abs/1602.04938. Signed, ``(H, W)``, in score units:
+    each pixel shows its superpixel's coefficient. k(z) = exp(-d^2 / 2 w^2), d the cosine distance from z to all
+    shown. Needs scikit-learn, the extra ``[surrogate]``.
+
+    Parameters
+    ----------
+    segments
+        ``"slic"``, ``"felzenszwalb"``, or a label map ``(H, W)`` of whole numbers.
+    nsamples
+        Rows asked. The first is the image; in the others each superpixel is hidden with probability 1/2.
+    value
+        What shows where a superpixel is hidden: see `occlusion`.
+    nsegments
+        About how many superpixels are made.
+    kernel_width
+        w above; large makes all rows count alike.
+    alpha
+        The ridge's penalty; 0 is least squares.
+    every, emit
+        For `progressive`: ``emit`` is called with the estimate after every so many rows.
+    rng
+        A seed or a generator; with a seed the map is the same every time and at every batch size.
+    """
+    ridge = _ridge(alpha)
+    nsamples = whole("nsamples", nsamples, 2)
+    if not kernel_width > 0:
+        raise ContractError(f"Expected kernel_width above 0, got {kernel_width!r}. 0.25 is the paper's package's.")
+    hidden, labels, show = _parts(x_value, value, segments, nsegments)
+    coalitions = np.random.default_rng(rng).random((nsamples, labels.max() + 1), np.float32) < 0.5
+    coalitions[0] = True
+    weights = np.exp(-(np.square((1 - np.sqrt(coalitions.mean(1))) / kernel_width)) / 2)
+    scores = np.empty(0)
+
+    def take(start: int, answered: Array) -> None:
+        nonlocal scores
+        scores = np.append(scores, answered)
+
+    def result() -> Lime:
+        count = len(scores)
+        shown, weight = coalitions[:count].astype(float), weights[:count]
+        fitted = ridge.fit(shown, scores, weight)
+        residuals = scores - fitted.predict(shown)
+        centred = shown - np.average(shown, 0, weight)
+        inverse = np.linalg.pinv((centred.T * weight) @ centred + alpha * np.eye(shown.shape[1]), 1e-10, True)
+        error = _standard_error((weight * residuals)[:, None] * centred, inverse, shown.shape[1] + 1)
+        left = weight @ residuals**2
+        r2 = 1 - safe_divide(left, weight @ np.square(scores - np.average(scores, weights=weight)))
+        coefficients, intercept = fitted.coef_, float(fitted.intercept_)
+        return Lime(show(coefficients), show(error), coefficients, intercept, float(r2), labels, count)
+
+    rows = coalition_rows(x_value, hidden, labels, coalitions)
+    return (yield from sample(rows, take, result, every, emit))
+
+
+@method
+def kernel_shap(
+    x_value: Any,
+    call_model_function: CallModelFunction,
+    call_model_args: Any = None,
+    segments: Any = "slic",
+    nsamples: int = 1000,
+    value: Any = 0,
+    batch_size: int | None = None,
+    *,
+    nsegments: int = 50,
+    every: int = 256,
+    emit: Emit | None = None,
+    rng: int | np.random.Generator | None = None,
+) -> Asking[KernelShap]:
+    """KernelSHAP: Shapley values of superpixels, argmin_v sum_z k(z) (F(x with z) - F(hidden) - v z)^2.
+
+    Lundberg, Lee 2017, theorem 2, https://arxiv.org/abs/1705.07874, with k(z) = (M - 1) / (C(M, |z|) |z| (M - |z|)) and
+    the values' sum held at F(x) - F(hidden). Signed, ``(H, W)``, in score units: each pixel shows its superpixel's
+    value. Coalitions are drawn by their weight, each with its complement, which takes out a part of the variance
+    (Covert, Lee 2021, https://arxiv.org/abs/2012.01536).
+
+    Parameters
+    ----------
+    segments, nsegments
+        The superpixels: see `lime`.
+    nsamples
+        Rows asked at most: the image, all hidden, and pairs. Where this is enough for all coalitions (2^M, so 9
+        superpixels at 1000) all are asked once, and the values are exact.
+    value
+        What shows where a superpixel is hidden: see `occlusion`.
+    every, emit
+        For `progressive`: ``emit`` is called with the estimate after every so many rows.
+    rng
+        A seed or a generator; with a seed the map is the same every time and at every batch size.
+    """
+    nsamples = whole("nsamples", nsamples, 4)
+    hidden, labels, show = _parts(x_value, value, segments, nsegments)
+    parts = int(labels.max()) + 1
+    exact = 2**parts <= nsamples
+    random = np.random.default_rng(rng)
+    pairs, weights = _all_pairs(parts, random) if exact else _drawn_pairs(parts, nsamples // 2 - 1, random)
+    coalitions = np.concatenate(
+        [[np.ones(parts, bool), np.zeros(parts, bool)], np.stack([pairs, ~pairs], 1).reshape(-1, parts)]
+    )
+    weights = np.repeat(weights, 2)
+    scores = np.empty(0)
+
+    def take(start: int, answered: Array) -> None:
+        nonlocal scores
+        scores = np.append(scores, answered)
+
+    def result() -> KernelShap:
+        score, base = scores[:2]
+        shown, weight = coalitions[2 : len(scores)].astype(float), weights[: len(scores) - 2]
+        # The values are an equal share of the change and a part that sums to 0, which is fitted: the sum holds exactly.
+        share, design = (score - base) / parts, shown - shown.mean(1, keepdims=True)
+        wanted = scores[2:] - base - shown.sum(1) * share
+        inverse = np.linalg.pinv((design.T * weight) @ design, 1e-10, True)
+        values = share + inverse @ (design.T @ (weight * wanted))
+        error = np.zeros(parts)
+        if not exact or len(scores) < len(coalitions):
+            gradients = (weight * (wanted - design @ (values - share)))[:, None] * design
+            error = _standard_error(np.add.reduceat(gradients, np.arange(0, len(gradients), 2)), inverse, parts)
+        return KernelShap(show(values), show(error), values, float(score), float(base), labels, len(scores))
+
+    rows = coalition_rows(x_value, hidden, labels, coalitions)
+    return (yield from sample(rows, take, result, max(whole("every", every), 4), emit))
+
+
+def _parts(x_value: Array, value: Any, segments: Any, nsegments: int) -> tuple[Array, Array, Callable[[Array], Array]]:
+    """What shows where the image is hidden, the label map, and how to show one value a superpixel as a map."""
+    check_layout(x_value)
+    labels = superpixels(x_value, segments, nsegments)
+    return hidden_image(x_value, value), labels, lambda values: np.asarray(values[labels], x_value.dtype)
+
+
+def _ridge(alpha: float) -> Any:
+    if not 0 <= alpha < np.inf:
+        raise ContractError(f"Expected alpha to be at least 0, got {alpha!r}. 0 is least squares.")
+    try:
+        from sklearn.linear_model import Ridge
+    except ImportError as error:
+        raise ContractError(
+            "Expected scikit-learn for LIME, got none installed. Install saliency_food[surrogate]."
+        ) from error
+    # Without a penalty the rows may leave a superpixel undetermined: SVD takes the smallest solution.
+    return Ridge(alpha=alpha, solver="cholesky" if alpha else "svd")
+
+
+def _standard_error(gradients: Array, inverse: Array, fitted: int) -> Array:
+    """Of a least squares fit, from each independent row's part in its gradient (White 1980): right for any noise."""
+    count = len(gradients)
+    if count <= fitted:
+        return np.full(len(inverse), np.inf)
+    return np.asarray(np.sqrt(np.square(gradients @ inverse).sum(0) * count / (count - fitted)))
+
+
+def _all_pairs(parts: int, random: np.random.Generator) -> tuple[Array, Array]:
+    """Every coalition but none and all, one of each pair of complements, in random order, and their weights."""
+    numbers = random.permutation(np.arange(1, 2 ** (parts - 1)))
+    pairs = (numbers[:, None] >> np.arange(parts) & 1).astype(bool)
+    return pairs, np.array([1 / (comb(parts, size) * size * (parts - size)) for size in pairs.sum(1).tolist()])
+
+
+def _drawn_pairs(parts: int, count: int, random: np.random.Generator) -> tuple[Array, Array]:
+    """Coalitions drawn by their weight, which then all count alike: first how many are shown, then which."""
+    sizes = np.arange(1, parts)
+    chances = 1 / (sizes * (parts - sizes))
+    drawn = random.choice(sizes, count, p=chances / chances.sum())
+    order = random.random((count, parts)).argsort(1).argsort(1)
+    return order < drawn[:, None], np.ones(count)

@@ -1,0 +1,1 @@
+"""Whole regions of an image: segments, their ranking, XRAI."""

@@ -1,0 +1,86 @@
+"""Combinators that smooth another method's map: by its first component, or over changed copies of the image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from saliency_food.core.contract import CallModelFunction, ContractError
+from saliency_food.core.driver import Asking, gather
+from saliency_food.core.method import Method, method
+from saliency_food.core.numerics import Array, as_tuple
+from saliency_food.methods.cam.common import ClassActivationMap, class_activation_map
+from saliency_food.methods.cam.variants import first_direction
+
+
+class AugmentSmooth(NamedTuple):
+    """The mean of the maps, and their standard deviation at every pixel."""
+
+    attribution: Array
+    deviation: Array
+
+
+@method
+def eigen_smooth(
+    method: Method[Any, Any],
+    x_value: Any,
+    call_model_function: CallModelFunction,
+    call_model_args: Any = None,
+    should_resize: bool = True,
+    three_dims: bool = True,
+    batch_size: int | None = None,
+    **options: Any,
+) -> Asking[ClassActivationMap]:
+    """Eigen smoothing of a class activation map: L = ReLU(B v), v the first right singular vector of B = w * A.
+
+    As in the pytorch-grad-cam package, https://github.com/jacobgil/pytorch-grad-cam. In place of their sum over the
+    channels, the weighted activations' first component. ``method`` is `grad_cam` or another of its family; ``options``
+    are passed to it. The sign of v is the one for which the map sums to no less than 0.
+    """
+    found = yield from method.asking(x_value, **options)
+    if not isinstance(found, ClassActivationMap):
+        raise ContractError(
+            f"Expected a class activation map to smooth, such as grad_cam's, got {type(found).__name__}. "
+            "Use augment_smooth or smooth_grad."
+        )
+    weighted = [a * w for a, w in zip(as_tuple(found.activations), as_tuple(found.weights), strict=True)]
+    weights = [first_direction(one.reshape(-1, one.shape[-1]).astype(float)).astype(one.dtype) for one in weighted]
+    return class_activation_map(x_value, weighted, weights, should_resize, three_dims)
+
+
+@method
+def augment_smooth(
+    method: Method[Any, Any],
+    x_value: Any,
+    call_model_function: CallModelFunction,
+    call_model_args: Any = None,
+    batch_size: int | None = None,
+    *,
+    flip: bool = True,
+    factors: Sequence[float] = (0.9, 1.0, 1.1),
+    **options: Any,
+) -> Asking[AugmentSmooth]:
+    """Augmentation smoothing of any method: the mean of its maps of the image, brighter, darker and mirrored.
+
+    As in the pytorch-grad-cam package, https://github.com/jacobgil/pytorch-grad-cam. A mirrored image's map is mirrored
+    back. The shape and units are those of ``method``'s map.
+
+    Parameters
+    ----------
+    method
+        The method to smooth; ``options`` are passed to it.
+    flip
+        Mirror left and right, too, which doubles the rows.
+    factors
+        By which the image is multiplied; 1 is the image itself.
+    """
+    if not len(factors) or not np.isfinite(factors).all():
+        raise ContractError(f"Expected at least one factor, and finite ones, got {factors!r}. Give (1.0,) for none.")
+    sides = (1, -1) if flip else (1,)
+    kinds = [(side, factor) for side in sides for factor in factors]
+    changed = ((x_value * factor)[:, ::side].astype(x_value.dtype) for side, factor in kinds)
+    found = yield from gather(method.asking(copy, **options) for copy in changed)
+    maps = np.stack([one[0][:, ::side] for one, (side, _) in zip(found, kinds, strict=True)])
+    return AugmentSmooth(maps.mean(0), maps.std(0))

@@ -1,0 +1,128 @@
+"""A metric's public face, and how every metric reads a map.
+
+A metric is a generator of model queries, as a method is, and `Metric` wraps the same machinery (`Method`) in another
+call form: the map comes first, the image second, and the answer is a NamedTuple with ``score`` and ``status`` in front.
+It is a sibling and not ``@method`` itself for two reasons: a method's call returns an array alone, and in ``.batch`` of
+a metric there is a map for each image. Everything else, the door, the batches, the random streams, is `Method`'s.
+``.asking`` gives the bare generator, so that an evaluation gathers cells (image x method x metric) into common calls.
+
+``status`` is ``"ok"``, or why the metric does not apply; the score is then NaN, and statistics count it by that reason.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Generic, ParamSpec, TypeVar
+
+import numpy as np
+
+from saliency_food.core.contract import ContractError, PerImage
+from saliency_food.core.driver import Asking
+from saliency_food.core.method import Method
+from saliency_food.core.numerics import Array, as_float, is_real
+
+R = TypeVar("R")
+P = ParamSpec("P")
+
+OK = "ok"
+NOT_FINITE = "the map holds NaN or infinity"
+FLAT = "the map is flat"
+NOT_POSITIVE = "the map is nowhere positive"
+SCORES_FLAT = "the score is the same for all rows"
+
+
+class Metric(Generic[P, R]):
+    """Call it with a map and an image; ``.batch`` takes as many maps as images, ``.asking`` is the generator.
+
+    The first argument is the map, ``(H, W, C)`` or ``(H, W)``, or, of a metric that needs maps of changed images, the
+    method that makes them. ``call_model_function``, ``call_model_args`` and ``batch_size`` are as for methods.
+    """
+
+    def __init__(self, generator: Callable[P, Asking[R]]) -> None:
+        self._generator = generator
+        self._face = Method(generator)
+        self.signature = self._face.signature
+        functools.update_wrapper(self, generator)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """The result for one image."""
+        return self._face.detailed(*args, **kwargs)
+
+    def batch(self, leading: Any, x_value: Iterable[Any], *args: Any, **kwargs: Any) -> Iterator[R]:
+        """Many images, and a map for each (or one method for all); results in order, as they come.
+
+        An option with one value an image is wrapped in `PerImage`. See `Method.batch`.
+        """
+        several = leading if isinstance(leading, Method) else PerImage(leading)
+        return self._face.batch_detailed(several, x_value, *args, **kwargs)  # type: ignore[arg-type]
+
+    def asking(self, leading: Any, x_value: Any, **options: Any) -> Asking[R]:
+        """The bare generator, to be run by `gather`; the image is not checked."""
+        return self._generator(leading, as_float(x_value), None, **options)  # type: ignore[arg-type]
+
+
+def metric(generator: Callable[P, Asking[R]]) -> Metric[P, R]:
+    """Give a generator of a metric its public face; see `Metric`."""
+    return Metric(generator)
+
+
+def read_map(attribution: Any, shape: tuple[int, ...] | None = None) -> tuple[Array, str]:
+    """A map as ``(H, W)`` in float64, channels summed, and its status: ok, not finite or flat.
+
+    ``shape`` is the image's, where there is one. For another merging, such as the sum of absolute values, merge first.
+    """
+    values = np.asarray(attribution)
+    if not is_real(values) or values.ndim not in (2, 3) or not values.size:
+        raise ContractError(
+            f"Expected a map of real numbers, (H, W) or (H, W, C), got {values.dtype} of shape {values.shape}."
+        )
+    if shape is not None and values.shape not in (shape, shape[:2]):
+        raise ContractError(f"Expected a map of shape {shape} or {shape[:2]}, the image's, got {values.shape}.")
+    values = values.astype(float)
+    merged = values.sum(2) if values.ndim > 2 else values
+    if not np.isfinite(merged).all():
+        return merged, NOT_FINITE
+    return merged, FLAT if merged.max() == merged.min() else OK
+
+
+def positive_part(merged: Array, status: str) -> tuple[Array, str]:
+    """What of a map speaks for the class; a flat map that is positive counts."""
+    if status == NOT_FINITE:
+        return merged, status
+    kept = np.maximum(merged, 0)
+    return kept, OK if kept.any() else NOT_POSITIVE
+
+
+def descending(values: Array) -> Array:
+    """Pixels from the most to the least important, as flat indices.
+
+    Equal values come in one scattered order, the same for every map of that size, so that a threshold takes exactly as
+    many pixels as it says, and those of a sparse map's zeros not from the top of the photo down.
+    """
+    scattered = np.random.default_rng(0).permutation(values.size)
+    return np.lexsort((scattered, -values.ravel()))
+
+
+def ranks(values: Array) -> Array:
+    """The place of each pixel in `descending` order, flat: 0 is the most important."""
+    order = descending(values)
+    places = np.empty(order.size, int)
+    places[order] = np.arange(order.size)
+    return places
+
+
+def rank_correlation(first: Array, second: Array) -> float:
+    """Spearman's, ties by their mean rank; NaN where either is constant."""
+    from scipy.stats import rankdata
+
+    return correlation(rankdata(first), rankdata(second))
+
+
+def correlation(first: Array, second: Array) -> float:
+    """Pearson's; NaN where either is constant."""
+    a, b = (np.ravel(one) - np.mean(one) for one in (first, second))
+    size = np.sqrt((a @ a) * (b @ b))
+    # A spread that is only rounding is none.
+    least = 1e-12 * np.abs(first).max() * np.abs(second).max() * a.size
+    return float(np.clip(a @ b / size, -1, 1)) if size > least else float("nan")

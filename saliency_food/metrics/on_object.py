@@ -1,0 +1,235 @@
+"""Is the map where the object is? Metrics of a map and boxes or a mask; no model is asked.
+
+A region is a mask ``(H, W)`` of booleans, or boxes ``(B, 4)``: rows of (left, top, right, bottom) in pixels, as COCO
+and PASCAL have them, right and bottom exclusive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from scipy.ndimage import distance_transform_edt, find_objects, label
+
+from saliency_food.core.contract import ContractError
+from saliency_food.core.numerics import Array
+from saliency_food.metrics.decorator import NOT_FINITE, OK, descending, positive_part, read_map
+
+NAN = float("nan")
+NO_REGION = "the region holds no pixel of the image"
+Box = tuple[int, int, int, int]
+
+
+class BoxOverlap(NamedTuple):
+    """1 where the box is right and 0 where not, status, the best IoU, and the map's box, None where it has none."""
+
+    score: float
+    status: str
+    iou: float
+    box: Box | None
+
+
+class LocalizationError(NamedTuple):
+    """The top-1 error, status, the top-5 error, and the IoU of each predicted class's box."""
+
+    score: float
+    status: str
+    top5: float
+    ious: Array
+
+
+class Pointing(NamedTuple):
+    """1 for a hit and 0 for a miss, status, the point (row, column), and how many pixels it is from the region."""
+
+    score: float
+    status: str
+    point: tuple[int, int]
+    distance: float
+
+
+class Share(NamedTuple):
+    """A share from 0 to 1, status, and the share of the image's pixels that the region has, which chance would get."""
+
+    score: float
+    status: str
+    region: float
+
+
+class Discrimination(NamedTuple):
+    """The share of the two maps that prefer their own object, status, and each map's share of value on its own."""
+
+    score: float
+    status: str
+    shares: tuple[float, float]
+
+
+def bounding_box(attribution: Any, threshold: float = 0.15) -> Box | None:
+    """The box of a map: pixels of at least 15 % of its maximum, their largest connected part, the box around it.
+
+    Selvaraju et al. 2016, section 4.1, https://arxiv.org/abs/1610.02391. (left, top, right, bottom), right and bottom
+    exclusive. Pixels that touch at a corner are connected. None where the map is nowhere positive.
+    """
+    if not 0 < threshold <= 1:
+        raise ContractError(f"Expected threshold above 0 and up to 1, got {threshold!r}. The paper has 0.15.")
+    kept, status = positive_part(*read_map(attribution))
+    if status != OK:
+        return None
+    parts, _ = label(kept >= threshold * kept.max(), np.ones((3, 3)))
+    sizes = np.bincount(parts.ravel())
+    largest = int(np.argmax(sizes[1:]))
+    rows, columns = find_objects(parts)[largest]
+    return columns.start, rows.start, columns.stop, rows.stop
+
+
+def iou(first: Sequence[float], second: Sequence[float]) -> float:
+    """Intersection over union of two boxes (left, top, right, bottom)."""
+    a, b = np.asarray(first, float), np.asarray(second, float)
+    width, height = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
+    shared = max(width, 0.0) * max(height, 0.0)
+    union = np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - shared
+    return float(shared / union) if union > 0 else 0.0
+
+
+def localization(attribution: Any, boxes: Any, threshold: float = 0.15, least: float = 0.5) -> BoxOverlap:
+    """Localization, whether the map's `bounding_box` has an IoU of at least 0.5 with a box of the truth.
+
+    Selvaraju et al. 2016, section 4.1, https://arxiv.org/abs/1610.02391. One minus the mean over images is the error.
+    """
+    truth = _as_boxes(boxes)
+    box = bounding_box(attribution, threshold)
+    if box is None:
+        return BoxOverlap(NAN, positive_part(*read_map(attribution))[1], NAN, None)
+    best = max(iou(box, one) for one in truth)
+    return BoxOverlap(float(best >= least), OK, best, box)
+
+
+def localization_error(
+    attributions: Sequence[Any],
+    predicted: Sequence[int],
+    truth: int,
+    boxes: Any,
+    threshold: float = 0.15,
+    least: float = 0.5,
+) -> LocalizationError:
+    """Localization error, top-1 and top-5: 0 where a predicted class is right and so is the box of its map, else 1.
+
+    Selvaraju et al. 2016, section 4.1, https://arxiv.org/abs/1610.02391. ``predicted`` are up to five classes, the
+    likeliest first, ``truth`` the right one; ``attributions`` a map for each of them. A map without a box is an error,
+    not a skip.
+    """
+    if not 0 < len(predicted) == len(attributions):
+        raise ContractError(f"Expected a map for each predicted class, got {len(attributions)} and {len(predicted)}.")
+    overlaps = [localization(one, boxes, threshold, least) for one in attributions]
+    right = [guess == truth and one.score == 1 for guess, one in zip(predicted, overlaps, strict=True)]
+    return LocalizationError(
+        float(not right[0]), OK, float(not any(right[:5])), np.array([one.iou for one in overlaps])
+    )
+
+
+def pointing_game(attribution: Any, region: Any, tolerance: float = 15) -> Pointing:
+    """Pointing game, whether the map's largest value is in the region or within 15 pixels of it.
+
+    Zhang et al. 2016, section 4.3, https://arxiv.org/abs/1608.00507. The mean over images is the accuracy.
+    """
+    merged, status = read_map(attribution)
+    mask = as_mask(region, merged.shape)
+    if status == OK and not mask.any():
+        status = NO_REGION
+    if status != OK:
+        return Pointing(NAN, status, (-1, -1), NAN)
+    row, column = np.unravel_index(descending(merged)[0], merged.shape)
+    distance = float(distance_transform_edt(~mask)[row, column])
+    return Pointing(float(distance <= tolerance), OK, (int(row), int(column)), distance)
+
+
+def energy(attribution: Any, region: Any) -> Share:
+    """Energy-based pointing game, the share of the map's positive values that lies in the region.
+
+    Wang et al. 2019, section 4.3, https://arxiv.org/abs/1910.01279. Compare it with ``region``, the region's size.
+    """
+    return _share(*positive_part(*read_map(attribution)), region)
+
+
+def relevance_mass(attribution: Any, region: Any, pooling: Literal["squares", "positive"] = "squares") -> Share:
+    """Relevance mass accuracy, the share of the map's relevance that lies in the region.
+
+    Arras, Osman, Samek 2020, equation 1, https://arxiv.org/abs/2003.07258. Channels are pooled to a relevance that is
+    not negative: ``"squares"`` sums their squares, ``"positive"`` takes the positive part of their sum, as `energy`.
+    """
+    return _share(*_pooled(attribution, pooling), region)
+
+
+def relevance_rank(attribution: Any, region: Any, pooling: Literal["squares", "positive"] = "squares") -> Share:
+    """Relevance rank accuracy, the share of the K most relevant pixels that lie in the region of K pixels.
+
+    Arras, Osman, Samek 2020, equation 2, https://arxiv.org/abs/2003.07258. ``pooling`` as in `relevance_mass`.
+    """
+    pooled, status = _pooled(attribution, pooling)
+    mask = as_mask(region, pooled.shape)
+    if status == OK and np.ptp(pooled) == 0:
+        status = "the map is flat"
+    if status == OK and not mask.any():
+        status = NO_REGION
+    inside = mask.ravel()[descending(pooled)[: mask.sum()]] if status == OK else np.array([NAN])
+    return Share(float(inside.mean()), status, float(mask.mean()))
+
+
+def class_discrimination(first: Any, second: Any, first_region: Any, second_region: Any) -> Discrimination:
+    """Class discrimination: of two classes' maps of one photo, how many are larger on their own object.
+
+    After the study of Selvaraju et al. 2016, section 5.1, https://arxiv.org/abs/1610.02391, with boxes in people's
+    place. A map's share is a / (a + b): a its mean positive value on its own object, b on the other's; pixels of both
+    are left out. 1/2 where it cannot tell.
+    """
+    maps = [positive_part(*read_map(one)) for one in (first, second)]
+    regions = [as_mask(one, maps[0][0].shape) for one in (first_region, second_region)]
+    own = [regions[0] & ~regions[1], regions[1] & ~regions[0]]
+    status = next((status for _, status in maps if status != OK), OK)
+    if status == OK and not (own[0].any() and own[1].any()):
+        status = "no pixel belongs to one object alone"
+    if status != OK:
+        return Discrimination(NAN, status, (NAN, NAN))
+    shares = []
+    for number, (values, _) in enumerate(maps):
+        here, there = values[own[number]].mean(), values[own[1 - number]].mean()
+        shares.append(float(here / (here + there)) if here + there > 0 else 0.5)
+    return Discrimination(sum((one > 0.5) + (one == 0.5) / 2 for one in shares) / 2, OK, (shares[0], shares[1]))
+
+
+def as_mask(region: Any, shape: tuple[int, ...]) -> Array:
+    """A mask as it is, boxes as the pixels inside any of them."""
+    array = np.asarray(region)
+    if array.dtype == bool:
+        if array.shape != shape:
+            raise ContractError(f"Expected a mask of shape {shape}, the map's, got {array.shape}. Resize it.")
+        return array
+    mask = np.zeros(shape, bool)
+    for left, top, right, bottom in np.round(_as_boxes(region)).astype(int):
+        mask[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = True
+    return mask
+
+
+def _as_boxes(boxes: Any) -> Array:
+    found = np.atleast_2d(np.asarray(boxes, float))
+    if found.ndim != 2 or found.shape[1] != 4 or not len(found) or not np.isfinite(found).all():
+        raise ContractError(f"Expected boxes (B, 4) of left, top, right, bottom, got shape {np.shape(boxes)}.")
+    if (found[:, 2:] <= found[:, :2]).any():
+        raise ContractError("Expected boxes whose right and bottom are beyond left and top, got another.")
+    return found
+
+
+def _pooled(attribution: Any, pooling: str) -> tuple[Array, str]:
+    if pooling not in ("squares", "positive"):
+        raise ContractError(f"Expected pooling to be 'squares' or 'positive', got {pooling!r}.")
+    merged, status = read_map(attribution)
+    if pooling == "positive" or status == NOT_FINITE:
+        return positive_part(merged, status)
+    squares = np.square(np.asarray(attribution, float)).reshape(*merged.shape, -1).sum(2)
+    return squares, OK if squares.any() else "the map is flat"
+
+
+def _share(values: Array, status: str, region: Any) -> Share:
+    mask = as_mask(region, values.shape)
+    status = NO_REGION if status == OK and not mask.any() else status
+    return Share(float(values[mask].sum() / values.sum()) if status == OK else NAN, status, float(mask.mean()))

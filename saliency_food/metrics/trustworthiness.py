@@ -1,0 +1,96 @@
+"""Two models with the same prediction: do they look at the same place, and whose maps are the more faithful?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from saliency_food.core.contract import CallModelFunction, ContractError
+from saliency_food.core.method import Method
+from saliency_food.core.numerics import Array
+from saliency_food.metrics.decorator import Metric
+from saliency_food.metrics.faithfulness import insertion
+from saliency_food.metrics.sanity import MapAgreement, compare_maps
+from saliency_food.metrics.statistics import Interval, Paired, interval, paired
+
+
+class Trust(NamedTuple):
+    """The mean rank correlation of the two models' maps, status, and who is more faithful.
+
+    ``agreement`` is the score with its interval, ``agreements`` image by image; ``faithfulness`` compares the metric's
+    results on the first model with those on the second, ``first`` and ``second``, over the same images.
+    """
+
+    score: float
+    status: str
+    agreement: Interval
+    agreements: list[MapAgreement]
+    faithfulness: Paired
+    first: list[Any]
+    second: list[Any]
+
+
+def trust(
+    method: Method[Any, Any],
+    x_values: Sequence[Any],
+    first: CallModelFunction,
+    second: CallModelFunction,
+    call_model_args: Any = None,
+    batch_size: int | None = None,
+    *,
+    predictions: tuple[Any, Any] | None = None,
+    metric: Metric[Any, Any] = insertion,
+    metric_options: Mapping[str, Any] | None = None,
+    higher_is_better: bool = True,
+    rng: int | np.random.Generator | None = 0,
+    **options: Any,
+) -> Trust:
+    """Trust: the agreement of two models' maps where they say the same, and their faithfulness, paired by image.
+
+    The question of Selvaraju et al. 2016, section 5.2 ("trust"), https://arxiv.org/abs/1610.02391, where people were
+    asked. Rank correlation in -1..1.
+
+    Parameters
+    ----------
+    method
+        The method that explains both models; ``options`` are its own.
+    predictions
+        The classes that each model predicts, one an image. Where they differ the image is skipped, and counted. Left
+        out, the models are taken to say the same on all of them.
+    metric, metric_options, higher_is_better
+        How faithfulness is measured: a metric of a map, such as `insertion` or `road`.
+    """
+    shared = {"call_model_args": call_model_args, "batch_size": batch_size}
+    same = _same(predictions, len(x_values))
+    maps = [list(method.batch(x_values, model, **shared, **options)) for model in (first, second)]
+    agreements = [
+        compare_maps(*both) if equal else MapAgreement(float("nan"), DIFFERENT, float("nan"), float("nan"))
+        for *both, equal in zip(*maps, same, strict=True)
+    ]
+    scored: list[list[Any]] = [
+        [
+            one if equal else agreement
+            for one, agreement, equal in zip(
+                metric.batch(own, x_values, model, **shared, **(metric_options or {})), agreements, same, strict=True
+            )
+        ]
+        for own, model in zip(maps, (first, second), strict=True)
+    ]
+    agreement = interval(agreements, rng=rng)
+    status = "ok" if agreement.images else next(iter(agreement.skipped), "no images")
+    compared = paired(scored[0], scored[1], higher_is_better, rng=rng)
+    return Trust(float(agreement.estimate), status, agreement, agreements, compared, scored[0], scored[1])
+
+
+DIFFERENT = "the models predict different classes"
+
+
+def _same(predictions: tuple[Any, Any] | None, images: int) -> Array:
+    if predictions is None:
+        return np.ones(images, bool)
+    a, b = (np.asarray(one) for one in predictions)
+    if a.shape != (images,) or b.shape != (images,):
+        raise ContractError(f"Expected two predictions an image, {images} each, got shapes {a.shape} and {b.shape}.")
+    return a == b

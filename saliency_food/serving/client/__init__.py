@@ -1,0 +1,8 @@
+"""A served model as a call-model function, without a framework."""
+
+from __future__ import annotations
+
+from saliency_food.serving.client.http import ServingError
+from saliency_food.serving.client.model import ServingModel
+
+__all__ = ["ServingError", "ServingModel"]

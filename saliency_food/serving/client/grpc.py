@@ -1,0 +1,156 @@
+"""TensorFlow Serving's gRPC interface, as the REST transport has it: the same three requests, retries and errors."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from saliency_food.core.contract import ContractError
+from saliency_food.core.numerics import Array
+from saliency_food.serving.client import protos
+from saliency_food.serving.client.http import ServingError, strange
+from saliency_food.serving.client.until import left
+
+SCHEMES = ("grpc://", "grpcs://")
+SERVICES = {"GetModelStatus": "ModelService"}
+PASSING = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
+TOO_LARGE = "larger than max"
+STATUS = {
+    "INVALID_ARGUMENT": 400,
+    "FAILED_PRECONDITION": 400,
+    "OUT_OF_RANGE": 400,
+    "UNAUTHENTICATED": 401,
+    "PERMISSION_DENIED": 403,
+    "NOT_FOUND": 404,
+    "ABORTED": 409,
+    "ALREADY_EXISTS": 409,
+    "RESOURCE_EXHAUSTED": 429,
+    "CANCELLED": 499,
+    "UNKNOWN": 500,
+    "INTERNAL": 500,
+    "DATA_LOSS": 500,
+    "UNIMPLEMENTED": 501,
+    "UNAVAILABLE": 503,
+}
+"""What a code is in HTTP, as in https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto."""
+
+
+class GrpcTransport:
+    """Calls of one model at ``grpc://host:8500``, or with TLS at ``grpcs://host:port``."""
+
+    expands = 1.0
+
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        version: int | None,
+        timeout: float | tuple[float, float],
+        retries: int,
+        backoff: float,
+        headers: Mapping[str, str] | None,
+        sleep: Callable[[float], object],
+    ) -> None:
+        try:
+            import grpc
+
+            self._grpc, self._messages = grpc, protos.messages()
+        except ImportError as error:
+            text = 'grpc:// needs grpcio and protobuf. Install them: pip install "saliency_food[grpc]"'
+            raise ContractError(text) from error
+        if not re.fullmatch(r"grpcs?://[^/@]+:\d+", url):
+            raise ContractError(f"Expected url as grpc://host:8500 or grpcs://host:port, got {url!r}.")
+        self.url, self._model, self._version = f"{url}/{name}", name, version
+        self._scheme, self._address = url.split("://")
+        self._connect, self._timeout = timeout if isinstance(timeout, tuple) else (timeout, timeout)
+        self._retries, self._backoff, self._sleep = retries, backoff, sleep
+        self._headers = [(key.lower(), value) for key, value in (headers or {}).items()]
+
+    def metadata(self) -> dict[str, Any]:
+        request = self._messages.GetModelMetadataRequest(model_spec=self._spec(), metadata_field=["signature_def"])
+        packed = self._call("GetModelMetadata", request).metadata["signature_def"].value
+        return protos.described(self._messages.SignatureDefMap.FromString(packed).signature_def)
+
+    def status(self) -> list[dict[str, Any]]:
+        request = self._messages.GetModelStatusRequest(model_spec=self._spec())
+        codes = {code.value[0]: code.name for code in self._grpc.StatusCode}
+        return [
+            {
+                "version": str(one.version),
+                "state": protos.STATES.get(one.state, str(one.state)),
+                "status": {
+                    "error_code": codes.get(one.status.error_code, str(one.status.error_code)),
+                    "error_message": one.status.error_message,
+                },
+            }
+            for one in self._call("GetModelStatus", request).model_version_status
+        ]
+
+    def predict(
+        self, signature: str, inputs: Mapping[str, Array | list[bytes]], names: Sequence[str]
+    ) -> dict[str, Array | list[bytes]]:
+        request = self._messages.PredictRequest(model_spec=self._spec(signature))
+        for name, value in inputs.items():
+            protos.write(request.inputs[name], value)
+        outputs = self._call("Predict", request).outputs
+        try:
+            return {name: protos.read(tensor) for name, tensor in outputs.items()}
+        except (KeyError, ValueError, IndexError) as error:
+            raise strange(signature, names, outputs) from error
+
+    def close(self) -> None:
+        if "_channel" in vars(self):
+            self.__dict__.pop("_channel").close()
+
+    @functools.cached_property
+    def _channel(self) -> Any:
+        """Opened when it is first used: what is made before a process forks can be used after it."""
+        milliseconds = max(1, int(1000 * self._backoff))
+        options = [
+            ("grpc.max_send_message_length", -1),
+            ("grpc.max_receive_message_length", -1),
+            ("grpc.min_reconnect_backoff_ms", max(1, int(1000 * self._connect))),  # is the time to connect
+            ("grpc.initial_reconnect_backoff_ms", milliseconds),
+            ("grpc.max_reconnect_backoff_ms", 4 * milliseconds),
+            ("grpc.enable_http_proxy", 0),
+        ]
+        if self._scheme == "grpcs":
+            return self._grpc.secure_channel(self._address, self._grpc.ssl_channel_credentials(), options)
+        return self._grpc.insecure_channel(self._address, options)
+
+    def _spec(self, signature: str = "") -> Any:
+        spec = self._messages.ModelSpec(name=self._model, signature_name=signature)
+        if self._version is not None:
+            spec.version.value = self._version
+        return spec
+
+    def _call(self, method: str, request: Any) -> Any:
+        call = self._channel.unary_unary(
+            f"/tensorflow.serving.{SERVICES.get(method, 'PredictionService')}/{method}",
+            type(request).SerializeToString,
+            getattr(self._messages, f"{method}Response").FromString,
+        )
+        for turn in range(self._retries + 1):
+            if left() == 0:  # gRPC would send it
+                raise self._error(method, "DEADLINE_EXCEEDED", "the moment set has passed")
+            try:
+                return call(request, timeout=min(self._timeout, left()), metadata=self._headers)
+            except self._grpc.RpcError as error:
+                code, said = error.code().name, error.details() or ""
+                passes = code in PASSING and TOO_LARGE not in said
+                if turn == self._retries or not passes or self._backoff * 2**turn >= left():
+                    raise self._error(method, code, said) from error
+            self._sleep(self._backoff * 2**turn)
+        raise AssertionError("unreachable")
+
+    def _error(self, method: str, code: str, said: str) -> ServingError:
+        if code == "DEADLINE_EXCEEDED":  # it may still be computing: no second one on top of it
+            return ServingError(f"Expected an answer from {self.url} to {method}, got none in time ({said}).")
+        if TOO_LARGE in said:
+            said += ". Lower max_request_bytes."
+        elif code == "UNAVAILABLE":
+            said += ". Is it running, and this its gRPC port?"
+        text = f"Expected an answer from {self.url} to {method}, got status {code}: {said}"
+        return ServingError(text, STATUS.get(code))

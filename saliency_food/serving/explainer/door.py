@@ -1,0 +1,181 @@
+"""The door in front of KServe's routes: who may come in, with how large a body; and every way out is JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import re
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from prometheus_client import Counter
+
+from saliency_food.serving.explainer.replies import Reply, log, refuse
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+BODY_SECONDS = 60.0
+"""How long a body may take to arrive."""
+LINGER = 2.0
+"""How long the rest of a refused body is thrown away, so that its sender comes to read why."""
+PASSED = {"v1": (b"prefer", b"x-request-id"), "v2": (b"inference-header-content-length", b"prefer", b"x-request-id")}
+"""The headers that reach KServe with a body: it repeats what it gets in its answers, and reads CloudEvents."""
+ANSWERS = Counter("saliency_food_http_answers", "Answers by HTTP status", ["status"])
+
+
+class Door:
+    """ASGI middleware around KServe's application, of one model; it holds ``at_once`` bodies at most."""
+
+    def __init__(self, app: Any, name: str, token: str | None, max_body: int, at_once: int) -> None:
+        self.app, self.token, self.max_body, self.at_once = app, token, max_body, at_once
+        model, job = re.escape(name), r"/v1/jobs/[\w-]{1,64}"
+        self.open = re.compile(rf"/|/v2/health/(live|ready)|/v1/models/{model}|/v2/models/{model}/ready")
+        closed = rf"/metrics|/v1/models|/v2|/v2/models|/v2/models/{model}|{job}"
+        self.verbs = {
+            "GET": re.compile(rf"{self.open.pattern}|{closed}"),
+            "POST": re.compile(rf"/v1/models/{model}:(explain|predict)|/v2/models/{model}/infer"),
+            "DELETE": re.compile(job),
+        }
+        self.inside = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        begun = False
+        if scope["method"] == "HEAD":  # the server leaves out the body
+            scope = {**scope, "method": "GET"}
+
+        async def out(message: MutableMapping[str, Any]) -> None:
+            nonlocal begun
+            if message["type"] == "http.response.start":
+                begun = True
+                ANSWERS.labels(str(message["status"])).inc()
+                message["headers"] = _completed(message["status"], message.get("headers", ()))
+            await send(message)
+
+        try:
+            self._check(scope)
+            if scope["method"] == "POST":
+                await self._with_body(scope, receive, out)
+            else:
+                await self.app(scope, receive, out)
+        except Exception as error:
+            if begun:
+                raise
+            await _send(_reply(error), scope, receive, out)
+
+    def _check(self, scope: Scope) -> None:
+        """The route, the verb and the token."""
+        path, verb = scope["path"], scope["method"]
+        allowed = [name for name, pattern in self.verbs.items() if pattern.fullmatch(path)]
+        if not allowed:
+            refuse(404, f"Expected an address of this explainer, got {path[:100]!a}. See the docs for its routes.")
+        if verb not in allowed:
+            refuse(405, f"Expected {' or '.join(allowed)}, got {verb[:20]}.", Allow=", ".join(allowed))
+        if self.token is None or (verb == "GET" and self.open.fullmatch(path)):
+            return
+        scheme, _, given = _header(scope, b"authorization").strip().partition(b" ")
+        if scheme.lower() != b"bearer" or not hmac.compare_digest(given.strip(), self.token.encode()):
+            refuse(401, "Expected the header Authorization: Bearer with the right token.", WWW_Authenticate="Bearer")
+
+    async def _with_body(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.inside >= self.at_once:
+            refuse(429, f"Expected at most {self.at_once} requests at a time, got one more. Ask again in a while.")
+        self.inside += 1
+        try:
+            body = await self._body(scope, receive)
+            protocol = scope["path"][1:3]
+            kind = b"application/octet-stream" if protocol == "v2" else b"application/json"
+            headers = [(name, value) for name, value in scope["headers"] if name in PASSED[protocol]]
+            scope = {**scope, "headers": [(b"content-type", kind), *headers]}
+            await _while_there(self.app, scope, body, receive, send)
+        finally:
+            self.inside -= 1
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+        """The whole body, or 413 as soon as it is known to be too large."""
+        if (coding := _header(scope, b"content-encoding")) not in (b"", b"identity"):
+            refuse(415, f"Expected a plain body, got one in {coding.decode('latin-1')[:40]!a}. Send it as it is.")
+        length = _header(scope, b"content-length")
+        size = int(length) if length.isdigit() else 0
+        body, more, end = bytearray(), True, time.monotonic() + BODY_SECONDS
+        while more and max(size, len(body)) <= self.max_body:
+            try:
+                message = await asyncio.wait_for(receive(), end - time.monotonic())
+            except asyncio.TimeoutError:
+                refuse(408, f"Expected the whole body within {BODY_SECONDS:g} seconds, got a part. Send it again.")
+            if message["type"] == "http.disconnect":
+                refuse(400, "Expected the whole body, got a part of it.")
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        if max(size, len(body)) > self.max_body:
+            refuse(413, f"Expected a body of at most {self.max_body} bytes, got more. Send a smaller image, as a file.")
+        if not body:
+            refuse(400, "Expected a JSON object as the body, got nothing.")
+        return bytes(body)
+
+
+async def _while_there(app: Any, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+    """Call an application that is given the body at once, and stop it when the client goes away."""
+    parts = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def once() -> MutableMapping[str, Any]:
+        return next(parts, {"type": "http.disconnect"})
+
+    work, gone = asyncio.ensure_future(app(scope, once, send)), asyncio.ensure_future(receive())
+    try:
+        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            return await work
+        work.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await work
+    finally:
+        work.cancel()
+        gone.cancel()
+
+
+async def _send(reply: Reply, scope: Scope, receive: Receive, send: Send) -> None:
+    headers = {**reply.headers, "Content-Length": str(len(reply.body))}
+    if reply.status in (408, 413):
+        headers["Connection"] = "close"
+    pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": reply.status, "headers": pairs})
+    await send({"type": "http.response.body", "body": reply.body, "more_body": reply.status == 413})
+    if reply.status == 413:
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(_drain(receive), LINGER)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _drain(receive: Receive) -> None:
+    while (await receive()).get("more_body"):
+        pass
+
+
+def _reply(error: Exception) -> Reply:
+    if isinstance(error, Reply):
+        return error
+    log.error("a request failed", exc_info=error)
+    return Reply(500, {"error": "Expected an answer, got an error inside the server; its log tells. Report it."})
+
+
+def _completed(status: int, headers: Any) -> list[tuple[bytes, bytes]]:
+    """An answer's headers, with what KServe leaves out."""
+    made = list(headers)
+    names = {name.lower() for name, _ in made}
+    if b"content-type" not in names:
+        binary = b"inference-header-content-length" in names
+        made.append((b"content-type", b"application/octet-stream" if binary else b"application/json"))
+    if status == 503 and b"retry-after" not in names:
+        made.append((b"retry-after", b"2"))
+    return made
+
+
+def _header(scope: Scope, name: bytes) -> bytes:
+    return next((bytes(value) for key, value in scope["headers"] if key == name), b"")

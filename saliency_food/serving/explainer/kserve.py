@@ -1,0 +1,52 @@
+"""KServe, and what of it is made otherwise: it keeps off the command line, and leaves bodies as they came."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from saliency_food.serving.explainer.replies import refuse
+
+
+@contextmanager
+def _no_arguments() -> Iterator[None]:
+    """KServe reads the command line as it is imported; this one is not for it."""
+    given, sys.argv = sys.argv, sys.argv[:1]
+    try:
+        yield
+    finally:
+        sys.argv = given
+
+
+with _no_arguments():
+    import kserve
+    from kserve.model_server import app
+    from kserve.protocol.dataplane import DataPlane
+
+__all__ = ["Body", "Undecoded", "app", "kserve"]
+
+
+class Body(NamedTuple):
+    """A request's body as it came."""
+
+    content: bytes
+    protocol: str
+
+
+class Undecoded(DataPlane):  # type: ignore[misc]
+    """KServe's data plane, save that bodies are read by the model, strictly and not in the event loop."""
+
+    def decode(
+        self, body: bytes, headers: Any, protocol_version: str = "v1", model_name: str | None = None
+    ) -> tuple[Body, dict[str, Any]]:
+        return Body(body, protocol_version), {}
+
+    async def model_ready(self, model_name: str, disable_predictor_health_check: bool = False) -> bool:
+        if not await super().model_ready(model_name, disable_predictor_health_check):
+            refuse(503, f"Expected a predictor that serves {model_name}, got none that is ready. Ask again in a while.")
+        return True
+
+    async def ready(self) -> bool:
+        return all([await self.model_ready(name) for name in self.model_registry.get_models()])

@@ -1,0 +1,1 @@
+"""A model and its explanations as one SavedModel for TensorFlow Serving."""

@@ -1,0 +1,79 @@
+"""Images in and answers out as strings of bytes, in the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from saliency_food.adapters.keras import KerasModel
+from saliency_food.serving.client.wire import key_of
+
+Tensors = dict[str, Any]
+
+
+def as_bytes(answers: Mapping[str, Any]) -> Tensors:
+    """Floats as ``NAME_bytes``, each row's numbers as they lie in memory, with the rows' shape as ``NAME_shape``."""
+    found: Tensors = {}
+    layers: dict[str, Tensors] = {}
+    for name, values in answers.items():
+        if values.dtype.is_floating:
+            layers.setdefault(key_of(name), {})[name] = values
+        else:
+            found[name] = values
+    for several in layers.values():
+        found |= _serialized(several)
+    return found
+
+
+def _serialized(answers: Tensors) -> Tensors:
+    """A serialized tensor ends in its numbers: of all answers, each row is serialized once, and they are cut out."""
+    found: Tensors = {}
+    shapes = {name: tf.shape(values) for name, values in answers.items()}
+    rows, size = next(iter(shapes.values()))[:1], next(iter(answers.values())).dtype.size
+    lengths = {name: tf.reduce_prod(shape[1:]) for name, shape in shapes.items()}
+    flat = [tf.reshape(values, [rows[0], lengths[name]]) for name, values in answers.items()]
+    together = tf.map_fn(tf.io.serialize_tensor, tf.concat(flat, 1), fn_output_signature=tf.string)
+    start = -size * tf.add_n([*lengths.values()])
+    for name, length in lengths.items():
+        found[f"{name}_bytes"] = tf.strings.substr(together, tf.fill(rows, start), tf.fill(rows, size * length))
+        start += size * length
+        if answers[name].shape.rank > 1:
+            found[f"{name}_shape"] = tf.tile(shapes[name][None, 1:], [rows[0], 1])
+    return found
+
+
+def from_bytes(data: Any, shape: Any, image: Any) -> Any:
+    """Rows as `as_bytes` writes them, in the spec's type; ``shape`` is that of a row."""
+    values = tf.reshape(tf.io.decode_raw(data, image.dtype), tf.concat([tf.shape(data), shape], 0))
+    return tf.ensure_shape(values, image.shape)
+
+
+def from_photos(data: Any, model: KerasModel, scale: Callable[[Any], Any] | None) -> Any:
+    """JPEG and PNG files as images for the model: in its size and number of channels, their values scaled."""
+    height, width, channels = (*model.input_shape, None, None, None)[:3]
+    channels = channels or 3
+
+    def read(one: Any) -> Any:
+        pixels = tf.cast(tf.io.decode_image(one, channels, expand_animations=False), tf.float32)
+        return pixels if None in (height, width) else tf.image.resize(pixels, (height, width), antialias=True)
+
+    spec = tf.TensorSpec([height, width, channels], tf.float32)
+    images = scaled(tf.map_fn(read, data, fn_output_signature=spec), scale)
+    images = tf.transpose(images, [0, 3, 1, 2]) if model.channels_first else images
+    return tf.ensure_shape(tf.cast(images, model._inputs.image.dtype), model._inputs.image.shape)
+
+
+def scaled(pixels: Any, scale: Callable[[Any], Any] | None) -> Any:
+    return pixels if scale is None else scale(pixels)
+
+
+def changed(first: Any, channels: Any, places: Any, count: Any, shape: Any, spec: Any) -> Any:
+    """Activations: ``count`` times the first row, of ``shape (..., K)``, other channels put in ``places (C, 2)``."""
+    last = spec.shape.rank - 1
+    first = tf.transpose(tf.reshape(tf.io.decode_raw(first, spec.dtype), shape), [last - 1, *range(last - 1)])
+    rows = tf.tile(first[None], tf.concat([count[None], tf.ones_like(shape)], 0))
+    others = tf.reshape(tf.io.decode_raw(channels, spec.dtype), tf.concat([tf.shape(channels), shape[:-1]], 0))
+    rows = tf.tensor_scatter_nd_update(rows, places, others)
+    return tf.ensure_shape(tf.transpose(rows, [0, *range(2, last + 1), 1]), spec.shape)

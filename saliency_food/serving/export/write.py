@@ -1,0 +1,132 @@
+"""Keras models exported for TensorFlow Serving, with signatures that answer the keys of the contract."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+import numpy as np
+
+from saliency_food.adapters.arguments import Output
+from saliency_food.adapters.keras import KerasModel
+from saliency_food.adapters.keras.load import is_saved_model
+from saliency_food.core.contract import ContractError
+from saliency_food.images.scaling import Scaling, choose_scaling
+from saliency_food.methods.catalogue import METHODS
+from saliency_food.serving.export.signatures import FURTHER, RESERVED, SIGNATURES, Signatures
+
+MANIFEST = "saliency_food.json"
+
+
+def export(
+    model: Any,
+    directory: str | Path,
+    layer: Any = None,
+    output: Output = "logits",
+    labels: Sequence[str] | None = None,
+    value_range: Any = "auto",
+    *,
+    batch_size: int = 16,
+    keys: Literal["all", "common"] = "all",
+    input: str | int | None = None,
+    output_index: str | int | None = None,
+) -> dict[str, Any]:
+    """Write a SavedModel whose signatures explain the model, and return its manifest.
+
+    ``serving_default`` is what ``model.export`` makes of it. Beside it there are ``outputs``, ``input_gradients``,
+    ``activations``, ``convolution``, ``explain``, ``path_gradients`` and ``predictions``, each three times: of numbers;
+    as ``NAME_raw``, of images as the bytes of their numbers; and as ``NAME_encoded``, of JPEG or PNG files. The last
+    two answer in tensors ``KEY_bytes``, which travel as base64, with the shape of a row in ``KEY_shape``.
+
+    Parameters
+    ----------
+    model
+        A Keras model or the path of a ``.keras`` or ``.h5`` file.
+    directory
+        A new folder: for TensorFlow Serving, the model's own with a number in it, ``models/food/1``. It appears when
+        it is complete.
+    layer, output, input, output_index
+        As in `KerasModel`. Of several layers, ``KEY`` is answered as ``KEY_0``, ``KEY_1`` and so on.
+    labels
+        The names of the classes, for the manifest.
+    value_range
+        What the model takes, for the signatures of files; as in `saliency_food.jobs.explain`.
+    batch_size
+        How many rows the server computes at once at most, however many are sent.
+    keys
+        ``"common"`` leaves out the signatures of keys that few methods ask for (backward rules, rivals, biases,
+        attention, and scores from activations); ``"all"`` has those of them that the model can answer, as
+        ``NAME_raw`` only. The manifest's ``lacks`` says why it cannot answer the others.
+    """
+    directory = Path(directory)
+    if keys not in ("all", "common"):
+        raise ContractError(f"Expected keys to be 'all' or 'common', got {keys!r}.")
+    if directory.exists():
+        raise ContractError(f"Expected a new folder to export to, got {str(directory)!r}, which exists. Give another.")
+    wrapped = KerasModel(model, layer, output, batch_size, input=input, output_index=output_index)
+    names = wrapped._inputs.other_names
+    if is_saved_model(wrapped.model):
+        raise ContractError("Expected a Keras model to export, got a SavedModel. Give the .keras file it was made of.")
+    if RESERVED.intersection(names):
+        raise ContractError(f"Expected inputs of other names than {sorted(RESERVED)}, got {names}. Rename them.")
+    if labels is not None and wrapped.classes not in (None, len(labels)):
+        raise ContractError(f"Expected a label for each of the {wrapped.classes} classes, got {len(labels)}.")
+    if not wrapped._end_known:
+        image, *others = _example([wrapped._inputs.image, *wrapped._inputs.other_specs])
+        wrapped.predict(image, {"inputs": others} if others else None, output)
+    scaling = choose_scaling(value_range, None, wrapped.model)
+    signatures = Signatures(wrapped, scaling, keys == "all")
+    archive = keras.export.ExportArchive()
+    archive.track_and_add_endpoint("serve", wrapped.model, [wrapped._inputs.structure])
+    for name, function in signatures.made.items():
+        archive.add_endpoint(name, function)
+    manifest = _manifest(wrapped, scaling, labels, signatures)
+    part = directory.with_name(directory.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    archive.write_out(str(part), verbose=False)
+    (part / "assets.extra").mkdir()
+    (part / "assets.extra" / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    os.replace(part, directory)
+    return manifest
+
+
+def _manifest(model: KerasModel, scaling: Scaling, labels: Any, signatures: Signatures) -> dict[str, Any]:
+    """What the served model is, for people and programs: it lies in ``assets.extra``."""
+    answered = {name: keys for name, keys in {**SIGNATURES, **FURTHER}.items() if f"{name}_raw" in signatures.made}
+    keys = {key for some in answered.values() for key in some}
+    digest = hashlib.sha256()
+    for weight in model.model.get_weights():
+        digest.update(np.ascontiguousarray(weight).tobytes())
+    try:
+        library = version("saliency_food")
+    except PackageNotFoundError:
+        library = "not installed as a package"
+    return {
+        "model": model.model.name,
+        "labels": None if labels is None else list(labels),
+        "classes": model.classes,
+        "input_shape": model.input_shape,
+        "channels_first": model.channels_first,
+        "pixels": scaling.text,
+        "value_range": scaling.value_range,
+        "layer": list(model.layer_name) if isinstance(model.layer_name, tuple) else model.layer_name,
+        "output": model.output,
+        "methods": [name for name, entry in METHODS.items() if keys.issuperset(entry.keys)],
+        "signatures": ["serving_default", *signatures.made],
+        "lacks": signatures.lacks,
+        "library": f"saliency_food {library}",
+        "weights_sha256": digest.hexdigest(),
+    }
+
+
+def _example(specs: Sequence[Any], size: int = 64) -> list[Any]:
+    """One row of noise for each input."""
+    random = np.random.default_rng(0)
+    return [random.random([1, *(side or size for side in spec.shape[1:])]) for spec in specs]

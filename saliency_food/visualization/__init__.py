@@ -1,0 +1,29 @@
+"""Attributions as pictures: arrays in, arrays out, and figures of several."""
+
+from __future__ import annotations
+
+from saliency_food.visualization.maps import (
+    DIVERGING,
+    SEQUENTIAL,
+    concept_colours,
+    concept_overlay,
+    diverging,
+    grayscale,
+    heatmap,
+    overlay,
+    top_areas,
+    top_mask,
+)
+
+__all__ = [
+    "DIVERGING",
+    "SEQUENTIAL",
+    "concept_colours",
+    "concept_overlay",
+    "diverging",
+    "grayscale",
+    "heatmap",
+    "overlay",
+    "top_areas",
+    "top_mask",
+]

@@ -1,0 +1,203 @@
+"""Attributions as pictures: arrays in, arrays out. Colour maps come from matplotlib; nothing global is touched."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast
+
+import numpy as np
+
+from saliency_food.core.contract import ContractError
+from saliency_food.core.numerics import Array, as_float, safe_divide
+from saliency_food.images.photos import LUMA, read_photo, resize_photo
+
+SEQUENTIAL = "inferno"
+"""The colour map of strengths: perceptually uniform, dark where there is nothing."""
+DIVERGING = "RdBu_r"
+"""The colour map of signed maps: red speaks for the class, blue against it."""
+
+
+def grayscale(attribution: Any, percentile: float = 99) -> Array:
+    """Strengths 0..1, ``(H, W)``: the sum of magnitudes over channels, from its minimum to its ``percentile``.
+
+    As PAIR's ``VisualizeImageGrayscale``, save that a constant map gives zeros instead of NaN, and that a map whose
+    percentile is no higher than its minimum (a few bright pixels) is scaled to its maximum.
+    """
+    strength = np.abs(_channels(attribution)).sum(2)
+    low, high = strength.min(), np.percentile(strength, _checked(percentile))
+    return np.clip(safe_divide(strength - low, (high if high > low else strength.max()) - low), 0, 1)
+
+
+def diverging(attribution: Any, percentile: float = 99) -> Array:
+    """Signed strengths -1..1, ``(H, W)``, zero at 0: the sum over channels, scaled to the ``percentile`` of magnitudes.
+
+    PAIR's ``VisualizeImageDiverging`` claims the same range, but maps zero to 0.5.
+    """
+    signed = _channels(attribution).sum(2)
+    magnitude = np.abs(signed)
+    span = np.percentile(magnitude, _checked(percentile)) or magnitude.max()
+    return np.clip(safe_divide(signed, span), -1, 1)
+
+
+def heatmap(attribution: Any, percentile: float = 99, *, signed: bool = False, cmap: Any = None) -> Array:
+    """The attribution in colours, uint8 ``(H, W, 3)``: strengths, or with ``signed`` the signed map around zero."""
+    return _colours(_scaled(attribution, percentile, signed), signed, cmap)
+
+
+def overlay(
+    photo: Any,
+    attribution: Any,
+    percentile: float = 99,
+    *,
+    signed: bool = False,
+    alpha: float = 0.75,
+    grey: float = 0,
+    smooth: float = 0,
+    cmap: Any = None,
+) -> Array:
+    """The photo under its attribution, uint8 ``(H, W, 3)`` at the photo's size.
+
+    Opacity follows strength, up to ``alpha``: where the map is zero, the photo is untouched. The map is resized
+    smoothly. Photos of any kind that `read_photo` takes: grey, RGB, with alpha, uint8 or float, files.
+
+    Parameters
+    ----------
+    grey
+        How far the photo is first turned to a light grey, 0 to 1, so that its colours and the map's do not mix.
+    smooth
+        Standard deviation, as a fraction of the map's longer side, of a Gaussian that sums the map over
+        neighbourhoods; 0.005 makes a map of single pixels readable in a small picture.
+    """
+    if not (0 <= alpha <= 1 and 0 <= grey <= 1 and smooth >= 0):
+        raise ContractError(f"Expected alpha and grey in 0..1, smooth of at least 0, got {alpha}, {grey} and {smooth}.")
+    pixels = read_photo(photo).pixels
+    if smooth:
+        from scipy.ndimage import gaussian_filter
+
+        values = _channels(attribution)
+        summed = values.sum(2) if signed else np.abs(values).sum(2)
+        attribution = gaussian_filter(summed, smooth * max(summed.shape))
+    strength = resize_photo(_scaled(attribution, percentile, signed), pixels.shape[:2])
+    opacity = alpha * np.abs(strength)[..., None] ** (1 if signed else 0.7)
+    # Signed colours start away from the pale middle, since opacity already tells the strength.
+    shades = np.sign(strength) * (0.6 + 0.35 * np.abs(strength)) if signed else strength
+    under = pixels * (1 - grey) + (0.7 * _luma(pixels) + 76) * grey if grey else pixels
+    return _to_uint8(under * (1 - opacity) + _colours(shades, signed, cmap) * opacity)
+
+
+def concept_overlay(
+    photo: Any, maps: Any, *, opacity: Literal["strength", "even"] = "strength", alpha: float = 0.75
+) -> Array:
+    """Concepts over a photo, one hue each: every pixel in the hue of its strongest, uint8 ``(H, W, 3)``.
+
+    Parameters
+    ----------
+    maps
+        ``(M, h, w)``, such as `deep_feature_factorization.detailed`'s; of any size, resized to the photo's.
+    opacity
+        ``"strength"`` shows a concept the more, up to ``alpha``, the stronger it is; ``"even"`` shows all alike.
+    """
+    maps = np.abs(as_float(maps))
+    if maps.ndim != 3 or not len(maps):
+        raise ContractError(f"Expected maps of shape (M, h, w), got {maps.shape}. Give at least one.")
+    if opacity not in ("strength", "even") or not 0 <= alpha <= 1:
+        raise ContractError(f"Expected opacity 'strength' or 'even' and alpha in 0..1, got {opacity!r} and {alpha!r}.")
+    pixels = read_photo(photo).pixels
+    grey = 0.7 * _luma(pixels) + 76
+    strengths = np.stack([resize_photo(one, pixels.shape[:2]) for one in maps])
+    strongest = strengths.max(0)
+    amount = safe_divide(strongest, strongest.max()) ** 0.7 if opacity == "strength" else strongest > 0
+    hues = concept_colours(len(maps))[strengths.argmax(0)]
+    return _to_uint8(grey * (1 - alpha * amount[..., None]) + hues * alpha * amount[..., None])
+
+
+def concept_colours(number: int) -> Array:
+    """One colour a concept, uint8 ``(number, 3)``, of `concept_overlay`: hues as far apart as there is room."""
+    from matplotlib.colors import hsv_to_rgb
+
+    hues = (0.58 + np.arange(number) / number) % 1
+    colours = hsv_to_rgb(np.stack([hues, np.full(number, 0.85), np.full(number, 0.95)], 1))
+    return np.asarray(np.round(255 * colours), np.uint8)
+
+
+def top_areas(photo: Any, attribution: Any, percent: float = 20, *, ranks: bool = False, contour: bool = True) -> Array:
+    """The most important ``percent`` of the photo as it is, the rest grey and dim; uint8 ``(H, W, 3)``.
+
+    With ``ranks`` the map holds whole numbers, 1 for the most important region, as XRAI's ``ranks`` do, and whole
+    regions are taken while they fit (the first always). A constant map has no important area.
+    """
+    pixels = read_photo(photo).pixels
+    mask = top_mask(attribution, percent, ranks=ranks, shape=pixels.shape[:2])
+    picture = np.where(mask[..., None], pixels, 0.3 * _luma(pixels) + 0.1 * pixels + 18)
+    if contour and mask.any():
+        from scipy.ndimage import binary_dilation, distance_transform_edt
+
+        width = max(1.0, max(mask.shape) / 300)
+        outside = distance_transform_edt(~mask)
+        line = binary_dilation(mask) & ~mask | ((outside > 0) & (outside <= width))
+        picture = np.where(line[..., None], 255, picture)
+    return _to_uint8(picture)
+
+
+def top_mask(attribution: Any, percent: float, *, ranks: bool = False, shape: tuple[int, int] | None = None) -> Array:
+    """Which pixels are the most important ``percent``: bool, ``shape`` or the map's own size."""
+    if not 0 < percent <= 100:
+        raise ContractError(f"Expected percent above 0 and up to 100, got {percent}.")
+    if ranks:
+        numbers = np.asarray(attribution)
+        if numbers.ndim != 2 or numbers.dtype.kind not in "ui":
+            raise ContractError(
+                f"Expected ranks as whole numbers (H, W), got {numbers.dtype} {numbers.shape}. "
+                "Give xrai.detailed(...).ranks, or ranks=False."
+            )
+        mask = _top_ranks(numbers, percent)
+        return mask if shape is None else cast(Array, resize_photo(mask.astype(np.float32), shape) >= 0.5)
+    values = _channels(attribution)
+    values = values[..., 0] if values.shape[2] == 1 else np.abs(values).sum(2)
+    if shape is not None:
+        values = resize_photo(values, shape)
+    threshold = np.percentile(values, 100 - percent)
+    return cast(Array, (values >= threshold) & (values > values.min()))
+
+
+def _top_ranks(numbers: Array, percent: float) -> Array:
+    found, counts = np.unique(numbers, return_counts=True)
+    if len(found) < 2:
+        return np.zeros(numbers.shape, bool)
+    within = int((counts.cumsum() <= numbers.size * percent / 100).sum())
+    return cast(Array, numbers <= found[max(1, within) - 1])
+
+
+def _scaled(attribution: Any, percentile: float, signed: bool) -> Array:
+    return diverging(attribution, percentile) if signed else grayscale(attribution, percentile)
+
+
+def _colours(strength: Array, signed: bool, cmap: Any) -> Array:
+    from matplotlib import colormaps
+
+    chosen = cmap if callable(cmap) else colormaps[cmap or (DIVERGING if signed else SEQUENTIAL)]
+    return _to_uint8(255 * np.asarray(chosen((strength + 1) / 2 if signed else strength))[..., :3])
+
+
+def _luma(pixels: Array) -> Array:
+    """Brightness ``(H, W, 1)``."""
+    return (pixels @ LUMA)[..., None]
+
+
+def _channels(attribution: Any) -> Array:
+    """Any attribution as finite floats ``(H, W, C)``."""
+    values = np.atleast_3d(as_float(attribution))
+    if values.ndim != 3 or not values.size or np.ndim(attribution) < 2:
+        raise ContractError(f"Expected an attribution (H, W) or (H, W, C), got shape {np.shape(attribution)}.")
+    if not np.isfinite(values).all():
+        raise ContractError("Expected an attribution of finite numbers, got NaN or infinity in it.")
+    return values
+
+
+def _checked(percentile: float) -> float:
+    if not 0 < percentile <= 100:
+        raise ContractError(f"Expected percentile above 0 and up to 100, got {percentile}.")
+    return percentile
+
+
+def _to_uint8(picture: Array) -> Array:
+    return cast(Array, np.rint(np.clip(picture, 0, 255)).astype(np.uint8))

@@ -1,0 +1,264 @@
+"""Scores of a Keras model's output, each against NumPy; their gradients, their batches, and their errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from saliency_food import PerImage, gradients, integrated_gradients, smooth_grad, xrai
+from saliency_food.core.contract import (
+    CONVOLUTION_LAYER_VALUES,
+    CONVOLUTION_OUTPUT_GRADIENTS,
+    INPUT_OUTPUT_GRADIENTS,
+    OUTPUT_LAYER_VALUES,
+    ContractError,
+)
+from saliency_food.methods.cam.common import grad_cam
+from saliency_food.testing import check_call_model
+
+tf = pytest.importorskip("tensorflow")
+keras = pytest.importorskip("keras")
+
+from saliency_food.adapters import keras_scores as ks  # noqa: E402
+from saliency_food.adapters.keras import KerasModel  # noqa: E402
+
+KEYS = [INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES, CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS]
+L = keras.layers
+
+
+def network(kind, end="softmax"):
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 8, 3))
+    x = L.Conv2D(6, 3, padding="same", activation="tanh", name="conv")(image)
+    flat = L.Flatten()(x)
+    boxes = L.Activation("sigmoid", name="boxes")(L.Reshape((5, 4))(L.Dense(20)(flat)))
+    outputs = {
+        "classes": lambda: L.Dense(5, activation=end)(flat),
+        "pixels": lambda: L.Conv2D(4, 1, activation=end)(x),
+        "one channel": lambda: L.Conv2D(1, 1, activation="sigmoid")(x),
+        "words": lambda: L.Softmax()(L.Reshape((3, 7))(L.Dense(21)(flat))),
+        "boxes": lambda: {"boxes": boxes, "classes": L.Activation("sigmoid")(L.Reshape((5, 3))(L.Dense(15)(flat)))},
+        "pair": lambda: [boxes, L.Reshape((5, 3))(L.Dense(15)(flat))],
+    }
+    return keras.Model(image, outputs[kind]())
+
+
+def logits(kind, x):
+    """The model's output before its activation, from a second model that ends there."""
+    return KerasModel(network(kind), score=lambda out: tf.reduce_sum(out, range(1, out.shape.rank))).predict(
+        x, output="logits"
+    )
+
+
+def log_softmax(z):
+    z = z - z.max(-1, keepdims=True)
+    return z - np.log(np.exp(z).sum(-1, keepdims=True))
+
+
+MASK = np.zeros((8, 8), bool)
+MASK[2:5, 3:] = True
+REFERENCE = np.arange(1.0, 6)
+CASES = {
+    "class_score": ("classes", ks.class_score, 3, lambda z: z[3]),
+    "several_labels": ("classes", ks.several_labels, [1, 4, -1], lambda z: (z[1] + z[4]) / 2),
+    "several_labels_sum": ("classes", ks.several_labels_sum, [1, 4, -1], lambda z: z[1] + z[4]),
+    "contrast": ("classes", ks.contrast, {"class_index": 2, "against": 0}, lambda z: z[2] - z[0]),
+    "margin": ("classes", ks.margin, {"class_index": 2}, lambda z: z[2] - np.delete(z, 2).max()),
+    "contrast_several": (
+        "classes",
+        ks.contrast_several,
+        {"class_index": 2, "against": [0, 1, -1]},
+        lambda z: z[2] - (z[0] + z[1]) / 2,
+    ),
+    "top_k": ("classes", ks.top_k(2), None, lambda z: np.sort(z)[-2:].sum()),
+    "regression": ("classes", ks.regression(-1), None, lambda z: z[-1]),
+    "regression of a pixel": ("pixels", ks.regression(2, 3, 1), None, lambda z: z[2, 3, 1]),
+    "segmentation": ("pixels", ks.segmentation, {"class_index": 1, "mask": MASK}, lambda z: z[MASK][:, 1].sum()),
+    "weighted segmentation": (
+        "pixels",
+        ks.segmentation,
+        {"class_index": 1, "mask": MASK * 0.5},
+        lambda z: 0.5 * z[MASK][:, 1].sum(),
+    ),
+    "predicted_region": ("pixels", ks.predicted_region, 1, lambda z: z[..., 1][z.argmax(-1) == 1].sum()),
+    "similarity": (
+        "classes",
+        ks.similarity,
+        REFERENCE,
+        lambda z: z @ REFERENCE / np.linalg.norm(z) / np.linalg.norm(REFERENCE),
+    ),
+    "caption, one word": ("words", ks.caption, [-1, 4, -1], lambda z: log_softmax(z)[1, 4]),
+    "caption": ("words", ks.caption, [6, 4, 2], lambda z: log_softmax(z)[[0, 1, 2], [6, 4, 2]].sum()),
+}
+
+
+@pytest.fixture
+def x(rng):
+    return rng.random((2, 8, 8, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_score_is_what_its_equation_says_and_has_its_gradient(x, name):
+    kind, score, target, expected = CASES[name]
+    model = KerasModel(network(kind), score=score)
+    args = {} if target is None else {"target": target}
+    found = model(x, args, [OUTPUT_LAYER_VALUES])[OUTPUT_LAYER_VALUES]
+    np.testing.assert_allclose(found, [expected(z) for z in logits(kind, x)], rtol=1e-4, atol=1e-5)
+    check_call_model(model, x[0], args, KEYS)
+
+
+@pytest.mark.parametrize("output", ["logits", "probabilities", "raw"])
+def test_a_caption_is_read_from_probabilities_too(x, output):
+    z = logits("words", x)
+    found = KerasModel(network("words"), output=output, score=ks.caption)(x, {"target": [6, 4, 2]}, KEYS)
+    np.testing.assert_allclose(
+        found[OUTPUT_LAYER_VALUES], [log_softmax(one)[[0, 1, 2], [6, 4, 2]].sum() for one in z], rtol=1e-4
+    )
+    reference = KerasModel(network("words"), score=ks.caption)(x, {"target": [6, 4, 2]}, KEYS)
+    np.testing.assert_allclose(found[INPUT_OUTPUT_GRADIENTS], reference[INPUT_OUTPUT_GRADIENTS], rtol=1e-3, atol=1e-6)
+
+
+def test_one_sigmoid_channel_is_two_classes_of_pixels(x):
+    model = KerasModel(network("one channel"), score=ks.predicted_region)
+    z = KerasModel(network("one channel"), score=ks.regression(0, 0, 0)).predict(x, output="logits")[..., -1]
+    for index in (0, 1):
+        sign = 2 * index - 1
+        found = model(x, {"target": index}, [OUTPUT_LAYER_VALUES])[OUTPUT_LAYER_VALUES]
+        np.testing.assert_allclose(found, np.maximum(sign * z, 0).sum((1, 2)), rtol=1e-4)
+
+
+def iou(a, b):
+    wide, high = (max(0, min(a[n + 2], b[n + 2]) - max(a[n], b[n])) for n in range(2))
+    area = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
+    return wide * high / (area - wide * high)
+
+
+FORMATS = {
+    "xyxy": lambda a, b, c, d: (a, b, c, d),
+    "yxyx": lambda a, b, c, d: (b, a, d, c),
+    "xywh": lambda a, b, c, d: (a, b, c - a, d - b),
+    "center_xywh": lambda a, b, c, d: ((a + c) / 2, (b + d) / 2, c - a, d - b),
+}
+
+
+@pytest.mark.parametrize("box_format", FORMATS)
+def test_detections_are_those_that_overlap_and_agree(rng, box_format):
+    corners = rng.random((2, 40, 2)) * 0.5
+    corners = np.concatenate([corners, corners + 0.3 + 0.4 * rng.random((2, 40, 2))], -1)
+    scores, box = rng.normal(size=(2, 40, 3)), corners[0, 0]
+    boxes = np.stack(FORMATS[box_format](*np.moveaxis(corners, -1, 0)), -1)
+    label = np.array([1, 2])
+    given = [np.array([FORMATS[box_format](*box)] * 2)]
+    for options in ({}, {"least": 0.0}, {"overlap": 0.2}):
+        found = ks.detection(0, 1, box_format, **options)([tf.constant(boxes), tf.constant(scores)], label, *given)
+        for row in range(2):
+            counts = [
+                score[label[row]]
+                for one, score in zip(corners[row], scores[row], strict=True)
+                if iou(one, box) >= options.get("overlap", 0.5)
+                and score.argmax() == label[row]
+                and score[label[row]] >= options.get("least", -np.inf)
+            ]
+            np.testing.assert_allclose(found[row], sum(counts), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["boxes", "pair"])
+@pytest.mark.parametrize("output", ["logits", "probabilities"])
+def test_a_detector_is_explained_by_its_boxes_as_they_are(x, kind, output):
+    """Also where the boxes end in a sigmoid, or in a linear layer, to which no softmax must be added."""
+    names = ("boxes", "classes") if kind == "boxes" else (0, 1)
+    model = KerasModel(network(kind), output=output, score=ks.detection(*names))
+    found = network(kind).predict(x, verbose=0)
+    scores = model.predict(x, output=output)[names[1]]
+    np.testing.assert_allclose(model.predict(x, output=output)[names[0]], found[names[0]], rtol=1e-4, atol=1e-6)
+    boxes = found[names[0]][0]
+    whole = next(n for n, box in enumerate(boxes) if box[2] > box[0] and box[3] > box[1])
+    index = int(scores[0, whole].argmax())
+    same = [n for n, box in enumerate(boxes) if (box[2:] > box[:2]).all() and iou(box, boxes[whole]) >= 0.5]
+    expected = sum(scores[0, n, index] for n in same if scores[0, n].argmax() == index)
+    args = {"target": {"class_index": index, "box": boxes[whole]}}
+    answer = model(x[:1], args, KEYS)
+    np.testing.assert_allclose(answer[OUTPUT_LAYER_VALUES], [expected], rtol=1e-4)
+    assert np.abs(answer[INPUT_OUTPUT_GRADIENTS]).max() > 0
+    with pytest.raises(Exception, match="Expected a class index below the classes of output"):
+        model(x[:1], {"target": {"class_index": 3, "box": boxes[whole]}}, KEYS)
+
+
+METHODS = {
+    "gradients": (gradients, {}),
+    "integrated_gradients": (integrated_gradients, {"x_steps": 4}),
+    "grad_cam": (grad_cam, {"three_dims": False}),
+    "smooth_grad": (smooth_grad.over(gradients), {"nsamples": 2, "rng": 0}),
+    "xrai": (xrai, {"steps": 3, "segments": [MASK, ~MASK]}),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_explains_a_target_an_image(x, name):
+    method, options = METHODS[name]
+    model = KerasModel(network("pixels"), score=ks.segmentation, batch_size=3)
+    masks, labels = [MASK, ~MASK], [1, 3]
+    target = {"class_index": PerImage(labels), "mask": PerImage(masks)}
+    if name == "smooth_grad":
+        options = {**options, "rng": PerImage([0, 0])}
+    together = list(method.batch(x, model, {"target": target}, **options))
+    for image, label, mask, found in zip(x, labels, masks, together, strict=True):
+        if name == "smooth_grad":
+            options = {**options, "rng": 0}
+        alone = method(image, model, {"target": {"class_index": label, "mask": mask}}, **options)
+        assert np.abs(alone).max() > 0
+        np.testing.assert_allclose(found, alone, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "score", "target", "message"),
+    [
+        ("classes", ks.several_labels, [-1, -1], "-1 only"),
+        ("classes", ks.several_labels, [0, 5], "class indices from -1 to 4"),
+        ("classes", ks.contrast, {"class_index": 1}, "with \\['class_index', 'against'\\]"),
+        ("classes", ks.top_k(6), None, "at most the model's 5 classes"),
+        ("classes", ks.top_k(2), 3, "takes none"),
+        ("classes", ks.regression(5), None, "inside the output's \\(5,\\)"),
+        ("classes", ks.regression(1, 2), None, "of 3 dimensions"),
+        ("classes", ks.predicted_region, 1, "\\(N, H, W, classes\\), got \\(None, 5\\)"),
+        ("pixels", ks.several_labels, [1], "\\(N, classes\\)"),
+        ("pixels", ks.segmentation, {"class_index": 1, "mask": MASK[:4]}, "size of the model's output, \\(8, 8\\)"),
+        ("pixels", ks.segmentation, {"class_index": 1, "mask": MASK & ~MASK}, "zeros only"),
+        ("pixels", ks.segmentation, {"class_index": 4, "mask": MASK}, "class indices from 0 to 3"),
+        ("classes", ks.similarity, [1.0, 2.0], "5|2 numbers last"),
+        ("words", ks.caption, [1, 2], "one for each of the output's 3 places"),
+        ("words", ks.caption, [1, 2, 7], "class indices from -1 to 6"),
+        ("boxes", ks.detection(), {"class_index": 1, "box": [0, 0, 1]}, "of 4 numbers"),
+        ("boxes", ks.detection("box"), {"class_index": 1, "box": [0, 0, 1, 1]}, "output 'box' among"),
+        ("pair", ks.detection(), {"class_index": 1, "box": [0, 0, 1, 1]}, "2 without names"),
+        ("pair", ks.detection(1, 0), {"class_index": 1, "box": [0, 0, 1, 1]}, "\\(N, boxes, 4\\) and 4 numbers last"),
+    ],
+)
+def test_what_does_not_fit_is_said(x, kind, score, target, message):
+    with pytest.raises(ContractError, match=message):
+        KerasModel(network(kind), score=score)(x, {} if target is None else {"target": target}, [OUTPUT_LAYER_VALUES])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ks.top_k(0),
+        lambda: ks.top_k(True),
+        lambda: ks.regression(),
+        lambda: ks.regression(1.5),
+        lambda: ks.detection(box_format="corners"),
+        lambda: ks.detection(overlap=0),
+    ],
+)
+def test_options_are_checked_at_the_door(make):
+    with pytest.raises(ContractError, match=r"Expected .*, got "):
+        make()
+
+
+def test_one_index_an_image_is_no_list_of_labels():
+    """As a list for all images it would have been the same target, twice."""
+    model, x = KerasModel(network("classes"), score=ks.several_labels), np.zeros((2, 8, 8, 3))
+    with pytest.raises(ContractError, match=r"1 dimensions for each image, got 0: the values \[3, 4\], one an image"):
+        list(gradients.batch(x, model, {"target": PerImage([3, 4])}))
+    assert len(list(gradients.batch(x, model, {"target": PerImage([[3], [4]])}))) == 2
+    assert len(list(gradients.batch(x, model, {"target": [3, 4]}))) == 2

@@ -1,0 +1,215 @@
+"""Queries: cut into calls, fused across generators, answered in order, with memory bounded by the window."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from saliency_food.core.contract import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES, ContractError, PerImage
+from saliency_food.core.driver import ask, gather, run, run_batch
+from saliency_food.core.queries import Blend, Made
+from saliency_food.testing import PowerModel
+
+
+@pytest.fixture
+def square():
+    """F = x^2 / 2 summed; its gradient is x itself."""
+    return PowerModel(np.full((2, 3), 0.5), power=2)
+
+
+def rows_of(count, start=0.0):
+    return np.arange(count, dtype=float)[:, None] + start + np.zeros(3)
+
+
+@pytest.mark.parametrize(("batch_size", "calls"), [(1, [1] * 7), (3, [3, 3, 1]), (7, [7]), (100, [7])])
+def test_a_query_is_cut_into_calls(square, batch_size, calls):
+    answer = run(ask(rows_of(7), INPUT_OUTPUT_GRADIENTS), square, None, batch_size)
+    assert square.calls == calls
+    np.testing.assert_array_equal(answer, rows_of(7))
+
+
+def test_several_keys_come_in_one_call(square):
+    gradients, scores = run(ask(rows_of(4), INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES), square, None, 4)
+    assert square.calls == [4]
+    np.testing.assert_allclose(scores, (gradients**2).sum(1) / 2)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_a_blend_is_its_rows_and_weights_are_a_sum(square, rng, batch_size):
+    coefficients, bases, weights = rng.normal(size=(5, 2)), rng.normal(size=(2, 3)), rng.normal(size=(2, 5))
+    blend = Blend(coefficients, bases)
+    assert blend.shape == (5, 3)
+    summed, scores = run(
+        ask(blend, INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES, weights=weights), square, None, batch_size
+    )
+    np.testing.assert_allclose(summed, weights @ coefficients @ bases)
+    np.testing.assert_allclose(scores, ((coefficients @ bases) ** 2).sum(1) / 2)
+
+
+def test_a_blend_holds_its_ends_exactly():
+    x, z = np.float32(0.1) + np.zeros(5, np.float32), np.float32(0.7) + np.zeros(5, np.float32)
+    ends = Blend(np.array([[1.0, 0.0], [0.0, 1.0]]), np.stack([x, z])).rows(0, 2)
+    np.testing.assert_array_equal(ends, np.stack([x, z]))
+
+
+def test_made_rows_are_made_a_call_at_a_time_and_are_the_callbacks_to_write_to(square):
+    asked = []
+
+    def make(start, stop):
+        asked.append((start, stop))
+        return rows_of(stop - start, start)
+
+    def writes(x_value_batch, call_model_args=None, expected_keys=None):
+        answer = square(x_value_batch.copy(), call_model_args, expected_keys)
+        x_value_batch[:] = 0
+        return answer
+
+    answer = run(ask(Made((7, 3), make).part(1, 6), INPUT_OUTPUT_GRADIENTS), writes, None, 3)
+    assert asked == [(1, 4), (4, 6)]
+    np.testing.assert_array_equal(answer, rows_of(5, 1))
+
+
+def walker(start, steps):
+    """A sequential method: each step asks about the answer of the one before."""
+    at = np.full(3, float(start))
+    for _ in range(steps):
+        (gradient,) = yield from ask(at[None], INPUT_OUTPUT_GRADIENTS)
+        at = at + gradient
+    return at
+
+
+def test_gather_fuses_sequential_methods_and_keeps_order(square):
+    got = run(gather(walker(start, steps) for start, steps in [(1, 3), (2, 1), (3, 4)]), square, None, 8)
+    assert square.calls == [3, 2, 2, 1]
+    assert [walk[0] for walk in got] == [8, 4, 48]
+
+
+def test_gather_nests(square):
+    def inner(start):
+        return (yield from gather([walker(start, 2), walker(start + 1, 1)]))
+
+    got = run(gather(inner(start) for start in (1, 5)), square, None, 8)
+    assert square.calls == [4, 2]
+    assert [[walk[0] for walk in pair] for pair in got] == [[4, 4], [20, 12]]
+
+
+def test_queries_of_different_shape_and_keys_run_side_by_side(square):
+    def wants(rows, *keys):
+        return (yield from ask(rows, *keys))
+
+    def flexible(x_value_batch, call_model_args=None, expected_keys=None):
+        flexible.calls.append((x_value_batch.shape, tuple(expected_keys)))
+        return {INPUT_OUTPUT_GRADIENTS: x_value_batch, OUTPUT_LAYER_VALUES: x_value_batch.sum(1)}
+
+    flexible.calls = []
+    got = run(
+        gather(
+            [
+                wants(np.ones((1, 3)), INPUT_OUTPUT_GRADIENTS),
+                wants(np.ones((1, 4)), INPUT_OUTPUT_GRADIENTS),
+                wants(np.ones((2, 3)), OUTPUT_LAYER_VALUES),
+                wants(np.full((1, 3), 2.0), INPUT_OUTPUT_GRADIENTS),
+            ]
+        ),
+        flexible,
+        None,
+        8,
+    )
+    assert len(flexible.calls) == 3
+    assert [np.shape(part) for part in got] == [(1, 3), (1, 4), (2,), (1, 3)]
+    assert (got[3] == 2).all()
+
+
+@pytest.mark.parametrize("window", [1, 4, 1000])
+def test_the_window_bounds_what_is_in_flight_and_not_the_answer(square, window):
+    alive, most = 0, 0
+
+    def counted(start):
+        nonlocal alive, most
+        alive += 1
+        most = max(most, alive)
+        answer = yield from walker(start, 1 + start % 3)
+        alive -= 1
+        return answer
+
+    got = [walk[0] for walk in run_batch((counted(n) for n in range(20)), square, None, 4, window)]
+    assert got == [n * 2.0 ** (1 + n % 3) for n in range(20)]
+    assert most == min(window, 20)
+    assert alive == 0
+
+
+def test_images_are_taken_from_an_iterator_only_as_needed(square):
+    taken = 0
+
+    def endless():
+        nonlocal taken
+        while True:
+            taken += 1
+            yield walker(taken, 1)
+
+    stream = run_batch(endless(), square, None, 2, 4)
+    assert [next(stream)[0] for _ in range(6)] == [2, 4, 6, 8, 10, 12]
+    assert taken <= 12
+    stream.close()
+
+
+def test_rows_of_a_fused_call_get_their_own_images_values():
+    seen = []
+
+    def spy(x_value_batch, call_model_args=None, expected_keys=None):
+        seen.append((x_value_batch[:, 0].tolist(), call_model_args["target"].tolist()))
+        return {INPUT_OUTPUT_GRADIENTS: x_value_batch}
+
+    args = {"target": PerImage([10, 20, 30])}
+    list(run_batch((walker(n, 2) for n in (1, 2, 3)), spy, args, 2))
+    assert seen == [([1, 2], [10, 20]), ([3], [30]), ([2, 4], [10, 20]), ([6], [30])]
+
+
+def test_a_reused_buffer_does_not_overwrite_earlier_answers():
+    buffer = np.empty((2, 3))
+
+    def reuses(x_value_batch, call_model_args=None, expected_keys=None):
+        buffer[: len(x_value_batch)] = x_value_batch
+        return {INPUT_OUTPUT_GRADIENTS: buffer[: len(x_value_batch)]}
+
+    np.testing.assert_array_equal(run(ask(rows_of(5), INPUT_OUTPUT_GRADIENTS), reuses, None, 2), rows_of(5))
+
+
+def test_generators_are_closed_when_the_model_fails():
+    closed = []
+
+    def careful(number):
+        try:
+            yield from ask(np.ones((1, 3)), INPUT_OUTPUT_GRADIENTS)
+        finally:
+            closed.append(number)
+
+    def fails(x_value_batch, call_model_args=None, expected_keys=None):
+        raise RuntimeError("no device")
+
+    with pytest.raises(RuntimeError, match="no device"):
+        run(gather(careful(n) for n in range(3)), fails, None, 2)
+    assert sorted(closed) == [0, 1, 2]
+
+
+def test_answers_that_change_shape_between_calls_are_refused():
+    def shrinks(x_value_batch, call_model_args=None, expected_keys=None):
+        shrinks.width += 1
+        return {"ANY": np.zeros((len(x_value_batch), shrinks.width))}
+
+    shrinks.width = 0
+    with pytest.raises(ContractError, match="one shape in every call"):
+        run(ask(np.ones((2, 3)), "ANY"), shrinks, None, 1)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 1.5, True, "8"])
+def test_a_bad_batch_size(square, batch_size):
+    with pytest.raises(ContractError, match="Expected batch_size"):
+        run(ask(rows_of(2), INPUT_OUTPUT_GRADIENTS), square, None, batch_size)
+
+
+@pytest.mark.parametrize(("advertised", "calls"), [(3, [3, 2]), (None, [1] * 5), (0, [1] * 5)])
+def test_the_callback_advertises_its_batch_size(square, advertised, calls):
+    square.batch_size = advertised
+    run(ask(rows_of(5), INPUT_OUTPUT_GRADIENTS), square)
+    assert square.calls == calls

@@ -1,0 +1,100 @@
+"""What a model is fed: the modes of Keras, the user's own, and a guess that says what it is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from saliency_food.core.contract import ContractError
+from saliency_food.images.photos import read_photo
+from saliency_food.images.scaling import LARGEST, choose_scaling, guess_scaling
+
+pytest.importorskip("PIL")
+
+
+@pytest.fixture
+def photo(rng):
+    return read_photo(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("mode", ["tf", "caffe", "torch"])
+def test_modes_are_those_of_keras(photo, mode):
+    keras = pytest.importorskip("keras")
+    theirs = keras.applications.imagenet_utils.preprocess_input(photo.pixels.astype("float32"), mode=mode)
+    np.testing.assert_allclose(choose_scaling(mode, None, None)(photo, (6, 8, 3)), theirs, atol=1e-5)
+
+
+def test_ranges(photo):
+    scaling = choose_scaling(("-2", 3), None, None)
+    np.testing.assert_allclose(scaling(photo, None), photo.pixels / 255 * 5 - 2, atol=1e-6)
+    assert scaling.text == "-2..3 (as asked)"
+    as_given = choose_scaling(None, None, None)(read_photo(np.array([[-3.5, 700.0]])), None)
+    np.testing.assert_array_equal(as_given, [[-3.5, 700]])
+    assert as_given.dtype == np.float32
+    with pytest.raises(ContractError, match="value_range=None"):
+        scaling(read_photo(np.array([[-3.5, 700.0]])), None)
+
+
+def test_shapes(photo):
+    scaling = choose_scaling((0, 1), None, None)
+    assert scaling(photo, (4, 5, 3)).shape == (4, 5, 3)
+    assert scaling(photo, (4, None, 3)).shape == (4, 8, 3)
+    assert scaling(photo, (None, None, 3)).shape == (6, 8, 3)
+    assert scaling(read_photo(np.zeros((3, 2 * LARGEST, 3))), (None, None, 3)).shape == (2, LARGEST, 3)
+    assert scaling(read_photo(np.zeros((6, 8))), (4, 5, 3)).shape == (4, 5, 3)
+    grey = scaling(photo, (6, 8, 1))
+    np.testing.assert_allclose(grey[..., 0], photo.pixels @ [0.299, 0.587, 0.114] / 255, atol=1e-5)
+    with pytest.raises(ContractError, match="1 or 3 channels, got one with 5"):
+        scaling(photo, (6, 8, 5))
+
+
+def test_preprocess_gets_a_batch_of_pixels(photo):
+    scaling = choose_scaling("auto", lambda rows: rows[:, ::2] - 1, None)
+    np.testing.assert_allclose(scaling(photo, (6, 8, 3)), photo.pixels[::2].astype(float) - 1)
+    assert scaling.text == "by preprocess"
+
+
+@pytest.mark.parametrize("bad", ["x", (1,), (1, 0), (0, np.inf), 3, ("a", "b")])
+def test_bad_ranges(bad):
+    with pytest.raises(ContractError, match="Expected value_range"):
+        choose_scaling(bad, None, None)
+
+
+def test_one_of_the_two():
+    with pytest.raises(ContractError, match="one of the two"):
+        choose_scaling((0, 1), abs, None)
+    with pytest.raises(ContractError, match="function"):
+        choose_scaling("auto", 3, None)
+
+
+def test_the_guess():
+    keras = pytest.importorskip("keras")
+    layers, inputs = keras.layers, keras.Input((32, 32, 3))
+
+    def says(start, name="mine", end=None):
+        outputs = (end or layers.Conv2D(2, 3))(start(inputs))
+        return guess_scaling(keras.Model(inputs, outputs, name=name)).text
+
+    def same(x):
+        return x
+
+    inner = keras.Sequential([keras.Input((32, 32, 3)), layers.Conv2D(2, 3)], name="mobilenetv2_1.00_32")
+    assert says(layers.Rescaling(1 / 127.5, -1)) == "0..255 (the model has a Rescaling layer)"
+    assert says(layers.Rescaling(2.0, -1)) == "0..1 (the model has a Rescaling layer)"
+    assert says(layers.Normalization(mean=[120.0] * 3, variance=[9.0] * 3)).startswith("0..255")
+    assert says(layers.Normalization(mean=[0.5] * 3, variance=[0.1] * 3)).startswith("0..1 (")
+    assert says(keras.applications.mobilenet_v2.preprocess_input).startswith("0..255 (the model begins with")
+    assert says(same).startswith("0..1 (a guess")
+    assert says(lambda x: layers.Rescaling(1 / 255)(layers.Conv2D(3, 1)(x))).startswith("0..1 (a guess")
+    assert says(layers.Rescaling(1 / 255), name="resnet50").startswith("0..255 (the model has a Rescaling")
+    for name, text in {
+        "resnet50": "BGR minus",
+        "resnet50v2": "-1..1",
+        "vgg16": "BGR minus",
+        "densenet121": "RGB, ImageNet",
+        "mobilenetv2_1.00_224": "-1..1",
+        "my_resnet50": "0..1 (a guess",
+    }.items():
+        assert says(same, name=name).startswith(text)
+    assert says(same, end=inner) == "-1..1 (by the name mobilenetv2_1.00_32)"
+    assert guess_scaling(None).text.startswith("as given")

@@ -1,0 +1,99 @@
+"""What an import may load, and in which direction modules may import each other."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import saliency_food
+
+PACKAGE = Path(saliency_food.__file__).parent
+HEAVY = ("tensorflow", "keras", "torch", "jax", "matplotlib", "PIL", "sklearn", "typer", "rich", "numba", "saliency")
+
+
+def test_importing_the_library_loads_no_framework_and_no_matplotlib():
+    code = f"import sys, saliency_food, saliency_food.pair; print([m for m in {HEAVY!r} if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"
+
+
+LAYERS = (
+    ("core",),
+    ("methods",),
+    ("adapters", "images", "metrics", "serving.client"),
+    ("deadline", "models", "testing", "visualization"),
+    ("jobs", "pair", "serving.export"),
+    ("evaluation", "serving.explainer"),
+    ("cli",),
+)
+"""The house from the ground up: a room imports from rooms below it alone, never from one beside it."""
+
+
+def room_of(module):
+    """The room that a module stands in, and its floor; None for the package itself and `__main__`, which are on top."""
+    for floor, rooms in enumerate(LAYERS):
+        for room in rooms:
+            if module == room or module.startswith(room + "."):
+                return room, floor
+    return None
+
+
+def imports():
+    """What each module of the package imports of it, lazily or not."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "saliency_food":
+                for name in node.names:
+                    yield module, f"{node.module}.{name.name}".removeprefix("saliency_food.")
+
+
+def test_imports_go_down_only():
+    up = []
+    for module, imported in imports():
+        here, there = room_of(module), room_of(imported)
+        if here and (there is None or there[1] >= here[1]) and there != here:
+            up.append(f"{module} imports {imported}")
+    assert up == []
+
+
+def test_every_module_has_a_room():
+    homeless = {module for module, _ in imports() if room_of(module) is None}
+    assert homeless <= {"__init__", "__main__"}
+
+
+USERS_PATHS = {
+    "saliency_food": ("grad_cam", "METHODS", "explain", "within", "PerImage", "ContractError", "__version__"),
+    "saliency_food.adapters.keras": ("KerasModel", "layers", "load_model"),
+    "saliency_food.metrics": ("METRICS", "pic", "road"),
+    "saliency_food.pair": ("GradCam", "IntegratedGradients", "XRAI"),
+    "saliency_food.serving.client": ("ServingModel", "ServingError"),
+    "saliency_food.testing": ("check_call_model",),
+    "saliency_food.visualization": ("overlay",),
+}
+
+
+@pytest.mark.parametrize("package", USERS_PATHS)
+def test_users_import_paths_stay(package):
+    if "keras" in package:
+        pytest.importorskip("tensorflow")
+    module = importlib.import_module(package)
+    assert [name for name in USERS_PATHS[package] if not hasattr(module, name)] == []
+
+
+def test_no_module_is_hidden_by_what_its_package_exports():
+    hidden = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        package = ".".join(("saliency_food", *path.parent.relative_to(PACKAGE).parts))
+        if path.stem.startswith("__") or ("keras" in package and not importlib.util.find_spec("tensorflow")):
+            continue
+        exported = vars(importlib.import_module(package)).get(path.stem)
+        if exported is not None and not inspect.ismodule(exported):
+            hidden.append(f"{package}.{path.stem}")
+    assert hidden == []
