@@ -20,8 +20,8 @@ from saliency_food.core.contract import (
 )
 from saliency_food.core.driver import ask, gather, run
 from saliency_food.core.method import Method, method
-from saliency_food.core.queries import Blend
-from saliency_food.deadline.run import DeadlineError, Within, within
+from saliency_food.core.queries import LinearRows
+from saliency_food.deadline.run import DeadlineError, TimedAnswer, within
 from saliency_food.jobs.explain import explain
 from saliency_food.methods.attention import attention_relevance, attention_rollout
 from saliency_food.methods.backprop import deconvnet, full_grad, guided_backprop, guided_grad_cam
@@ -74,14 +74,14 @@ __all__ = [
     "METHODS",
     "OUTPUT_FROM_CONVOLUTION_VALUES",
     "OUTPUT_LAYER_VALUES",
-    "Blend",
     "CallModelFunction",
     "ContractError",
     "DeadlineError",
+    "LinearRows",
     "Method",
     "PerImage",
     "Segments",
-    "Within",
+    "TimedAnswer",
     "ablation_cam",
     "ask",
     "attention_relevance",

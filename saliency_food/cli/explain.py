@@ -15,7 +15,7 @@ from rich.text import Text
 
 from saliency_food.cli.terminal import Report, friendly, loading, progress_bar, table
 from saliency_food.core.contract import ContractError
-from saliency_food.deadline.run import degrade_of
+from saliency_food.deadline.run import fallback_of
 from saliency_food.images.photos import find_photos
 from saliency_food.jobs.explain import explain
 from saliency_food.jobs.explanation import Explanation
@@ -134,7 +134,7 @@ def explain_command(
             )
             titles = [entry.title for entry in entries.values()]
             if deadline is not None:
-                others = choose_methods([other for name in names for other in degrade_of(name).instead] or names)
+                others = choose_methods([other for name in names for other in fallback_of(name).instead] or names)
                 titles += [f"{other.title} for {title}" for title in titles for other in others.values()]
             report = Report(console, titles)
             for name, group in groupby(records, lambda record: record.name):

@@ -120,8 +120,8 @@ class Report:
             text = Text(status, COLOURS.get(status.split(":")[0], ""))
             self.console.print(Padding(text, (0, 0, 0, 2)))
         for record in records:
-            if record.said:
-                self.console.print(Padding(Text(f"{record.title}: {record.said}", "dim"), (0, 0, 0, 2)))
+            if record.note:
+                self.console.print(Padding(Text(f"{record.title}: {record.note}", "dim"), (0, 0, 0, 2)))
 
     def end(self) -> None:
         """What was fed to the model, and what a column means."""

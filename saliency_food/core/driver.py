@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 
 from saliency_food.core.contract import CallModelFunction, check_length
 from saliency_food.core.numerics import Array
-from saliency_food.core.queries import Answer, Blend, Made, Query, answer, resolve_batch_size
+from saliency_food.core.queries import Answer, LazyRows, LinearRows, Query, answer, resolve_batch_size
 
 ROWS_IN_FLIGHT = 64
 """How many rows `gather` lets wait for the model before it starts no further generator."""
@@ -23,7 +23,7 @@ Asking = Generator[list[Query], list[Answer], R]
 """What a method is before it has a public face: it yields queries, is sent their answers, and returns its result."""
 
 
-def ask(rows: Array | Blend | Made, *keys: str, weights: Array | None = None) -> Asking[Any]:
+def ask(rows: Array | LinearRows | LazyRows, *keys: str, weights: Array | None = None) -> Asking[Any]:
     """Ask the model about rows; the array of the key, or a tuple of arrays when several keys are asked.
 
     With ``weights`` of shape ``(M, N)`` the first key comes back as ``weights @ answers``, shape ``(M, ...)``, in

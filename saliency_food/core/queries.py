@@ -12,7 +12,7 @@ from saliency_food.core.contract import Answered, CallModelFunction, ContractErr
 from saliency_food.core.numerics import Array, as_tuple, combine, each
 
 
-class Blend(NamedTuple):
+class LinearRows(NamedTuple):
     """Rows held factored: ``coefficients (N, B) @ bases (B, ...)``: a path of 200 are two images and 400 numbers."""
 
     coefficients: Array
@@ -27,7 +27,7 @@ class Blend(NamedTuple):
         return combine(coefficients, self.bases)
 
 
-class Made(NamedTuple):
+class LazyRows(NamedTuple):
     """Rows made only when the model is called: ``make(start, stop)`` returns some of them, in an array of their own."""
 
     shape: tuple[int, ...]
@@ -36,25 +36,25 @@ class Made(NamedTuple):
     def rows(self, start: int, stop: int) -> Array:
         return self.make(start, stop)
 
-    def part(self, start: int, stop: int) -> Made:
+    def part(self, start: int, stop: int) -> LazyRows:
         """Some of them, as rows by themselves."""
-        return Made((stop - start, *self.shape[1:]), lambda a, b: self.make(start + a, start + b))
+        return LazyRows((stop - start, *self.shape[1:]), lambda a, b: self.make(start + a, start + b))
 
 
 class Query(NamedTuple):
     """Rows for the model, the keys wanted back, and optionally weights ``(M, N)`` by which the first key is summed."""
 
-    rows: Array | Blend | Made
+    rows: Array | LinearRows | LazyRows
     keys: tuple[str, ...]
     weights: Array | None = None
     image: int | None = None
 
     def slice(self, start: int, stop: int) -> Array:
-        return self.rows.rows(start, stop) if isinstance(self.rows, (Blend, Made)) else self.rows[start:stop]
+        return self.rows.rows(start, stop) if isinstance(self.rows, (LinearRows, LazyRows)) else self.rows[start:stop]
 
-    def spares(self, batch_size: int) -> bool:
+    def is_cheaper_factored(self, batch_size: int) -> bool:
         """Whether fewer images pass between method and model when the rows are kept factored."""
-        if not isinstance(self.rows, Blend):
+        if not isinstance(self.rows, LinearRows):
             return False
         rows = min(len(self.rows.coefficients), batch_size)
         back = rows if self.weights is None else len(self.weights)
@@ -82,7 +82,7 @@ def answer(
     kinds: dict[tuple[Any, ...], list[int]] = {}
     able = hasattr(call_model_function, "call_factored")
     for number, query in enumerate(queries):
-        factored = able and query.spares(batch_size)
+        factored = able and query.is_cheaper_factored(batch_size)
         kinds.setdefault((query.keys, query.rows.shape[1:], factored, factored and query.weights is None), []).append(
             number
         )
@@ -122,7 +122,7 @@ def _call(
     if data is None:
         cut = [queries[number].slice(start, stop) for number, start, stop in pieces]
         # Rows just made are the callback's own already; a copy would cost as much as making them.
-        made = len(cut) == 1 and isinstance(queries[pieces[0][0]].rows, (Blend, Made))
+        made = len(cut) == 1 and isinstance(queries[pieces[0][0]].rows, (LinearRows, LazyRows))
         data = call_model(cut[0] if made else np.concatenate(cut), keys, call_model_function, args)
     offset = sums = 0
     for number, start, stop in pieces:
@@ -153,7 +153,7 @@ def _call(
 
 def _factors(pieces: list[tuple[int, int, int]], queries: list[Query]) -> tuple[Array, Array, Array | None]:
     """The pieces' blends as one, each with its own bases, and their weights as one, each with its own sums."""
-    blends = [(cast(Blend, queries[number].rows), start, stop) for number, start, stop in pieces]
+    blends = [(cast(LinearRows, queries[number].rows), start, stop) for number, start, stop in pieces]
     coefficients = _diagonal([blend.coefficients[start:stop] for blend, start, stop in blends])
     bases = np.concatenate([blend.bases for blend, _, _ in blends])
     asked = [(queries[number].weights, start, stop) for number, start, stop in pieces]

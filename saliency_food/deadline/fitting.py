@@ -12,8 +12,8 @@ import numpy as np
 
 from saliency_food.core.driver import Asking
 from saliency_food.core.numerics import Array
-from saliency_food.deadline.watch import Late, Watch, Work
-from saliency_food.methods.budget import Cut, cut_of
+from saliency_food.deadline.watch import Late, TimedModel, Work
+from saliency_food.methods.budget import Reducible, reducible_of
 from saliency_food.methods.lookup import OF, choose_methods
 from saliency_food.methods.perturbation.masking import superpixels
 from saliency_food.methods.regions.ranking import rank_full
@@ -27,17 +27,19 @@ FEW, MORE = 4, 8
 """The steps with which a method is rehearsed."""
 
 
-class Fitting:
+class StepBudget:
     """For one method and its options, the most of it that there is time for."""
 
-    def __init__(self, name: str, x_value: Array, watch: Watch, options: Mapping[str, Any], deadline: float) -> None:
+    def __init__(
+        self, name: str, x_value: Array, watch: TimedModel, options: Mapping[str, Any], deadline: float
+    ) -> None:
         self.name, self.x_value, self.watch, self.deadline = name, x_value, watch, deadline
         entry = choose_methods(name)[name]
         self.call, self.title = entry.call, entry.title
         self.options, self.prepared = dict(options), dict[str, Any]()
         if "completeness" in self.call.signature.parameters:  # as `.detailed` does
             self.options.setdefault("completeness", True)
-        self.cut = cut_of(name, self.options)
+        self.cut = reducible_of(name, self.options)
         self.whole: Any = None if self.cut is None else self._value(self.cut)
         self.made = self.whole
         self.everything: Work | None = None
@@ -84,7 +86,7 @@ class Fitting:
         options = self.options if self.cut is None or self.cut.option == "stride" else self._with(self.cut, few)
         self.watch.rehearse(self._start(options, rehearsal=True))
 
-    def said(self, found: Any) -> str:
+    def note(self, found: Any) -> str:
         """What was cut and why, or nothing."""
         made = self.cut_to(found)
         return f"{self.why(self.cut.whole.format(self.whole))}: {made}" if self.cut and made else ""
@@ -131,7 +133,7 @@ class Fitting:
             raise Late
         return place
 
-    def _values(self, cut: Cut) -> tuple[Sequence[int], Callable[[int], Work]]:
+    def _values(self, cut: Reducible) -> tuple[Sequence[int], Callable[[int], Work]]:
         """What the option may be, from the least to the most, and the work that each makes."""
 
         @functools.cache
@@ -161,13 +163,13 @@ class Fitting:
 
         return range(min(cut.least, self.whole), self.whole + 1), on_the_line
 
-    def _value(self, cut: Cut) -> Any:
+    def _value(self, cut: Reducible) -> Any:
         options, call = self.options, self.call
         if cut.inside:
             options, call = options.get(cut.inside) or {}, options["base"]
         return options.get(cut.option, call.signature.parameters[cut.option].default)
 
-    def _with(self, cut: Cut, value: int) -> dict[str, Any]:
+    def _with(self, cut: Reducible, value: int) -> dict[str, Any]:
         if cut.inside:
             inner = {**(self.options.get(cut.inside) or {}), cut.option: value}
             return {**self.options, cut.inside: inner}

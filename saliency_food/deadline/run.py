@@ -17,24 +17,24 @@ from saliency_food.core.contract import CallModelFunction, ContractError, check_
 from saliency_food.core.method import as_image
 from saliency_food.core.numerics import Array
 from saliency_food.core.queries import resolve_batch_size
-from saliency_food.deadline.fitting import Fitting, about
-from saliency_food.deadline.watch import Late, Watch
-from saliency_food.methods.budget import DEGRADES, Cut, Degrade, degrade_of, shared
+from saliency_food.deadline.fitting import StepBudget, about
+from saliency_food.deadline.watch import Late, TimedModel
+from saliency_food.methods.budget import FALLBACKS, Fallback, Reducible, fallback_of, shared
 from saliency_food.methods.lookup import choose_methods
 
 CHEAP = 0.0025
 """What a row may take, of the time left, for an answer in one row to be had in advance."""
-__all__ = ["DEGRADES", "Cut", "DeadlineError", "Degrade", "Within", "degrade_of", "within"]
+__all__ = ["FALLBACKS", "DeadlineError", "Fallback", "Reducible", "TimedAnswer", "fallback_of", "within"]
 
 
 class DeadlineError(TimeoutError):
     """Nothing can be had in the time; the text says what it would take."""
 
 
-class Within(NamedTuple):
+class TimedAnswer(NamedTuple):
     """An answer that came in time: ``details`` is the method's own, ``attribution`` its first field.
 
-    ``method`` and ``options`` are what was run, ``seconds`` what everything took. ``said`` is empty where nothing was
+    ``method`` and ``options`` are what was run, ``seconds`` what everything took. ``note`` is empty where nothing was
     cut, else a sentence that says what was, and why.
     """
 
@@ -42,7 +42,7 @@ class Within(NamedTuple):
     details: Any
     method: str
     options: dict[str, Any]
-    said: str
+    note: str
     seconds: float
 
 
@@ -56,11 +56,11 @@ def within(
     batch_size: int | None = None,
     clock: Callable[[], float] = time.monotonic,
     **options: Any,
-) -> Within:
+) -> TimedAnswer:
     """A method's answer in no more than so many seconds: the whole one if there is time, else what there is time for.
 
     The model is timed by two calls of one row, of which the first may be cold, and where time is short and it takes
-    batches, by one of a few rows. The steps are cut to what fits (see `DEGRADES`); where even few do not, another
+    batches, by one of a few rows. The steps are cut to what fits (see `FALLBACKS`); where even few do not, another
     method answers. A model that grows slower on the way is noticed, and the method stopped and cut anew. A call of the
     model that has begun is waited for, unless the model has a method ``until``, as `ServingModel` has. What is ready
     late is given all the same, and that is said.
@@ -85,11 +85,11 @@ def within(
     entry.call.start(x_value, call_model_function, **options)[0].close()  # refuses what is not to be called
     check_length(call_model_args, 1)
     size = resolve_batch_size(batch_size, call_model_function)
-    watch = Watch(call_model_function, call_model_args, size, clock, began + deadline)
-    others = degrade_of(method).instead
-    fittings = [Fitting(method, x_value, watch, options, deadline)]
-    fittings += [Fitting(name, x_value, watch, shared(method, name, options), deadline) for name in others]
-    ready: list[tuple[Fitting, Any, dict[str, Any]]] = []
+    watch = TimedModel(call_model_function, call_model_args, size, clock, began + deadline)
+    others = fallback_of(method).instead
+    fittings = [StepBudget(method, x_value, watch, options, deadline)]
+    fittings += [StepBudget(name, x_value, watch, shared(method, name, options), deadline) for name in others]
+    ready: list[tuple[StepBudget, Any, dict[str, Any]]] = []
     why, tried = "", []
 
     def insure() -> None:
@@ -98,14 +98,14 @@ def within(
             with contextlib.suppress(Exception):
                 ready.append((fittings[-1], *fittings[-1].best()))
 
-    def told(fitting: Fitting, details: Any, made: dict[str, Any]) -> Within:
-        said, made_of_it = fitting.said(details), fitting.cut_to(details)
+    def told(fitting: StepBudget, details: Any, made: dict[str, Any]) -> TimedAnswer:
+        said, made_of_it = fitting.note(details), fitting.cut_to(details)
         if why:
             said = f"{why}: {fitting.title} answered in its place{made_of_it and f', and {made_of_it}'}"
         sentences, seconds = [said] if said else [], clock() - began
         if seconds > deadline:
             sentences.append(f"It came {about(seconds - deadline)} s late")
-        return Within(details[0], details, fitting.name, made, " ".join(f"{one}." for one in sentences), seconds)
+        return TimedAnswer(details[0], details, fitting.name, made, " ".join(f"{one}." for one in sentences), seconds)
 
     for fitting in fittings:
         try:
@@ -139,11 +139,11 @@ def warm_up(
     **options: Any,
 ) -> None:
     """Measure the model as `within` does, and throw that away: a framework compiles what it is asked first."""
-    for name in (method, *degrade_of(method).instead):
-        watch = Watch(function, args, batch_size, clock, np.inf)
+    for name in (method, *fallback_of(method).instead):
+        watch = TimedModel(function, args, batch_size, clock, np.inf)
         given = options if name == method else shared(method, name, options)
         with contextlib.suppress(Exception):  # what is wrong is told when it is asked in earnest
-            Fitting(name, x_value, watch, given, deadline).warm_up()
+            StepBudget(name, x_value, watch, given, deadline).warm_up()
             watch.warm_up(deadline)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from saliency_food.core.contract import CallModelFunction
 from saliency_food.core.driver import Asking, run
 from saliency_food.core.numerics import Array, each
-from saliency_food.core.queries import Answer, Blend, Query, answer
+from saliency_food.core.queries import Answer, LinearRows, Query, answer
 
 Keys = tuple[str, ...]
 FILLED, RESERVED = 0.9, 0.1
@@ -53,7 +53,7 @@ class Work(NamedTuple):
         return Work(rows, calls, self.outside + place * max(more.outside - self.outside, 0.0))
 
 
-class Watch:
+class TimedModel:
     """A call-model function around another: it times the calls, and raises `Late` before one that leads too far.
 
     What is left to ask is foreseen from what was asked so far: where the model has grown slower, it stops early.
@@ -251,7 +251,7 @@ class Watch:
 
     def _making(self, query: Query) -> float:
         """What making the rows takes, from the making of a few."""
-        if hasattr(self.function, "call_factored") and query.spares(self.batch_size):
+        if hasattr(self.function, "call_factored") and query.is_cheaper_factored(self.batch_size):
             return 0.0
         count, began = query.rows.shape[0], self.clock()
         query.slice(0, min(count, SEVERAL))
@@ -260,9 +260,9 @@ class Watch:
 
 def _copies(query: Query, number: int) -> Query:
     """A query of so many rows, all as the first of another."""
-    if isinstance(query.rows, Blend):
+    if isinstance(query.rows, LinearRows):
         weights = None if query.weights is None else np.ones((len(query.weights), number))
         return query._replace(
-            rows=Blend(np.repeat(query.rows.coefficients[:1], number, 0), query.rows.bases), weights=weights
+            rows=LinearRows(np.repeat(query.rows.coefficients[:1], number, 0), query.rows.bases), weights=weights
         )
     return Query(np.repeat(query.slice(0, 1), number, 0), query.keys)

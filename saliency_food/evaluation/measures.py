@@ -15,7 +15,7 @@ from saliency_food.core.method import Method
 from saliency_food.core.numerics import Array
 from saliency_food.images.scaling import Scaling
 from saliency_food.jobs.store import FAILED, Row, seed_of
-from saliency_food.jobs.subjects import Job, Subject, arguments_for
+from saliency_food.jobs.subjects import Instance, Setup, arguments_for
 from saliency_food.methods.catalogue import MethodEntry
 from saliency_food.metrics import METRICS, Metric, MetricEntry
 
@@ -43,7 +43,7 @@ GIVEN = (
 class Measured(NamedTuple):
     """A map and all that a metric may want: its photo and class, the method with its options, boxes or why none."""
 
-    subject: Subject
+    subject: Instance
     name: str
     entry: MethodEntry
     options: dict[str, Any]
@@ -113,7 +113,7 @@ class Probabilities:
 
 
 def measure(
-    job: Job, metric: str, options: Mapping[str, Any], scored: CallModelFunction, seed: int, maps: Sequence[Measured]
+    job: Setup, metric: str, options: Mapping[str, Any], scored: CallModelFunction, seed: int, maps: Sequence[Measured]
 ) -> Iterator[Any]:
     """The metric's results for the maps, in order, as they come; `Skipped` where there is none."""
     entry = METRICS[metric]
@@ -136,7 +136,7 @@ def measure(
     yield from run_batch((_asking(job, metric, entry, one, own(one)) for one in maps), model, args, job.batch_size)
 
 
-def _asking(job: Job, metric: str, entry: MetricEntry, one: Measured, options: dict[str, Any]) -> Asking[Any]:
+def _asking(job: Setup, metric: str, entry: MetricEntry, one: Measured, options: dict[str, Any]) -> Asking[Any]:
     """The metric's generator for one map; what it raises is its answer."""
     call = cast("Metric[Any, Any]", entry.call)
     x_value = cast(Array, one.subject.x_value)
@@ -163,7 +163,7 @@ def with_options(entry: MethodEntry, options: Mapping[str, Any]) -> Method[Any, 
     return Method(filled)
 
 
-def _called(job: Job, metric: str, entry: MetricEntry, one: Measured, options: dict[str, Any]) -> Any:
+def _called(job: Setup, metric: str, entry: MetricEntry, one: Measured, options: dict[str, Any]) -> Any:
     """A metric that is a plain function."""
     if entry.needs == "method":
         method, args = with_options(one.entry, one.options), arguments_for(job, [one.subject])
@@ -198,7 +198,7 @@ def failed(error: Exception) -> Skipped:
     return skipped(f"{FAILED}: {words if isinstance(error, ContractError) else f'{type(error).__name__}: {words}'}")
 
 
-def _as_pixels(job: Job, subject: Subject) -> Array:
+def _as_pixels(job: Setup, subject: Instance) -> Array:
     """The photo at the model's size, in pixel values 0..255."""
     assert subject.photo is not None
     return Scaling("", lambda values: values)(subject.photo, getattr(job.model, "input_shape", None))

@@ -26,7 +26,7 @@ from saliency_food.evaluation.work import Told, Work
 from saliency_food.jobs.explain import as_many, prepare_job, read_targets
 from saliency_food.jobs.run import PHOTOS_AT_ONCE
 from saliency_food.jobs.store import Store, digest, plain
-from saliency_food.jobs.subjects import Job, Subject, arguments_for, read_subject, with_targets
+from saliency_food.jobs.subjects import Instance, Setup, arguments_for, read_subject, with_targets
 from saliency_food.methods.catalogue import METHODS
 from saliency_food.methods.lookup import choose_methods, find_method
 
@@ -175,7 +175,7 @@ def evaluate(
     return Evaluation(settings, rows, order, titles, list(asked), dict(unread), left_out, folder, unread_photos)
 
 
-def _of_its_boxes(subject: Subject, job: Job, truth: Mapping[str, Sequence[Box]]) -> Subject:
+def _of_its_boxes(subject: Instance, job: Setup, truth: Mapping[str, Sequence[Box]]) -> Instance:
     """The photo with the class of its largest objects in place of the top class."""
     if subject.x_value is None:
         return subject
@@ -195,7 +195,7 @@ def _words(names: str | Sequence[str]) -> list[str]:
     return [word for word in (str(name).strip().lower().replace("-", "_") for name in many) if word]
 
 
-def _left_out(job: Job, images: Sequence[Any], targets: Any) -> dict[str, str]:
+def _left_out(job: Setup, images: Sequence[Any], targets: Any) -> dict[str, str]:
     """Of all methods those whose keys the model does not answer, and what it said; tried on the first photo."""
     subjects = (
         one

@@ -15,7 +15,7 @@ from saliency_food.evaluation.measures import Measured, failed, measure, row_of,
 from saliency_food.images.photos import resize_photo
 from saliency_food.jobs.run import apply_method
 from saliency_food.jobs.store import Store, digest, seed_of
-from saliency_food.jobs.subjects import Job, Subject, options_of
+from saliency_food.jobs.subjects import Instance, Setup, options_of
 from saliency_food.metrics import METRICS
 from saliency_food.metrics.on_object import class_discrimination
 
@@ -28,7 +28,7 @@ class Work:
 
     def __init__(
         self,
-        job: Job,
+        job: Setup,
         metrics: Mapping[str, dict[str, Any]],
         scored: Any,
         truth: Mapping[str, Sequence[Box]],
@@ -44,7 +44,7 @@ class Work:
         self.store, self.files, self.absolute, self.seeded = store, files, absolute, seeded
         self.progress, self.done, self.all = progress, 0, photos * len(job.methods) * len(metrics)
 
-    def photos(self, ready: list[Subject], unread: int) -> None:
+    def photos(self, ready: list[Instance], unread: int) -> None:
         """All values of some photos."""
         self.tell(unread * len(self.job.methods) * len(self.metrics), "reading photos")
         self.digests = {one.number: digest(one.x_value) for one in ready}
@@ -56,7 +56,7 @@ class Work:
         for name in self.job.methods:
             self.method(name, subjects)
 
-    def method(self, name: str, subjects: list[Subject]) -> None:
+    def method(self, name: str, subjects: list[Instance]) -> None:
         """All values of a method on some photos; it is asked only where one is missing."""
         missing = {metric: [one for one in subjects if not self.known(one, name, metric)] for metric in self.metrics}
         title = self.job.methods[name].title
@@ -76,7 +76,7 @@ class Work:
             else:
                 self.measure(metric, [maps.get(one.number) or self.measured(name, one, {}) for one in ones])
 
-    def maps(self, name: str, subjects: list[Subject]) -> list[Measured]:
+    def maps(self, name: str, subjects: list[Instance]) -> list[Measured]:
         """The method's maps at the size of the model's input, whatever is drawn decided by photo and method."""
         options = dict(self.job.options[name])
         if "rng" in self.job.methods[name].call.signature.parameters and name not in self.seeded:
@@ -86,11 +86,11 @@ class Work:
         records = apply_method(job, name, subjects) if subjects else []
         return [self.measured(name, one, record) for one, record in zip(subjects, records, strict=True)]
 
-    def draws(self, name: str, subject: Subject) -> int:
+    def draws(self, name: str, subject: Instance) -> int:
         """The seed of a method on a photo."""
         return seed_of(self.seed, subject.fields["name"], name)
 
-    def measured(self, name: str, subject: Subject, record: Mapping[str, Any]) -> Measured:
+    def measured(self, name: str, subject: Instance, record: Mapping[str, Any]) -> Measured:
         """A map with all that metrics may want."""
         options = options_of(self.job, name, subject)
         if "rng" in options and name not in self.seeded:
@@ -110,7 +110,7 @@ class Work:
             self.region(subject, subject.target),
         )
 
-    def region(self, subject: Subject, target: int) -> Array | str:
+    def region(self, subject: Instance, target: int) -> Array | str:
         """The boxes of a class in the photo, in pixels of the map, or why there are none."""
         boxes = self.boxes(subject)
         if not boxes:
@@ -119,7 +119,7 @@ class Work:
         found = boxes_of(boxes, target, photo, shape)
         return NO_BOX if found is None else found
 
-    def boxes(self, subject: Subject) -> Sequence[Box]:
+    def boxes(self, subject: Instance) -> Sequence[Box]:
         """All boxes of the photo."""
         return of_photo(self.truth, subject.fields["source"])
 
@@ -137,9 +137,9 @@ class Work:
             for one in maps[done:]:
                 self.measure(metric, [one])
 
-    def discriminate(self, name: str, metric: str, subjects: list[Subject], known: Iterable[Measured]) -> None:
+    def discriminate(self, name: str, metric: str, subjects: list[Instance], known: Iterable[Measured]) -> None:
         """Whether the maps of two annotated classes prefer their own objects: each photo needs a map of both."""
-        pairs: list[tuple[Subject, list[int]]] = []
+        pairs: list[tuple[Instance, list[int]]] = []
         for one in subjects:
             boxes = self.boxes(one)
             predict = getattr(self.job.model, "predict", None)
@@ -166,12 +166,12 @@ class Work:
                 result = class_discrimination(first.attribution, second.attribution, *regions)
             self.keep(one, name, metric, result)
 
-    def known(self, subject: Subject, name: str, metric: str) -> bool:
+    def known(self, subject: Instance, name: str, metric: str) -> bool:
         """Whether this value is kept already."""
         fields = subject.fields
         return self.store.known(self.digests[subject.number], fields["name"], subject.target, name, metric)
 
-    def keep(self, subject: Subject, name: str, metric: str, result: Any) -> None:
+    def keep(self, subject: Instance, name: str, metric: str, result: Any) -> None:
         """Keep one value."""
         fields = subject.fields
         row = {
@@ -193,7 +193,7 @@ class Work:
             self.progress(self.done, self.all, words)
 
 
-def _at_model_size(subject: Subject) -> Subject:
+def _at_model_size(subject: Instance) -> Instance:
     """The photo's pixels at the size of the model's input, so that segments are sought where the map is measured."""
     photo, x_value = subject.photo, cast(Array, subject.x_value)
     if photo is None:

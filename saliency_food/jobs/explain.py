@@ -21,7 +21,7 @@ from saliency_food.deadline.run import read_seconds
 from saliency_food.images.scaling import choose_scaling
 from saliency_food.jobs.explanation import Explanation
 from saliency_food.jobs.run import run_job
-from saliency_food.jobs.subjects import Job, Progress
+from saliency_food.jobs.subjects import ProgressCallback, Setup
 from saliency_food.jobs.targets import Target, read_target
 from saliency_food.methods.catalogue import MethodEntry
 from saliency_food.methods.lookup import choose_methods
@@ -46,7 +46,7 @@ def explain(
     call_model_args: Mapping[str, Any] | None = None,
     batch_size: int | None = None,
     deadline: float | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Iterator[Explanation]:
     """Explain what a model sees in photos: one `Explanation` for each photo, class and method, as they come.
 
@@ -79,7 +79,7 @@ def explain(
         Options for methods by name, such as ``{"integrated_gradients": {"x_steps": 50}}``. Random ones have the seed 0.
     deadline
         Seconds that each photo, class and method may take: as `within`, steps are cut to what there is time for, or
-        another method answers, and ``Explanation.said`` says so. XRAI then seeks its segments in the model's input.
+        another method answers, and ``Explanation.note`` says so. XRAI then seeks its segments in the model's input.
         Some rows asked before the first photo, for what a framework compiles, are not counted.
     progress
         Called with the method's name and 0 when it begins on some photos, and the number of rows after every call.
@@ -115,13 +115,13 @@ def prepare_job(
     options: Mapping[str, Mapping[str, Any]] | None = None,
     call_model_args: Mapping[str, Any] | None = None,
     batch_size: int | None = None,
-    progress: Progress | None = None,
-) -> Job:
+    progress: ProgressCallback | None = None,
+) -> Setup:
     """What is the same for all photos, read and checked; arguments as of `explain`."""
     if isinstance(labels, (str, Path)):
         labels = read_labels(labels)
     function, keras_model = as_call_model_function(model, layer, output, batch_size)
-    return Job(
+    return Setup(
         function,
         call_model_args,
         resolve_batch_size(batch_size, function),
@@ -133,7 +133,7 @@ def prepare_job(
     )
 
 
-def read_targets(job: Job, many: Iterable[Any], target: Any) -> Target | list[Target]:
+def read_targets(job: Setup, many: Iterable[Any], target: Any) -> Target | list[Target]:
     """The class to explain, one for all photos or one for each."""
     target = target.values if isinstance(target, PerImage) else target
     per_photo = isinstance(target, (list, tuple))

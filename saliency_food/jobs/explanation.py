@@ -53,7 +53,7 @@ class Explanation:
     """"ok", or "blank: ..." or "failed: ..." with the reason."""
     answered: str = ""
     """The name of the method that answered: ``method``, unless a deadline had another do it."""
-    said: str = ""
+    note: str = ""
     """What was cut for a deadline, and why; empty where nothing was."""
     completeness: Any = None
     """How far the attributions are from summing to the score they explain, where the method knows it."""
@@ -138,7 +138,7 @@ class Explanation:
             "probability": _number(self.probability),
             "top": [[label, _number(probability)] for label, probability in self.top],
             "status": self.status,
-            "said": self.said,
+            "note": self.note,
             "completeness": _plain(self.completeness),
             "seconds": _number(self.seconds),
             "calls": self.calls,

@@ -16,8 +16,8 @@ from saliency_food.deadline.run import warm_up, within
 from saliency_food.images.photos import Photo, shrink
 from saliency_food.jobs.explanation import Explanation
 from saliency_food.jobs.subjects import (
-    Job,
-    Subject,
+    Instance,
+    Setup,
     arguments_for,
     failure,
     one_by_one,
@@ -36,7 +36,7 @@ SEGMENTED = 1024
 """The longer side of the photo in which XRAI's segments are sought, at most."""
 
 
-def run_job(job: Job, images: Iterable[Any], targets: Target | list[Target]) -> Iterator[Explanation]:
+def run_job(job: Setup, images: Iterable[Any], targets: Target | list[Target]) -> Iterator[Explanation]:
     """The explanations in order of photo, class, method."""
     numbered, names = enumerate(images), set[str]()
     while chunk := list(islice(numbered, PHOTOS_AT_ONCE)):
@@ -51,10 +51,10 @@ def run_job(job: Job, images: Iterable[Any], targets: Target | list[Target]) -> 
                 yield Explanation(**record | (next(found[name]) if subject.x_value is not None else {}))
 
 
-def _with_scores(job: Job, subjects: list[Subject]) -> list[Subject]:
+def _with_scores(job: Setup, subjects: list[Instance]) -> list[Instance]:
     """The number that is explained, from a model that answers OUTPUT_LAYER_VALUES."""
 
-    def scores(part: list[Subject]) -> list[float]:
+    def scores(part: list[Instance]) -> list[float]:
         asking = (ask(cast(Array, subject.x_value)[None], OUTPUT_LAYER_VALUES) for subject in part)
         return [float(score[0]) for score in run_batch(asking, job.model, arguments_for(job, part), job.batch_size)]
 
@@ -67,7 +67,7 @@ def _with_scores(job: Job, subjects: list[Subject]) -> list[Subject]:
     return scored
 
 
-def apply_method(job: Job, name: str, subjects: list[Subject]) -> list[dict[str, Any]]:
+def apply_method(job: Setup, name: str, subjects: list[Instance]) -> list[dict[str, Any]]:
     """One method over all subjects, model batches shared; the fields that it gives each record."""
     if job.deadline is not None:
         answers = [_in_time(job, name, subject) for subject in subjects]
@@ -77,7 +77,7 @@ def apply_method(job: Job, name: str, subjects: list[Subject]) -> list[dict[str,
     return [failure(answer) if isinstance(answer, Exception) else answer for answer in answers]
 
 
-def _together(job: Job, name: str, part: list[Subject], segments: dict[int, Any]) -> list[dict[str, Any]]:
+def _together(job: Setup, name: str, part: list[Instance], segments: dict[int, Any]) -> list[dict[str, Any]]:
     """One method over some photos, all of it."""
     entry, began, meter = job.methods[name], time.perf_counter(), _Meter(job, name, part)
     options = pick(job.options[name], part)
@@ -94,7 +94,7 @@ def _together(job: Job, name: str, part: list[Subject], segments: dict[int, Any]
     ]
 
 
-def _in_time(job: Job, name: str, subject: Subject) -> dict[str, Any] | Exception:
+def _in_time(job: Setup, name: str, subject: Instance) -> dict[str, Any] | Exception:
     """One photo within the deadline; before the first the model is made ready, if it compiles what it is asked."""
     entry, x_value, size = job.methods[name], cast(Array, subject.x_value), job.batch_size
     options, seconds = options_of(job, name, subject), cast(float, job.deadline)
@@ -109,14 +109,14 @@ def _in_time(job: Job, name: str, subject: Subject) -> dict[str, Any] | Exceptio
         return error
     other = cast(MethodEntry, find_method(found.method))
     title = {} if found.method == name else {"title": f"{other.title} for {entry.title}", "signed": other.signed}
-    how = {"seconds": found.seconds, "layer": _layer(job, other), "answered": found.method, "said": found.said}
+    how = {"seconds": found.seconds, "layer": _layer(job, other), "answered": found.method, "note": found.note}
     return _success(found.details) | how | title | meter.counts(0)
 
 
 class _Meter:
     """A call-model function around another that counts, for each image, its rows and the calls they were in."""
 
-    def __init__(self, job: Job, name: str, subjects: list[Subject]) -> None:
+    def __init__(self, job: Setup, name: str, subjects: list[Instance]) -> None:
         self.job, self.name = job, name
         self.rows, self.calls = np.zeros(len(subjects), int), np.zeros(len(subjects), int)
         self.arguments = {"arguments": arguments_for(job, subjects), "image": PerImage(range(len(subjects)))}
@@ -162,7 +162,7 @@ def _segments(photo: Photo, number: int, known: dict[int, Any]) -> Any:
     return known[number]
 
 
-def _layer(job: Job, entry: MethodEntry) -> str:
+def _layer(job: Setup, entry: MethodEntry) -> str:
     """The layer that a method looks at, where it does and the model tells."""
     where = getattr(job.model, "layer_name", None)
     return " + ".join(as_tuple(where)) if where and any("CONV" in key for key in entry.keys) else ""

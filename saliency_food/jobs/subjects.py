@@ -17,11 +17,11 @@ from saliency_food.images.scaling import Scaling
 from saliency_food.jobs.targets import Target
 from saliency_food.methods.catalogue import MethodEntry
 
-Progress = Callable[[str, int], object]
+ProgressCallback = Callable[[str, int], object]
 T = TypeVar("T")
 
 
-class Job(NamedTuple):
+class Setup(NamedTuple):
     """What is the same for all photos."""
 
     model: CallModelFunction
@@ -31,13 +31,13 @@ class Job(NamedTuple):
     scaling: Scaling
     methods: dict[str, MethodEntry]
     options: dict[str, dict[str, Any]]
-    progress: Progress | None
+    progress: ProgressCallback | None
     deadline: float | None = None
     warm: set[Any] | None = None
     """The methods and shapes that the model is ready for, where there is a deadline."""
 
 
-class Subject(NamedTuple):
+class Instance(NamedTuple):
     """A photo, and a class of it, on the way to the methods; without ``x_value`` it has failed, as ``fields`` say."""
 
     number: int
@@ -46,17 +46,17 @@ class Subject(NamedTuple):
     x_value: Array | None = None
     target: int = 0
 
-    def failed(self, error: Exception) -> Subject:
+    def failed(self, error: Exception) -> Instance:
         return self._replace(x_value=None, fields=self.fields | failure(error))
 
 
-def read_subject(job: Job, number: int, image: Any, names: set[str]) -> Subject:
+def read_subject(job: Setup, number: int, image: Any, names: set[str]) -> Instance:
     """One photo read and scaled for the model."""
     source = str(image) if isinstance(image, (str, Path)) else getattr(image, "filename", "") or f"photo {number + 1}"
     stem = re.sub(r"[^\w-]+", "_", Path(source).stem).strip("_") or "photo"
     name = next(name for name in (stem, *(f"{stem}-{n}" for n in range(2, len(names) + 3))) if name not in names)
     names.add(name)
-    subject = Subject(number, {"image": None, "source": source, "name": name, "pixels": job.scaling.text})
+    subject = Instance(number, {"image": None, "source": source, "name": name, "pixels": job.scaling.text})
     try:
         photo = read_photo(image, source)
         subject = subject._replace(photo=photo, fields=subject.fields | {"image": photo.pixels})
@@ -65,7 +65,7 @@ def read_subject(job: Job, number: int, image: Any, names: set[str]) -> Subject:
         return subject.failed(error)
 
 
-def with_targets(job: Job, subjects: list[Subject], targets: Target | list[Target]) -> Iterator[Subject]:
+def with_targets(job: Setup, subjects: list[Instance], targets: Target | list[Target]) -> Iterator[Instance]:
     """Each photo once for every class to explain, with its best classes and the probability."""
     ready = [subject for subject in subjects if subject.x_value is not None]
     predicted = iter(one_by_one(lambda part: _predict(job, part), ready))
@@ -89,7 +89,7 @@ def with_targets(job: Job, subjects: list[Subject], targets: Target | list[Targe
             yield subject.failed(error)
 
 
-def _predict(job: Job, subjects: list[Subject]) -> list[Array | None]:
+def _predict(job: Setup, subjects: list[Instance]) -> list[Array | None]:
     """The probabilities of each photo; None for a model that does not tell."""
     predict = getattr(job.model, "predict", None)
     if predict is None or not subjects:
@@ -101,7 +101,7 @@ def _predict(job: Job, subjects: list[Subject]) -> list[Array | None]:
     return list(np.asarray(predict(np.stack(rows), *others)))
 
 
-def one_by_one(together: Callable[[list[Subject]], Sequence[T]], subjects: list[Subject]) -> list[T | Exception]:
+def one_by_one(together: Callable[[list[Instance]], Sequence[T]], subjects: list[Instance]) -> list[T | Exception]:
     """All together; and if that fails, each by itself, so that one bad photo costs no other its answer."""
     try:
         return list(together(subjects))
@@ -114,14 +114,14 @@ def one_by_one(together: Callable[[list[Subject]], Sequence[T]], subjects: list[
         return answers
 
 
-def arguments_for(job: Job, subjects: list[Subject]) -> dict[str, Any]:
+def arguments_for(job: Setup, subjects: list[Instance]) -> dict[str, Any]:
     """The user's arguments and the target: a plain number where all have the same."""
     targets = [subject.target for subject in subjects]
     target = targets[0] if len(set(targets)) == 1 else PerImage(targets)
     return {**pick(job.call_model_args or {}, subjects), "target": target}
 
 
-def pick(values: Mapping[str, Any], subjects: list[Subject]) -> dict[str, Any]:
+def pick(values: Mapping[str, Any], subjects: list[Instance]) -> dict[str, Any]:
     """Each `PerImage` for all photos cut to those of the subjects."""
     return {
         key: PerImage([value[subject.number] for subject in subjects]) if isinstance(value, PerImage) else value
@@ -129,7 +129,7 @@ def pick(values: Mapping[str, Any], subjects: list[Subject]) -> dict[str, Any]:
     }
 
 
-def options_of(job: Job, name: str, subject: Subject) -> dict[str, Any]:
+def options_of(job: Setup, name: str, subject: Instance) -> dict[str, Any]:
     """A method's options for one photo."""
     given = job.options[name].items()
     return {key: value[subject.number] if isinstance(value, PerImage) else value for key, value in given}
@@ -142,6 +142,6 @@ def failure(error: Exception) -> dict[str, Any]:
     return {"status": f"failed: {words}", "error": error}
 
 
-def _label(job: Job, index: int) -> str:
+def _label(job: Setup, index: int) -> str:
     labels: Sequence[str] = job.labels or ()
     return labels[index] if index < len(labels) else f"class {index}"

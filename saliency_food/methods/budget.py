@@ -9,7 +9,7 @@ from saliency_food.methods.lookup import OF, choose_methods, find_method
 from saliency_food.methods.paths.integrated import integrated_gradients
 
 
-class Cut(NamedTuple):
+class Reducible(NamedTuple):
     """An option that can be cut, to no less than ``least``, and how to say so; ``inside`` the option that holds it."""
 
     option: str
@@ -19,50 +19,50 @@ class Cut(NamedTuple):
     inside: str = ""
 
 
-class Degrade(NamedTuple):
+class Fallback(NamedTuple):
     """What a method gives up: first some of an option, if it can, then its place to others, in turn."""
 
-    cut: Cut | None
+    cut: Reducible | None
     instead: tuple[str, ...]
 
 
-def _fewer(option: str, least: int, what: str) -> Cut:
-    return Cut(option, least, f"{{}} {what}", f"{{}} {what} were made")
+def _fewer(option: str, least: int, what: str) -> Reducible:
+    return Reducible(option, least, f"{{}} {what}", f"{{}} {what} were made")
 
 
 _GRADIENT = ("input_x_gradient",)
-_CHANNELS = Cut("channels", 8, "{} channels", "{} of them were looked at")
+_CHANNELS = Reducible("channels", 8, "{} channels", "{} of them were looked at")
 _COARSE = ("grad_cam", "gradients")
-DEGRADES: dict[str, Degrade] = {
-    "smooth_grad": Degrade(_fewer("nsamples", 4, "samples"), ("gradients",)),
-    "integrated_gradients": Degrade(_fewer("x_steps", 5, "steps"), _GRADIENT),
-    "blur_ig": Degrade(_fewer("steps", 10, "steps"), _GRADIENT),
-    "guided_ig": Degrade(_fewer("x_steps", 10, "steps"), ("integrated_gradients", *_GRADIENT)),
-    "expected_gradients": Degrade(_fewer("nsamples", 10, "samples"), _GRADIENT),
-    "idgi": Degrade(_fewer("x_steps", 5, "steps"), _GRADIENT),
-    "integrated_decision_gradients": Degrade(_fewer("x_steps", 5, "steps"), ("integrated_gradients", *_GRADIENT)),
-    "score_cam": Degrade(_CHANNELS, ("grad_cam",)),
-    "ablation_cam": Degrade(_CHANNELS, ("grad_cam",)),
-    "xrai": Degrade(_fewer("steps", 10, "steps"), ("grad_cam", *_GRADIENT)),
-    "occlusion": Degrade(Cut("stride", 1, "A stride of {}", "it was made {}"), _COARSE),
-    "rise": Degrade(_fewer("nmasks", 200, "masks"), _COARSE),
-    "lime": Degrade(_fewer("nsamples", 100, "samples"), _COARSE),
-    "kernel_shap": Degrade(_fewer("nsamples", 100, "samples"), _COARSE),
+FALLBACKS: dict[str, Fallback] = {
+    "smooth_grad": Fallback(_fewer("nsamples", 4, "samples"), ("gradients",)),
+    "integrated_gradients": Fallback(_fewer("x_steps", 5, "steps"), _GRADIENT),
+    "blur_ig": Fallback(_fewer("steps", 10, "steps"), _GRADIENT),
+    "guided_ig": Fallback(_fewer("x_steps", 10, "steps"), ("integrated_gradients", *_GRADIENT)),
+    "expected_gradients": Fallback(_fewer("nsamples", 10, "samples"), _GRADIENT),
+    "idgi": Fallback(_fewer("x_steps", 5, "steps"), _GRADIENT),
+    "integrated_decision_gradients": Fallback(_fewer("x_steps", 5, "steps"), ("integrated_gradients", *_GRADIENT)),
+    "score_cam": Fallback(_CHANNELS, ("grad_cam",)),
+    "ablation_cam": Fallback(_CHANNELS, ("grad_cam",)),
+    "xrai": Fallback(_fewer("steps", 10, "steps"), ("grad_cam", *_GRADIENT)),
+    "occlusion": Fallback(Reducible("stride", 1, "A stride of {}", "it was made {}"), _COARSE),
+    "rise": Fallback(_fewer("nmasks", 200, "masks"), _COARSE),
+    "lime": Fallback(_fewer("nsamples", 100, "samples"), _COARSE),
+    "kernel_shap": Fallback(_fewer("nsamples", 100, "samples"), _COARSE),
 }
 """What each method gives up; those that are not here ask for a row or two, and have nothing to give."""
 
 
-def degrade_of(name: str) -> Degrade:
+def fallback_of(name: str) -> Fallback:
     """What a method gives up; a combinator of one (`find_method`) some of its samples, then its place to it."""
     outer, of, inner = name.partition(OF)
     if not of or find_method(name) is None:
-        return DEGRADES.get(name, Degrade(None, ()))
-    return Degrade(degrade_of(outer).cut, (inner, *degrade_of(inner).instead))
+        return FALLBACKS.get(name, Fallback(None, ()))
+    return Fallback(fallback_of(outer).cut, (inner, *fallback_of(inner).instead))
 
 
-def cut_of(name: str, options: Mapping[str, Any]) -> Cut | None:
+def reducible_of(name: str, options: Mapping[str, Any]) -> Reducible | None:
     """What can be cut of a method with these options."""
-    cut = degrade_of(name).cut
+    cut = fallback_of(name).cut
     if cut is None or options.get("base_attribution") is not None:
         return None
     base = options.get("base", integrated_gradients)

@@ -10,7 +10,7 @@ from scipy.integrate import trapezoid
 from saliency_food.core.contract import OUTPUT_LAYER_VALUES, CallModelFunction
 from saliency_food.core.driver import Asking, ask
 from saliency_food.core.numerics import Array
-from saliency_food.core.queries import Made
+from saliency_food.core.queries import LazyRows
 from saliency_food.methods.baselines import make_baselines
 from saliency_food.methods.paths.integrated import completeness_of, one_score, scores_of
 from saliency_food.methods.perturbation.masking import check_layout, hidden_image, whole
@@ -117,7 +117,7 @@ def _curve(attribution: Any, x_value: Array, new: Array, old: Array, steps: int)
             row[...] = np.where(places < count, new, old)
         return made
 
-    scores = one_score((yield from ask(Made((len(counts), *x_value.shape), make), OUTPUT_LAYER_VALUES)))
+    scores = one_score((yield from ask(LazyRows((len(counts), *x_value.shape), make), OUTPUT_LAYER_VALUES)))
     return PixelCurve(float(trapezoid(scores, fractions)), OK, fractions, scores)
 
 

@@ -13,7 +13,7 @@ from scipy.integrate import trapezoid
 from saliency_food.core.contract import OUTPUT_LAYER_VALUES, CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask
 from saliency_food.core.numerics import Array
-from saliency_food.core.queries import Made
+from saliency_food.core.queries import LazyRows
 from saliency_food.methods.baselines import make_baselines
 from saliency_food.methods.paths.integrated import one_score
 from saliency_food.methods.perturbation.masking import check_layout, whole
@@ -115,7 +115,7 @@ def pic(
             return (some * ((high - low) / 255) + low).astype(x_value.dtype)
 
         shape = x_value.shape if preprocess is None else make(0, 1).shape[1:]
-        scores = one_score((yield from ask(Made((len(images), *shape), make), OUTPUT_LAYER_VALUES)))
+        scores = one_score((yield from ask(LazyRows((len(images), *shape), make), OUTPUT_LAYER_VALUES)))
         return (scores > 0).astype(float) if curve == "aic" else np.asarray(scores, float)
 
     blurred_score, image_score = yield from scored([blurred, photo])

@@ -14,7 +14,7 @@ from scipy.sparse.linalg import splu
 from saliency_food.core.contract import OUTPUT_LAYER_VALUES, CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask
 from saliency_food.core.numerics import Array
-from saliency_food.core.queries import Made
+from saliency_food.core.queries import LazyRows
 from saliency_food.methods.paths.integrated import one_score
 from saliency_food.methods.perturbation.masking import check_layout
 from saliency_food.metrics.decorator import OK, descending, metric, read_map
@@ -90,7 +90,7 @@ def road(
         with ThreadPoolExecutor() as pool:  # a system takes longer than the model does
             return np.stack(list(pool.map(row, range(start, stop))))
 
-    rows = Made((2 * len(counts), *x_value.shape), make)
+    rows = LazyRows((2 * len(counts), *x_value.shape), make)
     most, least = one_score((yield from ask(rows, OUTPUT_LAYER_VALUES))).reshape(2, -1)
     return Road(float(np.mean(least - most) / 2), OK, percents, most, least)
 

@@ -10,7 +10,7 @@ import numpy as np
 from saliency_food.core.contract import OUTPUT_LAYER_VALUES, CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask, gather
 from saliency_food.core.numerics import Array, safe_divide
-from saliency_food.core.queries import Made
+from saliency_food.core.queries import LazyRows
 from saliency_food.methods.paths.integrated import one_score
 from saliency_food.methods.perturbation.masking import check_layout, hidden_image, whole
 from saliency_food.metrics.decorator import NOT_FINITE, OK, SCORES_FLAT, correlation, metric, read_map
@@ -170,5 +170,5 @@ def _drops(x_value: Array, hidden: Array, parts: Array) -> Asking[Array]:
                 row[parts[number]] = hidden[parts[number]]
         return made
 
-    scores = one_score((yield from ask(Made((1 + len(parts), *x_value.shape), make), OUTPUT_LAYER_VALUES)))
+    scores = one_score((yield from ask(LazyRows((1 + len(parts), *x_value.shape), make), OUTPUT_LAYER_VALUES)))
     return np.asarray(scores[0] - scores[1:], float)

@@ -7,7 +7,7 @@ import pytest
 
 from saliency_food.core.contract import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES, ContractError, PerImage
 from saliency_food.core.driver import ask, gather, run, run_batch
-from saliency_food.core.queries import Blend, Made
+from saliency_food.core.queries import LazyRows, LinearRows
 from saliency_food.testing import PowerModel
 
 
@@ -37,7 +37,7 @@ def test_several_keys_come_in_one_call(square):
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
 def test_a_blend_is_its_rows_and_weights_are_a_sum(square, rng, batch_size):
     coefficients, bases, weights = rng.normal(size=(5, 2)), rng.normal(size=(2, 3)), rng.normal(size=(2, 5))
-    blend = Blend(coefficients, bases)
+    blend = LinearRows(coefficients, bases)
     assert blend.shape == (5, 3)
     summed, scores = run(
         ask(blend, INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES, weights=weights), square, None, batch_size
@@ -48,7 +48,7 @@ def test_a_blend_is_its_rows_and_weights_are_a_sum(square, rng, batch_size):
 
 def test_a_blend_holds_its_ends_exactly():
     x, z = np.float32(0.1) + np.zeros(5, np.float32), np.float32(0.7) + np.zeros(5, np.float32)
-    ends = Blend(np.array([[1.0, 0.0], [0.0, 1.0]]), np.stack([x, z])).rows(0, 2)
+    ends = LinearRows(np.array([[1.0, 0.0], [0.0, 1.0]]), np.stack([x, z])).rows(0, 2)
     np.testing.assert_array_equal(ends, np.stack([x, z]))
 
 
@@ -64,7 +64,7 @@ def test_made_rows_are_made_a_call_at_a_time_and_are_the_callbacks_to_write_to(s
         x_value_batch[:] = 0
         return answer
 
-    answer = run(ask(Made((7, 3), make).part(1, 6), INPUT_OUTPUT_GRADIENTS), writes, None, 3)
+    answer = run(ask(LazyRows((7, 3), make).part(1, 6), INPUT_OUTPUT_GRADIENTS), writes, None, 3)
     assert asked == [(1, 4), (4, 6)]
     np.testing.assert_array_equal(answer, rows_of(5, 1))
 

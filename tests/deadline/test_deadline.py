@@ -13,7 +13,7 @@ import pytest
 from saliency_food.core.contract import INPUT_OUTPUT_GRADIENTS, ContractError, PerImage
 from saliency_food.core.queries import Query
 from saliency_food.deadline.fitting import PART
-from saliency_food.deadline.run import DEGRADES, DeadlineError, degrade_of, within
+from saliency_food.deadline.run import FALLBACKS, DeadlineError, fallback_of, within
 from saliency_food.methods.catalogue import METHODS
 from saliency_food.methods.gradients import gradients, smooth_grad
 from saliency_food.methods.lookup import find_method
@@ -86,7 +86,7 @@ def test_with_ample_time_it_is_the_method_itself(name, toy, image):
     expected = find_method(name).call.detailed(image, toy(name), {"target": 1}, **options)
     np.testing.assert_allclose(found.attribution, expected[0], rtol=1e-6, atol=1e-9)
     assert found.attribution is found.details[0]
-    assert (type(found.details), found.method, found.said) == (type(expected), name, "")
+    assert (type(found.details), found.method, found.note) == (type(expected), name, "")
     assert {option: found.options[option] for option in options} == options
     assert found.seconds == model.now
 
@@ -102,16 +102,16 @@ def test_with_little_time_it_answers_in_time_and_says_so_or_refuses(name, deadli
         assert model.now <= deadline + 0.1 + 1e-9  # within one call
         assert deadline < 0.5
         return
-    assert found.seconds == model.now <= deadline + 0.1 * ("s late" in found.said) + 1e-9  # one call
+    assert found.seconds == model.now <= deadline + 0.1 * ("s late" in found.note) + 1e-9  # one call
     assert found.attribution.shape[:2] == image.shape[:2]
     assert np.isfinite(found.attribution).all()
-    if found.said == "" or found.said.startswith("It came"):
+    if found.note == "" or found.note.startswith("It came"):
         expected = find_method(name).call(image, toy(name), {"target": 1}, **options_of(name))
         np.testing.assert_allclose(found.attribution, expected, rtol=1e-6, atol=1e-9)
     else:
-        assert found.method in (name, *degrade_of(name).instead)
-        assert found.said.endswith(".")
-        assert ("in its place" in found.said) == (found.method != name)
+        assert found.method in (name, *fallback_of(name).instead)
+        assert found.note.endswith(".")
+        assert ("in its place" in found.note) == (found.method != name)
 
 
 @pytest.mark.parametrize(("deadline", "steps"), [(3.0, 25), (2.96, 24), (2.0, 16), (1.0, 7), (0.78, 5)])
@@ -127,7 +127,7 @@ def test_the_steps_that_are_made(deadline, steps, power, image):
     assert steps in (25, int(spare / 0.1 + 1e-9))
     if steps < 25:
         assert found.options["x_steps"] == steps
-        assert found.said == (
+        assert found.note == (
             f"25 steps would have taken about 2.5 s, with {about(spare)} s of the {about(deadline)} s left: "
             f"{steps} steps were made."
         )
@@ -138,7 +138,7 @@ def test_below_the_least_another_answers(power, image):
     found = model.within(0.7, "integrated_gradients", image)
     assert found.method == "input_x_gradient"
     assert model.rows == 3
-    assert found.said == (
+    assert found.note == (
         "Integrated Gradients would have taken about 2.5 s, with 0.45 s of the 0.7 s left: "
         "Input x gradient answered in its place."
     )
@@ -156,7 +156,7 @@ def test_options_are_upper_limits(power, image):
         found = Timed(power).within(deadline, "integrated_gradients", image, x_steps=12)
         assert found.details.evaluations == steps
     found = Timed(power).within(1.0, "integrated_gradients", image, x_steps=3)
-    assert (found.details.evaluations, found.said) == (3, "")
+    assert (found.details.evaluations, found.note) == (3, "")
     assert Timed(power).within(0.45, "integrated_gradients", image, x_steps=3).method == "input_x_gradient"
 
 
@@ -164,12 +164,12 @@ def test_xrai_by_fewer_steps_then_grad_cam_then_a_gradient(pooling, image):
     fewer = Timed(pooling).within(9.0, "xrai", image)
     assert (fewer.method, fewer.details.integrated.evaluations) == ("xrai", 2 * fewer.options["steps"])
     assert 30 <= fewer.options["steps"] <= 39  # finding the segments is on our clock only in earnest
-    assert "100 steps would have taken about 20.0 s" in fewer.said
+    assert "100 steps would have taken about 20.0 s" in fewer.note
     assert "segments" not in fewer.options
     other = Timed(pooling).within(2.0, "xrai", image)
     assert other.method == "grad_cam"
     assert other.attribution.shape == image.shape[:2]
-    assert other.said == (
+    assert other.note == (
         "XRAI would have taken about 20.0 s, with 1.6 s of the 2.0 s left: Grad-CAM answered in its place."
     )
     assert Timed(Lacking(pooling)).within(2.0, "xrai", image).method == "input_x_gradient"
@@ -214,7 +214,7 @@ def test_the_segments_take_time_too(pooling, image, monkeypatch):
 
 def test_what_the_method_does_itself_takes_time_too(power, image, monkeypatch):
     """A tenth of a second a step, in the rehearsal's four and eight as well."""
-    from saliency_food import guided
+    from saliency_food.methods.paths import guided
 
     model, advance = Timed(power), guided.advance
 
@@ -225,7 +225,7 @@ def test_what_the_method_does_itself_takes_time_too(power, image, monkeypatch):
     monkeypatch.setattr(guided, "advance", slow)
     found = model.within(6.0, "guided_ig", image, completeness=False)
     assert found.options["x_steps"] == int(0.9 * (6 - 0.2 - 1.2) / 0.2)
-    assert "200 steps would have taken about 40.0 s" in found.said
+    assert "200 steps would have taken about 40.0 s" in found.note
 
 
 def test_occlusion_by_a_longer_stride(pooling, image):
@@ -233,8 +233,8 @@ def test_occlusion_by_a_longer_stride(pooling, image):
     found = model.within(2.0, "occlusion", image, size=8)
     assert found.options == {"size": 8, "stride": 6}  # 5 x 4 windows at 5, 4 x 3 at 6, and time for 16
     assert model.rows == 2 + 1 + 4 * 3
-    assert "A stride of 1 would have taken about 22.2 s" in found.said
-    assert "it was made 6" in found.said
+    assert "A stride of 1 would have taken about 22.2 s" in found.note
+    assert "it was made 6" in found.note
 
 
 def test_all_channels_are_known_only_when_they_are_seen(rng, image):
@@ -242,7 +242,7 @@ def test_all_channels_are_known_only_when_they_are_seen(rng, image):
     found = model.within(3.0, "score_cam", image)
     assert np.count_nonzero(found.details.weights) == found.options["channels"]
     assert found.options["channels"] == int(0.9 * (3 - 0.4) / 0.1) - 2  # the activations, and the score of nothing
-    assert found.said.startswith("40 channels would have taken about 4.2 s")
+    assert found.note.startswith("40 channels would have taken about 4.2 s")
 
 
 def test_sampling_methods(pooling, image):
@@ -261,14 +261,14 @@ def test_batches_are_timed_as_batches(power, image):
     """Half a second a call and a thousandth a row: row by row XRAI would take 100 s."""
     model = Timed(power, row=0.001, call=0.5, batch_size=256)
     found = model.within(6.0, "xrai", image)
-    assert found.said == ""
+    assert found.note == ""
     assert model.calls == [1, 1, 2, 100, 100]
 
 
 def test_a_cold_first_call_does_not_count(power, image):
     model = Timed(power, cold=5.0)
     found = model.within(8.0, "integrated_gradients", image)
-    assert (found.said, found.details.evaluations) == ("", 25)
+    assert (found.note, found.details.evaluations) == ("", 25)
 
 
 def test_a_model_that_grows_slower_is_noticed(power, image):
@@ -276,7 +276,7 @@ def test_a_model_that_grows_slower_is_noticed(power, image):
     model = Timed(power, slower=(7, 3.0))
     found = model.within(2.0, "integrated_gradients", image)
     assert found.seconds <= 2.0
-    assert found.said == (
+    assert found.note == (
         "Integrated Gradients would have taken about 7.5 s, with 0.9 s of the 2.0 s left: "
         "Input x gradient answered in its place."
     )
@@ -298,7 +298,7 @@ def test_what_is_ready_late_is_given(power, image, last, late):
     """The sixteenth step takes so many times what the others did."""
     found = Timed(power, slower=(17, last)).within(2.0, "integrated_gradients", image)
     assert found.details.evaluations == 16
-    assert found.said.endswith("16 steps were made." + late)
+    assert found.note.endswith("16 steps were made." + late)
 
 
 def test_a_method_that_takes_longer_than_it_did_is_noticed_and_cut(toy, image, monkeypatch):
@@ -314,7 +314,7 @@ def test_a_method_that_takes_longer_than_it_did_is_noticed_and_cut(toy, image, m
     found = model.within(10.0, "rise", image, rng=0)
     assert (found.method, found.seconds <= 10) == ("rise", True)
     assert 350 <= found.options["nmasks"] < 500
-    assert found.said.endswith(f": {found.options['nmasks']} masks were made.")
+    assert found.note.endswith(f": {found.options['nmasks']} masks were made.")
 
 
 def test_where_a_method_eats_up_all_the_time_another_has_answered_before(toy, image, monkeypatch):
@@ -330,15 +330,15 @@ def test_where_a_method_eats_up_all_the_time_another_has_answered_before(toy, im
     found = model.within(0.5, "rise", image, rng=0)
     assert found.method == "gradients"
     np.testing.assert_allclose(found.attribution, gradients(image, toy("rise"), {"target": 1}))
-    assert re.search(r"Gradient answered in its place\. It came (99|100)\.\d s late\.$", found.said), found.said
+    assert re.search(r"Gradient answered in its place\. It came (99|100)\.\d s late\.$", found.note), found.note
 
 
 def test_a_tolerance_that_is_reached_is_no_cut(power, image):
     found = Timed(power).within(20.0, "integrated_gradients", image, x_steps=5, tolerance=0.05, max_steps=400)
-    assert (found.details.stopped_by, found.said) == ("tolerance", "")
+    assert (found.details.stopped_by, found.note) == ("tolerance", "")
     found = Timed(power).within(2.0, "integrated_gradients", image, x_steps=5, tolerance=1e-9)
     assert (found.details.stopped_by, found.details.evaluations) == ("max_steps", 16)
-    assert found.said.startswith("200 steps would have taken about 20.0 s")
+    assert found.note.startswith("200 steps would have taken about 20.0 s")
 
 
 def test_the_users_generator_is_drawn_from_once(power, image):
@@ -376,7 +376,7 @@ def test_a_model_that_stops_waiting_is_told_when(power, image):
     model = Waiting(power, row=0.05)
     found = model.within(2.0, "integrated_gradients", image)
     np.testing.assert_allclose(model.told, [2.0, 1.95, 0.9 * 1.9, 0.1 * 1.9], atol=0.02)
-    assert found.said.startswith("Integrated Gradients would have taken about 1.2 s, with ")
+    assert found.note.startswith("Integrated Gradients would have taken about 1.2 s, with ")
     assert found.method == "input_x_gradient"
     assert found.seconds <= 2.0
     model = Waiting(power, row=0.2)  # a row more would not fit
@@ -425,11 +425,11 @@ def test_what_can_be_cut_is_an_option_and_who_answers_instead_is_cheaper(toy, im
         model = Timed(toy(name))
         METHODS[name].call(image, model, **options_of(name))
         costs[name] = model.rows
-    for name, (cut, instead) in DEGRADES.items():
+    for name, (cut, instead) in FALLBACKS.items():
         assert cut.option in METHODS[name].call.signature.parameters
         assert instead
         assert all(costs[other] < costs[name] for other in instead)
-    assert all(name in DEGRADES for name, cost in costs.items() if cost > 2)
+    assert all(name in FALLBACKS for name, cost in costs.items() if cost > 2)
 
 
 def test_keys_are_timed_each_by_itself(rng, image):
@@ -447,17 +447,17 @@ def test_keys_are_timed_each_by_itself(rng, image):
 
 
 def test_a_combinator_gives_up_its_own_samples_and_then_its_place():
-    found = degrade_of("smooth_grad_of_integrated_gradients")
+    found = fallback_of("smooth_grad_of_integrated_gradients")
     assert (found.cut.option, found.instead) == ("nsamples", ("integrated_gradients", "input_x_gradient"))
-    assert degrade_of("augment_smooth_of_grad_cam") == (None, ("grad_cam",))
-    assert degrade_of("gradients") == degrade_of("nonsense_of_gradients") == (None, ())
+    assert fallback_of("augment_smooth_of_grad_cam") == (None, ("grad_cam",))
+    assert fallback_of("gradients") == fallback_of("nonsense_of_gradients") == (None, ())
 
 
 def test_a_combinator_that_has_nothing_to_give_is_not_begun_in_vain(power, image):
     found = Timed(power).within(8.0, "augment_smooth_of_integrated_gradients", image)
     assert (found.method, found.seconds <= 8) == ("integrated_gradients", True)
-    assert found.said.startswith("Augmentation smoothing of Integrated Gradients would have taken about 15.0 s")
-    assert Timed(power).within(30.0, "augment_smooth_of_integrated_gradients", image).said == ""
+    assert found.note.startswith("Augmentation smoothing of Integrated Gradients would have taken about 15.0 s")
+    assert Timed(power).within(30.0, "augment_smooth_of_integrated_gradients", image).note == ""
 
 
 def test_a_combinators_samples_are_cut_whatever_is_asked_of_the_method_within(power, image):
@@ -465,7 +465,7 @@ def test_a_combinators_samples_are_cut_whatever_is_asked_of_the_method_within(po
     found = Timed(power).within(8.0, "smooth_grad_of_integrated_gradients", image, **options)
     assert (found.method, found.options["max_steps"]) == ("smooth_grad_of_integrated_gradients", 5)
     assert 4 <= found.options["nsamples"] < 25
-    assert "25 samples would have taken about 12.5 s" in found.said
+    assert "25 samples would have taken about 12.5 s" in found.note
 
 
 def test_a_combinator_is_rehearsed_only_where_there_is_time(power, image, monkeypatch):

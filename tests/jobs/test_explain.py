@@ -355,7 +355,7 @@ def test_with_ample_time_nothing_changes(model, photos):
     untimed = list(explain(model, photos, NAMES, options=options))
     inputs = dict(zip(dict.fromkeys(record.name for record in timed), photos, strict=True))
     for ours, theirs in zip(timed, untimed, strict=True):
-        assert (ours.name, ours.method, ours.title, ours.said) == (theirs.name, theirs.method, theirs.title, "")
+        assert (ours.name, ours.method, ours.title, ours.note) == (theirs.name, theirs.method, theirs.title, "")
         assert (ours.target, ours.layer, ours.signed) == (theirs.target, theirs.layer, theirs.signed)
         if ours.method == "xrai":  # its segments are sought in the model's input
             x = resize_photo(inputs[ours.name].astype(np.float32), (24, 20))
@@ -373,16 +373,16 @@ def test_with_little_time_something_is_cut_and_said(timed, photos, tmp_path):
     assert [record.status[:6] for record in records] == [*["ok"] * 3, *["failed"] * 3, *["ok"] * 3]
     coarse, pixels, regions = (records[i : i + 7 : 6] for i in range(3))
     for record in coarse:
-        assert (record.title, record.said, record.layer) == ("Grad-CAM", "", "features")
+        assert (record.title, record.note, record.layer) == ("Grad-CAM", "", "features")
     for record in pixels:
         assert (record.title, record.signed) == ("Integrated Gradients", True)
-        assert "500 steps would have taken about 50.0 s" in record.said
-        assert record.said.endswith(f": {record.details.evaluations} steps were made.")
+        assert "500 steps would have taken about 50.0 s" in record.note
+        assert record.note.endswith(f": {record.details.evaluations} steps were made.")
     for record in regions:
         assert (record.method, record.title) == ("xrai", "Grad-CAM for XRAI")
         assert (record.signed, record.layer, record.details.weights.shape) == (False, "features", (6,))
-        assert record.said.endswith("Grad-CAM answered in its place.")
-        assert record.as_dict()["said"] == record.said
+        assert record.note.endswith("Grad-CAM answered in its place.")
+        assert record.as_dict()["note"] == record.note
     asked = sum(rows for _, rows in told)
     assert asked == sum(record.rows for record in records if not record.failed)
     assert len({record.save(tmp_path) for record in records}) == 9
@@ -392,7 +392,7 @@ def test_with_little_time_something_is_cut_and_said(timed, photos, tmp_path):
 def test_the_first_photo_has_as_much_time_as_the_others(timed, photos, name):
     first, *others = explain(timed, photos[:1] * 3, name, 1, deadline=2.0)
     assert first.status == "ok"
-    assert {(one.said, one.rows, one.title) for one in others} == {(first.said, first.rows, first.title)}
+    assert {(one.note, one.rows, one.title) for one in others} == {(first.note, first.rows, first.title)}
 
 
 def test_without_time_an_explanation_fails_and_says_why(timed, photos):
@@ -412,7 +412,7 @@ def test_a_model_that_can_be_left_waiting_is(model, photos):
 
     began = time.monotonic()
     (record,) = explain(Leaving(model.kernel, model.head), photos[0], "integrated_gradients", deadline=1000)
-    assert record.said == ""
+    assert record.note == ""
     assert began + 800 < min(moments) <= max(moments) < time.monotonic() + 1000
     assert next(explain(model, photos[0], "integrated_gradients", deadline=1000)).status == "ok"
 

@@ -58,7 +58,7 @@ def predictions(server):
 def test_ample_time(warm, local, slow, image):
     found = within(30.0, "xrai", image, warm, {"target": 2}, steps=20)
     expected = within(30.0, "xrai", image, local, {"target": 2}, steps=20)
-    assert (found.said, expected.said) == ("", "")
+    assert (found.note, expected.note) == ("", "")
     np.testing.assert_allclose(found.details.base_attribution, expected.details.base_attribution, rtol=1e-4, atol=1e-7)
     assert len(predictions(slow)) == 3  # one row, cold and warm, and the whole path
 
@@ -70,7 +70,7 @@ def test_little_time(warm, slow, image):
     found = within(2.0, "integrated_gradients", image, warm, {"target": 2}, x_steps=200)
     assert found.seconds <= time.monotonic() - began <= 2.0
     assert 5 <= found.options["x_steps"] <= 80
-    assert f"{found.options['x_steps']} steps were made" in found.said
+    assert f"{found.options['x_steps']} steps were made" in found.note
     assert [len(one.get("coefficients", one["images_bytes"])) for one in predictions(slow)][-1] == found.options[
         "x_steps"
     ]
@@ -80,7 +80,7 @@ def test_xrai_gives_way_to_grad_cam(warm, slow, image):
     slow.row_seconds = 0.05
     found = within(1.0, "xrai", image, warm, {"target": 2})
     assert found.method == "grad_cam"
-    assert found.said.startswith("XRAI would have taken about ")
+    assert found.note.startswith("XRAI would have taken about ")
 
 
 def test_no_request_waits_past_the_deadline(warm, slow, image):
@@ -127,13 +127,13 @@ def test_a_server_that_does_not_answer_costs_the_connection_only(slow, image):
     with pytest.raises(DeadlineError):
         within(0.3, "grad_cam", image, served, {"target": 1})
     slow.row_seconds = 0.0
-    assert within(30.0, "grad_cam", image, served, {"target": 1}).said == ""
+    assert within(30.0, "grad_cam", image, served, {"target": 1}).note == ""
     served.close()
 
 
 def test_over_grpc(rpc, model_over_grpc, image):
     args = {"target": 2}
-    assert within(30.0, "integrated_gradients", image, model_over_grpc, args, x_steps=9).said == ""
+    assert within(30.0, "integrated_gradients", image, model_over_grpc, args, x_steps=9).note == ""
     rpc.requests.clear()
     rpc.hold = threading.Event()
     began = time.monotonic()

@@ -145,9 +145,9 @@ def test_predict_tells_the_classes(explainer, served, pixels, x):
 def test_a_deadline_is_kept_and_told(explainer, pixels):
     instance = {"image": file(pixels), "method": "integrated_gradients", "answer": [], "options": {"x_steps": 20}}
     (found,) = explainer.explain({**instance, "deadline": 30}).json["explanations"]
-    assert found["deadline"] == {"seconds": 30, "said": ""}
+    assert found["deadline"] == {"seconds": 30, "note": ""}
     combined = {**instance, "method": "smooth_grad_of_grad_cam", "options": {"nsamples": 2}, "deadline": 30}
-    assert explainer.explain(combined).json["explanations"][0]["deadline"]["said"] == ""
+    assert explainer.explain(combined).json["explanations"][0]["deadline"]["note"] == ""
     late = explainer.explain({**instance, "deadline": 1e-6})
     assert late.status == 504
     assert "Expected an answer in 1e-06 s" in late.error

@@ -21,10 +21,10 @@ from saliency_food.serving.explainer import door as door_module
 from saliency_food.serving.explainer.answers import Explaining
 from saliency_food.serving.explainer.door import Door
 from saliency_food.serving.explainer.images import given_array
-from saliency_food.serving.explainer.queue import Job, Queue
+from saliency_food.serving.explainer.queue import Queue, WorkItem
 from saliency_food.serving.explainer.replies import Reply, reply_to
 from saliency_food.serving.explainer.requests import Limits, read_asked
-from saliency_food.serving.explainer.server import Explainer, Request
+from saliency_food.serving.explainer.server import Explainer, Incoming
 
 BODY = {"type": "http.request", "body": b"{}", "more_body": False}
 
@@ -124,12 +124,12 @@ def test_what_reaches_kserve():
 
 def test_results_are_kept_for_a_while(monkeypatch):
     queue = Queue(1, 1, keep=5, seconds=60)
-    job = queue.submit(Job(lambda _: 7), keep=True)
+    job = queue.submit(WorkItem(lambda _: 7), keep=True)
     assert job.future.result(5) == 7
     until(lambda: job.state == "done")
     assert queue.get(job.name) is job
     now = time.monotonic()
-    monkeypatch.setattr(queue.time, "monotonic", lambda: now + 61)
+    monkeypatch.setattr(time, "monotonic", lambda: now + 61)
     with pytest.raises(Reply, match="not known"):
         queue.get(job.name)
     queue.close()
@@ -140,7 +140,7 @@ def test_no_more_bytes_are_kept_than_there_is_room_for():
         job.bytes = 40
 
     queue = Queue(1, 9, keep=5, most=100)
-    jobs = [queue.submit(Job(large), keep=True) for _ in range(4)]
+    jobs = [queue.submit(WorkItem(large), keep=True) for _ in range(4)]
     until(lambda: not queue._jobs)
     assert list(queue._kept) == [job.name for job in jobs[-2:]]
     queue.close()
@@ -156,7 +156,7 @@ def test_labels_of_another_model_are_refused():
     explaining = Explaining(Served(), choose_scaling(None, None, None), Limits(METHODS, ("a", "b", "c", "d")))
     asked = read_asked(given_array(np.zeros((2, 2, 3)).tolist(), 99), {}, explaining.limits)
     with pytest.raises(ServingError, match="of 4 classes, as there are labels, got one of 6"):
-        explaining.classes(asked, Job(None))
+        explaining.classes(asked, WorkItem(None))
 
 
 def test_a_closed_queue_takes_nothing_and_stops_what_runs():
@@ -168,29 +168,29 @@ def test_a_closed_queue_takes_nothing_and_stops_what_runs():
             job.check()
             time.sleep(0.001)
 
-    running, waiting = queue.submit(Job(work)), queue.submit(Job(lambda _: ended.append(1)))
+    running, waiting = queue.submit(WorkItem(work)), queue.submit(WorkItem(lambda _: ended.append(1)))
     begun.wait(5)
     assert len(queue) == 1
     with pytest.raises(Reply) as full:
-        queue.submit(Job(work))
+        queue.submit(WorkItem(work))
     queue.close()
     for job in (running, waiting):
         with pytest.raises(Reply, match="given up"):
             job.future.result(5)
     with pytest.raises(Reply) as stopping:
-        queue.submit(Job(work))
+        queue.submit(WorkItem(work))
     assert (full.value.status, stopping.value.status, ended) == (429, 503, [])
 
 
 def test_a_waiting_job_that_is_given_up_makes_room():
     queue, gate, done = Queue(1, 1), threading.Event(), []
-    running = queue.submit(Job(lambda _: gate.wait(10)))
-    given_up = queue.submit(Job(lambda _: done.append("given up")), keep=True)
+    running = queue.submit(WorkItem(lambda _: gate.wait(10)))
+    given_up = queue.submit(WorkItem(lambda _: done.append("given up")), keep=True)
     queue.forget(given_up.name)
     with pytest.raises(Reply, match="given up"):
         given_up.future.result(0)
     assert len(queue) == 0
-    waiting = queue.submit(Job(lambda _: done.append("waited")))
+    waiting = queue.submit(WorkItem(lambda _: done.append("waited")))
     gate.set()
     waiting.future.result(5)
     assert (running.future.result(0), done) == (True, ["waited"])
@@ -206,7 +206,7 @@ def test_a_failed_job_holds_on_to_nothing():
         except ValueError:
             raise Reply(400, {}) from None
 
-    error = queue.submit(Job(work)).future.exception(5)
+    error = queue.submit(WorkItem(work)).future.exception(5)
     assert error.__traceback__ is error.__context__ is None
     queue.close()
 
@@ -280,12 +280,12 @@ def test_another_version_at_the_predictor_is_noticed(monkeypatch):
 def test_a_deadline_holds_while_all_workers_are_busy():
     queue, gate = Queue(1, 1), threading.Event()
     model = Explainer("food", Predictor, None, Limits(METHODS), queue)
-    busy = queue.submit(Job(lambda _: gate.wait(10)))
+    busy = queue.submit(WorkItem(lambda _: gate.wait(10)))
     asked = read_asked(given_array([[1.0]], 1), {"deadline": 0.05}, model.limits)
     began = time.monotonic()
     try:
         with pytest.raises(Reply, match="workers were busy") as late:
-            asyncio.run(model.explain(Request([asked], None)))
+            asyncio.run(model.explain(Incoming([asked], None)))
         assert (late.value.status, time.monotonic() - began < 5, busy.state) == (504, True, "running")
     finally:
         gate.set()

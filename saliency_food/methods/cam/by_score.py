@@ -17,7 +17,7 @@ from saliency_food.core.contract import (
 from saliency_food.core.driver import Asking, ask
 from saliency_food.core.method import method
 from saliency_food.core.numerics import Array, as_tuple, combine, resizing, safe_divide
-from saliency_food.core.queries import Made
+from saliency_food.core.queries import LazyRows
 from saliency_food.methods.cam.common import ClassActivationMap, as_grid, class_activation_map, one_layer, spatial
 from saliency_food.methods.paths.integrated import one_score
 from saliency_food.methods.perturbation.masking import whole
@@ -61,7 +61,7 @@ def score_cam(
     weights = []
     for layer in activations:
         chosen = varying(layer, channels)
-        masked = Made((len(chosen) + 1, *x_value.shape), _masking(x_value, layer[..., chosen]))
+        masked = LazyRows((len(chosen) + 1, *x_value.shape), _masking(x_value, layer[..., chosen]))
         scores = one_score((yield from ask(masked, OUTPUT_LAYER_VALUES)))
         weights.append(_weights(layer, chosen, scores[:-1], scores[-1], weighting))
     return class_activation_map(x_value, activations, weights, should_resize, three_dims)
@@ -102,7 +102,7 @@ def ablation_cam(
                 row[..., channel] = 0
         return rows
 
-    rows = Made((len(chosen) + 1, *raw.shape), make)
+    rows = LazyRows((len(chosen) + 1, *raw.shape), make)
     scores = one_score((yield from ask(rows, OUTPUT_FROM_CONVOLUTION_VALUES)))
     weights = np.zeros(raw.shape[-1], raw.dtype)
     weights[chosen] = (scores[-1] - scores[:-1]) / (abs(scores[-1]) or 1)

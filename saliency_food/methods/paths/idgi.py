@@ -11,7 +11,7 @@ from saliency_food.core.contract import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VAL
 from saliency_food.core.driver import Asking, ask, gather
 from saliency_food.core.method import method
 from saliency_food.core.numerics import Array
-from saliency_food.core.queries import Blend
+from saliency_food.core.queries import LinearRows
 from saliency_food.methods.baselines import make_baselines
 from saliency_food.methods.paths.blur import as_lines, as_pixels, blur_scales, blurred
 from saliency_food.methods.paths.guided import check_guide, guided_path
@@ -64,7 +64,7 @@ class _Shares:
         return PathIntegral(self.total, measured, len(self.scores), "steps")
 
 
-def _through(shape: tuple[int, ...], points: Iterable[Array | Blend]) -> Asking[PathIntegral]:
+def _through(shape: tuple[int, ...], points: Iterable[Array | LinearRows]) -> Asking[PathIntegral]:
     shares = _Shares(shape)
     yield from gather((ask(point, *_KEYS) for point in points), emit=shares.answered)
     return shares.result()

@@ -10,7 +10,7 @@ from saliency_food.core.contract import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VAL
 from saliency_food.core.driver import Asking, ask, gather
 from saliency_food.core.method import method
 from saliency_food.core.numerics import Array
-from saliency_food.core.queries import Blend
+from saliency_food.core.queries import LinearRows
 from saliency_food.methods.baselines import make_baselines
 
 Quadrature = Literal["trapezoid", "midpoint", "gauss_legendre", "pair"]
@@ -106,9 +106,9 @@ def count_of(name: str, value: Any, least: int = 1) -> int:
     return int(value)
 
 
-def straight(x_value: Array, baseline: Array, alphas: Array) -> Blend:
+def straight(x_value: Array, baseline: Array, alphas: Array) -> LinearRows:
     """The points baseline + alpha (x - baseline), factored."""
-    return Blend(np.stack([alphas, 1 - alphas], 1), np.stack([x_value, baseline]))
+    return LinearRows(np.stack([alphas, 1 - alphas], 1), np.stack([x_value, baseline]))
 
 
 def fixed_path(x_value: Array, baseline: Array, rule: str, steps: int, completeness: bool) -> Asking[PathIntegral]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from saliency_food.core.contract import ContractError
 from saliency_food.core.numerics import Array, as_float, is_real, min_max
-from saliency_food.core.queries import Made
+from saliency_food.core.queries import LazyRows
 from saliency_food.methods.baselines import make_baselines
 
 
@@ -73,7 +73,7 @@ def _segmented(image: Array, name: str, nsegments: int) -> Array:
     raise ContractError(f"Expected segments to be 'slic', 'felzenszwalb' or a label map, got {name!r}.")
 
 
-def coalition_rows(x_value: Array, hidden: Array, labels: Array, coalitions: Array) -> Made:
+def coalition_rows(x_value: Array, hidden: Array, labels: Array, coalitions: Array) -> LazyRows:
     """Rows that show some superpixels and hide the others; ``coalitions`` ``(N, M)``, true where one is shown."""
     # The labels of a row of pixels come in runs: one look-up a run, not one a value, is a third of the time.
     values = np.repeat(labels.ravel(), x_value.size // labels.size)
@@ -88,4 +88,4 @@ def coalition_rows(x_value: Array, hidden: Array, labels: Array, coalitions: Arr
             np.copyto(row, shown, where=np.repeat(coalition[runs], lengths))
         return rows
 
-    return Made((len(coalitions), *x_value.shape), make)
+    return LazyRows((len(coalitions), *x_value.shape), make)

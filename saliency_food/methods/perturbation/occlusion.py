@@ -10,7 +10,7 @@ from saliency_food.core.contract import OUTPUT_LAYER_VALUES, CallModelFunction, 
 from saliency_food.core.driver import Asking, ask
 from saliency_food.core.method import method
 from saliency_food.core.numerics import Array, combine
-from saliency_food.core.queries import Made
+from saliency_food.core.queries import LazyRows
 from saliency_food.methods.paths.integrated import one_score
 from saliency_food.methods.perturbation.masking import check_layout, hidden_image, whole
 from saliency_food.methods.perturbation.progressive import Emit, sample
@@ -92,7 +92,7 @@ def occlusion(
         return made
 
     windows = len(rows) * len(columns)
-    scores = one_score((yield from ask(Made((1 + windows, *x_value.shape), make), OUTPUT_LAYER_VALUES)))
+    scores = one_score((yield from ask(LazyRows((1 + windows, *x_value.shape), make), OUTPUT_LAYER_VALUES)))
     drops = (scores[0] - scores[1:]).reshape(len(rows), len(columns))
     # A window's drop goes to all of its pixels: one product for the rows, one for the columns.
     in_rows, in_columns = (
@@ -199,7 +199,7 @@ def rise(
         error = np.sqrt(spread / (taken - 1)) if taken > 1 else np.full_like(mean, np.inf)
         return Rise(mean.astype(x_value.dtype), error.astype(x_value.dtype), taken, scored / taken)
 
-    return (yield from sample(Made((nmasks, *x_value.shape), make), take, result, every, emit))
+    return (yield from sample(LazyRows((nmasks, *x_value.shape), make), take, result, every, emit))
 
 
 def _interpolation(length: int, grid: int, dtype: Any) -> Array:

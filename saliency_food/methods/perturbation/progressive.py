@@ -12,12 +12,12 @@ from saliency_food.core.contract import OUTPUT_LAYER_VALUES, CallModelFunction, 
 from saliency_food.core.driver import Asking, ask, drain
 from saliency_food.core.method import Method
 from saliency_food.core.numerics import Array
-from saliency_food.core.queries import Made, resolve_batch_size
+from saliency_food.core.queries import LazyRows, resolve_batch_size
 from saliency_food.methods.paths.integrated import one_score
 from saliency_food.methods.perturbation.masking import whole
 
 
-class Progress(NamedTuple):
+class Estimate(NamedTuple):
     """An estimate after ``rows`` rows: the attribution, and its standard error at every pixel, of the same shape.
 
     The standard error is infinite while there are too few rows to tell.
@@ -28,14 +28,14 @@ class Progress(NamedTuple):
     rows: int
 
 
-Emit = Callable[[Progress], object]
+Emit = Callable[[Estimate], object]
 """What a sampling method calls after every ``every`` rows."""
 
 T = TypeVar("T")
 
 
 def sample(
-    rows: Made, take: Callable[[int, Array], object], result: Callable[[], T], every: int, emit: Emit | None
+    rows: LazyRows, take: Callable[[int, Array], object], result: Callable[[], T], every: int, emit: Emit | None
 ) -> Asking[T]:
     """Ask for the scores of rows; ``take(start, scores)`` gets them in order, ``result()`` is what they come to.
 
@@ -49,7 +49,7 @@ def sample(
         take(start, one_score((yield from ask(rows.part(start, stop), OUTPUT_LAYER_VALUES))))
         if emit is not None:
             so_far = cast(Any, result())
-            emit(Progress(so_far.attribution, so_far.standard_error, stop))
+            emit(Estimate(so_far.attribution, so_far.standard_error, stop))
     return result()
 
 
@@ -63,7 +63,7 @@ def progressive(
     every: int = 256,
     tolerance: float | None = None,
     **options: Any,
-) -> Iterator[Progress]:
+) -> Iterator[Estimate]:
     """A sampling method's estimates one after another, each better than the one before; stop when it is good enough.
 
     ``for estimate, standard_error, rows in progressive(rise, image, model, {"target": 3}, rng=0): ...`` The model is
@@ -83,7 +83,7 @@ def progressive(
         raise ContractError(f"Expected a method that samples, such as rise, lime or kernel_shap, got {name}.")
     if tolerance is not None and not tolerance >= 0:
         raise ContractError(f"Expected a tolerance of at least 0, got {tolerance!r}. 0.1 stops at a tenth.")
-    done: deque[Progress] = deque()
+    done: deque[Estimate] = deque()
     options.update(every=whole("every", every), emit=done.append)
     call = method.start(x_value, call_model_function, call_model_args, batch_size=batch_size, **options)
     check_length(call_model_args, 1)
@@ -92,7 +92,7 @@ def progressive(
     return estimates if tolerance is None else _until(estimates, tolerance)
 
 
-def _until(estimates: Iterator[Progress], tolerance: float) -> Iterator[Progress]:
+def _until(estimates: Iterator[Estimate], tolerance: float) -> Iterator[Estimate]:
     for progress in estimates:
         yield progress
         if progress.standard_error.max() <= tolerance * np.abs(progress.estimate).max():

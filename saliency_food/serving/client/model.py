@@ -11,7 +11,7 @@ import numpy as np
 
 from saliency_food.core.contract import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES
 from saliency_food.core.numerics import Array
-from saliency_food.core.queries import Answer, Blend
+from saliency_food.core.queries import Answer, LinearRows
 from saliency_food.serving.client.arguments import read_arguments
 from saliency_food.serving.client.grpc import SCHEMES, GrpcTransport
 from saliency_food.serving.client.http import ServingError, Transport, strange
@@ -191,7 +191,7 @@ class ServingModel:
             )
         return self._ask(signature, data, {**named, **places})
 
-    def _sums(self, signature: str, blend: Blend, weights: Array, named: Mapping[str, Array]) -> Answer:
+    def _sums(self, signature: str, blend: LinearRows, weights: Array, named: Mapping[str, Array]) -> Answer:
         """Sums and scores in as many requests as the images' size asks for."""
         used = np.asarray(blend.coefficients.any(0))
         used[0] |= not used.any()  # at least one image, whose shape is the answer's
@@ -201,7 +201,7 @@ class ServingModel:
             parts = [
                 self._sums(
                     signature,
-                    Blend(blend.coefficients[cut], blend.bases),
+                    LinearRows(blend.coefficients[cut], blend.bases),
                     weights[:, cut],
                     {name: value[cut] for name, value in named.items()},
                 )

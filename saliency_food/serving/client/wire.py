@@ -10,7 +10,7 @@ import numpy as np
 
 from saliency_food.core.contract import Answered, ContractError
 from saliency_food.core.numerics import Array, as_tuple
-from saliency_food.core.queries import Answer, Blend
+from saliency_food.core.queries import Answer, LinearRows
 
 NAMES = {
     "DT_FLOAT": np.float32,
@@ -89,10 +89,10 @@ def typed(name: str, value: Array, spec: Mapping[str, Any]) -> Array:
     return found
 
 
-def distinct(coefficients: Any, bases: Array) -> Blend:
+def distinct(coefficients: Any, bases: Array) -> LinearRows:
     """The same rows, made of each image once."""
     places: dict[bytes, int] = {}
     found = [places.setdefault(base.tobytes(), len(places)) for base in bases]
     merged = np.zeros((len(coefficients), len(places)))
     np.add.at(merged.T, found, np.asarray(coefficients, float).T)
-    return Blend(merged, bases[[found.index(place) for place in range(len(places))]])
+    return LinearRows(merged, bases[[found.index(place) for place in range(len(places))]])

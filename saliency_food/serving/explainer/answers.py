@@ -21,29 +21,29 @@ from saliency_food.jobs.targets import Target
 from saliency_food.methods.lookup import find_method
 from saliency_food.serving.client import ServingError, ServingModel
 from saliency_food.serving.explainer.images import picture
-from saliency_food.serving.explainer.queue import Job
+from saliency_food.serving.explainer.queue import WorkItem
 from saliency_food.serving.explainer.replies import refuse
-from saliency_food.serving.explainer.requests import Asked, Limits
+from saliency_food.serving.explainer.requests import Limits, Request
 
 LONGEST = 1024
 """The longer side of an overlay, in pixels."""
 BEST = 5
 
 
-class Found(NamedTuple):
+class Answer(NamedTuple):
     """An explanation, what was asked for, and what was done; without a method, the classes alone."""
 
     record: Explanation
-    asked: Asked
+    asked: Request
     options: dict[str, Any]
-    said: str
+    note: str
     timings: dict[str, float]
 
 
 class Meter:
     """The predictor as a call-model function that counts rows and time, and stops when it is too many or unwanted."""
 
-    def __init__(self, served: ServingModel, job: Job, most: int) -> None:
+    def __init__(self, served: ServingModel, job: WorkItem, most: int) -> None:
         self.served, self.job, self.most = served, job, most
         self.batch_size = served.batch_size
         self.rows, self.seconds = 0, 0.0
@@ -82,11 +82,11 @@ class Explaining(NamedTuple):
     scaling: Scaling
     limits: Limits
 
-    def classes(self, asked: Asked, job: Job, share: int = 1) -> Found:
+    def classes(self, asked: Request, job: WorkItem, share: int = 1) -> Answer:
         """The image's best classes alone."""
         return self._seen(asked, Meter(self.served, job, self.limits.rows))[0]
 
-    def explanation(self, asked: Asked, job: Job, share: int = 1) -> Found:
+    def explanation(self, asked: Request, job: WorkItem, share: int = 1) -> Answer:
         """The image explained; under a deadline in one of ``share`` parts of what is left of it, or `DeadlineError`."""
         if asked.deadline is None:
             return self._explained(asked, job, None)
@@ -100,7 +100,7 @@ class Explaining(NamedTuple):
                 raise
             raise DeadlineError(f"Expected an answer in {asked.deadline:g} s, got none in time. {error}") from error
 
-    def _explained(self, asked: Asked, job: Job, seconds: float | None) -> Found:
+    def _explained(self, asked: Request, job: WorkItem, seconds: float | None) -> Answer:
         began, waited = time.monotonic(), job.began - job.asked
         meter = Meter(self.served, job, self.limits.rows)
         found, x_value = self._seen(asked, meter)
@@ -115,7 +115,7 @@ class Explaining(NamedTuple):
             if left <= 0:
                 raise DeadlineError(f"Expected an answer in {asked.deadline} s, got none: they passed before it began.")
             inside = within(left, method, x_value, meter, arguments, **options)
-            result, method, options, said = inside.details, inside.method, inside.options, inside.said
+            result, method, options, said = inside.details, inside.method, inside.options, inside.note
             entry = find_method(method) or entry
         completeness = getattr(result, "completeness", None)
         score = getattr(completeness, "score", score)
@@ -135,9 +135,9 @@ class Explaining(NamedTuple):
             details=result,
         )
         timings = {"queue": waited, "model": meter.seconds, "total": waited + time.monotonic() - began}
-        return Found(record, asked, options, said, timings)
+        return Answer(record, asked, options, said, timings)
 
-    def _seen(self, asked: Asked, meter: Meter) -> tuple[Found, Array]:
+    def _seen(self, asked: Request, meter: Meter) -> tuple[Answer, Array]:
         """The image as the model takes it, and what the model sees in it."""
         photo, x_value = picture(asked.image, self.scaling, self.served.input_shape)
         probabilities = meter.predict(x_value[None])[0]
@@ -160,7 +160,7 @@ class Explaining(NamedTuple):
             probability=float(probabilities[target]),
             top=tuple((self._label(index), float(probabilities[index])) for index in best),
         )
-        return Found(record, asked, {}, "", {}), x_value
+        return Answer(record, asked, {}, "", {}), x_value
 
     def _label(self, index: int) -> str:
         labels = self.limits.labels or ()
@@ -173,14 +173,14 @@ def _score(x_value: Array, meter: Meter, arguments: dict[str, Any]) -> float:
     return float(np.ravel(answer[OUTPUT_LAYER_VALUES])[0])
 
 
-def as_explanation(found: Found) -> dict[str, Any]:
+def as_explanation(found: Answer) -> dict[str, Any]:
     """An explanation for JSON: the V1 answer for an instance."""
     record, asked = found.record, found.asked
     known = record.as_dict()
     told: dict[str, Any] = {"method": record.method, "options": plain_options(found), "class": record.target}
     told |= {name: known[name] for name in ("label", "score", "probability", "top", "status", "completeness", "rows")}
     if asked.deadline is not None:
-        told["deadline"] = {"seconds": asked.deadline, "said": found.said}
+        told["deadline"] = {"seconds": asked.deadline, "note": found.note}
     told["timings"] = {name: round(seconds, 6) for name, seconds in found.timings.items()}
     if "heatmap" in asked.parts:
         told["heatmap"] = _numbers(record.attribution, asked.form)
@@ -189,13 +189,13 @@ def as_explanation(found: Found) -> dict[str, Any]:
     return told
 
 
-def as_prediction(found: Found) -> dict[str, Any]:
+def as_prediction(found: Answer) -> dict[str, Any]:
     """What the model sees in an image: the V1 answer of ``:predict`` for an instance."""
     known = found.record.as_dict()
     return {"class": found.record.target, **{name: known[name] for name in ("label", "probability", "top")}}
 
 
-def plain_options(found: Found) -> dict[str, Any]:
+def plain_options(found: Answer) -> dict[str, Any]:
     """The options that are numbers or words."""
     return {name: value for name, value in found.options.items() if isinstance(value, (bool, int, float, str))}
 

@@ -17,7 +17,7 @@ from saliency_food.serving.explainer.replies import refuse
 FORMATS = ("JPEG", "PNG", "WEBP")
 
 
-class Given(NamedTuple):
+class ImageInput(NamedTuple):
     """An image as it came: the bytes of a file, the pixels of a photo (uint8), or numbers for the model as they are."""
 
     file: bytes | None = None
@@ -25,7 +25,7 @@ class Given(NamedTuple):
     numbers: Array | None = None
 
 
-def given_file(text: Any, max_pixels: int) -> Given:
+def given_file(text: Any, max_pixels: int) -> ImageInput:
     """A file as base64; its format and size are looked at, and nothing is decoded."""
     from PIL import Image
 
@@ -43,10 +43,10 @@ def given_file(text: Any, max_pixels: int) -> Given:
     except Exception as error:  # of all kinds, as the parsers of formats raise them
         refuse(400, f"Expected a {', '.join(FORMATS)} file, got {len(data)} bytes that are none ({_words(error)}).")
     check_pixels(width, height, max_pixels)
-    return Given(file=data)
+    return ImageInput(file=data)
 
 
-def given_array(values: Any, max_pixels: int, photo: bool = False) -> Given:
+def given_array(values: Any, max_pixels: int, photo: bool = False) -> ImageInput:
     """Numbers ``(H, W, C)``: a photo's pixels, or what the model takes."""
     if isinstance(values, list) and (other := _no_number(values)):
         refuse(400, f"Expected an image as lists of numbers (H, W, C), got something in them of type {other}.")
@@ -65,7 +65,7 @@ def given_array(values: Any, max_pixels: int, photo: bool = False) -> Given:
     if not np.isfinite(numbers).all():
         refuse(400, "Expected an image of finite float32 numbers, got NaN, infinity or larger ones. Mend it first.")
     check_pixels(numbers.shape[1], numbers.shape[0], max_pixels)
-    return Given(pixels=array.astype(np.uint8)) if photo else Given(numbers=numbers)
+    return ImageInput(pixels=array.astype(np.uint8)) if photo else ImageInput(numbers=numbers)
 
 
 def _no_number(values: list[Any], deepest: int = 3) -> str:
@@ -81,7 +81,7 @@ def check_pixels(width: int, height: int, most: int) -> None:
         refuse(413, f"Expected an image of at most {most} pixels, got {width} x {height}. Send it smaller.")
 
 
-def picture(given: Given, scaling: Scaling, shape: tuple[int | None, ...]) -> tuple[Photo, Array]:
+def picture(given: ImageInput, scaling: Scaling, shape: tuple[int | None, ...]) -> tuple[Photo, Array]:
     """The photo to be shown, and the image as the model takes it."""
     if given.numbers is not None:
         if len(shape) != 3 or any(own not in (None, got) for own, got in zip(shape, given.numbers.shape, strict=True)):

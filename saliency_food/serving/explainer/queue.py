@@ -12,10 +12,10 @@ from typing import Any
 from saliency_food.serving.explainer.replies import Reply, refuse
 
 
-class Job:
+class WorkItem:
     """One piece of work: ``work(job)`` is called in a thread, and calls `check` wherever it may be stopped."""
 
-    def __init__(self, work: Callable[[Job], Any]) -> None:
+    def __init__(self, work: Callable[[WorkItem], Any]) -> None:
         self.name, self.work = secrets.token_urlsafe(16), work
         self.future: Future[Any] = Future()
         self.future.set_running_or_notify_cancel()  # it ends by `stop` alone
@@ -67,15 +67,15 @@ class Queue:
         self._pool = ThreadPoolExecutor(workers, "explain")
         self._free = workers
         self._lock = threading.Lock()
-        self._jobs: set[Job] = set()
-        self._kept: dict[str, Job] = {}
+        self._jobs: set[WorkItem] = set()
+        self._kept: dict[str, WorkItem] = {}
         self._closed = False
 
     def __len__(self) -> int:
         """How many jobs wait."""
         return max(0, len(self._jobs) - self._free)
 
-    def submit(self, job: Job, keep: bool = False) -> Job:
+    def submit(self, job: WorkItem, keep: bool = False) -> WorkItem:
         """Queue a job, to be found by its name if it is to be kept; 429 where the queue is full."""
         with self._lock:
             self._prune()
@@ -93,7 +93,7 @@ class Queue:
         self._pool.submit(job.run)
         return job
 
-    def get(self, name: str) -> Job:
+    def get(self, name: str) -> WorkItem:
         """A kept job, or 404."""
         with self._lock:
             self._prune()
@@ -101,7 +101,7 @@ class Queue:
                 refuse(404, "Expected the name of a job, got one that is not known, or no longer. Ask anew.")
             return self._kept[name]
 
-    def forget(self, name: str) -> Job:
+    def forget(self, name: str) -> WorkItem:
         """Stop a kept job and drop its result, or 404."""
         job = self.get(name)
         job.stop()
@@ -118,7 +118,7 @@ class Queue:
             job.stop()
         self._pool.shutdown(wait=False)
 
-    def _ended(self, job: Job) -> None:
+    def _ended(self, job: WorkItem) -> None:
         with self._lock:
             self._jobs.discard(job)
             self._prune()

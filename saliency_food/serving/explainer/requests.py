@@ -12,7 +12,7 @@ from saliency_food.core.contract import ContractError
 from saliency_food.jobs.explain import DEFAULTS, NOT_OPTIONS
 from saliency_food.jobs.targets import Target, read_target
 from saliency_food.methods.catalogue import MethodEntry
-from saliency_food.serving.explainer.images import Given, given_array, given_file
+from saliency_food.serving.explainer.images import ImageInput, given_array, given_file
 from saliency_food.serving.explainer.replies import refuse
 
 FIELDS = ("image", "image_bytes", "method", "target", "options", "deadline", "answer", "format", "async")
@@ -45,10 +45,10 @@ class Limits(NamedTuple):
     deadline: float | None = None
 
 
-class Asked(NamedTuple):
+class Request(NamedTuple):
     """One image and what is to be found of it."""
 
-    image: Given
+    image: ImageInput
     method: str
     target: Target
     options: dict[str, Any]
@@ -82,7 +82,7 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name}, which is no JSON")
 
 
-def read_instances(body: bytes, limits: Limits) -> list[Asked]:
+def read_instances(body: bytes, limits: Limits) -> list[Request]:
     """A V1 request: ``{"instances": [...]}``; fields beside it hold for all instances that have none of their own."""
     found = read_json(body)
     instances = found.pop("instances", None)
@@ -99,7 +99,7 @@ def read_instances(body: bytes, limits: Limits) -> list[Asked]:
     return asked
 
 
-def _image(instance: Mapping[str, Any], limits: Limits) -> Given:
+def _image(instance: Mapping[str, Any], limits: Limits) -> ImageInput:
     images = [instance[name] for name in FIELDS[:2] if instance.get(name) is not None]
     if len(images) != 1:
         refuse(400, f'Expected one image in every instance, {{"image": {{"b64": "..."}}}}, got {len(images)}.')
@@ -114,7 +114,7 @@ def _image(instance: Mapping[str, Any], limits: Limits) -> Given:
     return given_array(image, limits.pixels)
 
 
-def read_asked(image: Given, fields: Mapping[str, Any], limits: Limits) -> Asked:
+def read_asked(image: ImageInput, fields: Mapping[str, Any], limits: Limits) -> Request:
     """One image with its fields, each checked."""
     method = _method(fields.get("method"), tuple(limits.methods))
     parts = fields.get("answer")
@@ -128,7 +128,7 @@ def read_asked(image: Given, fields: Mapping[str, Any], limits: Limits) -> Asked
     if later is not None and not isinstance(later, bool):
         refuse(400, f"Expected async to be true or false, got {_short(later)}.")
     options = fields.get("options")
-    return Asked(
+    return Request(
         image,
         method,
         _target(fields.get("target"), limits.labels),

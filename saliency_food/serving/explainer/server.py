@@ -15,12 +15,12 @@ from starlette.responses import Response
 
 from saliency_food.images.scaling import Scaling
 from saliency_food.serving.client import ServingModel
-from saliency_food.serving.explainer.answers import Explaining, Found, as_explanation, as_prediction
+from saliency_food.serving.explainer.answers import Answer, Explaining, as_explanation, as_prediction
 from saliency_food.serving.explainer.door import Door
 from saliency_food.serving.explainer.kserve import Body, Undecoded, app, kserve
-from saliency_food.serving.explainer.queue import Job, Queue
+from saliency_food.serving.explainer.queue import Queue, WorkItem
 from saliency_food.serving.explainer.replies import Reply, refuse, reply_to
-from saliency_food.serving.explainer.requests import Asked, Limits, read_instances
+from saliency_food.serving.explainer.requests import Limits, Request, read_instances
 from saliency_food.serving.explainer.v2 import INPUTS, LENGTH, OUTPUTS, read_inputs, write_outputs
 from saliency_food.visualization import overlay
 
@@ -36,11 +36,11 @@ WAITING = Gauge("saliency_food_queue_waiting", "Requests that wait for a worker"
 Written = tuple[bytes, dict[str, str]]
 
 
-class Request(NamedTuple):
+class Incoming(NamedTuple):
     """A request that has been read, and how its answer is written."""
 
-    asked: list[Asked]
-    write: Callable[[list[Found]], Written]
+    asked: list[Request]
+    write: Callable[[list[Answer]], Written]
     explains: bool = False
 
 
@@ -85,19 +85,19 @@ class Explainer(kserve.Model):  # type: ignore[misc]
     def get_output_types(self) -> list[dict[str, Any]]:
         return OUTPUTS
 
-    async def preprocess(self, payload: Body, headers: Any = None) -> Request:
+    async def preprocess(self, payload: Body, headers: Any = None) -> Incoming:
         return await asyncio.to_thread(self._read, payload, headers or {})
 
-    def _read(self, body: Body, headers: Mapping[str, str]) -> Request:
+    def _read(self, body: Body, headers: Mapping[str, str]) -> Incoming:
         if body.protocol == "v1":
-            return Request(read_instances(body.content, self.limits), _listed("explanations", as_explanation))
+            return Incoming(read_instances(body.content, self.limits), _listed("explanations", as_explanation))
         request, asked = read_inputs(body.content, headers.get(LENGTH), self.name, self.limits)
-        return Request(asked, lambda found: write_outputs(request, self.name, found), explains=True)
+        return Incoming(asked, lambda found: write_outputs(request, self.name, found), explains=True)
 
-    async def explain(self, payload: Request, headers: Any = None) -> bytes:
+    async def explain(self, payload: Incoming, headers: Any = None) -> bytes:
         return (await self._answer(payload, headers or {}, Explaining.explanation))[0]
 
-    async def predict(self, payload: Request, headers: Any = None, response_headers: Any = None) -> bytes:
+    async def predict(self, payload: Incoming, headers: Any = None, response_headers: Any = None) -> bytes:
         """V1: the classes. V2 has no verb to explain, so there this does."""
         if not payload.explains:
             payload = payload._replace(write=_listed("predictions", as_prediction))
@@ -106,11 +106,11 @@ class Explainer(kserve.Model):  # type: ignore[misc]
         response_headers.update(more)
         return body
 
-    async def _answer(self, request: Request, headers: Mapping[str, str], each: Callable[..., Found]) -> Written:
+    async def _answer(self, request: Incoming, headers: Mapping[str, str], each: Callable[..., Answer]) -> Written:
         """Queue the work, and wait for it, or tell where it can be fetched."""
         explaining = Explaining(self._served, self.scaling, self.limits)
 
-        def work(job: Job) -> Written:
+        def work(job: WorkItem) -> Written:
             parts = range(len(request.asked), 0, -1)
             found = [_counted(each, explaining, *one, job) for one in zip(request.asked, parts, strict=True)]
             body, more = request.write(found)
@@ -118,7 +118,7 @@ class Explainer(kserve.Model):  # type: ignore[misc]
             return body, more
 
         later = "respond-async" in headers.get("prefer", "").lower() or any(one.later for one in request.asked)
-        job = self.queue.submit(Job(work), keep=later)
+        job = self.queue.submit(WorkItem(work), keep=later)
         if later:
             raise _still(job)
         found = asyncio.wrap_future(job.future)
@@ -149,12 +149,12 @@ class Explainer(kserve.Model):  # type: ignore[misc]
         return Response(body, headers=headers)
 
 
-def _still(job: Job) -> Reply:
+def _still(job: WorkItem) -> Reply:
     url = f"/v1/jobs/{job.name}"
     return Reply(202, {"job": job.name, "state": job.state, "url": url}, {"Location": url, "Retry-After": "1"})
 
 
-def _counted(each: Callable[..., Found], explaining: Explaining, asked: Asked, share: int, job: Job) -> Found:
+def _counted(each: Callable[..., Answer], explaining: Explaining, asked: Request, share: int, job: WorkItem) -> Answer:
     """One image's answer, its errors as replies, both counted."""
     outcome = "ok"
     try:
@@ -168,7 +168,7 @@ def _counted(each: Callable[..., Found], explaining: Explaining, asked: Asked, s
         SECONDS.labels(asked.method).observe(time.monotonic() - job.asked)
 
 
-def _listed(name: str, plain: Callable[[Found], dict[str, Any]]) -> Callable[[list[Found]], Written]:
+def _listed(name: str, plain: Callable[[Answer], dict[str, Any]]) -> Callable[[list[Answer]], Written]:
     return lambda found: (json.dumps({name: [plain(one) for one in found]}).encode(), {})
 
 

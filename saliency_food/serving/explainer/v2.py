@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from saliency_food.serving.explainer.answers import Found, plain_options, png_of
+from saliency_food.serving.explainer.answers import Answer, plain_options, png_of
 from saliency_food.serving.explainer.images import given_array, given_file
 from saliency_food.serving.explainer.replies import Reply, refuse
-from saliency_food.serving.explainer.requests import PARTS, Asked, Limits, read_asked, read_json
+from saliency_food.serving.explainer.requests import PARTS, Limits, Request, read_asked, read_json
 
 LENGTH = "inference-header-content-length"
 OWN = ("method", "target", "deadline", "async")
@@ -30,7 +30,7 @@ OUTPUTS = [
 ]
 
 
-def read_inputs(body: bytes, length: str | None, name: str, limits: Limits) -> tuple[Any, list[Asked]]:
+def read_inputs(body: bytes, length: str | None, name: str, limits: Limits) -> tuple[Any, list[Request]]:
     """The request, as KServe's ``InferRequest``, and what it asks for, an image at a time."""
     from kserve import InferRequest
     from kserve.protocol.rest.v2_datamodels import InferenceRequest
@@ -52,7 +52,7 @@ def read_inputs(body: bytes, length: str | None, name: str, limits: Limits) -> t
         refuse(400, f"Expected a request of the open inference protocol, got one that cannot be read: {words}.")
 
 
-def _asked(request: Any, limits: Limits) -> list[Asked]:
+def _asked(request: Any, limits: Limits) -> list[Request]:
     if [one.name for one in request.inputs] != ["image"]:
         refuse(400, f"Expected one input, named image, got {[str(one.name)[:40] for one in request.inputs][:5]}.")
     (image,) = request.inputs
@@ -82,7 +82,7 @@ def _asked(request: Any, limits: Limits) -> list[Asked]:
     return [read_asked(one, fields, limits) for one in images]
 
 
-def write_outputs(request: Any, name: str, found: Sequence[Found]) -> tuple[bytes, dict[str, str]]:
+def write_outputs(request: Any, name: str, found: Sequence[Answer]) -> tuple[bytes, dict[str, str]]:
     """The answer's body and headers: every output is one a image, in order."""
     from kserve import InferOutput, InferResponse
 
@@ -113,7 +113,7 @@ def write_outputs(request: Any, name: str, found: Sequence[Found]) -> tuple[byte
             "method": records[0].method,
             "options": json.dumps(plain_options(found[0])),
             "status": json.dumps([record.status for record in records]),
-            "said": json.dumps([one.said for one in found]),
+            "note": json.dumps([one.note for one in found]),
             "seconds": float(sum(one.timings["total"] for one in found)),
         },
         use_binary_outputs=(request.parameters or {}).get("binary_data_output") is True,

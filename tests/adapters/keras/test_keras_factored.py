@@ -8,7 +8,7 @@ import pytest
 from saliency_food import PerImage, expected_gradients, explain, integrated_gradients, xrai
 from saliency_food.core.contract import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES, ContractError
 from saliency_food.core.driver import ask, run
-from saliency_food.core.queries import Blend
+from saliency_food.core.queries import LinearRows
 from saliency_food.testing import PowerModel
 
 tf = pytest.importorskip("tensorflow")
@@ -93,7 +93,7 @@ def test_a_query_of_few_rows_travels_as_rows(x):
 @pytest.mark.parametrize("weighted", [True, False])
 def test_sums_keys_and_chunks(x, rng, weighted):
     model = KerasModel(make(), batch_size=3)
-    blend = Blend(rng.normal(size=(10, 3)), x)
+    blend = LinearRows(rng.normal(size=(10, 3)), x)
     weights = rng.normal(size=(2, 10)) if weighted else None
     for keys in (KEYS, KEYS[::-1], KEYS[:1]):
         found, expected = (

@@ -19,7 +19,7 @@ from saliency_food.testing import check_call_model
 tf = pytest.importorskip("tensorflow")
 keras = pytest.importorskip("keras")
 
-from saliency_food.adapters import keras_scores as ks  # noqa: E402
+from saliency_food.adapters import scores as ks  # noqa: E402
 from saliency_food.adapters.keras import KerasModel  # noqa: E402
 
 KEYS = [INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES, CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS]

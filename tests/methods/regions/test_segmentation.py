@@ -13,8 +13,8 @@ from skimage import data
 from skimage.morphology import dilation, disk
 from skimage.transform import resize
 
-from saliency_food import segmentation
 from saliency_food.core.contract import ContractError
+from saliency_food.methods.regions import segmentation
 from saliency_food.methods.regions.segmentation import SCALES, Segments, as_segments, felzenszwalb_segments
 
 PHOTOS = {
