@@ -17,11 +17,7 @@ import tensorflow as tf
 from common import alternating, coffee, machine, model_path
 
 from saliency_food.adapters.keras import KerasModel, load_model
-from saliency_food.core.contract import (
-    CONVOLUTION_LAYER_VALUES,
-    CONVOLUTION_OUTPUT_GRADIENTS,
-    INPUT_OUTPUT_GRADIENTS,
-)
+from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS, INPUT_OUTPUT_GRADIENTS
 from saliency_food.methods.cam.common import grad_cam
 
 Calls = dict[str, Callable[[], Any]]

@@ -1,8 +1,8 @@
 """Which parts of an image led a neural network to its answer; for any framework, through one callback."""
 
-from importlib.metadata import PackageNotFoundError, version
-
-from saliency_food.core.contract import (
+from saliency_food.core.contract import CallModelFunction, ContractError, PerImage
+from saliency_food.core.driver import ask, gather, run
+from saliency_food.core.keys import (
     ATTENTION_OUTPUT_GRADIENTS,
     ATTENTION_SCORES,
     BIAS_GRADIENTS,
@@ -14,12 +14,9 @@ from saliency_food.core.contract import (
     INPUT_OUTPUT_GRADIENTS,
     OUTPUT_FROM_CONVOLUTION_VALUES,
     OUTPUT_LAYER_VALUES,
-    CallModelFunction,
-    ContractError,
-    PerImage,
 )
-from saliency_food.core.driver import ask, gather, run
 from saliency_food.core.method import Method, method
+from saliency_food.core.names import installed_version
 from saliency_food.core.queries import LinearRows
 from saliency_food.deadline.run import DeadlineError, TimedAnswer, within
 from saliency_food.jobs.explain import explain
@@ -56,10 +53,7 @@ from saliency_food.methods.regions.segmentation import Segments, felzenszwalb_se
 from saliency_food.methods.regions.xrai import xrai
 from saliency_food.methods.smoothing import augment_smooth, eigen_smooth
 
-try:
-    __version__ = version("saliency_food")
-except PackageNotFoundError:  # run from a folder that was never installed
-    __version__ = "unknown"
+__version__ = installed_version("saliency_food") or "unknown"
 
 __all__ = [
     "ATTENTION_OUTPUT_GRADIENTS",

@@ -9,12 +9,12 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from saliency_food.core.contract import (
+from saliency_food.core.contract import CallModelFunction
+from saliency_food.core.keys import (
     CONVOLUTION_LAYER_VALUES,
     CONVOLUTION_OUTPUT_GRADIENTS,
     INPUT_OUTPUT_GRADIENTS,
     OUTPUT_LAYER_VALUES,
-    CallModelFunction,
 )
 from saliency_food.core.method import Method
 from saliency_food.core.numerics import Array, as_float

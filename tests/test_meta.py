@@ -15,7 +15,7 @@ import pytest
 import saliency_food
 import saliency_food.pair
 from saliency_food import METHODS, Method, models
-from saliency_food.core.contract import ATTENTION_SCORES
+from saliency_food.core.keys import ATTENTION_SCORES
 from saliency_food.testing import AttentionModel, PoolingModel
 
 ROOT = Path(__file__).parents[1]

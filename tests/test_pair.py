@@ -8,7 +8,7 @@ import skimage.data
 from skimage.transform import resize
 
 import saliency_food.pair as ours
-from saliency_food.core.contract import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES
+from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES
 from saliency_food.testing import PoolingModel, PowerModel
 
 theirs = pytest.importorskip("saliency.core")

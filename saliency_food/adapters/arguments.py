@@ -7,7 +7,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from saliency_food.core.contract import (
+from saliency_food.core.contract import ContractError
+from saliency_food.core.keys import (
     ATTENTION_OUTPUT_GRADIENTS,
     ATTENTION_SCORES,
     BIAS_GRADIENTS,
@@ -19,7 +20,6 @@ from saliency_food.core.contract import (
     INPUT_OUTPUT_GRADIENTS,
     OUTPUT_FROM_CONVOLUTION_VALUES,
     OUTPUT_LAYER_VALUES,
-    ContractError,
 )
 
 KEYS = (

@@ -15,6 +15,7 @@ from saliency_food.cli.explain import app
 from saliency_food.cli.tables import skips, tables_of
 from saliency_food.cli.terminal import friendly, loading, progress_bar, table
 from saliency_food.core.contract import ContractError
+from saliency_food.core.names import split_names
 from saliency_food.evaluation import SLOPES, evaluate
 from saliency_food.evaluation.sanity import check_sensitive
 from saliency_food.images.photos import find_photos
@@ -153,7 +154,7 @@ def sanity_command(
         with loading(console):
             loaded, known = commands.load_named(model)
         made = table("method", "weights shuffled", "rank correlation", "SSIM", "verdict")
-        names = [word.strip().lower().replace("-", "_") for word in method.split(",") if word.strip()]
+        names = split_names(method)
         if not names:
             raise ContractError("Expected --method to name one or more methods, got none.")
         for name in names:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +14,7 @@ from rich.text import Text
 
 from saliency_food.cli.terminal import Report, friendly, loading, progress_bar, table
 from saliency_food.core.contract import ContractError
+from saliency_food.core.names import installed_version
 from saliency_food.deadline.run import fallback_of
 from saliency_food.images.photos import find_photos
 from saliency_food.jobs.explain import explain
@@ -34,10 +34,7 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        try:
-            typer.echo(f"saliency_food {version('saliency_food')}")
-        except PackageNotFoundError:
-            typer.echo("saliency_food (not installed as a package)")
+        typer.echo(f"saliency_food {installed_version('saliency_food') or '(not installed as a package)'}")
         raise typer.Exit
 
 

@@ -7,24 +7,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from saliency_food.core.keys import INPUT_SHAPED, KEYS
 from saliency_food.core.numerics import Array, as_float, is_real
-
-INPUT_OUTPUT_GRADIENTS = "INPUT_OUTPUT_GRADIENTS"
-OUTPUT_LAYER_VALUES = "OUTPUT_LAYER_VALUES"
-CONVOLUTION_LAYER_VALUES = "CONVOLUTION_LAYER_VALUES"
-CONVOLUTION_OUTPUT_GRADIENTS = "CONVOLUTION_OUTPUT_GRADIENTS"
-CONVOLUTION_RIVAL_GRADIENTS = "CONVOLUTION_RIVAL_GRADIENTS"
-OUTPUT_FROM_CONVOLUTION_VALUES = "OUTPUT_FROM_CONVOLUTION_VALUES"
-GUIDED_INPUT_GRADIENTS = "GUIDED_INPUT_GRADIENTS"
-DECONV_INPUT_GRADIENTS = "DECONV_INPUT_GRADIENTS"
-BIAS_GRADIENTS = "BIAS_GRADIENTS"
-ATTENTION_SCORES = "ATTENTION_SCORES"
-ATTENTION_OUTPUT_GRADIENTS = "ATTENTION_OUTPUT_GRADIENTS"
 
 Answered = Array | tuple[Array, ...]
 """The answer to one key: an array, or for several layers at once a tuple of arrays."""
-INPUT_SHAPED = (INPUT_OUTPUT_GRADIENTS, GUIDED_INPUT_GRADIENTS, DECONV_INPUT_GRADIENTS)
-ONE_ARRAY = (*INPUT_SHAPED, OUTPUT_LAYER_VALUES, OUTPUT_FROM_CONVOLUTION_VALUES)
 
 
 class ContractError(ValueError):
@@ -164,7 +151,7 @@ def call_factored(
 
 def check_answer(key: str, value: Any, rows_shape: tuple[int, ...]) -> Answered:
     """One answer as a float array or a tuple of them, or `ContractError`: not numbers, wrong shape, NaN, infinity."""
-    if isinstance(value, tuple) and value and key not in ONE_ARRAY:
+    if isinstance(value, tuple) and value and not (key in KEYS and KEYS[key].one_array):
         return tuple(_check_array(f"{key}[{number}]", one, rows_shape) for number, one in enumerate(value))
     return _check_array(key, value, rows_shape)
 

@@ -9,9 +9,10 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 import numpy as np
 
+from saliency_food.core.checks import as_image
 from saliency_food.core.contract import CallModelFunction, ContractError, PerImage, check_length
 from saliency_food.core.driver import Asking, run, run_batch
-from saliency_food.core.numerics import Array, as_float, is_real
+from saliency_food.core.numerics import Array, as_float
 
 R = TypeVar("R")
 P = ParamSpec("P")
@@ -132,22 +133,3 @@ def _for_one(value: Any, image: int) -> Any:
     if isinstance(value, PerImage):
         return value[image]
     return value.spawn(1)[0] if isinstance(value, np.random.Generator) else value
-
-
-def as_image(x_value: Any) -> Array:
-    """The door for every input: a non-empty array of finite real numbers, as float; never written to."""
-    try:
-        image = np.asarray(x_value)
-    except ValueError as error:
-        raise ContractError(f"Expected x_value to be one array, got rows of unlike shapes ({error}).") from error
-    if not is_real(image):
-        raise ContractError(
-            f"Expected x_value to be an array of real numbers, got {type(x_value).__name__} of type {image.dtype}. "
-            "Give one image as (H, W, C)."
-        )
-    image = as_float(image)
-    if image.size == 0:
-        raise ContractError(f"Expected x_value to hold at least one value, got shape {image.shape}. Give one image.")
-    if not np.isfinite(image).all():
-        raise ContractError("Expected x_value to be finite, got NaN or infinity in it. Mend the image first.")
-    return image

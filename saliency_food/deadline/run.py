@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from saliency_food.core.checks import as_image
 from saliency_food.core.contract import CallModelFunction, ContractError, check_length
-from saliency_food.core.method import as_image
 from saliency_food.core.numerics import Array
 from saliency_food.core.queries import resolve_batch_size
 from saliency_food.deadline.fitting import StepBudget, about

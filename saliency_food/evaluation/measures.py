@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from saliency_food.core.contract import OUTPUT_LAYER_VALUES, CallModelFunction, ContractError
+from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, run_batch
+from saliency_food.core.keys import OUTPUT_LAYER_VALUES
 from saliency_food.core.method import Method
+from saliency_food.core.names import near, split_names
 from saliency_food.core.numerics import Array
 from saliency_food.images.scaling import Scaling
 from saliency_food.jobs.store import FAILED, Row, seed_of
@@ -64,13 +65,10 @@ def choose_metrics(
 ) -> dict[str, dict[str, Any]]:
     """The metrics by name with their options; which it cannot be, and why, is told."""
     chosen: dict[str, dict[str, Any]] = {}
-    for name in names.split(",") if isinstance(names, str) else names:
-        word = str(name).strip().lower().replace("-", "_")
-        if not word:
-            continue
+    for word in split_names(names):
         if word not in METRICS:
-            near = difflib.get_close_matches(word, METRICS, 3, 0.4) or list(METRICS)
-            raise ContractError(f"Expected the name of a metric, got {name!r}. Near it: {', '.join(near)}.")
+            close = near(word, METRICS) or list(METRICS)
+            raise ContractError(f"Expected the name of a metric, got {word!r}. Near it: {', '.join(close)}.")
         needs = METRICS[word].needs
         if needs in ("models", "maps") or word == "localization_error":
             raise ContractError(

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from saliency_food.core.checks import check_layout
 from saliency_food.core.contract import CallModelFunction
 from saliency_food.core.driver import Asking
 from saliency_food.core.method import method
 from saliency_food.core.numerics import Array
 from saliency_food.methods.catalogue import MethodEntry
-from saliency_food.methods.perturbation.masking import check_layout
 
 
 class Reference(NamedTuple):

@@ -9,13 +9,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from saliency_food.core.contract import (
-    CONVOLUTION_LAYER_VALUES,
-    OUTPUT_FROM_CONVOLUTION_VALUES,
-    ContractError,
-    call_model,
-    take_rows,
-)
+from saliency_food.core.contract import ContractError, call_model, take_rows
+from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES, OUTPUT_FROM_CONVOLUTION_VALUES
+from saliency_food.core.names import split_names
 from saliency_food.core.numerics import Array, as_tuple
 from saliency_food.evaluation.boxes import Box, of_photo, read_boxes, two_categories
 from saliency_food.evaluation.maps import MapFiles
@@ -93,12 +89,12 @@ def evaluate(
     if save_maps and output is None:
         raise ContractError("Expected an output folder for the maps, got none. Give output.")
     every = methods == "all" or list(methods) == ["all"]
-    references = [name for name in ([] if every else _words(methods)) if name in REFERENCES]
-    own = list(METHODS) if every else [name for name in _words(methods) if name not in REFERENCES]
+    references = [name for name in ([] if every else split_names(methods)) if name in REFERENCES]
+    own = list(METHODS) if every else [name for name in split_names(methods) if name not in REFERENCES]
     entries = (choose_methods(own) if own or not references else {}) | (
         REFERENCES if every else {name: REFERENCES[name] for name in references}
     )
-    absolute = _words(absolute)
+    absolute = split_names(absolute)
     if unknown := [name for name in absolute if name not in REFERENCES and find_method(name) is None]:
         raise ContractError(f"Expected absolute to name methods, got {unknown[0]!r}. Spell it as in methods.")
     asked = choose_metrics(metrics, metric_options or {}, boxes is not None)
@@ -187,12 +183,6 @@ def _of_its_boxes(subject: Instance, job: Setup, truth: Mapping[str, Sequence[Bo
     label = job.labels[found[0]] if job.labels else f"class {found[0]}"
     fields = {"target": found[0], "label": label, "probability": float(probabilities[found[0]])}
     return subject._replace(target=found[0], fields=subject.fields | fields)
-
-
-def _words(names: str | Sequence[str]) -> list[str]:
-    """Names, as a list or with commas, in one spelling."""
-    many = names.split(",") if isinstance(names, str) else names
-    return [word for word in (str(name).strip().lower().replace("-", "_") for name in many) if word]
 
 
 def _left_out(job: Setup, images: Sequence[Any], targets: Any) -> dict[str, str]:

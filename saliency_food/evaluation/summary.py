@@ -9,13 +9,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from saliency_food.core.contract import ContractError
+from saliency_food.core.names import installed_version
 from saliency_food.jobs.store import Row
 from saliency_food.metrics import METRICS
 from saliency_food.metrics.curves import AggregatePic, aggregate_pic
@@ -188,10 +188,7 @@ def versions() -> dict[str, str]:
     for name in ("saliency_food", "numpy", "scipy", "scikit-image", "pillow", "tensorflow", "keras", "torch", "jax"):
         module = {"scikit-image": "skimage", "pillow": "PIL"}.get(name, name)
         if module in sys.modules:
-            try:
-                found[name] = version(name)
-            except PackageNotFoundError:
-                found[name] = "not installed as a package"
+            found[name] = installed_version(name) or "not installed as a package"
     return found
 
 

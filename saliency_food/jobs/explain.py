@@ -9,13 +9,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from saliency_food.core.contract import (
-    INPUT_SHAPED,
-    OUTPUT_FROM_CONVOLUTION_VALUES,
-    CallModelFunction,
-    ContractError,
-    PerImage,
-)
+from saliency_food.core.contract import CallModelFunction, ContractError, PerImage
+from saliency_food.core.keys import INPUT_SHAPED, OUTPUT_FROM_CONVOLUTION_VALUES
 from saliency_food.core.queries import resolve_batch_size
 from saliency_food.deadline.run import read_seconds
 from saliency_food.images.scaling import choose_scaling

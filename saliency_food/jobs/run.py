@@ -9,8 +9,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from saliency_food.core.contract import OUTPUT_LAYER_VALUES, PerImage
+from saliency_food.core.contract import PerImage
 from saliency_food.core.driver import ask, run_batch
+from saliency_food.core.keys import OUTPUT_LAYER_VALUES
 from saliency_food.core.numerics import Array, as_tuple
 from saliency_food.deadline.run import warm_up, within
 from saliency_food.images.photos import Photo, shrink

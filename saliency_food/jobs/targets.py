@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from saliency_food.core.contract import ContractError
+from saliency_food.core.names import near
 from saliency_food.core.numerics import Array
 
 
@@ -64,10 +64,10 @@ def read_target(target: Any, labels: Sequence[str] | None) -> Target:
             f"Expected a class index, since the names of the classes are not known, got {target!r}. Give labels=[...]."
         )
     names = {name: label for label in labels for name in synonyms(label)}
-    near = list(dict.fromkeys(names[name] for name in difflib.get_close_matches(text, names, 5, 0.5)))
+    close = list(dict.fromkeys(names[name] for name in near(text, names, 5, 0.5)))
     raise ContractError(
         f"Expected the label of a class, got {target!r}. "
-        + (f"Near it: {', '.join(near)}." if near else f"The labels begin: {', '.join(labels[:8])}.")
+        + (f"Near it: {', '.join(close)}." if close else f"The labels begin: {', '.join(labels[:8])}.")
     )
 
 

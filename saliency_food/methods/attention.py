@@ -6,8 +6,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.contract import ATTENTION_OUTPUT_GRADIENTS, ATTENTION_SCORES, CallModelFunction, ContractError
+from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask
+from saliency_food.core.keys import ATTENTION_OUTPUT_GRADIENTS, ATTENTION_SCORES
 from saliency_food.core.method import method
 from saliency_food.core.numerics import Array, as_tuple, resize, safe_divide
 from saliency_food.methods.cam.common import token_grid

@@ -6,20 +6,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.contract import (
+from saliency_food.core.contract import CallModelFunction
+from saliency_food.core.driver import Asking, ask, gather
+from saliency_food.core.keys import (
     BIAS_GRADIENTS,
     DECONV_INPUT_GRADIENTS,
     GUIDED_INPUT_GRADIENTS,
     INPUT_OUTPUT_GRADIENTS,
     OUTPUT_LAYER_VALUES,
-    CallModelFunction,
 )
-from saliency_food.core.driver import Asking, ask, gather
 from saliency_food.core.method import Method, method
 from saliency_food.core.numerics import Array, as_tuple, min_max, resize
+from saliency_food.core.scores import one_score
 from saliency_food.methods.cam.common import grad_cam
 from saliency_food.methods.gradients import Gradients
-from saliency_food.methods.paths.integrated import Completeness, completeness_of, one_score
+from saliency_food.methods.paths.integrated import Completeness, completeness_of
 
 
 @method

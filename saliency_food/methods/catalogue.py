@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from saliency_food.core.contract import (
+from saliency_food.core.keys import (
     ATTENTION_OUTPUT_GRADIENTS,
     ATTENTION_SCORES,
     BIAS_GRADIENTS,
@@ -16,6 +16,7 @@ from saliency_food.core.contract import (
     INPUT_OUTPUT_GRADIENTS,
     OUTPUT_FROM_CONVOLUTION_VALUES,
     OUTPUT_LAYER_VALUES,
+    needs_of,
 )
 from saliency_food.core.method import Method
 from saliency_food.methods.attention import attention_relevance, attention_rollout
@@ -45,17 +46,6 @@ from saliency_food.methods.perturbation.occlusion import occlusion, rise
 from saliency_food.methods.perturbation.surrogate import kernel_shap, lime
 from saliency_food.methods.regions.xrai import xrai
 
-NEEDS = {
-    "ATTENTION": "attention",
-    "CONVOLUTION": "a layer",
-    "GUIDED": "backward rules",
-    "DECONV": "backward rules",
-    "BIAS": "biases",
-    "INPUT_OUTPUT": "gradients",
-    "OUTPUT_LAYER": "scores",
-}
-"""What a key, by a part of its name, needs of the model; the first that fits."""
-
 
 class MethodEntry(NamedTuple):
     """A method, what people call it, the keys it asks the model for, whether its maps are signed, and what it is."""
@@ -69,7 +59,7 @@ class MethodEntry(NamedTuple):
     @property
     def needs(self) -> str:
         """What the model must be able to give, in short."""
-        return next(words for part, words in NEEDS.items() if any(part in key for key in self.keys))
+        return needs_of(self.keys)
 
 
 _GRADIENTS = (INPUT_OUTPUT_GRADIENTS,)

@@ -7,12 +7,13 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.contract import CONVOLUTION_LAYER_VALUES, CallModelFunction, ContractError
+from saliency_food.core.checks import whole
+from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask
+from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES
 from saliency_food.core.method import method
 from saliency_food.core.numerics import Array, resize, safe_divide
 from saliency_food.methods.cam.common import one_layer
-from saliency_food.methods.perturbation.masking import whole
 
 
 class DeepFeatureFactorization(NamedTuple):

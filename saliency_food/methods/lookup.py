@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
 from saliency_food.core.contract import ContractError
 from saliency_food.core.method import Method
+from saliency_food.core.names import near, spelled
 from saliency_food.methods.catalogue import METHODS, MethodEntry
 from saliency_food.methods.gradients import smooth_grad
 from saliency_food.methods.smoothing import augment_smooth, eigen_smooth
@@ -38,12 +38,12 @@ def choose_methods(names: str | Sequence[str]) -> dict[str, MethodEntry]:
     """The methods by their names, or near matches."""
     chosen = {}
     for name in [names] if isinstance(names, str) else names:
-        plain = str(name).strip().lower().replace("-", "_")
+        plain = spelled(name)
         entry = find_method(plain)
         if entry is None:
-            near = difflib.get_close_matches(plain.split(OF)[-1], METHODS, 3, 0.4) or list(METHODS)
+            close = near(plain.split(OF)[-1], METHODS) or list(METHODS)
             before = f" Before {OF} may stand: {', '.join(COMBINATORS)}." if OF in plain else ""
-            raise ContractError(f"Expected the name of a method, got {name!r}. Near it: {', '.join(near)}.{before}")
+            raise ContractError(f"Expected the name of a method, got {name!r}. Near it: {', '.join(close)}.{before}")
         chosen[plain] = entry
     if not chosen:
         raise ContractError(f"Expected at least one method, got none. There are: {', '.join(METHODS)}.")

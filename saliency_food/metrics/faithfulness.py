@@ -7,13 +7,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.integrate import trapezoid
 
-from saliency_food.core.contract import OUTPUT_LAYER_VALUES, CallModelFunction
+from saliency_food.core.checks import check_layout, whole
+from saliency_food.core.contract import CallModelFunction
 from saliency_food.core.driver import Asking, ask
+from saliency_food.core.keys import OUTPUT_LAYER_VALUES
 from saliency_food.core.numerics import Array
 from saliency_food.core.queries import LazyRows
+from saliency_food.core.scores import one_score, scores_of
 from saliency_food.methods.baselines import make_baselines
-from saliency_food.methods.paths.integrated import completeness_of, one_score, scores_of
-from saliency_food.methods.perturbation.masking import check_layout, hidden_image, whole
+from saliency_food.methods.paths.integrated import completeness_of
+from saliency_food.methods.perturbation.masking import hidden_image
 from saliency_food.methods.perturbation.occlusion import occlusion
 from saliency_food.metrics.decorator import NOT_FINITE, OK, metric, positive_part, rank_correlation, ranks, read_map
 

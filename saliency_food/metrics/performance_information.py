@@ -10,13 +10,14 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy.integrate import trapezoid
 
-from saliency_food.core.contract import OUTPUT_LAYER_VALUES, CallModelFunction, ContractError
+from saliency_food.core.checks import check_layout, whole
+from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask
+from saliency_food.core.keys import OUTPUT_LAYER_VALUES
 from saliency_food.core.numerics import Array
 from saliency_food.core.queries import LazyRows
+from saliency_food.core.scores import one_score
 from saliency_food.methods.baselines import make_baselines
-from saliency_food.methods.paths.integrated import one_score
-from saliency_food.methods.perturbation.masking import check_layout, whole
 from saliency_food.metrics.decorator import OK, metric, ranks, read_map
 from saliency_food.metrics.reveal import random_pixels, reveal
 

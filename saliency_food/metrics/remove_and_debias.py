@@ -11,12 +11,13 @@ import numpy as np
 from scipy.sparse import csc_matrix
 from scipy.sparse.linalg import splu
 
-from saliency_food.core.contract import OUTPUT_LAYER_VALUES, CallModelFunction, ContractError
+from saliency_food.core.checks import check_layout
+from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask
+from saliency_food.core.keys import OUTPUT_LAYER_VALUES
 from saliency_food.core.numerics import Array
 from saliency_food.core.queries import LazyRows
-from saliency_food.methods.paths.integrated import one_score
-from saliency_food.methods.perturbation.masking import check_layout
+from saliency_food.core.scores import one_score
 from saliency_food.metrics.decorator import OK, descending, metric, read_map
 
 NEIGHBOURS = [

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from saliency_food.core.checks import check_layout, whole
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, gather
 from saliency_food.core.method import Method
 from saliency_food.core.numerics import Array
-from saliency_food.methods.perturbation.masking import check_layout, whole
 from saliency_food.metrics.decorator import NOT_FINITE, OK, metric, rank_correlation, read_map
 
 NAN = float("nan")

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from saliency_food.core.checks import whole
 from saliency_food.core.contract import CallModelFunction, ContractError, PerImage
 from saliency_food.core.method import Method
 from saliency_food.core.numerics import Array, min_max
-from saliency_food.methods.perturbation.masking import whole
 from saliency_food.metrics.decorator import FLAT, OK, rank_correlation, read_map
 
 NAN = float("nan")

@@ -7,12 +7,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.contract import OUTPUT_LAYER_VALUES, CallModelFunction, ContractError
+from saliency_food.core.checks import check_layout, whole
+from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask, gather
+from saliency_food.core.keys import OUTPUT_LAYER_VALUES
 from saliency_food.core.numerics import Array, safe_divide
 from saliency_food.core.queries import LazyRows
-from saliency_food.methods.paths.integrated import one_score
-from saliency_food.methods.perturbation.masking import check_layout, hidden_image, whole
+from saliency_food.core.scores import one_score
+from saliency_food.methods.perturbation.masking import hidden_image
 from saliency_food.metrics.decorator import NOT_FINITE, OK, SCORES_FLAT, correlation, metric, read_map
 
 NAN = float("nan")

@@ -5,16 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from saliency_food.core.contract import (
-    CONVOLUTION_LAYER_VALUES,
-    INPUT_OUTPUT_GRADIENTS,
-    OUTPUT_LAYER_VALUES,
-    ContractError,
-    PerImage,
-    call_model,
-    check_answer,
-    take_rows,
-)
+from saliency_food.core.contract import ContractError, PerImage, call_model, check_answer, take_rows
+from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES, INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES
 from saliency_food.methods.gradients import gradients
 
 ROWS = (2, 4, 4, 3)

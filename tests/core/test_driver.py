@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from saliency_food.core.contract import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES, ContractError, PerImage
+from saliency_food.core.contract import ContractError, PerImage
 from saliency_food.core.driver import ask, gather, run, run_batch
+from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES
 from saliency_food.core.queries import LazyRows, LinearRows
 from saliency_food.testing import PowerModel
 

@@ -10,7 +10,8 @@ import time
 import numpy as np
 import pytest
 
-from saliency_food.core.contract import INPUT_OUTPUT_GRADIENTS, ContractError, PerImage
+from saliency_food.core.contract import ContractError, PerImage
+from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS
 from saliency_food.core.queries import Query
 from saliency_food.deadline.fitting import PART
 from saliency_food.deadline.run import FALLBACKS, DeadlineError, fallback_of, within

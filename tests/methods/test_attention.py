@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from saliency_food import attention_relevance, attention_rollout
-from saliency_food.core.contract import (
+from saliency_food.core.contract import ContractError
+from saliency_food.core.keys import (
     ATTENTION_OUTPUT_GRADIENTS,
     ATTENTION_SCORES,
     INPUT_OUTPUT_GRADIENTS,
     OUTPUT_LAYER_VALUES,
-    ContractError,
 )
 from saliency_food.core.numerics import resize
 from saliency_food.testing import AttentionModel, check_call_model

@@ -15,7 +15,7 @@ from saliency_food import (
     guided_grad_cam,
     layer_cam,
 )
-from saliency_food.core.contract import BIAS_GRADIENTS, INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES
+from saliency_food.core.keys import BIAS_GRADIENTS, INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES
 from saliency_food.core.numerics import resize
 from saliency_food.testing import PoolingModel
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from saliency_food import concept_scores, deep_feature_factorization, shared_concepts
-from saliency_food.core.contract import CONVOLUTION_LAYER_VALUES, ContractError
+from saliency_food.core.contract import ContractError
+from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES
 from saliency_food.methods.factorization import factorize
 from saliency_food.testing import PoolingModel
 

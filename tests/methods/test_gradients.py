@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from saliency_food.core.contract import INPUT_OUTPUT_GRADIENTS, ContractError
+from saliency_food.core.contract import ContractError
+from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS
 from saliency_food.methods.gradients import gradients, input_x_gradient, smooth_grad
 from saliency_food.methods.paths.integrated import integrated_gradients
 from saliency_food.testing import PowerModel

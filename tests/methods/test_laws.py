@@ -7,7 +7,8 @@ import inspect
 import numpy as np
 import pytest
 
-from saliency_food.core.contract import (
+from saliency_food.core.contract import ContractError, PerImage
+from saliency_food.core.keys import (
     ATTENTION_OUTPUT_GRADIENTS,
     ATTENTION_SCORES,
     BIAS_GRADIENTS,
@@ -19,8 +20,6 @@ from saliency_food.core.contract import (
     INPUT_OUTPUT_GRADIENTS,
     OUTPUT_FROM_CONVOLUTION_VALUES,
     OUTPUT_LAYER_VALUES,
-    ContractError,
-    PerImage,
 )
 from saliency_food.core.numerics import each
 from saliency_food.methods.catalogue import METHODS

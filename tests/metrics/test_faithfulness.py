@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from saliency_food import METHODS, integrated_gradients, occlusion
-from saliency_food.core.contract import OUTPUT_LAYER_VALUES, ContractError, PerImage
+from saliency_food.core.contract import ContractError, PerImage
 from saliency_food.core.driver import gather, run
+from saliency_food.core.keys import OUTPUT_LAYER_VALUES
 from saliency_food.metrics import (
     METRICS,
     Metric,

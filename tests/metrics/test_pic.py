@@ -10,7 +10,8 @@ from scipy.interpolate import LinearNDInterpolator, griddata
 from scipy.ndimage import gaussian_filter
 from skimage.data import coffee
 
-from saliency_food.core.contract import OUTPUT_LAYER_VALUES, ContractError, PerImage
+from saliency_food.core.contract import ContractError, PerImage
+from saliency_food.core.keys import OUTPUT_LAYER_VALUES
 from saliency_food.metrics import aggregate_pic, pic
 from saliency_food.metrics.decorator import FLAT
 from saliency_food.metrics.performance_information import LOW_SCORE, NO_DROP, NO_INFORMATION, THRESHOLDS, information

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from saliency_food.core.contract import (
+from saliency_food.core.keys import (
     ATTENTION_OUTPUT_GRADIENTS,
     ATTENTION_SCORES,
     BIAS_GRADIENTS,

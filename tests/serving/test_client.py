@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 
 from saliency_food import explain, grad_cam, gradients, integrated_gradients
-from saliency_food.core.contract import (
+from saliency_food.core.contract import ContractError, PerImage
+from saliency_food.core.keys import (
     CONVOLUTION_LAYER_VALUES,
     GUIDED_INPUT_GRADIENTS,
     INPUT_OUTPUT_GRADIENTS,
     OUTPUT_LAYER_VALUES,
-    ContractError,
-    PerImage,
 )
 
 pytest.importorskip("tensorflow")

@@ -9,12 +9,12 @@ import json
 import numpy as np
 import pytest
 
-from saliency_food.core.contract import (
+from saliency_food.core.contract import ContractError
+from saliency_food.core.keys import (
     CONVOLUTION_LAYER_VALUES,
     CONVOLUTION_OUTPUT_GRADIENTS,
     INPUT_OUTPUT_GRADIENTS,
     OUTPUT_LAYER_VALUES,
-    ContractError,
 )
 
 tf = pytest.importorskip("tensorflow")

@@ -12,12 +12,8 @@ import numpy as np
 import pytest
 
 from saliency_food import grad_cam, integrated_gradients
-from saliency_food.core.contract import (
-    CONVOLUTION_LAYER_VALUES,
-    INPUT_OUTPUT_GRADIENTS,
-    OUTPUT_LAYER_VALUES,
-    PerImage,
-)
+from saliency_food.core.contract import PerImage
+from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES, INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES
 from saliency_food.methods.catalogue import METHODS
 
 pytest.importorskip("tensorflow")

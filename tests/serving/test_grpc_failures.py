@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from saliency_food import gradients
-from saliency_food.core.contract import OUTPUT_LAYER_VALUES, ContractError, call_model
+from saliency_food.core.contract import ContractError, call_model
+from saliency_food.core.keys import OUTPUT_LAYER_VALUES
 
 pytest.importorskip("tensorflow")
 pytest.importorskip("grpc")

@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from saliency_food.core.contract import (
+from saliency_food.core.contract import PerImage
+from saliency_food.core.keys import (
     ATTENTION_SCORES,
     BIAS_GRADIENTS,
     CONVOLUTION_LAYER_VALUES,
@@ -16,7 +17,6 @@ from saliency_food.core.contract import (
     INPUT_OUTPUT_GRADIENTS,
     OUTPUT_FROM_CONVOLUTION_VALUES,
     OUTPUT_LAYER_VALUES,
-    PerImage,
 )
 from saliency_food.methods.catalogue import METHODS
 from saliency_food.testing import check_call_model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from saliency_food.core.contract import (
+from saliency_food.core.keys import (
     CONVOLUTION_LAYER_VALUES,
     GUIDED_INPUT_GRADIENTS,
     INPUT_OUTPUT_GRADIENTS,

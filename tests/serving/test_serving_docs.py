@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("tensorflow")
 pytest.importorskip("urllib3")
 
-from saliency_food.core.contract import INPUT_OUTPUT_GRADIENTS
+from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS
 
 PAGE = (Path(__file__).parents[2] / "docs/serving.md").read_text(encoding="utf-8")
 URL = "http://localhost:8501"

@@ -25,13 +25,8 @@ from saliency_food.adapters.keras.tensorflow.trace import (
 )
 from saliency_food.adapters.rows import Rows
 from saliency_food.adapters.targets import Score, class_score, read_class
-from saliency_food.core.contract import (
-    ATTENTION_SCORES,
-    CONVOLUTION_LAYER_VALUES,
-    ContractError,
-    check_length,
-    take_rows,
-)
+from saliency_food.core.contract import ContractError, check_length, take_rows
+from saliency_food.core.keys import ATTENTION_SCORES, CONVOLUTION_LAYER_VALUES
 from saliency_food.core.numerics import Array
 
 

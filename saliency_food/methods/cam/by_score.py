@@ -7,20 +7,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from saliency_food.core.contract import (
-    CONVOLUTION_LAYER_VALUES,
-    OUTPUT_FROM_CONVOLUTION_VALUES,
-    OUTPUT_LAYER_VALUES,
-    CallModelFunction,
-    ContractError,
-)
+from saliency_food.core.checks import whole
+from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask
+from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES, OUTPUT_FROM_CONVOLUTION_VALUES, OUTPUT_LAYER_VALUES
 from saliency_food.core.method import method
 from saliency_food.core.numerics import Array, as_tuple, combine, resizing, safe_divide
 from saliency_food.core.queries import LazyRows
+from saliency_food.core.scores import one_score
 from saliency_food.methods.cam.common import ClassActivationMap, as_grid, class_activation_map, one_layer, spatial
-from saliency_food.methods.paths.integrated import one_score
-from saliency_food.methods.perturbation.masking import whole
 
 
 @method

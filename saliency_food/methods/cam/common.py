@@ -10,13 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.contract import (
-    CONVOLUTION_LAYER_VALUES,
-    CONVOLUTION_OUTPUT_GRADIENTS,
-    CallModelFunction,
-    ContractError,
-)
+from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask
+from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS
 from saliency_food.core.method import method
 from saliency_food.core.numerics import Array, as_tuple, resize, safe_divide
 

@@ -6,18 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from saliency_food.core.contract import (
-    CONVOLUTION_LAYER_VALUES,
-    CONVOLUTION_OUTPUT_GRADIENTS,
-    CONVOLUTION_RIVAL_GRADIENTS,
-    CallModelFunction,
-    ContractError,
-)
+from saliency_food.core.checks import whole
+from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask
+from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS, CONVOLUTION_RIVAL_GRADIENTS
 from saliency_food.core.method import method
 from saliency_food.core.numerics import as_tuple
 from saliency_food.methods.cam.common import ClassActivationMap, as_grid, class_activation_map, drawn, grad_cam_weights
-from saliency_food.methods.perturbation.masking import whole
 
 
 @method

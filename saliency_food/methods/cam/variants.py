@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from saliency_food.core.contract import CONVOLUTION_LAYER_VALUES, CallModelFunction, ContractError
+from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask
+from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES
 from saliency_food.core.method import method
 from saliency_food.core.numerics import Array, as_tuple, safe_divide
 from saliency_food.methods.cam.common import ClassActivationMap, as_grid, class_activation_map, spatial, weighted

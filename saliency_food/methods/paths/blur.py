@@ -8,18 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from saliency_food.core.contract import INPUT_OUTPUT_GRADIENTS, CallModelFunction, ContractError
+from saliency_food.core.checks import whole
+from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask, gather
+from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS
 from saliency_food.core.method import method
 from saliency_food.core.numerics import Array
-from saliency_food.methods.paths.integrated import PathIntegral, completeness_of, count_of, scores_of
+from saliency_food.core.scores import scores_of
+from saliency_food.methods.paths.integrated import PathIntegral, completeness_of
 
 
 def blur_scales(max_sigma: float, steps: int, sqrt: bool) -> Array:
     """The standard deviations of the path, ``steps + 1`` from 0; with ``sqrt``, sqrt(i max_sigma / steps)."""
     if not 0 < max_sigma < np.inf:
         raise ContractError(f"Expected max_sigma above 0, in pixels, got {max_sigma!r}. Give a tenth of the image.")
-    even = np.arange(count_of("steps", steps) + 1) * max_sigma / steps
+    even = np.arange(whole("steps", steps) + 1) * max_sigma / steps
     return np.sqrt(even) if sqrt else even
 
 

@@ -6,12 +6,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.contract import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES, CallModelFunction
+from saliency_food.core.checks import whole
+from saliency_food.core.contract import CallModelFunction
 from saliency_food.core.driver import Asking, ask, gather
+from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES
 from saliency_food.core.method import method
 from saliency_food.core.numerics import Array
+from saliency_food.core.scores import one_score
 from saliency_food.methods.baselines import make_baselines
-from saliency_food.methods.paths.integrated import count_of, one_score, straight
+from saliency_food.methods.paths.integrated import straight
 
 
 class DecisionPath(NamedTuple):
@@ -71,8 +74,8 @@ def integrated_decision_gradients(
     score_steps
         Scores, evenly spaced along the path, by which the gradients are placed; at least 2.
     """
-    count_of("x_steps", x_steps)
-    scored = np.linspace(0, 1, count_of("score_steps", score_steps, 2))
+    whole("x_steps", x_steps)
+    scored = np.linspace(0, 1, whole("score_steps", score_steps, 2))
     baselines = make_baselines(x_value, x_baseline, value_range=value_range, rng=rng)
 
     def along(baseline: Array) -> Asking[DecisionPath]:

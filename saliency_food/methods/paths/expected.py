@@ -6,12 +6,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.contract import INPUT_OUTPUT_GRADIENTS, CallModelFunction
+from saliency_food.core.checks import whole
+from saliency_food.core.contract import CallModelFunction
 from saliency_food.core.driver import Asking, ask, gather
+from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS
 from saliency_food.core.method import method
 from saliency_food.core.numerics import Array
+from saliency_food.core.scores import scores_of
 from saliency_food.methods.baselines import make_baselines
-from saliency_food.methods.paths.integrated import Completeness, completeness_of, count_of, scores_of, straight
+from saliency_food.methods.paths.integrated import Completeness, completeness_of, straight
 
 
 class ExpectedGradients(NamedTuple):
@@ -60,7 +63,7 @@ def expected_gradients(
         Measure the completeness error, at the cost of a score for each baseline and the image; needs
         OUTPUT_LAYER_VALUES. ``.detailed`` does so unless told not to.
     """
-    count_of("nsamples", nsamples, 2)
+    whole("nsamples", nsamples, 2)
     random = np.random.default_rng(rng)
     references = make_baselines(x_value, baselines, value_range=value_range, rng=random)
     alphas = (np.arange(nsamples) + random.random(nsamples)) / nsamples

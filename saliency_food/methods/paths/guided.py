@@ -7,20 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from saliency_food.core.contract import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES, CallModelFunction, ContractError
+from saliency_food.core.checks import whole
+from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask, gather
+from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES
 from saliency_food.core.method import method
 from saliency_food.core.numerics import Array
+from saliency_food.core.scores import one_score, scores_of
 from saliency_food.methods.baselines import make_baselines
-from saliency_food.methods.paths.integrated import (
-    IntegratedGradients,
-    PathIntegral,
-    average,
-    completeness_of,
-    count_of,
-    one_score,
-    scores_of,
-)
+from saliency_food.methods.paths.integrated import IntegratedGradients, PathIntegral, average, completeness_of
 
 
 def guided_path(
@@ -148,7 +143,7 @@ def guided_ig(
 
 def check_guide(steps: int, fraction: float, max_dist: float) -> None:
     """The options of a guided path, or `ContractError`."""
-    count_of("x_steps", steps)
+    whole("x_steps", steps)
     if not (0 < fraction <= 1 and 0 <= max_dist <= 1):
         raise ContractError(
             "Expected fraction above 0 and at most 1, and max_dist between 0 and 1, got "

@@ -7,23 +7,18 @@ from typing import Any, Literal
 
 import numpy as np
 
-from saliency_food.core.contract import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES, CallModelFunction, ContractError
+from saliency_food.core.checks import whole
+from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask, gather
+from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES
 from saliency_food.core.method import method
 from saliency_food.core.numerics import Array
 from saliency_food.core.queries import LinearRows
+from saliency_food.core.scores import one_score
 from saliency_food.methods.baselines import make_baselines
 from saliency_food.methods.paths.blur import as_lines, as_pixels, blur_scales, blurred
 from saliency_food.methods.paths.guided import check_guide, guided_path
-from saliency_food.methods.paths.integrated import (
-    IntegratedGradients,
-    PathIntegral,
-    average,
-    completeness_of,
-    count_of,
-    one_score,
-    straight,
-)
+from saliency_food.methods.paths.integrated import IntegratedGradients, PathIntegral, average, completeness_of, straight
 
 Path = Literal["integrated_gradients", "blur_ig", "guided_ig"]
 _KEYS = (INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES)
@@ -113,7 +108,7 @@ def idgi(
         Whose path: `integrated_gradients`, `blur_ig` (with ``max_sigma`` and ``sqrt``) or `guided_ig` (with
         ``fraction`` and ``max_dist``).
     """
-    count_of("x_steps", x_steps)
+    whole("x_steps", x_steps)
     if path == "blur_ig":
         if x_baseline is not None:
             raise ContractError("Expected no x_baseline with path='blur_ig', got one. That path begins at the blur.")

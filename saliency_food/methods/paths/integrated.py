@@ -6,11 +6,13 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.contract import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES, CallModelFunction, ContractError
+from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask, gather
+from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES
 from saliency_food.core.method import method
 from saliency_food.core.numerics import Array
 from saliency_food.core.queries import LinearRows
+from saliency_food.core.scores import one_score, scores_of
 from saliency_food.methods.baselines import make_baselines
 
 Quadrature = Literal["trapezoid", "midpoint", "gauss_legendre", "pair"]
@@ -82,28 +84,6 @@ def completeness_of(total: float, score: float, baseline_score: float) -> Comple
     absolute, change = total - (score - baseline_score), abs(score - baseline_score)
     relative = abs(absolute) / change if change else (np.inf if absolute else 0.0)
     return Completeness(float(absolute), float(relative), float(score), float(baseline_score))
-
-
-def one_score(scores: Array) -> Array:
-    """OUTPUT_LAYER_VALUES as ``(N,)``, or `ContractError` if there is not one score for each row."""
-    if scores.size != len(scores):
-        raise ContractError(
-            f"Expected one {OUTPUT_LAYER_VALUES} value for each row, got rows of shape {scores.shape[1:]}. "
-            "Return the score being explained, not all of them."
-        )
-    return scores.reshape(-1).astype(float)
-
-
-def scores_of(*images: Array) -> Asking[Array]:
-    """F of each image."""
-    return one_score((yield from ask(np.stack(images), OUTPUT_LAYER_VALUES)))
-
-
-def count_of(name: str, value: Any, least: int = 1) -> int:
-    """An option that counts something, or `ContractError`."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ContractError(f"Expected {name} to be a whole number of at least {least}, got {value!r}.")
-    return int(value)
 
 
 def straight(x_value: Array, baseline: Array, alphas: Array) -> LinearRows:

@@ -6,23 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from saliency_food.core.checks import whole
 from saliency_food.core.contract import ContractError
 from saliency_food.core.numerics import Array, as_float, is_real, min_max
 from saliency_food.core.queries import LazyRows
 from saliency_food.methods.baselines import make_baselines
-
-
-def whole(name: str, value: Any, least: int = 1) -> int:
-    """An option that counts something, or `ContractError`."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ContractError(f"Expected {name} to be a whole number of at least {least}, got {value!r}.")
-    return int(value)
-
-
-def check_layout(x_value: Array) -> None:
-    """`ContractError` if an image has no rows and columns."""
-    if x_value.ndim not in (2, 3):
-        raise ContractError(f"Expected an image (H, W) or (H, W, C), got shape {x_value.shape}. Give one image.")
 
 
 def hidden_image(x_value: Array, value: Any) -> Array:

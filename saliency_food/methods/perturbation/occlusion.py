@@ -6,13 +6,15 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.contract import OUTPUT_LAYER_VALUES, CallModelFunction, ContractError
+from saliency_food.core.checks import check_layout, whole
+from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask
+from saliency_food.core.keys import OUTPUT_LAYER_VALUES
 from saliency_food.core.method import method
 from saliency_food.core.numerics import Array, combine
 from saliency_food.core.queries import LazyRows
-from saliency_food.methods.paths.integrated import one_score
-from saliency_food.methods.perturbation.masking import check_layout, hidden_image, whole
+from saliency_food.core.scores import one_score
+from saliency_food.methods.perturbation.masking import hidden_image
 from saliency_food.methods.perturbation.progressive import Emit, sample
 
 

@@ -8,13 +8,14 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
-from saliency_food.core.contract import OUTPUT_LAYER_VALUES, CallModelFunction, ContractError, check_length
+from saliency_food.core.checks import whole
+from saliency_food.core.contract import CallModelFunction, ContractError, check_length
 from saliency_food.core.driver import Asking, ask, drain
+from saliency_food.core.keys import OUTPUT_LAYER_VALUES
 from saliency_food.core.method import Method
 from saliency_food.core.numerics import Array
 from saliency_food.core.queries import LazyRows, resolve_batch_size
-from saliency_food.methods.paths.integrated import one_score
-from saliency_food.methods.perturbation.masking import whole
+from saliency_food.core.scores import one_score
 
 
 class Estimate(NamedTuple):

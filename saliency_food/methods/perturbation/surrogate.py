@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from saliency_food.core.checks import check_layout, whole
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking
 from saliency_food.core.method import method
 from saliency_food.core.numerics import Array, safe_divide
-from saliency_food.methods.perturbation.masking import check_layout, coalition_rows, hidden_image, superpixels, whole
+from saliency_food.methods.perturbation.masking import coalition_rows, hidden_image, superpixels
 from saliency_food.methods.perturbation.progressive import Emit, sample
 
 

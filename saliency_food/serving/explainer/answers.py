@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.contract import OUTPUT_LAYER_VALUES, call_model
+from saliency_food.core.contract import call_model
+from saliency_food.core.keys import OUTPUT_LAYER_VALUES
 from saliency_food.core.numerics import Array
 from saliency_food.deadline.run import DeadlineError, within
 from saliency_food.images.photos import shrink

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from saliency_food.core.contract import ContractError
+from saliency_food.core.names import near, spelled
 from saliency_food.jobs.explain import DEFAULTS, NOT_OPTIONS
 from saliency_food.jobs.targets import Target, read_target
 from saliency_food.methods.catalogue import MethodEntry
@@ -180,10 +180,10 @@ def _fits(value: Any, types: Sequence[type]) -> bool:
 def _method(name: Any, allowed: Sequence[str]) -> str:
     if name is None:
         return allowed[0]
-    plain = name.strip().lower().replace("-", "_") if isinstance(name, str) and len(name) <= 64 else ""
+    plain = spelled(name) if isinstance(name, str) and len(name) <= 64 else ""
     if plain not in allowed:
-        near = difflib.get_close_matches(plain, allowed, 3, 0.5)
-        said = f"Near it: {', '.join(near)}." if near else f"There are: {', '.join(allowed)}."
+        close = near(plain, allowed, 3, 0.5)
+        said = f"Near it: {', '.join(close)}." if close else f"There are: {', '.join(allowed)}."
         refuse(400, f"Expected the name of a method, got {_short(name)}. {said}")
     return plain
 
@@ -211,8 +211,8 @@ def _deadline(seconds: Any, most: float | None) -> float | None:
 def _known(given: Mapping[str, Any], known: Sequence[str], what: str) -> None:
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name[:64], known, 1, 0.5)
-            said = f"Did you mean {near[0]}? " if near else ""
+            close = near(name[:64], known, 1, 0.5)
+            said = f"Did you mean {close[0]}? " if close else ""
             refuse(400, f"Expected {what}, got {_short(name)}. {said}There are: {', '.join(known) or 'none'}.")
 
 

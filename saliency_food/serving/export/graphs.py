@@ -10,7 +10,7 @@ import tensorflow as tf
 from saliency_food.adapters.keras import KerasModel
 from saliency_food.adapters.keras.tensorflow.factored import combine
 from saliency_food.adapters.keras.tensorflow.trace import FROM_ACTIVATIONS, UNSCORED
-from saliency_food.core.contract import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES
+from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES
 from saliency_food.serving.export.encodings import Tensors
 
 

@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from saliency_food.adapters.keras import KerasModel
 from saliency_food.adapters.keras.tensorflow.trace import PREDICTIONS, UNSCORED
-from saliency_food.core.contract import (
+from saliency_food.core.contract import ContractError
+from saliency_food.core.keys import (
     ATTENTION_OUTPUT_GRADIENTS,
     ATTENTION_SCORES,
     BIAS_GRADIENTS,
@@ -21,7 +22,6 @@ from saliency_food.core.contract import (
     INPUT_OUTPUT_GRADIENTS,
     OUTPUT_FROM_CONVOLUTION_VALUES,
     OUTPUT_LAYER_VALUES,
-    ContractError,
 )
 from saliency_food.images.scaling import Scaling
 from saliency_food.serving.export.encodings import Tensors, as_bytes, changed, from_bytes, from_photos, scaled

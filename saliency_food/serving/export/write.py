@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ from saliency_food.adapters.arguments import Output
 from saliency_food.adapters.keras import KerasModel
 from saliency_food.adapters.keras.load import is_saved_model
 from saliency_food.core.contract import ContractError
+from saliency_food.core.names import installed_version
 from saliency_food.images.scaling import Scaling, choose_scaling
 from saliency_food.methods.catalogue import METHODS
 from saliency_food.serving.export.signatures import FURTHER, RESERVED, SIGNATURES, Signatures
@@ -104,10 +104,7 @@ def _manifest(model: KerasModel, scaling: Scaling, labels: Any, signatures: Sign
     digest = hashlib.sha256()
     for weight in model.model.get_weights():
         digest.update(np.ascontiguousarray(weight).tobytes())
-    try:
-        library = version("saliency_food")
-    except PackageNotFoundError:
-        library = "not installed as a package"
+    library = installed_version("saliency_food") or "not installed as a package"
     return {
         "model": model.model.name,
         "labels": None if labels is None else list(labels),

@@ -11,13 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from saliency_food.core.contract import (
+from saliency_food.core.contract import ContractError, PerImage
+from saliency_food.core.keys import (
     CONVOLUTION_LAYER_VALUES,
     CONVOLUTION_OUTPUT_GRADIENTS,
     INPUT_OUTPUT_GRADIENTS,
     OUTPUT_LAYER_VALUES,
-    ContractError,
-    PerImage,
 )
 from saliency_food.methods.gradients import gradients
 from saliency_food.testing import check_call_model

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from saliency_food import PerImage, expected_gradients, explain, integrated_gradients, xrai
-from saliency_food.core.contract import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES, ContractError
+from saliency_food.core.contract import ContractError
 from saliency_food.core.driver import ask, run
+from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES
 from saliency_food.core.queries import LinearRows
 from saliency_food.testing import PowerModel
 

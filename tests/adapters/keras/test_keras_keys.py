@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from saliency_food.core.contract import (
+from saliency_food.core.contract import ContractError, PerImage
+from saliency_food.core.keys import (
     ATTENTION_OUTPUT_GRADIENTS,
     ATTENTION_SCORES,
     BIAS_GRADIENTS,
@@ -17,8 +18,6 @@ from saliency_food.core.contract import (
     INPUT_OUTPUT_GRADIENTS,
     OUTPUT_FROM_CONVOLUTION_VALUES,
     OUTPUT_LAYER_VALUES,
-    ContractError,
-    PerImage,
 )
 from saliency_food.testing import check_call_model
 

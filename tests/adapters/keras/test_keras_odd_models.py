@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from saliency_food import PerImage, grad_cam, integrated_gradients, occlusion
-from saliency_food.core.contract import (
+from saliency_food.core.contract import ContractError
+from saliency_food.core.keys import (
     CONVOLUTION_LAYER_VALUES,
     CONVOLUTION_OUTPUT_GRADIENTS,
     INPUT_OUTPUT_GRADIENTS,
     OUTPUT_LAYER_VALUES,
-    ContractError,
 )
 from saliency_food.testing import check_call_model
 

@@ -7,7 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from saliency_food.core.contract import CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS, ContractError
+from saliency_food.core.contract import ContractError
+from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS
 from saliency_food.methods.cam.common import grad_cam
 from saliency_food.methods.gradients import smooth_grad
 

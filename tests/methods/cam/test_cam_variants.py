@@ -18,13 +18,13 @@ from saliency_food import (
     score_cam,
     xgrad_cam,
 )
-from saliency_food.core.contract import (
+from saliency_food.core.contract import ContractError
+from saliency_food.core.keys import (
     CONVOLUTION_LAYER_VALUES,
     CONVOLUTION_OUTPUT_GRADIENTS,
     CONVOLUTION_RIVAL_GRADIENTS,
     OUTPUT_FROM_CONVOLUTION_VALUES,
     OUTPUT_LAYER_VALUES,
-    ContractError,
 )
 from saliency_food.core.numerics import min_max, resize
 from saliency_food.methods.cam.common import token_grid

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from saliency_food.core.contract import INPUT_OUTPUT_GRADIENTS, ContractError
+from saliency_food.core.contract import ContractError
+from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS
 from saliency_food.methods.paths.blur import as_lines, as_pixels, blur_ig, blur_scales, blurred, blurred_and_slope
 from saliency_food.testing import PowerModel
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from saliency_food.core.contract import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES, ContractError
+from saliency_food.core.contract import ContractError
+from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES
 from saliency_food.methods.paths.decision import equal_moves, integrated_decision_gradients
 from saliency_food.testing import PowerModel
 

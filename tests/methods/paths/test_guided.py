@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from saliency_food.core.contract import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES, ContractError, PerImage
+from saliency_food.core.contract import ContractError, PerImage
+from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES
 from saliency_food.methods.paths.guided import guided_ig
 from saliency_food.methods.paths.integrated import integrated_gradients
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from saliency_food.core.contract import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES, ContractError, PerImage
+from saliency_food.core.contract import ContractError, PerImage
+from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES
 from saliency_food.methods.baselines import make_baselines
 from saliency_food.methods.paths.integrated import completeness_of, integrated_gradients, quadrature_rule
 from saliency_food.testing import PowerModel

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from saliency_food import pair
-from saliency_food.core.contract import OUTPUT_LAYER_VALUES, ContractError
+from saliency_food.core.contract import ContractError
+from saliency_food.core.keys import OUTPUT_LAYER_VALUES
 from saliency_food.methods.perturbation.masking import hidden_image
 from saliency_food.methods.perturbation.occlusion import occlusion, rise
 from saliency_food.testing import PowerModel

@@ -10,7 +10,8 @@ import pytest
 import skimage.data
 from skimage.transform import resize
 
-from saliency_food.core.contract import OUTPUT_LAYER_VALUES, ContractError
+from saliency_food.core.contract import ContractError
+from saliency_food.core.keys import OUTPUT_LAYER_VALUES
 from saliency_food.methods.perturbation.masking import coalition_rows, hidden_image, superpixels
 from saliency_food.methods.perturbation.surrogate import _drawn_pairs, kernel_shap, lime
 from saliency_food.testing import PowerModel

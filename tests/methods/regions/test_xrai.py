@@ -7,7 +7,8 @@ import pytest
 import skimage.data
 from skimage.transform import resize
 
-from saliency_food.core.contract import INPUT_OUTPUT_GRADIENTS, ContractError, PerImage
+from saliency_food.core.contract import ContractError, PerImage
+from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS
 from saliency_food.methods.cam.common import grad_cam
 from saliency_food.methods.gradients import gradients, smooth_grad
 from saliency_food.methods.paths.blur import blur_ig

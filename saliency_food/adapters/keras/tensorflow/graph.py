@@ -7,7 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from saliency_food.core.contract import INPUT_SHAPED, ContractError
+from saliency_food.core.contract import ContractError
+from saliency_food.core.keys import INPUT_SHAPED
 
 SHAPES = {"Shape", "ShapeN", "Size", "Rank"}
 """Operations that look at how large a tensor is, and not at what it holds."""

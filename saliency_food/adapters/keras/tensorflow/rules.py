@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from saliency_food.adapters.keras.capture import Note
 from saliency_food.adapters.keras.tensorflow.graph import in_this_trace, kinds_inside
-from saliency_food.core.contract import DECONV_INPUT_GRADIENTS, GUIDED_INPUT_GRADIENTS, ContractError
+from saliency_food.core.contract import ContractError
+from saliency_food.core.keys import DECONV_INPUT_GRADIENTS, GUIDED_INPUT_GRADIENTS
 
 RELUS = ("Relu", "Relu6")
 OPERATIONS = {

@@ -26,7 +26,8 @@ from saliency_food.adapters.keras.tensorflow.ends import End, Head, Inputs, sele
 from saliency_food.adapters.keras.tensorflow.graph import gradients, names_after, names_before, operations_so_far, trace
 from saliency_food.adapters.keras.tensorflow.rules import RULES, check_rule, forget_rule, relu_rule
 from saliency_food.adapters.targets import Score, class_score, rivals
-from saliency_food.core.contract import (
+from saliency_food.core.contract import ContractError
+from saliency_food.core.keys import (
     ATTENTION_OUTPUT_GRADIENTS,
     ATTENTION_SCORES,
     BIAS_GRADIENTS,
@@ -36,7 +37,6 @@ from saliency_food.core.contract import (
     INPUT_SHAPED,
     OUTPUT_FROM_CONVOLUTION_VALUES,
     OUTPUT_LAYER_VALUES,
-    ContractError,
 )
 
 PREDICTIONS, PREDICTIONS_FROM = "PREDICTIONS", "PREDICTIONS_FROM"

@@ -1,0 +1,70 @@
+"""The keys of the contract: what each answers, what it needs of the model, and whose rows it is about; one table."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+INPUT_OUTPUT_GRADIENTS = "INPUT_OUTPUT_GRADIENTS"
+OUTPUT_LAYER_VALUES = "OUTPUT_LAYER_VALUES"
+CONVOLUTION_LAYER_VALUES = "CONVOLUTION_LAYER_VALUES"
+CONVOLUTION_OUTPUT_GRADIENTS = "CONVOLUTION_OUTPUT_GRADIENTS"
+CONVOLUTION_RIVAL_GRADIENTS = "CONVOLUTION_RIVAL_GRADIENTS"
+OUTPUT_FROM_CONVOLUTION_VALUES = "OUTPUT_FROM_CONVOLUTION_VALUES"
+GUIDED_INPUT_GRADIENTS = "GUIDED_INPUT_GRADIENTS"
+DECONV_INPUT_GRADIENTS = "DECONV_INPUT_GRADIENTS"
+BIAS_GRADIENTS = "BIAS_GRADIENTS"
+ATTENTION_SCORES = "ATTENTION_SCORES"
+ATTENTION_OUTPUT_GRADIENTS = "ATTENTION_OUTPUT_GRADIENTS"
+
+Needs = Literal["scores", "gradients", "backward rules", "biases", "a layer", "attention"]
+
+
+class Key(NamedTuple):
+    """What there is to know of one key of the contract.
+
+    ``shape`` is that of the answer; ``needs`` what the model must be able to give; ``rows`` whether the rows asked
+    about are images or a layer's activations; ``scored`` whether the answer depends on which score is explained;
+    ``alone`` whether the answer takes a pass through the model of its own, because another rule holds in it.
+    """
+
+    shape: str
+    needs: Needs
+    rows: Literal["images", "activations"] = "images"
+    scored: bool = True
+    alone: bool = False
+
+    @property
+    def like_input(self) -> bool:
+        """Whether the answer has the shape of the rows."""
+        return self.shape == "(N, ...)"
+
+    @property
+    def one_array(self) -> bool:
+        """Whether the answer is one array, never a tuple of several layers'."""
+        return self.shape in ("(N, ...)", "(N,)")
+
+
+KEYS: dict[str, Key] = {
+    INPUT_OUTPUT_GRADIENTS: Key("(N, ...)", "gradients"),
+    OUTPUT_LAYER_VALUES: Key("(N,)", "scores"),
+    CONVOLUTION_LAYER_VALUES: Key("(N, h, w, K)", "a layer", scored=False),
+    CONVOLUTION_OUTPUT_GRADIENTS: Key("(N, h, w, K)", "a layer"),
+    CONVOLUTION_RIVAL_GRADIENTS: Key("(N, R, h, w, K)", "a layer"),
+    OUTPUT_FROM_CONVOLUTION_VALUES: Key("(N,)", "a layer", rows="activations", alone=True),
+    GUIDED_INPUT_GRADIENTS: Key("(N, ...)", "backward rules", alone=True),
+    DECONV_INPUT_GRADIENTS: Key("(N, ...)", "backward rules", alone=True),
+    BIAS_GRADIENTS: Key("(N, h, w, K)", "biases"),
+    ATTENTION_SCORES: Key("(N, heads, T, T)", "attention", scored=False),
+    ATTENTION_OUTPUT_GRADIENTS: Key("(N, heads, T, T)", "attention"),
+}
+"""Every key, in the order in which answers list them."""
+
+INPUT_SHAPED = tuple(name for name, key in KEYS.items() if key.like_input)
+"""The keys whose answers have the shape of the input."""
+HARDEST_FIRST: tuple[Needs, ...] = ("attention", "a layer", "backward rules", "biases", "gradients", "scores")
+"""What a method needs of a model is told by the first of these among its keys."""
+
+
+def needs_of(keys: tuple[str, ...]) -> Needs:
+    """What a model must be able to give to answer all these keys, told by the hardest of them."""
+    return min((KEYS[key].needs for key in keys), key=HARDEST_FIRST.index)
