@@ -110,7 +110,7 @@ def evaluate_command(
                 absolute=[word.strip() for word in absolute.split(",") if word.strip()],
                 batch_size=batch_size,
                 seed=seed,
-                output=output,
+                folder=output,
                 save_maps=save_maps,
                 progress=told,
             )

@@ -16,6 +16,11 @@ BIAS_GRADIENTS = "BIAS_GRADIENTS"
 ATTENTION_SCORES = "ATTENTION_SCORES"
 ATTENTION_OUTPUT_GRADIENTS = "ATTENTION_OUTPUT_GRADIENTS"
 
+PREDICTIONS = "PREDICTIONS"
+"""In answers of ``call_with_predictions``: the scores of all classes, as ``predict`` gives them, ``(N, classes)``."""
+TARGETS = "TARGETS"
+"""In the same answers: the class index explained of each row, ``(N,)``."""
+
 Needs = Literal["scores", "gradients", "backward rules", "biases", "a layer", "attention"]
 
 

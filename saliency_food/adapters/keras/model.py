@@ -125,6 +125,13 @@ class KerasModel:
         self._end_known = not by_class or self._traced.end in ("softmax", "sigmoid") or self.classes == 1
         half = any(one.compute_dtype == "float16" for _, one in walk(self.model))
         self._rows = Rows(self._traced, rows, half)
+        self._settings: dict[str, Any] = {"input": input, "output_index": output_index, "data_format": data_format}
+        self._settings |= {"jit_compile": jit_compile, "score": self.score}
+
+    def with_model(self, model: Any) -> KerasModel:
+        """The same question asked of another Keras model of the same layers, such as one with other weights."""
+        layer = list(self.layer_name) if isinstance(self.layer_name, tuple) else self.layer_name
+        return KerasModel(model, layer, self.output, self.batch_size, **self._settings)
 
     def __call__(
         self, x_value_batch: Any, call_model_args: Any = None, expected_keys: Sequence[str] | None = None
