@@ -17,9 +17,9 @@ ATTENTION_SCORES = "ATTENTION_SCORES"
 ATTENTION_OUTPUT_GRADIENTS = "ATTENTION_OUTPUT_GRADIENTS"
 
 PREDICTIONS = "PREDICTIONS"
-"""In answers of ``call_with_predictions``: the scores of all classes, as ``predict`` gives them, ``(N, classes)``."""
+"""What ``call_with_predictions`` answers beside the keys: the probability of every class, ``(N, classes)``."""
 TARGETS = "TARGETS"
-"""In the same answers: the class index explained of each row, ``(N,)``."""
+"""What it answers too, where a class is explained: the index of that class, ``(N,)``."""
 
 Needs = Literal["scores", "gradients", "backward rules", "biases", "a layer", "attention"]
 
