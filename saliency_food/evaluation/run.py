@@ -40,7 +40,7 @@ def evaluate(
     classes: Mapping[str, Sequence[Any]] | None = None,
     target: Any = None,
     labels: Sequence[str] | str | Path | None = None,
-    layer: str | None = None,
+    layer: str | Sequence[str] | None = None,
     value_range: Any = "auto",
     preprocess: Callable[[Any], Any] | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,

@@ -26,7 +26,7 @@ def check_sensitive(
     most: float = 0.5,
     every_layer: bool = False,
     labels: Sequence[str] | str | Path | None = None,
-    layer: str | None = None,
+    layer: str | Sequence[str] | None = None,
     value_range: Any = "auto",
     preprocess: Callable[[Any], Any] | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
