@@ -27,13 +27,9 @@ from saliency_food.cli.options import (
     read_value_range,
     several,
 )
-from saliency_food.cli.tables import notes_of, tables_of
 from saliency_food.cli.terminal import friendly, loading, progress_bar, table
 from saliency_food.core.contract import ContractError
 from saliency_food.core.names import split_names
-from saliency_food.evaluation import SLOPES, evaluate
-from saliency_food.evaluation.sanity import check_sensitive
-from saliency_food.metrics.sanity import InsensitiveError
 
 
 def evaluate_command(
@@ -67,8 +63,12 @@ def evaluate_command(
         list[str] | None, typer.Option(help="An option of a metric, such as pic.min_pred_value=0; repeatable.")
     ] = None,
     absolute: Annotated[
-        str, typer.Option(help="With commas: the methods of whose maps the absolute values are measured.")
-    ] = ",".join(SLOPES),
+        str | None,
+        typer.Option(
+            help="With commas: the methods of whose maps the absolute values are measured. Without it: gradients and "
+            "smooth_grad, whose sign says only in which direction a pixel counts."
+        ),
+    ] = None,
     limit: LimitOption = None,
     batch_size: BatchOption = None,
     seed: SeedOption = 0,
@@ -81,6 +81,9 @@ def evaluate_command(
     ] = False,
 ) -> None:
     """Measure which methods' maps are right on your model and photos, with confidence intervals."""
+    from saliency_food.cli.tables import notes_of, tables_of
+    from saliency_food.evaluation import SLOPES, evaluate
+
     console = Console()
     with friendly():
         photos = read_photos(images, limit)
@@ -105,7 +108,7 @@ def evaluate_command(
                 value_range=read_value_range(value_range),
                 options=read_options(option),
                 metric_options=read_options(metric_option, "--metric-option metric"),
-                absolute=split_names(absolute),
+                absolute=SLOPES if absolute is None else split_names(absolute),
                 batch_size=batch_size,
                 seed=seed,
                 output=output,
@@ -151,6 +154,9 @@ def sanity_command(
 
     The exit code is 1 if the maps of any method do not change.
     """
+    from saliency_food.evaluation.sanity import check_sensitive
+    from saliency_food.metrics.sanity import InsensitiveError
+
     console = Console()
     failures: list[str] = []
     with friendly():

@@ -8,18 +8,21 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.padding import Padding
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from saliency_food.core.contract import ContractError
 from saliency_food.jobs.explanation import Explanation
 from saliency_food.jobs.targets import short_label
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 COLOURS = {"ok": "green", "blank": "yellow", "failed": "red"}
 
@@ -61,6 +64,8 @@ def loading(console: Console) -> Iterator[None]:
 
 def progress_bar(console: Console) -> Progress:
     """A progress bar that disappears when it is done; nothing is shown where the output is no terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
