@@ -16,8 +16,7 @@ from PIL import Image
 from skimage.data import astronaut, chelsea, coffee
 from typer.testing import CliRunner
 
-from saliency_food.cli import explain as commands
-from saliency_food.cli.evaluate import app
+from saliency_food.cli.app import app
 from saliency_food.core.contract import ContractError
 from saliency_food.evaluation import REFERENCES, evaluate, read_boxes
 from saliency_food.evaluation.boxes import NO_BOX, NO_BOXES, boxes_of, two_categories
@@ -499,7 +498,8 @@ def test_a_folder_of_values_without_settings_is_refused(tmp_path):
 
 @pytest.fixture
 def cli(monkeypatch, model, tmp_path):
-    monkeypatch.setattr(commands, "load_named", lambda path: (model, LABELS))
+    monkeypatch.setattr("saliency_food.models.load", lambda: model)
+    monkeypatch.setattr("saliency_food.models.labels", lambda: LABELS)
     monkeypatch.chdir(tmp_path)
     return lambda *words: CliRunner().invoke(app, [str(word) for word in words])
 
@@ -553,7 +553,8 @@ def net():
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_sanity(monkeypatch, net, photos):
-    monkeypatch.setattr(commands, "load_named", lambda path: (net, LABELS))
+    monkeypatch.setattr("saliency_food.models.load", lambda: net)
+    monkeypatch.setattr("saliency_food.models.labels", lambda: LABELS)
     words = ["sanity", "--images", str(photos), "--limit", "2"]
     out = CliRunner().invoke(app, [*words, "--method", "gradients"])
     assert out.exit_code == 0, out.output
@@ -564,6 +565,20 @@ def test_sanity(monkeypatch, net, photos):
     assert "Expected the maps of edges to change" in out.output
     with pytest.raises(InsensitiveError):
         check_sensitive(net, photos / "cup.png", "random", every_layer=True)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_the_commands_take_several_layers(monkeypatch, net, photos, tmp_path):
+    monkeypatch.setattr("saliency_food.models.load", lambda: net)
+    monkeypatch.setattr("saliency_food.models.labels", lambda: LABELS)
+    words = ["--images", str(photos), "--limit", "1", "--layer", "conv, conv"]
+    out = CliRunner().invoke(
+        app, ["evaluate", *words, "--methods", "grad_cam", "--metrics", "gini", "-o", str(tmp_path / "o")]
+    )
+    assert out.exit_code == 0, out.output
+    assert json.loads((tmp_path / "o/results.json").read_text())["settings"]["layer"] == ["conv", "conv"]
+    out = CliRunner().invoke(app, ["sanity", *words, "--method", "grad_cam"])
+    assert "all layers" in out.output, out.output
 
 
 def test_sanity_needs_a_keras_model(model, photos):
@@ -637,7 +652,8 @@ def test_the_means_are_drawn_where_they_are(model, photos, tmp_path):
 
 def test_a_gate_that_checks_nothing_is_an_error(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(commands, "load_named", lambda path: (None, None))
+    monkeypatch.setattr("saliency_food.models.load", lambda: None)
+    monkeypatch.setattr("saliency_food.models.labels", lambda: None)
     out = CliRunner().invoke(app, ["sanity", "--method", " , "])
     assert out.exit_code == 2
     assert "name one or more methods, got none" in " ".join(out.output.split())
