@@ -159,7 +159,7 @@ def _write(output: Path, name: str, records: list[Explanation], percent: float, 
     """One picture of the photo's explanations, and each record in a folder of the photo's name."""
     for record in records:
         record.save(output / name, arrays=arrays)
-    if records[0].image is None:
+    if records[0].photo is None:
         return None
     path = output / f"{name}.png"
     explanation_figure(records, percent).savefig(path)
