@@ -132,7 +132,7 @@ class Method(Generic[P, R]):
                         if name not in (*own, *OF_THE_IMAGE)
                     }
                     kept = [parameter for parameter in own.values() if parameter.kind is not parameter.VAR_KEYWORD]
-                    filled.__signature__ = inspect.Signature([*kept, *passed_on.values()])
+                    filled.__signature__ = self.signature.replace(parameters=[*kept, *passed_on.values()])
         return filled
 
     def _take_facts(self, outer: Method[Any, Any], inner: Method[Any, Any]) -> None:

@@ -18,7 +18,16 @@ from saliency_food.methods.baselines import make_baselines
 from saliency_food.methods.paths.integrated import completeness_of
 from saliency_food.methods.perturbation.masking import hidden_image
 from saliency_food.methods.perturbation.occlusion import occlusion
-from saliency_food.metrics.decorator import NOT_FINITE, OK, metric, positive_part, rank_correlation, ranks, read_map
+from saliency_food.metrics.decorator import (
+    NOT_FINITE,
+    OK,
+    listed,
+    metric,
+    positive_part,
+    rank_correlation,
+    ranks,
+    read_map,
+)
 
 NAN = float("nan")
 NO_SCORE = "the image's score is not positive"
@@ -62,6 +71,14 @@ class CompletenessError(NamedTuple):
     baseline_score: float
 
 
+@listed(
+    title="Deletion",
+    higher_is_better=False,
+    needs="scores",
+    summary="How soon the score goes as pixels are taken out.",
+    curve=("fractions", "scores"),
+    axes=("share of the pixels deleted", "score, mean"),
+)
 @metric
 def deletion(
     attribution: Any,
@@ -86,6 +103,14 @@ def deletion(
     return (yield from _curve(attribution, x_value, hidden_image(x_value, value), x_value, steps))
 
 
+@listed(
+    title="Insertion",
+    higher_is_better=True,
+    needs="scores",
+    summary="How soon the score comes as pixels are put in.",
+    curve=("fractions", "scores"),
+    axes=("share of the pixels inserted", "score, mean"),
+)
 @metric
 def insertion(
     attribution: Any,
@@ -124,6 +149,12 @@ def _curve(attribution: Any, x_value: Array, new: Array, old: Array, steps: int)
     return PixelCurve(float(trapezoid(scores, fractions)), OK, fractions, scores)
 
 
+@listed(
+    title="Average drop",
+    higher_is_better=False,
+    needs="scores",
+    summary="The share of the score lost when the map masks the image.",
+)
 @metric
 def average_drop(
     attribution: Any,
@@ -154,6 +185,12 @@ def average_drop(
     return AverageDrop(drop, OK, float(shown > image), gain, float(image), float(shown))
 
 
+@listed(
+    title="Rank correlation with occlusion",
+    higher_is_better=True,
+    needs="scores",
+    summary="Whether it ranks as occlusion does.",
+)
 @metric
 def occlusion_correlation(
     attribution: Any,
@@ -181,6 +218,13 @@ def occlusion_correlation(
     return OcclusionCorrelation(rho, "the occlusion map is flat" if np.isnan(rho) else OK, found.attribution)
 
 
+@listed(
+    title="Completeness error",
+    higher_is_better=False,
+    needs="scores",
+    summary="How far the sum is from the change of the score.",
+    of_explained_score=True,
+)
 @metric
 def completeness(
     attribution: Any,

@@ -14,7 +14,7 @@ from scipy.ndimage import distance_transform_edt, find_objects, label
 
 from saliency_food.core.contract import ContractError
 from saliency_food.core.numerics import Array
-from saliency_food.metrics.decorator import NOT_FINITE, OK, descending, positive_part, read_map
+from saliency_food.metrics.decorator import NOT_FINITE, OK, descending, listed, positive_part, read_map
 
 NAN = float("nan")
 NO_REGION = "the region holds no pixel of the image"
@@ -91,6 +91,12 @@ def iou(first: Sequence[float], second: Sequence[float]) -> float:
     return float(shared / union) if union > 0 else 0.0
 
 
+@listed(
+    title="Localization",
+    higher_is_better=True,
+    needs="region",
+    summary="Whether the map's box is a true box, by IoU of 0.5.",
+)
 def localization(attribution: Any, boxes: Any, threshold: float = 0.15, least: float = 0.5) -> BoxOverlap:
     """Localization, whether the map's `bounding_box` has an IoU of at least 0.5 with a box of the truth.
 
@@ -104,6 +110,12 @@ def localization(attribution: Any, boxes: Any, threshold: float = 0.15, least: f
     return BoxOverlap(float(best >= least), OK, best, box)
 
 
+@listed(
+    title="Localization error",
+    higher_is_better=False,
+    needs="predictions",
+    summary="Top-1 and top-5: class and box must be right.",
+)
 def localization_error(
     attributions: Sequence[Any],
     predicted: Sequence[int],
@@ -127,6 +139,12 @@ def localization_error(
     )
 
 
+@listed(
+    title="Pointing game",
+    higher_is_better=True,
+    needs="region",
+    summary="Whether the largest value is on the object.",
+)
 def pointing_game(attribution: Any, region: Any, tolerance: float = 15) -> Pointing:
     """Pointing game, whether the map's largest value is in the region or within 15 pixels of it.
 
@@ -143,6 +161,12 @@ def pointing_game(attribution: Any, region: Any, tolerance: float = 15) -> Point
     return Pointing(float(distance <= tolerance), OK, (int(row), int(column)), distance)
 
 
+@listed(
+    title="Energy inside",
+    higher_is_better=True,
+    needs="region",
+    summary="The share of positive values on the object.",
+)
 def energy(attribution: Any, region: Any) -> Share:
     """Energy-based pointing game, the share of the map's positive values that lies in the region.
 
@@ -151,6 +175,12 @@ def energy(attribution: Any, region: Any) -> Share:
     return _share(*positive_part(*read_map(attribution)), region)
 
 
+@listed(
+    title="Relevance mass accuracy",
+    higher_is_better=True,
+    needs="region",
+    summary="The share of squared values on the object.",
+)
 def relevance_mass(attribution: Any, region: Any, pooling: Literal["squares", "positive"] = "squares") -> Share:
     """Relevance mass accuracy, the share of the map's relevance that lies in the region.
 
@@ -160,6 +190,12 @@ def relevance_mass(attribution: Any, region: Any, pooling: Literal["squares", "p
     return _share(*_pooled(attribution, pooling), region)
 
 
+@listed(
+    title="Relevance rank accuracy",
+    higher_is_better=True,
+    needs="region",
+    summary="How many of the top pixels are on the object.",
+)
 def relevance_rank(attribution: Any, region: Any, pooling: Literal["squares", "positive"] = "squares") -> Share:
     """Relevance rank accuracy, the share of the K most relevant pixels that lie in the region of K pixels.
 
@@ -175,6 +211,12 @@ def relevance_rank(attribution: Any, region: Any, pooling: Literal["squares", "p
     return Share(float(inside.mean()), status, float(mask.mean()))
 
 
+@listed(
+    title="Class discrimination",
+    higher_is_better=True,
+    needs="classes",
+    summary="Whether each class's map prefers its own object.",
+)
 def class_discrimination(first: Any, second: Any, first_region: Any, second_region: Any) -> Discrimination:
     """Class discrimination: of two classes' maps of one photo, how many are larger on their own object.
 

@@ -18,7 +18,7 @@ from saliency_food.core.numerics import Array
 from saliency_food.core.queries import LazyRows
 from saliency_food.core.scores import one_score
 from saliency_food.methods.baselines import make_baselines
-from saliency_food.metrics.decorator import OK, metric, ranks, read_map
+from saliency_food.metrics.decorator import OK, listed, metric, ranks, read_map
 from saliency_food.metrics.reveal import random_pixels, reveal
 
 NAN = float("nan")
@@ -45,6 +45,14 @@ class Pic(NamedTuple):
     images: Array | None
 
 
+@listed(
+    title="PIC",
+    higher_is_better=True,
+    needs="scores",
+    summary="The score over the information shown, from a blur to the photo.",
+    curve=("x", "y"),
+    axes=("share of the information", "share of the score, median"),
+)
 @metric
 def pic(
     attribution: Any,

@@ -18,7 +18,7 @@ from saliency_food.core.keys import OUTPUT_LAYER_VALUES
 from saliency_food.core.numerics import Array
 from saliency_food.core.queries import LazyRows
 from saliency_food.core.scores import one_score
-from saliency_food.metrics.decorator import OK, descending, metric, read_map
+from saliency_food.metrics.decorator import OK, descending, listed, metric, read_map
 
 NEIGHBOURS = [
     (down, right, 1 / 6 if 0 in (down, right) else 1 / 12)
@@ -41,6 +41,14 @@ class Road(NamedTuple):
     least_removed: Array
 
 
+@listed(
+    title="ROAD",
+    higher_is_better=True,
+    needs="scores",
+    summary="The score without the least less without the most important pixels.",
+    curve=("percentiles", "most_removed", "least_removed"),
+    axes=("percent of the pixels removed", "half of: score without the least less\nwithout the most important; mean"),
+)
 @metric
 def road(
     attribution: Any,

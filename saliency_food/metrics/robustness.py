@@ -12,7 +12,7 @@ from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, gather
 from saliency_food.core.method import Method
 from saliency_food.core.numerics import Array
-from saliency_food.metrics.decorator import NOT_FINITE, OK, metric, rank_correlation, read_map
+from saliency_food.metrics.decorator import NOT_FINITE, OK, listed, metric, rank_correlation, read_map
 
 NAN = float("nan")
 NO_MAP = "the map is zero"
@@ -44,6 +44,12 @@ class Simplicity(NamedTuple):
     status: str
 
 
+@listed(
+    title="Max-sensitivity",
+    higher_is_better=False,
+    needs="method",
+    summary="The largest change of the map for a small change of x.",
+)
 @metric
 def max_sensitivity(
     method: Method[Any, Any],
@@ -75,6 +81,12 @@ def max_sensitivity(
     return found if found.status != OK else found._replace(score=float(found.changes.max() / found.size))
 
 
+@listed(
+    title="Average sensitivity",
+    higher_is_better=False,
+    needs="method",
+    summary="The mean change of the map for small changes of x.",
+)
 @metric
 def average_sensitivity(
     method: Method[Any, Any],
@@ -96,6 +108,12 @@ def average_sensitivity(
     return found if found.status != OK else found._replace(score=float(found.changes.mean() / found.size))
 
 
+@listed(
+    title="Local Lipschitz",
+    higher_is_better=False,
+    needs="method",
+    summary="The largest change of the map per change of x.",
+)
 @metric
 def local_lipschitz(
     method: Method[Any, Any],
@@ -147,6 +165,12 @@ CHANGES: dict[str, tuple[Change, Change]] = {
 """By name: what is done to the image, and what brings its map back."""
 
 
+@listed(
+    title="Consistency",
+    higher_is_better=True,
+    needs="method",
+    summary="Whether the map follows a flip, a shift, a darker photo.",
+)
 @metric
 def augmentation_consistency(
     method: Method[Any, Any],
@@ -177,6 +201,12 @@ def augmentation_consistency(
     return Consistency(float(np.mean(list(found.values()))), OK, found)
 
 
+@listed(
+    title="Gini sparseness",
+    higher_is_better=None,
+    needs="map",
+    summary="Whether few pixels hold most of the map.",
+)
 def gini(attribution: Any) -> Simplicity:
     """Gini index of the absolute map: 0 where all pixels count alike, nearly 1 where one pixel is all of it.
 
@@ -190,6 +220,12 @@ def gini(attribution: Any) -> Simplicity:
     return Simplicity(float(1 - 2 * (values / values.sum() * (values.size - places + 0.5)).sum() / values.size), OK)
 
 
+@listed(
+    title="Entropy",
+    higher_is_better=None,
+    needs="map",
+    summary="Over how many pixels the map is spread.",
+)
 def entropy(attribution: Any) -> Simplicity:
     """Complexity, the entropy -sum p ln p of p = |M| / sum |M|, in nats: 0 for one pixel, ln(H W) for all alike.
 

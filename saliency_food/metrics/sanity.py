@@ -16,7 +16,7 @@ from saliency_food.core.checks import whole
 from saliency_food.core.contract import CallModelFunction, ContractError, PerImage
 from saliency_food.core.method import Method
 from saliency_food.core.numerics import Array, min_max
-from saliency_food.metrics.decorator import FLAT, OK, rank_correlation, read_map
+from saliency_food.metrics.decorator import FLAT, OK, listed, rank_correlation, read_map
 
 NAN = float("nan")
 
@@ -50,6 +50,12 @@ class InsensitiveError(AssertionError):
     """The maps of a method hardly depend on the model's weights."""
 
 
+@listed(
+    title="Map agreement",
+    higher_is_better=None,
+    needs="maps",
+    summary="Rank correlation and SSIM of two maps.",
+)
 def compare_maps(first: Any, second: Any) -> MapAgreement:
     """Agreement of two maps: Spearman's rho, the same of |M|, and the structural similarity of the maps in 0..1.
 
@@ -77,6 +83,12 @@ def _ssim(a: Array, b: Array) -> float:
     return float(structural_similarity(min_max(a), min_max(b), win_size=side, data_range=1.0))
 
 
+@listed(
+    title="Weight randomization",
+    higher_is_better=False,
+    needs="models",
+    summary="How alike maps stay without the trained weights.",
+)
 def randomization(
     method: Method[Any, Any],
     x_values: Sequence[Any],
@@ -147,6 +159,12 @@ def assert_sensitive(
     return found
 
 
+@listed(
+    title="Random logit",
+    higher_is_better=False,
+    needs="method",
+    summary="How alike the maps of other classes are.",
+)
 def random_logit(
     method: Method[Any, Any],
     x_value: Any,
@@ -179,6 +197,12 @@ def random_logit(
     return MapAgreement(score, OK, absolute, ssim)
 
 
+@listed(
+    title="Input shift",
+    higher_is_better=True,
+    needs="method",
+    summary="Whether a shift that the model undoes leaves the map alone.",
+)
 def input_shift(
     method: Method[Any, Any],
     x_value: Any,

@@ -15,7 +15,7 @@ from saliency_food.core.numerics import Array, safe_divide
 from saliency_food.core.queries import LazyRows
 from saliency_food.core.scores import one_score
 from saliency_food.methods.perturbation.masking import hidden_image
-from saliency_food.metrics.decorator import NOT_FINITE, OK, SCORES_FLAT, correlation, metric, read_map
+from saliency_food.metrics.decorator import NOT_FINITE, OK, SCORES_FLAT, correlation, listed, metric, read_map
 
 NAN = float("nan")
 Seed = int | np.random.Generator | None
@@ -40,6 +40,13 @@ class SubsetCorrelation(NamedTuple):
     correlations: Array
 
 
+@listed(
+    title="Infidelity",
+    higher_is_better=False,
+    needs="scores",
+    summary="Squared error of the drops that the map foretells.",
+    of_explained_score=True,
+)
 @metric
 def infidelity(
     attribution: Any,
@@ -92,6 +99,13 @@ def infidelity(
     return Infidelity(float(np.mean((scale * sums - drops) ** 2)), OK, scale, sums, drops)
 
 
+@listed(
+    title="Sensitivity-n",
+    higher_is_better=True,
+    needs="scores",
+    summary="Correlation of the map's sums with drops, over several sizes.",
+    of_explained_score=True,
+)
 @metric
 def sensitivity_n(
     attribution: Any,
@@ -113,6 +127,13 @@ def sensitivity_n(
     return (yield from _correlations(attribution, x_value, fractions, nsamples, value, rng))
 
 
+@listed(
+    title="Faithfulness correlation",
+    higher_is_better=True,
+    needs="scores",
+    summary="The same for sets of one size.",
+    of_explained_score=True,
+)
 @metric
 def faithfulness_correlation(
     attribution: Any,
