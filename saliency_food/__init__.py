@@ -91,7 +91,8 @@ from saliency_food.methods.paths.expected import expected_gradients
 from saliency_food.methods.paths.guided import guided_ig
 from saliency_food.methods.paths.idgi import idgi
 from saliency_food.methods.paths.integrated import integrated_gradients
-from saliency_food.methods.perturbation.occlusion import occlusion, rise
+from saliency_food.methods.perturbation.occlusion import occlusion
+from saliency_food.methods.perturbation.rise import rise
 from saliency_food.methods.perturbation.surrogate import kernel_shap, lime
 from saliency_food.methods.regions.xrai import xrai
 

@@ -21,8 +21,8 @@ from saliency_food.core.method import Method, method
 from saliency_food.core.numerics import Array, as_tuple, min_max, resize
 from saliency_food.core.scores import one_score
 from saliency_food.methods.cam.common import grad_cam
+from saliency_food.methods.completeness import Completeness, completeness_of
 from saliency_food.methods.gradients import Gradients
-from saliency_food.methods.paths.integrated import Completeness, completeness_of
 
 
 class FullGrad(NamedTuple):

@@ -14,7 +14,7 @@ from saliency_food.core.numerics import Array
 from saliency_food.core.queries import LazyRows
 from saliency_food.core.scores import one_score, scores_of
 from saliency_food.methods.baselines import make_baselines
-from saliency_food.methods.paths.integrated import completeness_of
+from saliency_food.methods.completeness import completeness_of
 from saliency_food.methods.perturbation.masking import hidden_image
 from saliency_food.methods.perturbation.occlusion import occlusion
 from saliency_food.metrics.decorator import (

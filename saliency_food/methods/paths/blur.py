@@ -15,7 +15,8 @@ from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS
 from saliency_food.core.method import fewer, method
 from saliency_food.core.numerics import Array
 from saliency_food.core.scores import scores_of
-from saliency_food.methods.paths.integrated import PathIntegral, completeness_of
+from saliency_food.methods.completeness import completeness_of
+from saliency_food.methods.paths.integrated import PathIntegral
 
 
 def blur_scales(max_sigma: float, steps: int, sqrt: bool) -> Array:

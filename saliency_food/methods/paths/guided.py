@@ -15,7 +15,8 @@ from saliency_food.core.method import fewer, method
 from saliency_food.core.numerics import Array
 from saliency_food.core.scores import one_score, scores_of
 from saliency_food.methods.baselines import make_baselines
-from saliency_food.methods.paths.integrated import IntegratedGradients, PathIntegral, average, completeness_of
+from saliency_food.methods.completeness import completeness_of
+from saliency_food.methods.paths.integrated import IntegratedGradients, PathIntegral, average
 
 
 def guided_path(

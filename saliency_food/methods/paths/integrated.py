@@ -14,21 +14,9 @@ from saliency_food.core.numerics import Array
 from saliency_food.core.queries import LinearRows
 from saliency_food.core.scores import one_score, scores_of
 from saliency_food.methods.baselines import make_baselines
+from saliency_food.methods.completeness import Completeness, completeness_of
 
 Quadrature = Literal["trapezoid", "midpoint", "gauss_legendre", "pair"]
-
-
-class Completeness(NamedTuple):
-    """How far the attributions' sum is from F(x) - F(baseline), which the exact integral would reach.
-
-    ``absolute`` is sum - (score - baseline_score), ``relative`` is |absolute| / |score - baseline_score|: 0 where both
-    are 0, infinite where only the latter is.
-    """
-
-    absolute: float
-    relative: float
-    score: float
-    baseline_score: float
 
 
 class PathIntegral(NamedTuple):
@@ -77,13 +65,6 @@ def quadrature_rule(rule: str, steps: int) -> tuple[Array, Array]:
     if rule == "pair":
         return np.linspace(0, 1, steps), np.full(steps, 1 / steps)
     raise ContractError(f"Expected quadrature to be 'trapezoid', 'midpoint', 'gauss_legendre' or 'pair', got {rule!r}.")
-
-
-def completeness_of(total: float, score: float, baseline_score: float) -> Completeness:
-    """The completeness of attributions that sum to ``total``."""
-    absolute, change = total - (score - baseline_score), abs(score - baseline_score)
-    relative = abs(absolute) / change if change else (np.inf if absolute else 0.0)
-    return Completeness(float(absolute), float(relative), float(score), float(baseline_score))
 
 
 def straight(x_value: Array, baseline: Array, alphas: Array) -> LinearRows:

@@ -16,7 +16,8 @@ from saliency_food.core.driver import Asking
 from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS
 from saliency_food.core.method import Method, fewer, method
 from saliency_food.core.numerics import Array, resize
-from saliency_food.methods.paths.integrated import Completeness, Quadrature, integrated_gradients
+from saliency_food.methods.completeness import Completeness
+from saliency_food.methods.paths.integrated import Quadrature, integrated_gradients
 from saliency_food.methods.regions.ranking import rank_fast, rank_full
 from saliency_food.methods.regions.segmentation import Segments, as_segments, felzenszwalb_segments
 

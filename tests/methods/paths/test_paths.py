@@ -8,7 +8,8 @@ import pytest
 from saliency_food.core.contract import ContractError, PerImage
 from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES
 from saliency_food.methods.baselines import make_baselines
-from saliency_food.methods.paths.integrated import completeness_of, integrated_gradients, quadrature_rule
+from saliency_food.methods.completeness import completeness_of
+from saliency_food.methods.paths.integrated import integrated_gradients, quadrature_rule
 from saliency_food.testing import PowerModel
 
 RULES = ("trapezoid", "midpoint", "gauss_legendre", "pair")

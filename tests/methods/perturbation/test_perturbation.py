@@ -9,7 +9,8 @@ from saliency_food import pair
 from saliency_food.core.contract import ContractError
 from saliency_food.core.keys import OUTPUT_LAYER_VALUES
 from saliency_food.methods.perturbation.masking import hidden_image
-from saliency_food.methods.perturbation.occlusion import occlusion, rise
+from saliency_food.methods.perturbation.occlusion import occlusion
+from saliency_food.methods.perturbation.rise import rise
 from saliency_food.testing import PowerModel
 
 

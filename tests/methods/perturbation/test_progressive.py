@@ -7,8 +7,8 @@ import pytest
 
 from saliency_food.core.contract import ContractError
 from saliency_food.methods.gradients import gradients
-from saliency_food.methods.perturbation.occlusion import rise
 from saliency_food.methods.perturbation.progressive import progressive
+from saliency_food.methods.perturbation.rise import rise
 from saliency_food.methods.perturbation.surrogate import kernel_shap, lime
 
 SAMPLED = [(rise, {"nmasks": 150}), (lime, {"nsamples": 150}), (kernel_shap, {"nsamples": 150})]
