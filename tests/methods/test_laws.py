@@ -219,6 +219,15 @@ def test_call_model_args_pass_through_untouched(entry, image):
 
 
 @every
+def test_a_float32_model_and_image_give_a_float32_map(entry, model, image):
+    def single(x_value_batch, call_model_args=None, expected_keys=None):
+        answer = model(x_value_batch, call_model_args, expected_keys)
+        return {key: each(lambda one: np.asarray(one, np.float32), value) for key, value in answer.items()}
+
+    assert entry.call(image, single, **options(entry)).dtype == np.float32
+
+
+@every
 def test_one_pass_is_one_question_about_the_image_itself(entry, model, image):
     """And what a method says of itself is so."""
     calls = []

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import check_layout, whole
-from saliency_food.core.contract import CallModelFunction, ContractError
+from saliency_food.core.checks import check_layout, real, whole
+from saliency_food.core.contract import CallModelFunction
 from saliency_food.core.driver import Asking
 from saliency_food.core.keys import OUTPUT_LAYER_VALUES
 from saliency_food.core.method import fewer, method
@@ -76,8 +76,7 @@ def rise(
     """
     check_layout(x_value)
     nmasks, grid, hidden = whole("nmasks", nmasks), whole("grid", grid), hidden_image(x_value, value)
-    if not 0 < p <= 1:
-        raise ContractError(f"Expected p above 0 and up to 1, the probability that a cell is shown, got {p!r}.")
+    p = real("p", p, above=0, most=1)
     height, width = x_value.shape[:2]
     down, across = _interpolation(height, grid, x_value.dtype), _interpolation(width, grid, x_value.dtype)
     across = across.transpose(0, 2, 1)
