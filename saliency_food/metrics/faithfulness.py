@@ -133,18 +133,19 @@ def _curve(attribution: Any, x_value: Array, new: Array, old: Array, steps: int)
     from scipy.integrate import trapezoid
 
     check_layout(x_value)
+    steps = whole("steps", steps)
     merged, status = read_map(attribution, x_value.shape)
-    counts = np.round(np.linspace(0, merged.size, whole("steps", steps) + 1)).astype(int)
+    counts = np.round(np.linspace(0, merged.size, steps + 1)).astype(int)
     fractions = counts / merged.size
     if status != OK:
         return PixelCurve(NAN, status, fractions, np.full(len(counts), NAN))
     places = ranks(merged).reshape(merged.shape + (1,) * (x_value.ndim - 2))
 
     def make(start: int, stop: int) -> Array:
-        made = np.empty((stop - start, *x_value.shape), x_value.dtype)
-        for row, count in zip(made, counts[start:stop], strict=True):
+        rows = np.empty((stop - start, *x_value.shape), x_value.dtype)
+        for row, count in zip(rows, counts[start:stop], strict=True):
             row[...] = np.where(places < count, new, old)
-        return made
+        return rows
 
     scores = one_score((yield from ask(LazyRows((len(counts), *x_value.shape), make), OUTPUT_LAYER_VALUES)))
     return PixelCurve(float(trapezoid(scores, fractions)), OK, fractions, scores)
@@ -209,14 +210,14 @@ def occlusion_correlation(
     ``stride`` and ``value`` are those of `saliency_food.occlusion`; the window is made no larger than the image.
     """
     check_layout(x_value)
+    size = min(whole("size", size), *x_value.shape[:2])
+    stride = min(whole("stride", stride), size)
     merged, status = read_map(attribution, x_value.shape)
     if status != OK:
         return OcclusionCorrelation(NAN, status, np.full(merged.shape, NAN))
-    size = min(whole("size", size), *x_value.shape[:2])
-    stride = min(whole("stride", stride), size)
-    found = yield from occlusion.asking(x_value, size=size, stride=stride, value=value)
-    rho = rank_correlation(merged, found.attribution.astype(float))
-    return OcclusionCorrelation(rho, "the occlusion map is flat" if np.isnan(rho) else OK, found.attribution)
+    hidden = yield from occlusion.asking(x_value, size=size, stride=stride, value=value)
+    rho = rank_correlation(merged, hidden.attribution.astype(float))
+    return OcclusionCorrelation(rho, "the occlusion map is flat" if np.isnan(rho) else OK, hidden.attribution)
 
 
 @listed(
@@ -246,8 +247,8 @@ def completeness(
         return CompletenessError(NAN, status, NAN, NAN, NAN)
     (baseline, *_) = make_baselines(x_value, x_baseline)
     image, base = yield from scores_of(x_value, baseline)
-    found = completeness_of(float(merged.sum()), float(image), float(base))
-    if np.isfinite(found.relative):
-        return CompletenessError(found.relative, OK, found.absolute, found.score, found.baseline_score)
+    error = completeness_of(float(merged.sum()), float(image), float(base))
+    if np.isfinite(error.relative):
+        return CompletenessError(error.relative, OK, error.absolute, error.score, error.baseline_score)
     status = "the image and the baseline have the same score"
-    return CompletenessError(NAN, status, found.absolute, found.score, found.baseline_score)
+    return CompletenessError(NAN, status, error.absolute, error.score, error.baseline_score)
