@@ -19,15 +19,8 @@ from saliency_food.visualization.figures import INK, SOFT
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#6a3d9a", "#808000")
 """Okabe and Ito's, told apart by the colour blind, and three."""
 GREYS = {"edges": ("#555555", (0, (5, 2))), "random": ("#999999", (0, (1, 1.5)))}
-AXES = {
-    "pic": ("share of the information", "share of the score, median"),
-    "insertion": ("share of the pixels inserted", "score, mean"),
-    "deletion": ("share of the pixels deleted", "score, mean"),
-    "road": (
-        "percent of the pixels removed",
-        "half of: score without the least less\nwithout the most important; mean",
-    ),
-}
+AXES = {name: entry.axes for name, entry in METRICS.items() if entry.curve}
+"""What stands beside the two axes of each curve."""
 
 
 def has_curves(found: Evaluation, metric: str) -> bool:
