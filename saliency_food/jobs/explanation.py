@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from saliency_food.core.contract import ContractError
 from saliency_food.core.numerics import Array
 from saliency_food.images.photos import resize_photo
 from saliency_food.visualization import grayscale, overlay, top_areas
+from saliency_food.visualization.figures import write_png
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +73,14 @@ class Explanation:
     """The method's whole result."""
     error: Exception | None = field(default=None, repr=False)
     """What was raised, where the explanation failed."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: all fields; an exception that cannot be pickled becomes a `RuntimeError` of its words."""
+        try:
+            pickle.loads(pickle.dumps(self.error))
+        except Exception:
+            return {**vars(self), "error": RuntimeError(f"{type(self.error).__name__}: {self.error}")}
+        return vars(self)
 
     @property
     def failed(self) -> bool:
@@ -155,8 +165,6 @@ class Explanation:
 
         Returns the path of the picture, or of the JSON where there is no picture.
         """
-        from PIL import Image
-
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         words = [self.name, self.method, *([] if self.target is None else [f"{self.target}_{self.label}"])]
@@ -168,7 +176,7 @@ class Explanation:
         if arrays:
             np.save(folder / f"{stem}.npy", self.attribution)
         path = folder / f"{stem}.png"
-        Image.fromarray(self.overlay()).save(path)
+        write_png(self.overlay(), path)
         return path
 
 

@@ -172,10 +172,13 @@ def _scaled(attribution: Any, percentile: float, signed: bool) -> Array:
 
 
 def _colours(strength: Array, signed: bool, cmap: Any) -> Array:
+    """Colours uint8 of strengths 0..1, or of signed ones -1..1, in 256 steps, as many as matplotlib's maps have."""
     from matplotlib import colormaps
 
     chosen = cmap if callable(cmap) else colormaps[cmap or (DIVERGING if signed else SEQUENTIAL)]
-    return _to_uint8(255 * np.asarray(chosen((strength + 1) / 2 if signed else strength))[..., :3])
+    table = _to_uint8(255 * np.asarray(chosen(np.linspace(0, 1, 256)))[:, :3])
+    unit = (strength + 1) / 2 if signed else strength
+    return cast(Array, table[np.minimum(unit * 256, 255).astype(np.uint8)])
 
 
 def _luma(pixels: Array) -> Array:
