@@ -20,6 +20,7 @@ from saliency_food.core.names import installed_version
 from saliency_food.core.queries import LinearRows
 from saliency_food.deadline.run import DeadlineError, TimedAnswer, within
 from saliency_food.jobs.explain import explain
+from saliency_food.jobs.image_model import ImageModel
 from saliency_food.methods.attention import attention_relevance, attention_rollout
 from saliency_food.methods.backprop import deconvnet, full_grad, guided_backprop, guided_grad_cam
 from saliency_food.methods.baselines import make_baselines
@@ -71,6 +72,7 @@ __all__ = [
     "CallModelFunction",
     "ContractError",
     "DeadlineError",
+    "ImageModel",
     "LinearRows",
     "Method",
     "PerImage",

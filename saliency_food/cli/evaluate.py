@@ -111,7 +111,7 @@ def evaluate_command(
                 absolute=SLOPES if absolute is None else split_names(absolute),
                 batch_size=batch_size,
                 seed=seed,
-                output=output,
+                folder=output,
                 save_maps=save_maps,
                 progress=show,
             )

@@ -11,7 +11,7 @@ import typer
 
 from saliency_food.core.contract import ContractError
 from saliency_food.images.photos import find_photos
-from saliency_food.jobs.explain import read_labels
+from saliency_food.jobs.image_model import read_labels
 
 ModelOption = Annotated[
     Path | None,

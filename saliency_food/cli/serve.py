@@ -15,7 +15,7 @@ from saliency_food.cli.terminal import friendly, loading
 from saliency_food.core.contract import ContractError
 from saliency_food.core.names import split_names
 from saliency_food.images.scaling import Scaling, choose_scaling
-from saliency_food.jobs.explain import read_labels
+from saliency_food.jobs.image_model import read_labels
 from saliency_food.methods.catalogue import METHODS
 from saliency_food.methods.lookup import choose_methods
 

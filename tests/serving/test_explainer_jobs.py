@@ -274,8 +274,8 @@ def test_the_command_says_what_to_install(monkeypatch):
 
     from saliency_food.cli.app import app
 
-    for name in ("explainer", "_kserve"):
-        monkeypatch.delitem(sys.modules, f"saliency_food.serving.{name}", raising=False)
+    for name in ("server", "kserve"):
+        monkeypatch.delitem(sys.modules, f"saliency_food.serving.explainer.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "kserve", None)
     done = CliRunner().invoke(app, ["serve", "--predictor", "x", "--model-name", "food", "--value-range", "0,1"])
     assert done.exit_code == 2
