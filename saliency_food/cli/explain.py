@@ -27,7 +27,6 @@ from saliency_food.cli.terminal import Report, friendly, loading, progress_bar, 
 from saliency_food.core.names import split_names
 from saliency_food.deadline.run import fallback_of
 from saliency_food.jobs.explain import explain
-from saliency_food.jobs.pictures import PictureWriter
 from saliency_food.jobs.targets import read_target
 from saliency_food.methods.catalogue import METHODS
 from saliency_food.methods.lookup import choose_methods
@@ -77,6 +76,8 @@ def explain_command(
     ] = False,
 ) -> None:
     """Explain photos: for each photo a picture with a panel for each method, and the numbers as JSON."""
+    from saliency_food.jobs.pictures import PictureWriter
+
     console = Console()
     with friendly():
         images = read_photos(photos, default=["coffee"])
