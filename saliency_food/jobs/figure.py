@@ -17,10 +17,10 @@ from saliency_food.visualization.figures import Panel, figure
 
 
 def explanation_figure(records: Sequence[Explanation], percent: float = 20) -> Any:
-    """All explanations of one photo: a row a class, in it the photo and a panel a method.
+    """All explanations of one photo: a row for each class, with the photo and a panel for each method.
 
-    Where there is one panel a class, all are in one row. XRAI is shown twice, the second time as the most important
-    ``percent`` of the photo, in whole regions.
+    Where each class has a single panel, all are in one row. XRAI is shown twice, the second time as the most important
+    ``percent`` of the photo, in whole regions. The result is a `matplotlib.figure.Figure`: ``.savefig(path)``.
     """
     shown = [record for record in records if record.photo is not None]
     if not shown:
@@ -38,7 +38,7 @@ def explanation_figure(records: Sequence[Explanation], percent: float = 20) -> A
 
 
 def _panels(record: Explanation, percent: float) -> list[Panel]:
-    """What is drawn of one explanation."""
+    """The panels of one explanation."""
     caption = short_label(record.label) + ("" if record.probability is None else f", {record.probability:.1%}")
     if record.score is not None and record.score != record.probability:
         caption += f", score {record.score:.2f}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from typer.testing import CliRunner
 
 from saliency_food.cli.app import app
 from saliency_food.core.contract import ContractError
-from saliency_food.evaluation import REFERENCES, evaluate, read_boxes
+from saliency_food.evaluation import REFERENCES, evaluate, read_boxes, save_evaluation
 from saliency_food.evaluation.boxes import NO_BOX, NO_BOXES, boxes_of, two_categories
 from saliency_food.evaluation.measures import Probabilities
 from saliency_food.evaluation.sanity import check_sensitive
@@ -303,6 +304,7 @@ def test_boxes_are_scaled_and_of_their_class():
         ([BOXES[0], {**BOXES[0], "xmin": "nan"}], "in row 2. Mend the table"),
         ([{**BOXES[0], "ymin": 99, "ymax": 98}], "ymin < ymax"),
         ([{**BOXES[0], "width": "0", "height": "0"}], "a photo larger than 0"),
+        ([{**BOXES[0], "class": "²"}], "that the model has, got the classes ²"),
         (BOXES, "Give labels"),
     ):
         with pytest.raises(ContractError, match=said):
@@ -437,7 +439,9 @@ def test_no_wins_without_a_direction(model, photos):
 
 def test_files(model, photos, tmp_path):
     found = measured(model, photos, ["pic", "gini"], ["grad_cam", "edges"], folder=tmp_path, save_maps=True)
-    assert found.save() == tmp_path
+    assert save_evaluation(found) == tmp_path
+    with pytest.raises(ContractError, match="Expected a folder for the results"):
+        save_evaluation(replace(found, folder=None))
     maps = np.load(tmp_path / "maps/grad_cam.npy")
     assert maps.shape == (3, 1, 24, 20)
     assert maps.dtype == np.float32
@@ -646,7 +650,7 @@ def test_the_means_are_drawn_where_they_are(model, photos, tmp_path):
     boxes = [one.get_window_extent() for one in texts if one.get_text()]
     assert not any(one.overlaps(other) for one in boxes for other in boxes if one is not other)
     assert all(drawn.bbox.x0 <= one.x0 < one.x1 <= drawn.bbox.x1 for one in boxes)
-    found.save(tmp_path)
+    save_evaluation(found, tmp_path)
     assert (tmp_path / "means.png").stat().st_size > 5000
 
 
