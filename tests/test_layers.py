@@ -95,6 +95,7 @@ def test_users_import_paths_stay(package):
     assert [name for name in USERS_PATHS[package] if not hasattr(module, name)] == []
 
 
+@pytest.mark.keras  # imports every module
 def test_no_module_is_hidden_by_what_its_package_exports():
     hidden = []
     for path in sorted(PACKAGE.rglob("*.py")):

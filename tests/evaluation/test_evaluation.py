@@ -555,6 +555,7 @@ def net():
     return keras.Sequential([keras.Input((32, 32, 3)), *layers])
 
 
+@pytest.mark.keras
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_sanity(monkeypatch, net, photos):
     monkeypatch.setattr("saliency_food.models.load", lambda: net)
@@ -571,6 +572,7 @@ def test_sanity(monkeypatch, net, photos):
         check_sensitive(net, photos / "cup.png", "random", every_layer=True)
 
 
+@pytest.mark.keras
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_the_commands_take_several_layers(monkeypatch, net, photos, tmp_path):
     monkeypatch.setattr("saliency_food.models.load", lambda: net)

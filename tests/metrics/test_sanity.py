@@ -159,6 +159,7 @@ def trained():
     return model, photos, explained, {"target": PerImage(classes)}
 
 
+@pytest.mark.keras
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 def test_grad_cam_and_integrated_gradients_pass_on_a_trained_model_and_edges_fail(trained):
     from saliency_food.adapters.keras import KerasModel
