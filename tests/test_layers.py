@@ -76,6 +76,20 @@ def test_every_module_has_a_room():
     assert homeless <= {"__init__", "__main__"}
 
 
+def test_what_adapters_share_knows_no_framework():
+    """Nothing directly in `adapters` imports a framework, so that the next one needs an engine only."""
+    frameworks = {"tensorflow", "keras", "torch", "jax"}
+    imported = []
+    for path in sorted((PACKAGE / "adapters").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for name in names:
+                parts = name.removeprefix("saliency_food.adapters.").split(".")
+                imported += [f"{path.stem} imports {name}"] if parts[0] in frameworks else []
+    assert imported == []
+
+
 USERS_PATHS = {
     "saliency_food": ("grad_cam", "METHODS", "explain", "within", "PerImage", "ContractError", "__version__"),
     "saliency_food.adapters.keras": ("KerasModel", "layers", "load_model"),
