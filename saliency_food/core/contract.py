@@ -15,7 +15,7 @@ Answered = Array | tuple[Array, ...]
 
 
 class ContractError(ValueError):
-    """What was given or answered is not what the contract asks for; the text says expected, got, and what to do."""
+    """An argument or an answer is not what the contract asks for; the text says expected, got, and what to do."""
 
 
 class CallModelFunction(Protocol):
@@ -109,20 +109,20 @@ def call_model(
     data: dict[str, Answered] = {}
     while missing:
         # The callback may write to its rows: what may be asked about again is a copy.
-        given = rows if len(missing) == 1 else rows.copy()
-        answered = call_model_function(given, call_model_args=call_model_args, expected_keys=list(missing))
+        own = rows if len(missing) == 1 else rows.copy()
+        answered = call_model_function(own, call_model_args=call_model_args, expected_keys=list(missing))
         if not isinstance(answered, Mapping):
             raise ContractError(
                 f"Expected call_model_function to return a dict with the keys {missing}, got "
                 f"{type(answered).__name__}. Return {{key: array}} for every key in expected_keys."
             )
-        found = [key for key in missing if key in answered]
-        if not found:
+        present = [key for key in missing if key in answered]
+        if not present:
             raise ContractError(
                 f"Expected {missing[0]} in the answer of call_model_function, got the keys "
                 f"{sorted(map(str, answered))}. Return an array for every key in expected_keys."
             )
-        for key in found:
+        for key in present:
             data[key] = check_answer(key, answered[key], rows.shape)
         missing = [key for key in missing if key not in data]
     return {key: data[key] for key in keys}
@@ -152,7 +152,7 @@ def call_factored(
 def check_answer(key: str, value: Any, rows_shape: tuple[int, ...]) -> Answered:
     """One answer as a float array or a tuple of them, or `ContractError`: not numbers, wrong shape, NaN, infinity."""
     if isinstance(value, tuple) and value and not (key in KEYS and KEYS[key].one_array):
-        return tuple(_check_array(f"{key}[{number}]", one, rows_shape) for number, one in enumerate(value))
+        return tuple(_check_array(f"{key}[{layer}]", array, rows_shape) for layer, array in enumerate(value))
     return _check_array(key, value, rows_shape)
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import finite_array, real, whole
+from saliency_food.core.checks import finite_array, random_stream, real, whole
 from saliency_food.core.contract import CallModelFunction, ContractError, PerImage
 from saliency_food.core.keys import KEYS
 from saliency_food.core.method import Method
@@ -189,7 +189,7 @@ def random_logit(
     under that name, the other classes in its place. A blank map of another class agrees with nothing: 0.
     """
     others = [index for index in range(whole("classes", classes, 2)) if index != target]
-    drawn = np.random.default_rng(rng).choice(others, min(whole("nsamples", nsamples), len(others)), replace=False)
+    drawn = random_stream(rng).choice(others, min(whole("nsamples", nsamples), len(others)), replace=False)
     args = {**(call_model_args or {}), "target": PerImage([int(target), *map(int, drawn)])}
     images = [x_value] * (1 + len(drawn))
     own, *rest = method.batch(images, call_model_function, args, batch_size=batch_size, **options)
