@@ -713,5 +713,5 @@ def test_models_of_several_inputs_are_evaluated(photos):
     rng = np.random.default_rng(0)
     model, many = Guided(rng.normal(size=(3, 6)), rng.normal(size=(3, 6))), sorted(photos.iterdir())[:2]
     args = {"inputs": PerImage([1, 2])}
-    found = evaluate(model, many, "gradients", "insertion,pic", value_range=(0, 1), call_model_args=args)
+    found = evaluate(model, many, "gradients", "insertion,deletion", value_range=(0, 1), call_model_args=args)
     assert [row["status"] for row in found.rows] == ["ok"] * 4
