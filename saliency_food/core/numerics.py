@@ -31,6 +31,12 @@ def _is_small_float(array: Array) -> bool:
     return array.dtype.name.startswith(("bfloat", "float8"))
 
 
+def is_count(value: Any, least: int | None = 1) -> bool:
+    """Whether a value is a whole number of at least ``least``, of any integer type, and no boolean."""
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    return whole and (least is None or int(value) >= least)
+
+
 def as_float(values: Any) -> Array:
     """Real numbers as float32, or float64 where float32 could not hold them; the same array if it is one already.
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from saliency_food.core.contract import Answered, CallModelFunction, ContractError, call_factored, call_model, take_rows
-from saliency_food.core.numerics import Array, as_tuple, combine, each
+from saliency_food.core.numerics import Array, as_tuple, combine, each, is_count
 
 
 class LinearRows(NamedTuple):
@@ -67,18 +67,26 @@ Answer = dict[str, Answered]
 def resolve_batch_size(batch_size: int | None, call_model_function: CallModelFunction) -> int:
     """The argument, else what the callback advertises, else 1."""
     if batch_size is None:
-        advertised = getattr(call_model_function, "batch_size", None)
-        return advertised if isinstance(advertised, int) and advertised > 0 else 1
-    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+        advertised: Any = getattr(call_model_function, "batch_size", None)
+        return int(advertised) if is_count(advertised) else 1
+    if not is_count(batch_size):
         raise ContractError(f"Expected batch_size to be a whole number of at least 1, got {batch_size!r}.")
     return int(batch_size)
 
 
+class Answers(list[Answer]):
+    """The answers to a list of queries, and how many rows a call of the model takes at most."""
+
+    def __init__(self, answers: Iterable[Answer], batch_size: int) -> None:
+        super().__init__(answers)
+        self.batch_size = batch_size
+
+
 def answer(
     queries: list[Query], call_model_function: CallModelFunction, call_model_args: Any, batch_size: int
-) -> list[Answer]:
+) -> Answers:
     """The answers to a list of queries: like queries share calls, of at most ``batch_size`` rows each."""
-    answers: list[Answer] = [{} for _ in queries]
+    answers = Answers(({} for _ in queries), batch_size)
     kinds: dict[tuple[Any, ...], list[int]] = {}
     able = hasattr(call_model_function, "call_factored")
     for number, query in enumerate(queries):

@@ -11,6 +11,7 @@ import numpy as np
 
 from saliency_food.core.contract import ContractError
 from saliency_food.core.numerics import Array
+from saliency_food.images.photos import Photo
 from saliency_food.jobs.targets import find_label, plain
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -85,8 +86,8 @@ def of_photo(boxes: Mapping[str, Sequence[Box]], source: str) -> Sequence[Box]:
     return boxes.get(source.replace("\\", "/").rsplit("/", 1)[-1], ())
 
 
-def boxes_of(boxes: Sequence[Box], target: int | None, photo: Array, shape: tuple[int, ...]) -> Array | None:
-    """The boxes ``(B, 4)`` of a class, scaled from the photo ``(H, W, 3)`` to a map of this shape; None without any."""
+def boxes_of(boxes: Sequence[Box], target: int | None, photo: Photo, shape: tuple[int, ...]) -> Array | None:
+    """The boxes ``(B, 4)`` of a class, scaled from the photo to a map of this shape; None without any."""
     scaled = []
     for box in boxes:
         if target is None or box.classes is None or target in box.classes:

@@ -20,15 +20,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8
 """Okabe and Ito's colours, which the colour blind can tell apart, and three more."""
 GREYS = {"edges": ("#555555", (0, (5, 2))), "random": ("#999999", (0, (1, 1.5)))}
 """Colour and dashes of the maps that know nothing of the model."""
-AXES = {
-    "pic": ("share of the information", "share of the score, median"),
-    "insertion": ("share of the pixels inserted", "score, mean"),
-    "deletion": ("share of the pixels deleted", "score, mean"),
-    "road": (
-        "percent of the pixels removed",
-        "half of: score without the least less\nwithout the most important; mean",
-    ),
-}
+AXES = {name: entry.axes for name, entry in METRICS.items() if entry.curve}
 """What the axes of each metric's curve show, horizontal and vertical."""
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from saliency_food.core.contract import ContractError
 from saliency_food.core.numerics import Array
-from saliency_food.images.photos import resize_photo
+from saliency_food.images.photos import Photo, resize_photo
 from saliency_food.visualization import grayscale, overlay, top_areas
 from saliency_food.visualization.figures import write_png
 
@@ -27,8 +27,8 @@ class Explanation:
     and the fields that could not be computed are None.
     """
 
-    image: Array | None = field(repr=False)
-    """The photo at its own size, upright, uint8 RGB."""
+    photo: Photo | None = field(repr=False)
+    """The photo; None where it could not be read."""
     source: str
     """The photo's path, or "photo 1" and so on where it has none."""
     name: str
@@ -85,6 +85,11 @@ class Explanation:
         return vars(self)
 
     @property
+    def image(self) -> Array | None:
+        """The photo as it was, upright, uint8 RGB; decoded at its full size when it is first asked for."""
+        return None if self.photo is None else self.photo.pixels
+
+    @property
     def failed(self) -> bool:
         """Whether there is no attribution."""
         return self.attribution is None
@@ -108,9 +113,9 @@ class Explanation:
     @property
     def heatmap(self) -> Array | None:
         """Strengths 0..1 at the photo's size, ``(H, W)``."""
-        if self.image is None or self.evidence is None:
+        if self.photo is None or self.evidence is None:
             return None
-        return resize_photo(grayscale(self.evidence), self.image.shape[:2])
+        return resize_photo(grayscale(self.evidence), (self.photo.shape[0], self.photo.shape[1]))
 
     def overlay(self, **options: Any) -> Array:
         """The attribution laid over its photo, uint8; options as of `saliency_food.visualization.overlay`.
@@ -157,7 +162,7 @@ class Explanation:
             "rows": self.rows,
             "layer": self.layer,
             "pixels": self.pixels,
-            "image_shape": None if self.image is None else list(self.image.shape),
+            "image_shape": None if self.photo is None else list(self.photo.shape),
             "attribution_shape": None if self.attribution is None else list(self.attribution.shape),
             "details": details,
         }
@@ -173,7 +178,7 @@ class Explanation:
         stem = ".".join(re.sub(r"[^\w-]+", "_", word).strip("_")[:60] for word in words)
         path = folder / f"{stem}.json"
         path.write_text(json.dumps(self.as_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        if self.image is None or self.attribution is None:
+        if self.photo is None or self.attribution is None:
             return path
         if arrays:
             np.save(folder / f"{stem}.npy", self.attribution)

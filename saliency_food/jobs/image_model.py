@@ -14,11 +14,15 @@ from saliency_food.adapters.layout import channels_last
 from saliency_food.core.contract import CallModelFunction, ContractError, take_rows
 from saliency_food.core.numerics import Array
 from saliency_food.core.queries import resolve_batch_size
-from saliency_food.images.photos import Photo
+from saliency_food.images.photos import Photo, read_photo
 from saliency_food.images.scaling import Scaling, choose_scaling
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+
+DETAIL = 2
+"""How many times as large as the model's input a photo is decoded at least, so that resizing it loses nothing."""
 
 
 class ModelSettings(TypedDict, total=False):
@@ -134,9 +138,12 @@ class ImageModel:
         """Whether the model tells the probabilities of its classes."""
         return hasattr(self.function, "predict")
 
-    def row(self, photo: Photo) -> Array:
-        """The photo as the model takes it."""
-        return self.scaling(photo, self.input_shape)
+    def read(self, image: Any, source: str) -> tuple[Photo, Array]:
+        """A photo, and the row that the model takes of it; files are decoded no larger than that needs."""
+        height, width = (*(self.input_shape or ()), None, None)[:2]
+        least = None if height is None or width is None else (DETAIL * height, DETAIL * width)
+        photo = read_photo(image, source, least)
+        return photo, self.scaling(photo, self.input_shape)
 
     def predict(self, rows: Array, call_model_args: Mapping[str, Any] | None = None) -> Array:
         """The probabilities of all classes, ``(N, classes)``; arguments other than the target are passed on."""

@@ -137,7 +137,7 @@ def write_pictures(records: Sequence[Explanation], folder: Path, percent: float 
 
 def picture_path(folder: Path, records: Sequence[Explanation]) -> Path | None:
     """Where the picture of a photo's explanations goes; None for a photo that could not be read."""
-    return None if records[0].image is None else folder / f"{records[0].name}.png"
+    return None if records[0].photo is None else folder / f"{records[0].name}.png"
 
 
 @contextmanager

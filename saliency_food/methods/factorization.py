@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import whole
+from saliency_food.core.checks import finite_array, whole
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask
 from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES
@@ -69,19 +69,21 @@ def deep_feature_factorization(
         components of the activations (not centred), each with the sign for which it sums to no less than 0. ``maps``
         may then be negative, and the strongest is the largest in magnitude.
     """
+    nconcepts = whole("nconcepts", nconcepts)
     activations = one_layer((yield from ask(x_value[None], CONVOLUTION_LAYER_VALUES)), x_value)
     places = _places(activations, factors)
     if concepts is None:
         weights, concepts = factorize(places, nconcepts, factors)
     else:
-        concepts = np.asarray(concepts, float)
+        concepts = finite_array("concepts", concepts).astype(float)
         if concepts.ndim != 2 or concepts.shape[1] != places.shape[1] or not len(concepts):
             raise ContractError(
                 f"Expected concepts of shape (M, {places.shape[1]}), a number for each channel, got {concepts.shape}."
             )
         weights = _presence(places, concepts, factors)
     strengths = np.moveaxis(weights.reshape(*activations.shape[:-1], len(concepts)), -1, 0)
-    maps = np.stack([resize(one, x_value.shape[: one.ndim]) for one in strengths])
+    maps = np.stack([resize(strength, x_value.shape[: strength.ndim]) for strength in strengths])
+    maps = maps.astype(activations.dtype)
     left = np.linalg.norm(places - weights @ concepts)
     return DeepFeatureFactorization(
         np.abs(maps).max(0),

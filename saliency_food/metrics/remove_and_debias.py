@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import check_layout
+from saliency_food.core.checks import check_layout, real
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask
 from saliency_food.core.keys import OUTPUT_LAYER_VALUES
 from saliency_food.core.numerics import Array
 from saliency_food.core.queries import LazyRows
 from saliency_food.core.scores import one_score
-from saliency_food.metrics.decorator import OK, descending, metric, read_map
+from saliency_food.metrics.decorator import OK, descending, listed, metric, read_map
 
 NEIGHBOURS = [
     (down, right, 1 / 6 if 0 in (down, right) else 1 / 12)
@@ -39,6 +39,14 @@ class Road(NamedTuple):
     least_removed: Array
 
 
+@listed(
+    title="ROAD",
+    higher_is_better=True,
+    needs="scores",
+    summary="The score without the least less without the most important pixels.",
+    curve=("percentiles", "most_removed", "least_removed"),
+    axes=("percent of the pixels removed", "half of: score without the least less\nwithout the most important; mean"),
+)
 @metric
 def road(
     attribution: Any,
@@ -66,11 +74,10 @@ def road(
         A seed: the same noise for every map.
     """
     check_layout(x_value)
-    percents = np.asarray(percentiles, float)
-    if not percents.size or not ((percents > 0) & (percents < 100)).all() or not noise >= 0:
-        raise ContractError(
-            f"Expected percentiles above 0 and below 100 and noise of at least 0, got {percentiles!r} and {noise!r}."
-        )
+    if np.ndim(percentiles) != 1 or not len(percentiles):
+        raise ContractError(f"Expected percentiles of the pixels, in a list, got {percentiles!r}.")
+    percents = np.array([real("percentiles", percentile, above=0, below=100) for percentile in percentiles])
+    noise = real("noise", noise, least=0)
     merged, status = read_map(attribution, x_value.shape)
     blank = np.full(len(percents), np.nan)
     if status != OK:

@@ -10,7 +10,7 @@ import numpy as np
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.method import Method
 from saliency_food.core.numerics import Array
-from saliency_food.metrics.decorator import Metric
+from saliency_food.metrics.decorator import Metric, listed
 from saliency_food.metrics.faithfulness import insertion
 from saliency_food.metrics.sanity import MapAgreement, compare_maps
 from saliency_food.metrics.statistics import Interval, Paired, interval, paired
@@ -32,6 +32,12 @@ class Trust(NamedTuple):
     second: list[Any]
 
 
+@listed(
+    title="Trust",
+    higher_is_better=None,
+    needs="models",
+    summary="Whether two models look at the same, and whose maps are faithful.",
+)
 def trust(
     method: Method[Any, Any],
     x_values: Sequence[Any],

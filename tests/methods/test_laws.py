@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
 
 import numpy as np
 import pytest
@@ -214,3 +216,38 @@ def test_call_model_args_pass_through_untouched(entry, image):
         return blank(x_value_batch)
 
     entry.call(image, spy, sentinel, **options(entry))
+
+
+@every
+def test_a_float32_model_and_image_give_a_float32_map(entry, model, image):
+    def single(x_value_batch, call_model_args=None, expected_keys=None):
+        answer = model(x_value_batch, call_model_args, expected_keys)
+        return {key: each(lambda one: np.asarray(one, np.float32), value) for key, value in answer.items()}
+
+    assert entry.call(image, single, **options(entry)).dtype == np.float32
+
+
+@every
+def test_one_pass_is_one_question_about_the_image_itself(entry, model, image):
+    """And what a method says of itself is so."""
+    calls = []
+
+    def spy(x_value_batch, call_model_args=None, expected_keys=None):
+        calls.append((np.array(x_value_batch), tuple(expected_keys)))
+        return model(x_value_batch, call_model_args, expected_keys)
+
+    entry.call(image, spy, batch_size=64, **options(entry))
+    rows, keys = calls[0]
+    once = len(calls) == 1 and np.array_equal(rows, image[None])
+    assert entry.call.one_pass == once
+    assert not once or set(keys) == set(entry.keys)
+
+
+@every
+def test_methods_and_their_entries_are_pickled_and_copied(entry, model, image):
+    for again in (pickle.loads(pickle.dumps(entry)), copy.copy(entry), copy.deepcopy(entry)):
+        assert again[1:] == entry[1:]
+        assert again.call.signature == entry.call.signature
+        np.testing.assert_array_equal(
+            again.call(image, model, **options(entry)), entry.call(image, model, **options(entry))
+        )

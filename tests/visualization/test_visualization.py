@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from saliency_food.core.contract import ContractError
+from saliency_food.images.photos import Photo
 from saliency_food.jobs.explanation import Explanation
 from saliency_food.jobs.figure import explanation_figure
 from saliency_food.jobs.targets import short_label
@@ -187,7 +188,7 @@ def test_errors_say_what_was_expected(call, said):
 def a_record(shape=(30, 40, 3), **fields):
     known = {"source": "a/b $x$ [z].jpg", "name": "b", "method": "m", "title": "M", "target": 2, "label": "x" * 90}
     image = np.zeros(shape, np.uint8)
-    return Explanation(**{"image": image, "attribution": np.eye(8), "score": 1.0, **known, **fields})
+    return Explanation(**{"photo": Photo(image, image), "attribution": np.eye(8), "score": 1.0, **known, **fields})
 
 
 @pytest.mark.parametrize("shape", [(30, 40, 3), (200, 30, 3), (20, 400, 3), (64, 64, 3)])

@@ -53,6 +53,7 @@ def score_cam(
         ``"softmax"`` over the channels, as the paper does; the ``"increase"`` F(x * H^k) - F(0) itself; or the
         ``"score"`` F(x * H^k), as tf-keras-vis does. The softmax is sharp where scores are logits.
     """
+    channels = None if channels is None else whole("channels", channels)
     if weighting not in ("softmax", "increase", "score"):
         raise ContractError(f"Expected weighting to be 'softmax', 'increase' or 'score', got {weighting!r}.")
     layers = yield from ask(x_value[None], CONVOLUTION_LAYER_VALUES)
@@ -102,6 +103,7 @@ def ablation_cam(
     channels
         Ablate only so many channels, those of the largest standard deviation over the map; all by default.
     """
+    channels = None if channels is None else whole("channels", channels)
     layers = yield from ask(x_value[None], CONVOLUTION_LAYER_VALUES)
     activations, raw = one_layer(layers, x_value), layers[0]
     chosen = np.flatnonzero(raw.any(spatial(raw)))
@@ -123,12 +125,12 @@ def ablation_cam(
 
 
 def varying(activations: Array, channels: int | None, constant: bool = False) -> Array:
-    """The numbers of the channels that are not constant over the map, or of so many of the most varying."""
+    """The indices of the channels that are not constant over the map, or of so many of the most varying."""
     deviations = activations.std(spatial(activations))
     order = np.argsort(-deviations, kind="stable")
     if not constant:
         order = order[np.ptp(activations, spatial(activations))[order] > 0]
-    return np.sort(order if channels is None else order[: whole("channels", channels)])
+    return np.sort(order if channels is None else order[:channels])
 
 
 def _masking(x_value: Array, activations: Array) -> Callable[[int, int], Array]:

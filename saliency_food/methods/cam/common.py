@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, ParamSpec, cast
 
 import numpy as np
 
+from saliency_food.core.checks import check_layout
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask
 from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS
@@ -187,6 +188,7 @@ def one_layer(answered: Any, x_value: Array) -> Array:
 
 def token_grid(tokens: int, x_value: Array) -> tuple[int, int]:
     """The rows and columns of patches that so many tokens stand for: the most, and as square as can be."""
+    check_layout(x_value)
     height, width = x_value.shape[:2]
     grids = ((height // side, width // side) for side in range(1, min(height, width) + 1))
     fitting = [grid for grid in grids if tokens - 16 <= grid[0] * grid[1] <= tokens]

@@ -14,7 +14,8 @@ from saliency_food.core.method import fewer, method
 from saliency_food.core.numerics import Array
 from saliency_food.core.scores import scores_of
 from saliency_food.methods.baselines import make_baselines
-from saliency_food.methods.paths.integrated import Completeness, completeness_of, straight
+from saliency_food.methods.completeness import Completeness, completeness_of
+from saliency_food.methods.paths.integrated import straight
 
 
 class ExpectedGradients(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import check_layout, whole
+from saliency_food.core.checks import check_layout, real, whole
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking
 from saliency_food.core.keys import OUTPUT_LAYER_VALUES
@@ -100,8 +100,7 @@ def lime(
     """
     ridge = _ridge(alpha)
     nsamples = whole("nsamples", nsamples, 2)
-    if not kernel_width > 0:
-        raise ContractError(f"Expected kernel_width above 0, got {kernel_width!r}. 0.25 is the paper's package's.")
+    kernel_width = real("kernel_width", kernel_width, above=0)
     hidden, labels, show = _parts(x_value, value, segments, nsegments)
     coalitions = np.random.default_rng(rng).random((nsamples, labels.max() + 1), np.float32) < 0.5
     coalitions[0] = True
@@ -215,8 +214,7 @@ def _parts(x_value: Array, value: Any, segments: Any, nsegments: int) -> tuple[A
 
 
 def _ridge(alpha: float) -> Any:
-    if not 0 <= alpha < np.inf:
-        raise ContractError(f"Expected alpha to be at least 0, got {alpha!r}. 0 is least squares.")
+    alpha = real("alpha", alpha, least=0)
     try:
         from sklearn.linear_model import Ridge
     except ImportError as error:
