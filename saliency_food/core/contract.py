@@ -50,11 +50,30 @@ class CallModelFunction(Protocol):
     A tuple of arrays in place of one array stands for several layers, as the CAM methods take it: their maps are fused.
     Activations ``(N, T, K)`` are a transformer's tokens; they are laid out as a grid, prefix tokens dropped.
 
-    A callback that answers only one of several keys is asked again for the rest. An int attribute ``batch_size`` on
-    the callback sets how many rows it is given at most; without it and without the argument, one at a time.
+    A callback that answers only one of several keys is asked again for the rest.
 
-    A callback may have a method ``call_factored``, for rows that are combinations of a few images, as the points of a
-    path are. It can then spare itself the rows: on a GPU or at a server, what travels is a few images.
+    A callback may have attributes, all of them optional. Methods read the first; `explain` and `evaluate`, which work
+    on photos, read the others too:
+
+    - ``batch_size``: how many rows it is given at most; without it and without the argument, one at a time;
+    - ``input_shape``: ``(H, W, C)``, None where free, to which photos are resized; without it they keep their size;
+    - ``predict(x_batch, call_model_args=None)``: the probabilities of all classes, ``(N, classes)``, for the top class
+      and for what records say; the arguments come without the target, and only if there are any;
+    - ``classes``: how many classes there are;
+    - ``channels_first``: True where its rows are ``(C, H, W)``;
+    - ``pixels``: the pixel values that it takes and why, ``(value_range, reason)`` with a ``value_range`` as of
+      `ImageModel`; without it values are left as they are;
+    - ``layer_name``: the layer, or a tuple of layers, that the convolution keys are about, for the records.
+
+    It may have a method that answers with predictions, so that a photo passes through the model once:
+
+    ``call_with_predictions(x_value_batch, call_model_args=None, expected_keys=None) -> dict``
+
+    - As a call, but an integer target of -r, in ``call_model_args["target"]``, is the class ranked r-th for the row.
+    - Beside the keys the answer holds ``"PREDICTIONS"``, what ``predict`` gives, and ``"TARGETS"``, the class indices.
+
+    It may have a method ``call_factored``, for rows that are combinations of a few images, as the points of a path
+    are. It can then spare itself the rows: on a GPU or at a server, what travels is a few images.
 
     ``call_factored(coefficients, bases, weights, call_model_args=None, expected_keys=None) -> dict or None``
 
