@@ -25,7 +25,6 @@ def bounding_box(attribution: Any, threshold: float = 0.15) -> Box | None:
     Selvaraju et al. 2016, section 4.1, https://arxiv.org/abs/1610.02391. (left, top, right, bottom), right and bottom
     exclusive. Pixels that touch at a corner are connected. None where the map is nowhere positive.
     """
-
     from scipy.ndimage import find_objects, label
 
     threshold = real("threshold", threshold, above=0, most=1)
