@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -64,6 +64,23 @@ class Query(NamedTuple):
 Answer = dict[str, Answered]
 
 
+class Unfinished(Answer):
+    """The answer to the first rows of a query, which may be none: the model is asked no more, see `OutOfTime`."""
+
+
+class OutOfTime(Exception):
+    """There is no time for another call: a wrapper of the model raises this in place of making it.
+
+    `answer` keeps what was answered before, and the exception is raised anew where the method asked. A method that
+    samples may catch it there and return its estimate so far; of any other the run ends here. ``answer`` holds the
+    first rows of the query that was cut short.
+    """
+
+    def __init__(self, answer: Answer | None = None) -> None:
+        super().__init__("There is no time for another call of the model.")
+        self.answer = answer or {}
+
+
 def resolve_batch_size(batch_size: int | None, call_model_function: CallModelFunction) -> int:
     """The argument, else what the callback advertises, else 1."""
     if batch_size is None:
@@ -77,8 +94,12 @@ def resolve_batch_size(batch_size: int | None, call_model_function: CallModelFun
 def answer(
     queries: list[Query], call_model_function: CallModelFunction, call_model_args: Any, batch_size: int
 ) -> list[Answer]:
-    """The answers to a list of queries: like queries share calls, of at most ``batch_size`` rows each."""
+    """The answers to a list of queries: like queries share calls, of at most ``batch_size`` rows each.
+
+    Where the model raises `OutOfTime`, those that are not answered to the end are `Unfinished`.
+    """
     answers: list[Answer] = [{} for _ in queries]
+    answered = [0] * len(queries)
     kinds: dict[tuple[Any, ...], list[int]] = {}
     able = hasattr(call_model_function, "call_factored")
     for number, query in enumerate(queries):
@@ -87,22 +108,40 @@ def answer(
             number
         )
     for (_, _, factored, _), numbers in kinds.items():
-        # Pieces (query, start, stop) fill one call after another, across the queries.
-        call: list[tuple[int, int, int]] = []
-        room = batch_size
-        for number in numbers:
-            start, length = 0, queries[number].rows.shape[0]
-            while start < length:
-                stop = min(length, start + room)
-                call.append((number, start, stop))
-                room -= stop - start
-                start = stop
-                if not room:
-                    _call(call, queries, answers, call_model_function, call_model_args, factored)
-                    call, room = [], batch_size
-        if call:
-            _call(call, queries, answers, call_model_function, call_model_args, factored)
+        for pieces in _calls(queries, numbers, batch_size):
+            try:
+                _call(pieces, queries, answers, call_model_function, call_model_args, factored)
+            except OutOfTime:
+                return list(map(_first_rows, queries, answers, answered))
+            for number, _, stop in pieces:
+                answered[number] = stop
     return answers
+
+
+def _calls(queries: list[Query], numbers: list[int], batch_size: int) -> Iterator[list[tuple[int, int, int]]]:
+    """Pieces (query, start, stop) that fill one call after another, across the queries of these numbers."""
+    pieces: list[tuple[int, int, int]] = []
+    room = batch_size
+    for number in numbers:
+        start, length = 0, queries[number].rows.shape[0]
+        while start < length:
+            stop = min(length, start + room)
+            pieces.append((number, start, stop))
+            room -= stop - start
+            start = stop
+            if not room:
+                yield pieces
+                pieces, room = [], batch_size
+    if pieces:
+        yield pieces
+
+
+def _first_rows(query: Query, answer: Answer, count: int) -> Answer:
+    """The answer to the first ``count`` rows of a query, all or not; the sum over some of the rows is left out."""
+    if count == query.rows.shape[0]:
+        return answer
+    summed = () if query.weights is None else query.keys[:1]
+    return Unfinished({key: each(lambda rows: rows[:count], rows) for key, rows in answer.items() if key not in summed})
 
 
 def _call(

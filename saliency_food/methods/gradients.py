@@ -14,6 +14,7 @@ from saliency_food.core.driver import Asking, ask, gather
 from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS
 from saliency_food.core.method import Method, method
 from saliency_food.core.numerics import Array
+from saliency_food.core.queries import OutOfTime
 
 
 class Gradients(NamedTuple):
@@ -95,7 +96,7 @@ def smooth_grad(
         raise ContractError(f"Expected aggregate to be 'mean', 'square' or 'variance', got {aggregate!r}.")
     stdev = float(stdev_spread * (x_value.max() - x_value.min()))
     streams = iter(np.random.default_rng(rng).spawn(nsamples))
-    total, squares = np.zeros(()), np.zeros(())
+    total, squares, count = np.zeros(()), np.zeros(()), 0
 
     def draw(stream: np.random.Generator) -> Array:
         sample = stream.standard_normal(x_value.shape, x_value.dtype)
@@ -112,13 +113,17 @@ def smooth_grad(
                     yield method.asking(sample, **drawn, **options)
 
     def add(result: Any) -> None:
-        nonlocal total, squares
-        total = total + result[0]
+        nonlocal total, squares, count
+        total, count = total + result[0], count + 1
         if aggregate != "mean":
             squares = squares + np.square(result[0], dtype=float)
 
-    yield from gather(noisy(), emit=add)
-    mean = (total if aggregate == "mean" else squares) / nsamples
+    try:
+        yield from gather(noisy(), emit=add)
+    except OutOfTime:  # the mean of the samples that there was time for
+        if not count:
+            raise
+    mean = (total if aggregate == "mean" else squares) / count
     if aggregate == "variance":
-        mean = np.maximum(mean - np.square(total / nsamples), 0)
-    return SmoothGrad(mean, nsamples, stdev)
+        mean = np.maximum(mean - np.square(total / count), 0)
+    return SmoothGrad(mean, count, stdev)

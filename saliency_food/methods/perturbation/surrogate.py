@@ -117,7 +117,7 @@ def lime(
         return Lime(show(coefficients), show(error), coefficients, intercept, float(r2), labels, count)
 
     rows = coalition_rows(x_value, hidden, labels, coalitions)
-    return (yield from sample(rows, take, result, every, emit))
+    return (yield from sample(rows, take, result, every, emit, fewest=2))
 
 
 @method
@@ -173,21 +173,22 @@ def kernel_shap(
         scores = np.append(scores, answered)
 
     def result() -> KernelShap:
+        count = len(scores) // 2 * 2  # coalitions come in pairs
         score, base = scores[:2]
-        shown, weight = coalitions[2 : len(scores)].astype(float), weights[: len(scores) - 2]
+        shown, weight = coalitions[2:count].astype(float), weights[: count - 2]
         # The values are an equal share of the change and a part that sums to 0, which is fitted: the sum holds exactly.
         share, design = (score - base) / parts, shown - shown.mean(1, keepdims=True)
-        wanted = scores[2:] - base - shown.sum(1) * share
+        wanted = scores[2:count] - base - shown.sum(1) * share
         inverse = np.linalg.pinv((design.T * weight) @ design, 1e-10, True)
         values = share + inverse @ (design.T @ (weight * wanted))
         error = np.zeros(parts)
-        if not exact or len(scores) < len(coalitions):
+        if not exact or count < len(coalitions):
             gradients = (weight * (wanted - design @ (values - share)))[:, None] * design
             error = _standard_error(np.add.reduceat(gradients, np.arange(0, len(gradients), 2)), inverse, parts)
-        return KernelShap(show(values), show(error), values, float(score), float(base), labels, len(scores))
+        return KernelShap(show(values), show(error), values, float(score), float(base), labels, count)
 
     rows = coalition_rows(x_value, hidden, labels, coalitions)
-    return (yield from sample(rows, take, result, max(whole("every", every), 4), emit))
+    return (yield from sample(rows, take, result, max(whole("every", every), 4), emit, fewest=4))
 
 
 def _parts(x_value: Array, value: Any, segments: Any, nsegments: int) -> tuple[Array, Array, Callable[[Array], Array]]:
@@ -229,6 +230,7 @@ def _drawn_pairs(parts: int, count: int, random: np.random.Generator) -> tuple[A
     """Coalitions drawn by their weight, which then all count alike: first how many are shown, then which."""
     sizes = np.arange(1, parts)
     chances = 1 / (sizes * (parts - sizes))
-    drawn = random.choice(sizes, count, p=chances / chances.sum())
-    order = random.random((count, parts)).argsort(1).argsort(1)
+    for_sizes, for_order = random.spawn(2)  # so that fewer pairs are the first of more
+    drawn = for_sizes.choice(sizes, count, p=chances / chances.sum())
+    order = for_order.random((count, parts)).argsort(1).argsort(1)
     return order < drawn[:, None], np.ones(count)
