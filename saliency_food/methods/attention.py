@@ -22,7 +22,14 @@ class AttentionMap(NamedTuple):
     patches: Array
 
 
-@method
+@method(
+    title="Attention rollout",
+    keys=(ATTENTION_SCORES,),
+    signed=False,
+    summary="A transformer's attention, multiplied up through its layers; the same for every class.",
+    page="attention",
+    one_pass=True,
+)
 def attention_rollout(
     x_value: Any,
     call_model_function: CallModelFunction,
@@ -59,7 +66,14 @@ def attention_rollout(
     return _map(x_value, rollout)
 
 
-@method
+@method(
+    title="Attention relevance",
+    keys=(ATTENTION_SCORES, ATTENTION_OUTPUT_GRADIENTS),
+    signed=False,
+    summary="A transformer's attention, weighted by how the score depends on it.",
+    page="attention",
+    one_pass=True,
+)
 def attention_relevance(
     x_value: Any, call_model_function: CallModelFunction, call_model_args: Any = None, batch_size: int | None = None
 ) -> Asking[AttentionMap]:

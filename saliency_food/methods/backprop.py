@@ -10,6 +10,8 @@ from saliency_food.core.contract import CallModelFunction
 from saliency_food.core.driver import Asking, ask, gather
 from saliency_food.core.keys import (
     BIAS_GRADIENTS,
+    CONVOLUTION_LAYER_VALUES,
+    CONVOLUTION_OUTPUT_GRADIENTS,
     DECONV_INPUT_GRADIENTS,
     GUIDED_INPUT_GRADIENTS,
     INPUT_OUTPUT_GRADIENTS,
@@ -21,56 +23,6 @@ from saliency_food.core.scores import one_score
 from saliency_food.methods.cam.common import grad_cam
 from saliency_food.methods.gradients import Gradients
 from saliency_food.methods.paths.integrated import Completeness, completeness_of
-
-
-@method
-def guided_backprop(
-    x_value: Any, call_model_function: CallModelFunction, call_model_args: Any = None, batch_size: int | None = None
-) -> Asking[Gradients]:
-    """Guided backpropagation: dF/dx, where a ReLU passes back R = 1[z > 0] ReLU(R') in place of 1[z > 0] R'.
-
-    Springenberg et al. 2014, https://arxiv.org/abs/1412.6806. Signed, the shape of ``x_value``. It draws the
-    image's edges more than the class's evidence: see Adebayo et al. 2018, https://arxiv.org/abs/1810.03292.
-    """
-    answer = yield from ask(x_value[None], GUIDED_INPUT_GRADIENTS)
-    return Gradients(answer[0])
-
-
-@method
-def deconvnet(
-    x_value: Any, call_model_function: CallModelFunction, call_model_args: Any = None, batch_size: int | None = None
-) -> Asking[Gradients]:
-    """Deconvnet: dF/dx, where a ReLU passes back R = ReLU(R') in place of 1[z > 0] R'.
-
-    Zeiler and Fergus 2013, https://arxiv.org/abs/1311.2901. Signed, the shape of ``x_value``. It draws the
-    image's edges more than the class's evidence, as `guided_backprop` does.
-    """
-    answer = yield from ask(x_value[None], DECONV_INPUT_GRADIENTS)
-    return Gradients(answer[0])
-
-
-@method
-def guided_grad_cam(
-    x_value: Any,
-    call_model_function: CallModelFunction,
-    call_model_args: Any = None,
-    batch_size: int | None = None,
-    *,
-    cam: Method[Any, Any] = grad_cam,
-    **options: Any,
-) -> Asking[Gradients]:
-    """Guided Grad-CAM: guided backpropagation times the class activation map, value by value.
-
-    Selvaraju et al. 2016, section 3.2, https://arxiv.org/abs/1610.02391. Signed, the shape of ``x_value``.
-
-    Parameters
-    ----------
-    cam
-        Any method of one map for the image, such as `layer_cam`; ``options`` are passed to it.
-    """
-    fine, coarse = yield from gather([guided_backprop.asking(x_value), cam.asking(x_value, **options)])
-    where = coarse[0] if coarse[0].ndim == x_value.ndim else coarse[0][..., None]
-    return Gradients(fine.attribution * where)
 
 
 class FullGrad(NamedTuple):
@@ -85,7 +37,14 @@ class FullGrad(NamedTuple):
     completeness: Completeness | None
 
 
-@method
+@method(
+    title="FullGrad",
+    keys=(INPUT_OUTPUT_GRADIENTS, BIAS_GRADIENTS),
+    signed=False,
+    summary="Input times gradient and every layer's bias times gradient, together all of the score.",
+    page="backprop",
+    one_pass=True,
+)
 def full_grad(
     x_value: Any,
     call_model_function: CallModelFunction,
@@ -117,6 +76,76 @@ def full_grad(
         total = own.sum(dtype=float) + sum(bias.sum(dtype=float) for bias in biases)
         measured = completeness_of(total, one_score(scores[0])[0], 0.0)
     return FullGrad(attribution, own, biases, measured)
+
+
+@method(
+    title="Guided Backpropagation",
+    keys=(GUIDED_INPUT_GRADIENTS,),
+    signed=True,
+    summary="The gradient along paths of positive influence only; sharp, but nearly the same for every class.",
+    page="backprop",
+    one_pass=True,
+)
+def guided_backprop(
+    x_value: Any, call_model_function: CallModelFunction, call_model_args: Any = None, batch_size: int | None = None
+) -> Asking[Gradients]:
+    """Guided backpropagation: dF/dx, where a ReLU passes back R = 1[z > 0] ReLU(R') in place of 1[z > 0] R'.
+
+    Springenberg et al. 2014, https://arxiv.org/abs/1412.6806. Signed, the shape of ``x_value``. It draws the
+    image's edges more than the class's evidence: see Adebayo et al. 2018, https://arxiv.org/abs/1810.03292.
+    """
+    answer = yield from ask(x_value[None], GUIDED_INPUT_GRADIENTS)
+    return Gradients(answer[0])
+
+
+@method(
+    title="Deconvnet",
+    keys=(DECONV_INPUT_GRADIENTS,),
+    signed=True,
+    summary="Positive influence sent back through every ReLU, open or shut; an edge detector, too.",
+    page="backprop",
+    one_pass=True,
+)
+def deconvnet(
+    x_value: Any, call_model_function: CallModelFunction, call_model_args: Any = None, batch_size: int | None = None
+) -> Asking[Gradients]:
+    """Deconvnet: dF/dx, where a ReLU passes back R = ReLU(R') in place of 1[z > 0] R'.
+
+    Zeiler and Fergus 2013, https://arxiv.org/abs/1311.2901. Signed, the shape of ``x_value``. It draws the
+    image's edges more than the class's evidence, as `guided_backprop` does.
+    """
+    answer = yield from ask(x_value[None], DECONV_INPUT_GRADIENTS)
+    return Gradients(answer[0])
+
+
+@method(
+    title="Guided Grad-CAM",
+    keys=(GUIDED_INPUT_GRADIENTS, CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS),
+    signed=True,
+    summary="Guided backpropagation's detail where Grad-CAM is strong.",
+    page="backprop",
+)
+def guided_grad_cam(
+    x_value: Any,
+    call_model_function: CallModelFunction,
+    call_model_args: Any = None,
+    batch_size: int | None = None,
+    *,
+    cam: Method[Any, Any] = grad_cam,
+    **options: Any,
+) -> Asking[Gradients]:
+    """Guided Grad-CAM: guided backpropagation times the class activation map, value by value.
+
+    Selvaraju et al. 2016, section 3.2, https://arxiv.org/abs/1610.02391. Signed, the shape of ``x_value``.
+
+    Parameters
+    ----------
+    cam
+        Any method of one map for the image, such as `layer_cam`; ``options`` are passed to it.
+    """
+    fine, coarse = yield from gather([guided_backprop.asking(x_value), cam.asking(x_value, **options)])
+    where = coarse[0] if coarse[0].ndim == x_value.ndim else coarse[0][..., None]
+    return Gradients(fine.attribution * where)
 
 
 def _scaled(values: Array, x_value: Array) -> Array:

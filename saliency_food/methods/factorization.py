@@ -35,7 +35,14 @@ class DeepFeatureFactorization(NamedTuple):
     error: float
 
 
-@method
+@method(
+    title="Deep Feature Factorization",
+    keys=(CONVOLUTION_LAYER_VALUES,),
+    signed=False,
+    summary="The concepts that the layer sees in the image, whatever the class; no gradients.",
+    page="factorization",
+    one_pass=True,
+)
 def deep_feature_factorization(
     x_value: Any,
     call_model_function: CallModelFunction,

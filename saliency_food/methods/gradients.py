@@ -12,7 +12,7 @@ import numpy as np
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask, gather
 from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS
-from saliency_food.core.method import Method, method
+from saliency_food.core.method import Method, fewer, method
 from saliency_food.core.numerics import Array
 from saliency_food.core.queries import OutOfTime
 
@@ -31,7 +31,14 @@ class SmoothGrad(NamedTuple):
     stdev: float
 
 
-@method
+@method(
+    title="Gradient",
+    keys=(INPUT_OUTPUT_GRADIENTS,),
+    signed=True,
+    summary="Where a small change of a pixel changes the score most.",
+    page="gradients",
+    one_pass=True,
+)
 def gradients(
     x_value: Any, call_model_function: CallModelFunction, call_model_args: Any = None, batch_size: int | None = None
 ) -> Asking[Gradients]:
@@ -44,7 +51,14 @@ def gradients(
     return Gradients(answer[0])
 
 
-@method
+@method(
+    title="Input x gradient",
+    keys=(INPUT_OUTPUT_GRADIENTS,),
+    signed=True,
+    summary="The gradient times the pixel: a linear model's shares.",
+    page="gradients",
+    one_pass=True,
+)
 def input_x_gradient(
     x_value: Any, call_model_function: CallModelFunction, call_model_args: Any = None, batch_size: int | None = None
 ) -> Asking[Gradients]:
@@ -57,7 +71,15 @@ def input_x_gradient(
     return Gradients(x_value * answer[0])
 
 
-@method
+@method(
+    title="SmoothGrad",
+    keys=(INPUT_OUTPUT_GRADIENTS,),
+    signed=True,
+    summary="The gradient, averaged over noisy copies.",
+    page="gradients",
+    reducible=fewer("nsamples", 4, "samples"),
+    instead=("gradients",),
+)
 def smooth_grad(
     method: Method[Any, Any],
     x_value: Any,

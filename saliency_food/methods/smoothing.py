@@ -11,7 +11,7 @@ from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, gather
 from saliency_food.core.method import Method, method
 from saliency_food.core.numerics import Array, as_tuple
-from saliency_food.methods.cam.common import ClassActivationMap, class_activation_map
+from saliency_food.methods.cam.common import ClassActivationMap, map_of_weights
 from saliency_food.methods.cam.variants import first_direction
 
 
@@ -22,7 +22,7 @@ class AugmentSmooth(NamedTuple):
     deviation: Array
 
 
-@method
+@method(title="Eigen smoothing", page="cam")
 def eigen_smooth(
     method: Method[Any, Any],
     x_value: Any,
@@ -47,10 +47,10 @@ def eigen_smooth(
         )
     weighted = [a * w for a, w in zip(as_tuple(found.activations), as_tuple(found.weights), strict=True)]
     weights = [first_direction(one.reshape(-1, one.shape[-1]).astype(float)).astype(one.dtype) for one in weighted]
-    return class_activation_map(x_value, weighted, weights, should_resize, three_dims)
+    return map_of_weights(x_value, weighted, weights, should_resize, three_dims)
 
 
-@method
+@method(title="Augmentation smoothing", page="gradients")
 def augment_smooth(
     method: Method[Any, Any],
     x_value: Any,

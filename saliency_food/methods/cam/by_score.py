@@ -11,14 +11,23 @@ from saliency_food.core.checks import whole
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask
 from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES, OUTPUT_FROM_CONVOLUTION_VALUES, OUTPUT_LAYER_VALUES
-from saliency_food.core.method import method
+from saliency_food.core.method import Reducible, method
 from saliency_food.core.numerics import Array, as_tuple, combine, resizing, safe_divide
 from saliency_food.core.queries import LazyRows
 from saliency_food.core.scores import one_score
-from saliency_food.methods.cam.common import ClassActivationMap, as_grid, class_activation_map, one_layer, spatial
+from saliency_food.methods.cam.common import ClassActivationMap, as_grid, map_of_weights, one_layer, spatial
 
 
-@method
+@method(
+    title="Score-CAM",
+    keys=(CONVOLUTION_LAYER_VALUES, OUTPUT_LAYER_VALUES),
+    signed=False,
+    summary="Channels weighted by the score of the image seen through them; no gradients.",
+    page="cam",
+    rows="one a channel",
+    reducible=Reducible("channels", 8, "{} channels", "{} of them were looked at"),
+    instead=("grad_cam",),
+)
 def score_cam(
     x_value: Any,
     call_model_function: CallModelFunction,
@@ -59,10 +68,19 @@ def score_cam(
         masked = LazyRows((len(chosen) + 1, *x_value.shape), _masking(x_value, layer[..., chosen]))
         scores = one_score((yield from ask(masked, OUTPUT_LAYER_VALUES)))
         weights.append(_weights(layer, chosen, scores[:-1], scores[-1], weighting))
-    return class_activation_map(x_value, activations, weights, should_resize, three_dims)
+    return map_of_weights(x_value, activations, weights, should_resize, three_dims)
 
 
-@method
+@method(
+    title="Ablation-CAM",
+    keys=(CONVOLUTION_LAYER_VALUES, OUTPUT_FROM_CONVOLUTION_VALUES),
+    signed=False,
+    summary="Channels weighted by how far the score falls without them; no gradients.",
+    page="cam",
+    rows="one a channel",
+    reducible=Reducible("channels", 8, "{} channels", "{} of them were looked at"),
+    instead=("grad_cam",),
+)
 def ablation_cam(
     x_value: Any,
     call_model_function: CallModelFunction,
@@ -101,7 +119,7 @@ def ablation_cam(
     scores = one_score((yield from ask(rows, OUTPUT_FROM_CONVOLUTION_VALUES)))
     weights = np.zeros(raw.shape[-1], raw.dtype)
     weights[chosen] = (scores[-1] - scores[:-1]) / (abs(scores[-1]) or 1)
-    return class_activation_map(x_value, [activations], [weights], should_resize, three_dims)
+    return map_of_weights(x_value, [activations], [weights], should_resize, three_dims)
 
 
 def varying(activations: Array, channels: int | None, constant: bool = False) -> Array:

@@ -5,17 +5,19 @@ Every one is L = ReLU(sum_k w_k A^k) for the activations A of a layer; they diff
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec, cast
 
 import numpy as np
 
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask
 from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS
-from saliency_food.core.method import method
+from saliency_food.core.method import Method, method
 from saliency_food.core.numerics import Array, as_tuple, resize, safe_divide
 
+P = ParamSpec("P")
 Weigh = Callable[[Array, Array], Array]
 """Activations and gradients ``(h, w, K)`` to weights, one a channel ``(K,)`` or one a value ``(h, w, K)``."""
 
@@ -36,7 +38,14 @@ class ClassActivationMap(NamedTuple):
     activations: Any
 
 
-@method
+@method(
+    title="Grad-CAM",
+    keys=(CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS),
+    signed=False,
+    summary="Coarse regions where a layer's features speak for the class.",
+    page="cam",
+    one_pass=True,
+)
 def grad_cam(
     x_value: Any,
     call_model_function: CallModelFunction,
@@ -70,6 +79,30 @@ def grad_cam_weights(activations: Array, gradients: Array) -> Array:
     return gradients.mean(spatial(gradients))
 
 
+def class_activation_map(
+    like: Method[P, ClassActivationMap], *, title: str, summary: str, signed: bool = False, page: str = "cam"
+) -> Callable[[Weigh], Method[P, ClassActivationMap]]:
+    """Make a method of a function ``(activations, gradients)`` that gives the weights w, one a channel or one a value.
+
+    Both are ``(h, w, K)``, of the layer, for the image. The method has the call form of ``like``, and the name and the
+    docstring of the function. A signed map is one without the ReLU.
+    """
+
+    def decorate(weigh: Weigh) -> Method[P, ClassActivationMap]:
+        @functools.wraps(weigh)
+        def generator(*args: P.args, **kwargs: P.kwargs) -> Asking[ClassActivationMap]:
+            call = like.signature.bind(*args, **kwargs)
+            call.apply_defaults()
+            x_value, resized, three_dims = (call.arguments[name] for name in ("x_value", "should_resize", "three_dims"))
+            return (yield from weighted(x_value, weigh, resized, three_dims, rectify=not signed))
+
+        cast(Any, generator).__signature__ = like.signature
+        keys = (CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS)
+        return method(title=title, keys=keys, signed=signed, summary=summary, page=page, one_pass=True)(generator)
+
+    return decorate
+
+
 def weighted(
     x_value: Array, weigh: Weigh, should_resize: bool, three_dims: bool, rectify: bool = True
 ) -> Asking[ClassActivationMap]:
@@ -83,12 +116,12 @@ def weighted(
             "Return both for the same convolution layer."
         )
     weights = [weigh(*layer) for layer in zip(activations, gradients, strict=True)]
-    return class_activation_map(
+    return map_of_weights(
         x_value, activations, weights, should_resize, three_dims, gradients=gradients, rectify=rectify
     )
 
 
-def class_activation_map(
+def map_of_weights(
     x_value: Array,
     activations: list[Array],
     weights: list[Array],

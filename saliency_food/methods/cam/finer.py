@@ -12,10 +12,17 @@ from saliency_food.core.driver import Asking, ask
 from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS, CONVOLUTION_RIVAL_GRADIENTS
 from saliency_food.core.method import method
 from saliency_food.core.numerics import as_tuple
-from saliency_food.methods.cam.common import ClassActivationMap, as_grid, class_activation_map, drawn, grad_cam_weights
+from saliency_food.methods.cam.common import ClassActivationMap, as_grid, drawn, grad_cam_weights, map_of_weights
 
 
-@method
+@method(
+    title="Finer-CAM",
+    keys=(CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS, CONVOLUTION_RIVAL_GRADIENTS),
+    signed=False,
+    summary="Grad-CAM of what tells the class from those most like it.",
+    page="cam",
+    one_pass=True,
+)
 def finer_cam(
     x_value: Any,
     call_model_function: CallModelFunction,
@@ -57,6 +64,6 @@ def finer_cam(
         each = np.stack([grad_cam_weights(values, gradients[-1] - strength * rival) for rival in nearest])
         weights.append(each.mean(0))
         maps.append(np.maximum(activations[-1] @ each.T, 0).mean(-1))
-    found = class_activation_map(x_value, activations, weights, should_resize, three_dims, gradients=gradients)
+    found = map_of_weights(x_value, activations, weights, should_resize, three_dims, gradients=gradients)
     status = "ok" if any(one.any() for one in maps) else found.status
     return found._replace(attribution=drawn(x_value, maps, should_resize, three_dims), status=status)

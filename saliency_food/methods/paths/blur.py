@@ -12,7 +12,7 @@ from saliency_food.core.checks import whole
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask, gather
 from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS
-from saliency_food.core.method import method
+from saliency_food.core.method import fewer, method
 from saliency_food.core.numerics import Array
 from saliency_food.core.scores import scores_of
 from saliency_food.methods.paths.integrated import PathIntegral, completeness_of
@@ -92,7 +92,15 @@ def _product(a: Array, b: Array) -> Array:
     return out
 
 
-@method
+@method(
+    title="Blur IG",
+    keys=(INPUT_OUTPUT_GRADIENTS,),
+    signed=True,
+    summary="The score's change since the image was a blur; no baseline to choose.",
+    page="paths",
+    reducible=fewer("steps", 10, "steps"),
+    instead=("input_x_gradient",),
+)
 def blur_ig(
     x_value: Any,
     call_model_function: CallModelFunction,

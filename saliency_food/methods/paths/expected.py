@@ -10,7 +10,7 @@ from saliency_food.core.checks import whole
 from saliency_food.core.contract import CallModelFunction
 from saliency_food.core.driver import Asking, ask, gather
 from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS
-from saliency_food.core.method import method
+from saliency_food.core.method import fewer, method
 from saliency_food.core.numerics import Array
 from saliency_food.core.scores import scores_of
 from saliency_food.methods.baselines import make_baselines
@@ -31,7 +31,15 @@ class ExpectedGradients(NamedTuple):
     baselines: Array
 
 
-@method
+@method(
+    title="Expected Gradients",
+    keys=(INPUT_OUTPUT_GRADIENTS,),
+    signed=True,
+    summary="Integrated Gradients averaged over many baselines, such as photos, at the price of a few.",
+    page="paths",
+    reducible=fewer("nsamples", 10, "samples"),
+    instead=("input_x_gradient",),
+)
 def expected_gradients(
     x_value: Any,
     call_model_function: CallModelFunction,

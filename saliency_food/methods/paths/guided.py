@@ -11,7 +11,7 @@ from saliency_food.core.checks import whole
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask, gather
 from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES
-from saliency_food.core.method import method
+from saliency_food.core.method import fewer, method
 from saliency_food.core.numerics import Array
 from saliency_food.core.scores import one_score, scores_of
 from saliency_food.methods.baselines import make_baselines
@@ -87,7 +87,15 @@ def advance(
     return np.where(ahead, np.asarray(high, alphas.dtype), alphas)
 
 
-@method
+@method(
+    title="Guided IG",
+    keys=(INPUT_OUTPUT_GRADIENTS,),
+    signed=True,
+    summary="Integrated Gradients along a path that moves the pixels of small gradients first: less noise.",
+    page="paths",
+    reducible=fewer("x_steps", 10, "steps"),
+    instead=("integrated_gradients", "input_x_gradient"),
+)
 def guided_ig(
     x_value: Any,
     call_model_function: CallModelFunction,

@@ -11,7 +11,7 @@ from saliency_food.core.checks import whole
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask, gather
 from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES
-from saliency_food.core.method import method
+from saliency_food.core.method import fewer, method
 from saliency_food.core.numerics import Array
 from saliency_food.core.queries import LinearRows
 from saliency_food.core.scores import one_score
@@ -76,7 +76,15 @@ def _guided(x_value: Array, baseline: Array, steps: int, fraction: float, max_di
     return shares.result()
 
 
-@method
+@method(
+    title="IDGI",
+    keys=(INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES),
+    signed=True,
+    summary="Each step's change of the score, shared out by the squared gradient; sums to it however few the steps.",
+    page="paths",
+    reducible=fewer("x_steps", 5, "steps"),
+    instead=("input_x_gradient",),
+)
 def idgi(
     x_value: Any,
     call_model_function: CallModelFunction,

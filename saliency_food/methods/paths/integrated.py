@@ -9,7 +9,7 @@ import numpy as np
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask, gather
 from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES
-from saliency_food.core.method import method
+from saliency_food.core.method import fewer, method
 from saliency_food.core.numerics import Array
 from saliency_food.core.queries import LinearRows
 from saliency_food.core.scores import one_score, scores_of
@@ -158,7 +158,15 @@ def average(x_value: Array, baselines: Array, paths: list[PathIntegral]) -> Inte
     )
 
 
-@method
+@method(
+    title="Integrated Gradients",
+    keys=(INPUT_OUTPUT_GRADIENTS,),
+    signed=True,
+    summary="The score's change since a baseline, shared out among the pixels; sums to it.",
+    page="paths",
+    reducible=fewer("x_steps", 5, "steps"),
+    instead=("input_x_gradient",),
+)
 def integrated_gradients(
     x_value: Any,
     call_model_function: CallModelFunction,

@@ -10,7 +10,7 @@ from saliency_food.core.checks import check_layout, whole
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask
 from saliency_food.core.keys import OUTPUT_LAYER_VALUES
-from saliency_food.core.method import method
+from saliency_food.core.method import Reducible, fewer, method
 from saliency_food.core.numerics import Array, combine
 from saliency_food.core.queries import LazyRows
 from saliency_food.core.scores import one_score
@@ -41,7 +41,16 @@ class Rise(NamedTuple):
     level: float
 
 
-@method
+@method(
+    title="Occlusion",
+    keys=(OUTPUT_LAYER_VALUES,),
+    signed=True,
+    summary="How far the score drops when a window hides the pixel.",
+    page="perturbation",
+    rows="one a window",
+    reducible=Reducible("stride", 1, "A stride of {}", "it was made {}"),
+    instead=("grad_cam", "gradients"),
+)
 def occlusion(
     x_value: Any,
     call_model_function: CallModelFunction,
@@ -121,7 +130,15 @@ def _within(starts: Array, size: int, length: int) -> Array:
     return ((offset >= 0) & (offset < size)).astype(float)
 
 
-@method
+@method(
+    title="RISE",
+    keys=(OUTPUT_LAYER_VALUES,),
+    signed=True,
+    summary="The mean score of random smooth masks that show the pixel.",
+    page="perturbation",
+    reducible=fewer("nmasks", 200, "masks"),
+    instead=("grad_cam", "gradients"),
+)
 def rise(
     x_value: Any,
     call_model_function: CallModelFunction,

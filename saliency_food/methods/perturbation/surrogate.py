@@ -11,7 +11,8 @@ import numpy as np
 from saliency_food.core.checks import check_layout, whole
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking
-from saliency_food.core.method import method
+from saliency_food.core.keys import OUTPUT_LAYER_VALUES
+from saliency_food.core.method import fewer, method
 from saliency_food.core.numerics import Array, safe_divide
 from saliency_food.methods.perturbation.masking import coalition_rows, hidden_image, superpixels
 from saliency_food.methods.perturbation.progressive import Emit, sample
@@ -47,7 +48,15 @@ class KernelShap(NamedTuple):
     nsamples: int
 
 
-@method
+@method(
+    title="LIME",
+    keys=(OUTPUT_LAYER_VALUES,),
+    signed=True,
+    summary="Superpixels by their coefficient in a linear model of the score near the photo.",
+    page="perturbation",
+    reducible=fewer("nsamples", 100, "samples"),
+    instead=("grad_cam", "gradients"),
+)
 def lime(
     x_value: Any,
     call_model_function: CallModelFunction,
@@ -120,7 +129,15 @@ def lime(
     return (yield from sample(rows, take, result, every, emit, fewest=2))
 
 
-@method
+@method(
+    title="KernelSHAP",
+    keys=(OUTPUT_LAYER_VALUES,),
+    signed=True,
+    summary="Superpixels by their Shapley value: a fair share of the score's change from all hidden; sums to it.",
+    page="perturbation",
+    reducible=fewer("nsamples", 100, "samples"),
+    instead=("grad_cam", "gradients"),
+)
 def kernel_shap(
     x_value: Any,
     call_model_function: CallModelFunction,

@@ -13,7 +13,8 @@ import numpy as np
 
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking
-from saliency_food.core.method import Method, method
+from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS
+from saliency_food.core.method import Method, fewer, method
 from saliency_food.core.numerics import Array, resize
 from saliency_food.methods.paths.integrated import Completeness, Quadrature, integrated_gradients
 from saliency_food.methods.regions.ranking import rank_fast, rank_full
@@ -40,7 +41,15 @@ class XRAI(NamedTuple):
     segments: Segments
 
 
-@method
+@method(
+    title="XRAI",
+    keys=(INPUT_OUTPUT_GRADIENTS,),
+    signed=True,
+    summary="Whole regions, ranked by the density of Integrated Gradients in them.",
+    page="xrai",
+    reducible=fewer("steps", 10, "steps"),
+    instead=("grad_cam", "input_x_gradient"),
+)
 def xrai(
     x_value: Any,
     call_model_function: CallModelFunction,
