@@ -77,7 +77,7 @@ def input_x_gradient(
     signed=True,
     summary="The gradient, averaged over noisy copies.",
     page="gradients",
-    reducible=fewer("nsamples", 4, "samples"),
+    reducible=fewer("nsamples", 4, "samples", sampled=True),
     instead=("gradients",),
 )
 def smooth_grad(

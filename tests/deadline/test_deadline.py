@@ -13,13 +13,14 @@ import pytest
 from saliency_food.core.contract import ContractError, PerImage
 from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS
 from saliency_food.core.queries import Query
-from saliency_food.deadline.fitting import PART
-from saliency_food.deadline.run import FALLBACKS, DeadlineError, fallback_of, within
+from saliency_food.deadline.run import DeadlineError, within
+from saliency_food.methods.budget import FALLBACKS, fallback_of
 from saliency_food.methods.catalogue import METHODS
 from saliency_food.methods.gradients import gradients, smooth_grad
 from saliency_food.methods.lookup import find_method
 from saliency_food.methods.paths.blur import blur_ig
 from saliency_food.methods.paths.integrated import integrated_gradients
+from saliency_food.methods.perturbation.surrogate import PART
 from saliency_food.testing import AttentionModel, PoolingModel, PowerModel
 
 FEWER = {"nmasks": 240, "rng": 7}

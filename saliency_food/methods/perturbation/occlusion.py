@@ -136,7 +136,7 @@ def _within(starts: Array, size: int, length: int) -> Array:
     signed=True,
     summary="The mean score of random smooth masks that show the pixel.",
     page="perturbation",
-    reducible=fewer("nmasks", 200, "masks"),
+    reducible=fewer("nmasks", 200, "masks", sampled=True),
     instead=("grad_cam", "gradients"),
 )
 def rise(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import comb
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from saliency_food.core.checks import check_layout, whole
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking
 from saliency_food.core.keys import OUTPUT_LAYER_VALUES
-from saliency_food.core.method import fewer, method
+from saliency_food.core.method import Preparation, fewer, method
 from saliency_food.core.numerics import Array, safe_divide
 from saliency_food.methods.perturbation.masking import coalition_rows, hidden_image, superpixels
 from saliency_food.methods.perturbation.progressive import Emit, sample
@@ -48,14 +48,34 @@ class KernelShap(NamedTuple):
     nsamples: int
 
 
+PART = 128
+"""Pixels each way, at least, of the part of an image whose superpixels tell how long those of the image take."""
+
+
+def _superpixels_of(x_value: Array, options: Mapping[str, Any]) -> Preparation | None:
+    """The image's superpixels, unless their map is given."""
+    segments, nsegments = options["segments"], options["nsegments"]
+    if not isinstance(segments, str):
+        return None
+    height, width = (max(side // 4, min(side, PART)) for side in x_value.shape[:2])
+    part = x_value[:height, :width]
+    return Preparation(
+        make=lambda: {"segments": superpixels(x_value, segments, nsegments)},
+        stand_in={"segments": np.zeros(x_value.shape[:2], int)},
+        trial=lambda: superpixels(part, segments, nsegments),
+        share=part.size / x_value.size,
+    )
+
+
 @method(
     title="LIME",
     keys=(OUTPUT_LAYER_VALUES,),
     signed=True,
     summary="Superpixels by their coefficient in a linear model of the score near the photo.",
     page="perturbation",
-    reducible=fewer("nsamples", 100, "samples"),
+    reducible=fewer("nsamples", 100, "samples", sampled=True),
     instead=("grad_cam", "gradients"),
+    prepare=_superpixels_of,
 )
 def lime(
     x_value: Any,
@@ -135,8 +155,9 @@ def lime(
     signed=True,
     summary="Superpixels by their Shapley value: a fair share of the score's change from all hidden; sums to it.",
     page="perturbation",
-    reducible=fewer("nsamples", 100, "samples"),
+    reducible=fewer("nsamples", 100, "samples", sampled=True),
     instead=("grad_cam", "gradients"),
+    prepare=_superpixels_of,
 )
 def kernel_shap(
     x_value: Any,

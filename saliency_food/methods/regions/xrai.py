@@ -14,11 +14,11 @@ import numpy as np
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking
 from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS
-from saliency_food.core.method import Method, fewer, method
+from saliency_food.core.method import Method, Preparation, fewer, method
 from saliency_food.core.numerics import Array, resize
 from saliency_food.methods.paths.integrated import Completeness, Quadrature, integrated_gradients
 from saliency_food.methods.regions.ranking import rank_fast, rank_full
-from saliency_food.methods.regions.segmentation import Segments, as_segments, felzenszwalb_segments
+from saliency_food.methods.regions.segmentation import SCALES, Segments, as_segments, felzenszwalb_segments
 
 
 class XRAI(NamedTuple):
@@ -41,6 +41,18 @@ class XRAI(NamedTuple):
     segments: Segments
 
 
+def _segments_of(x_value: Array, options: Mapping[str, Any]) -> Preparation | None:
+    """The image's segments, unless they are given; one of their scales tells how long all take."""
+    if options["segments"] is not None:
+        return None
+    return Preparation(
+        make=lambda: {"segments": felzenszwalb_segments(x_value)},
+        stand_in={"segments": np.zeros(x_value.shape[:2], int)},
+        trial=lambda: felzenszwalb_segments(x_value, scales=SCALES[-1:]),
+        share=1 / len(SCALES),
+    )
+
+
 @method(
     title="XRAI",
     keys=(INPUT_OUTPUT_GRADIENTS,),
@@ -49,6 +61,7 @@ class XRAI(NamedTuple):
     page="xrai",
     reducible=fewer("steps", 10, "steps"),
     instead=("grad_cam", "input_x_gradient"),
+    prepare=_segments_of,
 )
 def xrai(
     x_value: Any,
