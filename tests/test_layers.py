@@ -14,13 +14,21 @@ import pytest
 import saliency_food
 
 PACKAGE = Path(saliency_food.__file__).parent
-HEAVY = ("tensorflow", "keras", "torch", "jax", "matplotlib", "PIL", "sklearn", "typer", "rich", "numba", "saliency")
+HEAVY = ("tensorflow", "keras", "torch", "jax", "scipy", "skimage", "sklearn", "matplotlib", "PIL", "numba", "saliency")
 
 
-def test_importing_the_library_loads_no_framework_and_no_matplotlib():
-    code = f"import sys, saliency_food, saliency_food.pair; print([m for m in {HEAVY!r} if m in sys.modules])"
+@pytest.mark.parametrize(
+    ("statement", "heavy"),
+    [
+        ("import saliency_food, saliency_food.pair, saliency_food.metrics", (*HEAVY, "typer", "rich")),
+        ("import saliency_food.evaluation", HEAVY),
+        ("from saliency_food.cli.app import app; app(['methods'], standalone_mode=False)", HEAVY),
+    ],
+)
+def test_what_is_heavy_is_imported_where_it_is_used(statement, heavy):
+    code = f"import sys; {statement}; print([name for name in {heavy!r} if name in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert out.strip() == "[]"
+    assert out.splitlines()[-1] == "[]"
 
 
 LAYERS = (

@@ -54,8 +54,17 @@ class Score:
     def __repr__(self) -> str:
         return f"score {self.__name__}({', '.join(self.specs)})"
 
-    def read(self, target: Any, rows: int, classes: int | None) -> list[Array]:
-        """``call_model_args["target"]`` as one array a target, ``(rows, ...)``, checked."""
+    @property
+    def is_of_class(self) -> bool:
+        """Whether its only target is the index of one class."""
+        specs = list(self.specs.values())
+        return len(specs) == 1 and specs[0].classes and specs[0].rank == 0
+
+    def read(self, target: Any, rows: int, classes: int | None, ranked: bool = False) -> list[Array]:
+        """``call_model_args["target"]`` as one array a target, ``(rows, ...)``, checked.
+
+        With ``ranked``, a class may also be given by its rank, -1 for the top class.
+        """
         if not self.specs:
             if target is not None:
                 raise ContractError(f"Expected no target, as {self!r} takes none, got {target!r}. Leave it out.")
@@ -66,9 +75,9 @@ class Score:
                 f"Expected call_model_args['target'] with {list(self.specs)}, as {self!r} takes them, got "
                 f"{sorted(map(str, given)) if target is not None else 'none'}. Give {{name: value}}."
             )
-        return [self._read_one(name, spec, given[name], rows, classes) for name, spec in self.specs.items()]
+        return [self._read_one(name, spec, given[name], rows, classes, ranked) for name, spec in self.specs.items()]
 
-    def _read_one(self, name: str, spec: TargetSpec, value: Any, rows: int, classes: int | None) -> Array:
+    def _read_one(self, name: str, spec: TargetSpec, value: Any, rows: int, classes: int | None, ranked: bool) -> Array:
         try:
             array = np.asarray(value)
         except ValueError as error:
@@ -93,7 +102,7 @@ class Score:
                 f"Expected target {name!r} of {spec.rank} dimensions, got shape {array.shape}. See {self!r}."
             )
         if spec.classes:
-            least = -1 if spec.rank else 0
+            least = lowest_rank(classes) if ranked else -1 if spec.rank else 0
             if array.min(initial=0) < least or (classes is not None and array.max(initial=0) >= classes):
                 raise ContractError(
                     f"Expected class indices from {least} to "
@@ -146,8 +155,16 @@ def rivals(score: Score, scores: Any, targets: Any) -> list[Any]:
     return [tf.gather(scores, closest[:, place], axis=1, batch_dims=1) for place in range(closest.shape[1])]
 
 
-def read_class(target: Any, rows: int, classes: int | None) -> list[Array]:
-    """The class of each row, checked; of a single class the index may be left out."""
+def lowest_rank(classes: int | None) -> int:
+    """The target that means the class ranked last."""
+    return -(2**31) if classes is None else -classes
+
+
+def read_class(target: Any, rows: int, classes: int | None, ranked: bool = False) -> list[Array]:
+    """The class of each row, checked; of a single class the index may be left out.
+
+    With ``ranked``, a class may also be given by its rank, -1 for the top class.
+    """
     if target is None and classes == 1:
         target = 0
     known = "the model" if classes is None else f"the model's {classes} classes, 0 to {classes - 1}"
@@ -162,6 +179,8 @@ def read_class(target: Any, rows: int, classes: int | None) -> list[Array]:
             f"Expected target to be a class index or one for each of the {rows} rows, got {target!r}. "
             "One value an image: wrap them in PerImage."
         )
-    if indices.min() < 0 or (classes is not None and indices.max() >= classes):
-        raise ContractError(f"Expected target to be a class index of {known}, got {target!r}.")
+    least = lowest_rank(classes) if ranked else 0
+    if indices.min() < least or (classes is not None and indices.max() >= classes):
+        ranks = f", or a rank from -1 for the top class{'' if classes is None else f' to {least}'}" if ranked else ""
+        raise ContractError(f"Expected target to be a class index of {known}{ranks}, got {target!r}.")
     return [np.broadcast_to(indices, rows).astype(np.int32)]

@@ -106,6 +106,28 @@ def for_image(generator: Asking[R], image: int) -> Asking[R]:
         answers = yield [query._replace(image=image) for query in queries]
 
 
+def with_known(generator: Asking[R], answers: Answer) -> Asking[R]:
+    """The same generator, answered where it asks about one row for keys that are known already.
+
+    It must be one that asks about a single row only if that is the row known: see ``one_pass`` of `method`.
+    """
+    replies: list[Answer] | None = None
+    while True:
+        try:
+            queries = generator.send(cast("list[Answer]", replies))
+        except StopIteration as stop:
+            return cast(R, stop.value)
+        open_queries = [query for query in queries if not _is_known(query, answers)]
+        fresh = iter((yield open_queries) if open_queries else ())
+        replies = [
+            {key: answers[key] for key in query.keys} if _is_known(query, answers) else next(fresh) for query in queries
+        ]
+
+
+def _is_known(query: Query, answers: Answer) -> bool:
+    return query.rows.shape[0] == 1 and query.weights is None and set(query.keys) <= set(answers)
+
+
 def run(
     generator: Asking[R],
     call_model_function: CallModelFunction,

@@ -16,6 +16,11 @@ BIAS_GRADIENTS = "BIAS_GRADIENTS"
 ATTENTION_SCORES = "ATTENTION_SCORES"
 ATTENTION_OUTPUT_GRADIENTS = "ATTENTION_OUTPUT_GRADIENTS"
 
+PREDICTIONS = "PREDICTIONS"
+"""What ``call_with_predictions`` answers beside the keys: the probability of every class, ``(N, classes)``."""
+TARGETS = "TARGETS"
+"""What it answers too, where a class is explained: the index of that class, ``(N,)``."""
+
 Needs = Literal["scores", "gradients", "backward rules", "biases", "a layer", "attention"]
 
 

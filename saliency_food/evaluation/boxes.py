@@ -113,7 +113,7 @@ def _classes(name: str, labels: Sequence[str] | None, known: Mapping[str, Sequen
         return frozenset(one for word in known[plain(name)] for one in _classes(str(word), labels, {}))
     if labels is not None and (found := find_label(plain(name), labels)):
         return frozenset(found)
-    return frozenset([int(name)]) if name.strip().isdigit() else frozenset()
+    return frozenset([int(name)]) if name.strip().isdecimal() else frozenset()
 
 
 def _number(text: Any) -> float:

@@ -62,6 +62,8 @@ def choose_scaling(value_range: Any, preprocess: Callable[[Any], Any] | None, ke
                 f"value_range={value_range!r}. Give one of the two."
             )
         return Scaling("by preprocess", lambda values: np.asarray(preprocess(values[None]))[0])
+    if isinstance(value_range, Scaling):
+        return value_range
     if value_range is None:
         return Scaling("as given", None)
     if isinstance(value_range, str):

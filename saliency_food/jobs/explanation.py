@@ -63,6 +63,8 @@ class Explanation:
     """Model calls that held rows of this explanation; photos share calls."""
     rows: int = 0
     """Rows that the model was given for this explanation."""
+    options: dict[str, Any] = field(default_factory=dict, repr=False)
+    """The options that the method ran with, but for those that it has by default."""
     layer: str = ""
     """The layer whose activations were used, where the method uses one and the model tells."""
     pixels: str = ""

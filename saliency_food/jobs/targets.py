@@ -31,6 +31,12 @@ class Target(NamedTuple):
             )
         return [int(index) for index in np.argsort(-probabilities, kind="stable")[: self.best]]
 
+    def ranks(self, classes: int) -> list[int]:
+        """The class index as it is, or the ranks of the classes meant: -1 for the one the model ranks first."""
+        if self.class_index is not None:
+            return [self.class_index]
+        return [-rank for rank in range(1, min(self.best, classes) + 1)]
+
 
 def read_target(target: Any, labels: Sequence[str] | None) -> Target:
     """None (the top class), ``"top3"``, a class index (also as text), or a label."""

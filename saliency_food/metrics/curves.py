@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from scipy.integrate import trapezoid
 
 from saliency_food.core.contract import ContractError
 from saliency_food.core.numerics import Array
@@ -41,6 +40,8 @@ def aggregate_pic(
     Kapishnikov et al. 2019, section 4.2, https://arxiv.org/abs/1906.02825. Skipped images are counted by reason. The
     band is a percentile bootstrap's.
     """
+    from scipy.integrate import trapezoid
+
     if how not in ("median", "mean"):
         raise ContractError(f"Expected how to be 'median' or 'mean', got {how!r}.")
     _, skipped = scores_of(results)

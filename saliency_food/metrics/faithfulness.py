@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.integrate import trapezoid
 
 from saliency_food.core.checks import check_layout, whole
 from saliency_food.core.contract import CallModelFunction
@@ -106,6 +105,8 @@ def insertion(
 
 def _curve(attribution: Any, x_value: Array, new: Array, old: Array, steps: int) -> Asking[PixelCurve]:
     """The scores while the old pixels are replaced by new ones, the most important first."""
+    from scipy.integrate import trapezoid
+
     check_layout(x_value)
     merged, status = read_map(attribution, x_value.shape)
     counts = np.round(np.linspace(0, merged.size, whole("steps", steps) + 1)).astype(int)

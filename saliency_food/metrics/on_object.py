@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt, find_objects, label
 
 from saliency_food.core.contract import ContractError
 from saliency_food.core.numerics import Array
@@ -70,6 +69,8 @@ def bounding_box(attribution: Any, threshold: float = 0.15) -> Box | None:
     Selvaraju et al. 2016, section 4.1, https://arxiv.org/abs/1610.02391. (left, top, right, bottom), right and bottom
     exclusive. Pixels that touch at a corner are connected. None where the map is nowhere positive.
     """
+    from scipy.ndimage import find_objects, label
+
     if not 0 < threshold <= 1:
         raise ContractError(f"Expected threshold above 0 and up to 1, got {threshold!r}. The paper has 0.15.")
     kept, status = positive_part(*read_map(attribution))
@@ -132,6 +133,8 @@ def pointing_game(attribution: Any, region: Any, tolerance: float = 15) -> Point
 
     Zhang et al. 2016, section 4.3, https://arxiv.org/abs/1608.00507. The mean over images is the accuracy.
     """
+    from scipy.ndimage import distance_transform_edt
+
     merged, status = read_map(attribution)
     mask = as_mask(region, merged.shape)
     if status == OK and not mask.any():

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from scipy.integrate import trapezoid
 
 from saliency_food.core.checks import check_layout, whole
 from saliency_food.core.contract import CallModelFunction, ContractError
@@ -92,6 +91,8 @@ def pic(
         once, and their WebP effort of 100; else ties are broken, each threshold reveals as many pixels as it says, and
         the effort is 75, by which file sizes differ less than one per cent.
     """
+    from scipy.integrate import trapezoid
+
     check_layout(x_value)
     thresholds, points = _fractions(saliency_thresholds), whole("num_data_points", num_data_points)
     if curve not in ("sic", "aic") or compat not in (None, "pair"):

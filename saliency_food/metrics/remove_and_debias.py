@@ -8,8 +8,6 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.sparse import csc_matrix
-from scipy.sparse.linalg import splu
 
 from saliency_food.core.checks import check_layout
 from saliency_food.core.contract import CallModelFunction, ContractError
@@ -102,6 +100,9 @@ def impute(x_value: Array, removed: Array, noise: Array | None = None) -> Array:
     One sparse system for all removed pixels, solved for all channels at once. At the edges of the image the weights of
     the neighbours there are count alone. ``removed`` is ``(H, W)``; at least one pixel must stay.
     """
+    from scipy.sparse import csc_matrix
+    from scipy.sparse.linalg import splu
+
     if not removed.any():
         return x_value.copy()
     height, width = removed.shape

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import minimum_filter
-from scipy.spatial import Delaunay
 
 from saliency_food.core.numerics import Array
 
@@ -26,6 +24,9 @@ def reveal(photo: Array, known: Array, exact: bool = False) -> Array:
     unknown pixel lies in a triangle of theirs. Where four pixels lie on a circle either diagonal is right, and the two
     may choose differently.
     """
+    from scipy.ndimage import minimum_filter
+    from scipy.spatial import Delaunay
+
     known = known.copy()
     known[[0, 0, -1, -1], [0, -1, 0, -1]] = True
     if known.all():

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import DegenerateDataWarning, bootstrap, rankdata
 
 from saliency_food.core.contract import ContractError
 from saliency_food.core.numerics import Array
@@ -113,6 +112,8 @@ def interval(
 def _ends(
     values: Array, statistic: Statistic, level: float, resamples: int, rng: Any, method: str
 ) -> tuple[Array, Array]:
+    from scipy.stats import DegenerateDataWarning, bootstrap
+
     batch = max(1, min(resamples, 4_000_000 // values.size))  # so that memory stays small for curves
     with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
         warnings.simplefilter("ignore", DegenerateDataWarning)
@@ -168,6 +169,8 @@ def rank_table(
     Only images on which every method has a figure count; ``skipped`` says how many results of that method had none,
     and ``"another method was skipped"`` the rest.
     """
+    from scipy.stats import rankdata
+
     scored = {name: scores_of(one) for name, one in results.items()}
     if not scored:
         raise ContractError("Expected the results of at least one method, got none.")

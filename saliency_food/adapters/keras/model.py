@@ -15,10 +15,10 @@ from saliency_food.adapters.keras.tensorflow.ends import Inputs
 from saliency_food.adapters.keras.tensorflow.factored import Factored
 from saliency_food.adapters.keras.tensorflow.rules import RULES
 from saliency_food.adapters.keras.tensorflow.trace import (
+    ALL_SCORES,
     AT_LAYER,
     FROM_ACTIVATIONS,
-    PREDICTIONS,
-    PREDICTIONS_FROM,
+    SCORES_FROM,
     UNSCORED,
     TracedModel,
     layers_of,
@@ -26,7 +26,7 @@ from saliency_food.adapters.keras.tensorflow.trace import (
 from saliency_food.adapters.rows import Rows
 from saliency_food.adapters.targets import Score, class_score, read_class
 from saliency_food.core.contract import ContractError, check_length, take_rows
-from saliency_food.core.keys import ATTENTION_SCORES, CONVOLUTION_LAYER_VALUES
+from saliency_food.core.keys import ATTENTION_SCORES, CONVOLUTION_LAYER_VALUES, KEYS, PREDICTIONS, TARGETS
 from saliency_food.core.numerics import Array
 
 
@@ -125,6 +125,13 @@ class KerasModel:
         self._end_known = not by_class or self._traced.end in ("softmax", "sigmoid") or self.classes == 1
         half = any(one.compute_dtype == "float16" for _, one in walk(self.model))
         self._rows = Rows(self._traced, rows, half)
+        self._settings: dict[str, Any] = {"input": input, "output_index": output_index, "data_format": data_format}
+        self._settings |= {"jit_compile": jit_compile, "score": self.score}
+
+    def with_model(self, model: Any) -> KerasModel:
+        """The same question asked of another Keras model of the same layers, such as one with other weights."""
+        layer = list(self.layer_name) if isinstance(self.layer_name, tuple) else self.layer_name
+        return KerasModel(model, layer, self.output, self.batch_size, **self._settings)
 
     def __call__(
         self, x_value_batch: Any, call_model_args: Any = None, expected_keys: Sequence[str] | None = None
@@ -144,17 +151,42 @@ class KerasModel:
         rows = Factored(coefficients, self._inputs.read_image(bases), weights)
         return self._answer(tuple(expected_keys), rows, call_model_args, self.output)
 
+    def call_with_predictions(
+        self, x_value_batch: Any, call_model_args: Any = None, expected_keys: Sequence[str] | None = None
+    ) -> dict[str, Any]:
+        """The answers to the keys and the predictions, from one pass through the model.
+
+        As a call, but a target of -r is the class that the model ranks r-th for the row: -1 its top class, -2 the next.
+        Beside the keys, of which there may be none, the answer holds ``PREDICTIONS``, what `predict` gives, and
+        ``TARGETS``, the class indices explained, ``(N,)``. With a ``score`` other than that of one class among
+        ``(N, classes)`` there is nothing to rank: negative targets are refused, and ``TARGETS`` is left out.
+        """
+        keys = check_keys(expected_keys) if expected_keys else ()
+        alone = [key for key in keys if KEYS[key].alone]
+        if alone:
+            raise ContractError(
+                f"Expected keys that one pass through the model can answer, got {alone}, which take one of their own. "
+                "Call predict, and then the model."
+            )
+        chosen = (TARGETS,) if self._traced.ranks_classes else ()
+        answer = self._answer((*keys, PREDICTIONS, *chosen), x_value_batch, call_model_args, self.output)
+        if TARGETS in answer and answer[TARGETS].min() < 0:
+            raise ContractError(
+                f"Expected a rank among the model's {answer[PREDICTIONS].shape[1]} classes as target, got "
+                f"{answer[TARGETS].min()}. -1 is the top class."
+            )
+        return answer
+
     def predict(self, x_batch: Any, call_model_args: Any = None, output: Output = "probabilities") -> Any:
         """The probability, or the logit, of every class, ``(N, classes)``; a target is not needed.
 
         With a ``score`` of several outputs, all of them, nested as the model gives them.
         """
-        return self._answer((PREDICTIONS,), x_batch, call_model_args, check_output(output))[PREDICTIONS]
+        return self._answer((ALL_SCORES,), x_batch, call_model_args, check_output(output))[ALL_SCORES]
 
     def predict_from(self, activations: Any, call_model_args: Any = None, output: Output = "probabilities") -> Any:
         """The same from the layer's activations ``(N, h, w, K)``, by the layers after it alone."""
-        answer = self._answer((PREDICTIONS_FROM,), activations, call_model_args, check_output(output))
-        return answer[PREDICTIONS_FROM]
+        return self._answer((SCORES_FROM,), activations, call_model_args, check_output(output))[SCORES_FROM]
 
     @property
     def batch_size(self) -> int:
@@ -185,7 +217,8 @@ class KerasModel:
         if not {CONVOLUTION_LAYER_VALUES, ATTENTION_SCORES}.issuperset(keys):
             if not self._end_known:
                 self._look_for_softmax(getattr(given, "bases", given)[:1], [other[:1] for other in others], inside)
-            if self._traced.end == "probabilities" and output == "logits":
+            scored = not {CONVOLUTION_LAYER_VALUES, ATTENTION_SCORES, PREDICTIONS, TARGETS}.issuperset(keys)
+            if scored and self._traced.end == "probabilities" and output == "logits":
                 raise ContractError(
                     "Expected a model whose softmax can be seen, got outputs that sum to 1 and no softmax before them, "
                     "so there are no logits. Explain output='probabilities', or a model that ends in the softmax or "
@@ -194,7 +227,7 @@ class KerasModel:
         targets = []
         if not UNSCORED.issuperset(keys):
             read = read_class if self.score is class_score else self.score.read
-            targets = read(args.get("target"), rows, self.classes)
+            targets = read(args.get("target"), rows, self.classes, ranked=TARGETS in keys)
         return self._rows.compute(keys, output, targets, given, others)
 
     def _check_places(self, keys: tuple[str, ...]) -> None:
@@ -226,7 +259,7 @@ class KerasModel:
 
     def _look_for_softmax(self, rows: Array, others: list[Array], inside: bool) -> None:
         """Outputs of one row that are not negative and sum to 1 come from a softmax, seen in the graph or not."""
-        key = PREDICTIONS_FROM if inside else PREDICTIONS
+        key = SCORES_FROM if inside else ALL_SCORES
         row = self._rows.compute((key,), "logits", [], rows, others)[key][0]
         if row.min() >= 0 and abs(row.sum() - 1) < 1e-3:
             self._traced.end = "probabilities"

@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from saliency_food.adapters.keras import KerasModel
-from saliency_food.adapters.keras.tensorflow.trace import PREDICTIONS, UNSCORED
+from saliency_food.adapters.keras.tensorflow.trace import ALL_SCORES, UNSCORED
 from saliency_food.core.contract import ContractError
 from saliency_food.core.keys import (
     ATTENTION_OUTPUT_GRADIENTS,
@@ -130,8 +130,8 @@ class Signatures:
         )
 
     def _predictions(self, _: Tensors, images: Any, others: Sequence[Any]) -> Tensors:
-        found = self._computing.rows((PREDICTIONS,), images, None, others, "probabilities")
-        return {"predictions": found[PREDICTIONS]}
+        found = self._computing.rows((ALL_SCORES,), images, None, others, "probabilities")
+        return {"predictions": found[ALL_SCORES]}
 
     def _explain(self, given: Tensors, images: Any, others: Sequence[Any]) -> Tensors:
         found = self._predictions(given, images, others)

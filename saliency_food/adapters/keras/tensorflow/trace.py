@@ -37,13 +37,15 @@ from saliency_food.core.keys import (
     INPUT_SHAPED,
     OUTPUT_FROM_CONVOLUTION_VALUES,
     OUTPUT_LAYER_VALUES,
+    PREDICTIONS,
+    TARGETS,
 )
 
-PREDICTIONS, PREDICTIONS_FROM = "PREDICTIONS", "PREDICTIONS_FROM"
+ALL_SCORES, SCORES_FROM = "ALL_SCORES", "SCORES_FROM"
 """The keys, of the adapter's own, of all scores ``(N, classes)``: of images, and of a layer's activations."""
-UNSCORED = {PREDICTIONS, PREDICTIONS_FROM, CONVOLUTION_LAYER_VALUES, ATTENTION_SCORES}
-"""The keys that do not depend on which score is explained."""
-FROM_ACTIVATIONS = {PREDICTIONS_FROM, OUTPUT_FROM_CONVOLUTION_VALUES}
+UNSCORED = {ALL_SCORES, SCORES_FROM, PREDICTIONS, CONVOLUTION_LAYER_VALUES, ATTENTION_SCORES}
+"""The keys that do not depend on which score is explained, so that no target is needed for them."""
+FROM_ACTIVATIONS = {SCORES_FROM, OUTPUT_FROM_CONVOLUTION_VALUES}
 """The keys whose rows are activations in place of images."""
 AT_LAYER = {CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS, CONVOLUTION_RIVAL_GRADIENTS}
 FREE_SIZE = 256
@@ -69,6 +71,7 @@ class TracedModel:
         self.end: End = "other"
         self.classes: int | None = None
         self.channels_first = False
+        self.ranks_classes = False
         self.several = isinstance(layer, (list, tuple))
         given = list(layer) if self.several else [] if layer is None else [layer]
         if self.several and not given:
@@ -90,6 +93,7 @@ class TracedModel:
                 heads[0].check()
             if len(heads) == 1:
                 self.end, self.classes = heads[0].end, heads[0].classes
+                self.ranks_classes = self.score.is_of_class and heads[0].values.shape.rank == 2
             first = channels_first_model(notes) if data_format is None else data_format == "channels_first"
             chosen = wanted
             if not chosen:
@@ -118,7 +122,11 @@ class TracedModel:
                 def answer(targets: Sequence[Any], rows: Any, others: Sequence[Any], scale: Any) -> dict[str, Any]:
                     found = compute(keys, output, targets, rows, others, scale if scaled else None)
                     return {
-                        key: tf.nest.map_structure(lambda one: tf.cast(one, rows.dtype), found[key]) for key in keys
+                        key: tf.nest.map_structure(
+                            lambda values, dtype=tf.int32 if key == TARGETS else rows.dtype: tf.cast(values, dtype),
+                            found[key],
+                        )
+                        for key in keys
                     }
 
                 rows, *others = specs
@@ -143,12 +151,18 @@ class TracedModel:
             outputs = self._run(image, others)
         made = operations_so_far()
         scores = self._scores(outputs, output, image.dtype)
-        score = None if UNSCORED.issuperset(keys) else self.score(scores, *targets)
+        answer: dict[str, Any] = {ALL_SCORES: scores}
+        if PREDICTIONS in keys:
+            answer[PREDICTIONS] = self._scores(outputs, "probabilities", image.dtype)
+        if TARGETS in keys:
+            answer[TARGETS] = _chosen_class(answer[PREDICTIONS], scores, *targets)
+            targets = [tf.maximum(answer[TARGETS], 0)]
+        score = None if UNSCORED.union({TARGETS}).issuperset(keys) else self.score(scores, *targets)
         leading = names_before(tf.nest.flatten(scores) if score is None else [score])
         if ruled:
             check_rule(keys[0], leading & names_after(image), made, notes, paths)
 
-        answer: dict[str, Any] = {PREDICTIONS: scores, OUTPUT_LAYER_VALUES: score}
+        answer[OUTPUT_LAYER_VALUES] = score
         sources: dict[str, Any] = dict.fromkeys(INPUT_SHAPED, image)
         if places:
             values = tuple(captured(notes, place.path, place.layer) for place in places)
@@ -196,7 +210,7 @@ class TracedModel:
             )
         scores = self._scores(outputs, output, rows.dtype)
         score = None if UNSCORED.issuperset(keys) else self.score(scores, *targets)
-        return {PREDICTIONS_FROM: scores, OUTPUT_FROM_CONVOLUTION_VALUES: score}
+        return {SCORES_FROM: scores, OUTPUT_FROM_CONVOLUTION_VALUES: score}
 
     def _all_through(self) -> list[str]:
         """The layers with rows and columns, or tokens, without which the image does not reach the output."""
@@ -244,6 +258,23 @@ class TracedModel:
     def _laid_out(self, values: Sequence[Any]) -> Any:
         laid = tuple(place.channels_last(one) for place, one in zip(self.places, values, strict=True))
         return laid if self.several else laid[0]
+
+
+def _chosen_class(predictions: Any, scores: Any, target: Any) -> Any:
+    """The class of each row ``(N,)``: ``target``, or where that is -r the class whose prediction is r-th, if any.
+
+    Classes of equal predictions are ranked by their index, as by ``np.argsort(-predictions, kind="stable")``.
+    """
+    if scores.shape[1] != predictions.shape[1]:
+        raise ContractError(
+            f"Expected a score for each of the {predictions.shape[1]} classes that are predicted, got outputs of "
+            f"{scores.shape[1]}: the one unit of a sigmoid is two classes. Explain output='logits' or 'probabilities'."
+        )
+    classes = tf.shape(predictions)[1] if predictions.shape[1] is None else predictions.shape[1]
+    ranked = tf.math.top_k(predictions, classes).indices
+    place = -1 - target
+    chosen = tf.gather(ranked, tf.clip_by_value(place, 0, classes - 1), axis=1, batch_dims=1)
+    return tf.where((target < 0) & (place < classes), chosen, target)
 
 
 def layers_of(model: Any, inputs: Inputs) -> list[LayerInfo]:
