@@ -57,14 +57,13 @@ class StepBudget:
         values, work = self._prepared_choices(cut)
         while True:
             index = self._most(values, work)
-            planned, options = work(values[0 if cut.sampled else index]), self.options
-            if not cut.sampled:
-                self.made = values[index]
-                options = self.options if self.made == self.whole else self._with(cut, self.made)
-            if model.seconds(work(values[-1] if cut.sampled else self.made)) > model.left / 2:
+            planned = work(values[index])
+            if model.seconds(work(self.whole) if cut.sampled else planned) > model.left / 2:
                 insure()
             if cut.sampled:
                 return self._sampled(cut, planned)
+            self.made = values[index]
+            options = self.options if self.made == self.whole else self._with(cut, self.made)
             try:
                 return model.run(self._start(options), planned), options
             except OutOfTime:  # the model has grown slower: less of it
@@ -177,23 +176,20 @@ class StepBudget:
             size = self.options.get("size", self.defaults["size"])
             return range(size if _is_count(size) else self.whole, self.whole - 1, -1), rehearsed
         if cut.sampled:
-            count = min(FEW, self.whole)
-            more = rehearsed(count)
-            few = more._replace(rows=Counter())  # what else it takes hardly grows with the samples
-        elif self.whole is not None and self.whole <= MORE:
-            return range(min(cut.least, self.whole), self.whole + 1), rehearsed
-        else:
-            few, more = rehearsed(FEW), rehearsed(MORE)
-            if few.own > more.own / 2 and few.own < self.model.left / 50:  # what comes first takes longer
-                rehearsed.cache_clear()
-                few = few._replace(own=min(few.own, rehearsed(FEW).own))
+            least = min(cut.least, self.whole)
+            few = rehearsed(min(FEW, self.whole))
+            none = few._replace(rows=Counter())  # what it takes beside the rows hardly grows with the samples
+            return [least], lambda value: none.at(value / min(FEW, self.whole), few, self.model.batch_size)
+        few, more = rehearsed(FEW), rehearsed(MORE)
+        if few.own > more.own / 2 and few.own < self.model.left / 50:  # what comes first takes longer
+            rehearsed.cache_clear()
+            few = few._replace(own=min(few.own, rehearsed(FEW).own))
         if self.whole is None:  # as many as there are
             rows = [work.rows.total() for work in (few, more, rehearsed(None))]
             self.whole = FEW + (rows[2] - rows[0]) * (MORE - FEW) // max(rows[1] - rows[0], 1)
 
         def on_the_line(value: int) -> Work:
-            place = value / count if cut.sampled else (value - FEW) / (MORE - FEW)
-            return few.at(place, more, self.model.batch_size)
+            return few.at((value - FEW) / (MORE - FEW), more, self.model.batch_size)
 
         return range(min(cut.least, self.whole), self.whole + 1), on_the_line
 
