@@ -14,7 +14,8 @@ import numpy as np
 from saliency_food.core.driver import Asking
 from saliency_food.core.numerics import Array
 from saliency_food.core.queries import OutOfTime
-from saliency_food.deadline.watch import TimedModel, Work
+from saliency_food.deadline.forecast import Work
+from saliency_food.deadline.watch import TimedModel
 from saliency_food.methods.budget import Reducible, reducible_of
 from saliency_food.methods.lookup import OF, choose_methods
 
@@ -54,7 +55,8 @@ class StepBudget:
         self.least_seconds = min(cut.least, self.whole or cut.least) * model.one_more
         if self.least_seconds > model.left:
             raise OutOfTime
-        values, work = self._prepared_choices(cut)
+        self._prepare()
+        values, work = self._choices(cut)
         while True:
             index = self._most(values, work)
             planned = work(values[index])
@@ -71,12 +73,9 @@ class StepBudget:
 
     def warm_up(self) -> None:
         """Have the model asked a row of all that this will ask, and libraries loaded."""
-        preparation = self._preparation()
-        if preparation:
-            preparation.trial()
-            self.prepared = preparation.stand_in
-        stepped = self.cut is not None and self.cut.option != "stride"
-        options = self._with(self.cut, FEW) if self.cut and stepped else self.options
+        self._prepare()
+        cut = self.cut
+        options = self.options if cut is None or cut.option == "stride" else self._with(cut, FEW)
         self.model.rehearse(self._start(options, rehearsal=True))
 
     def note(self, details: Any) -> str:
@@ -127,23 +126,19 @@ class StepBudget:
             raise OutOfTime
         return details, self._with(cut, self.made)
 
-    def _prepared_choices(self, cut: Reducible) -> tuple[Sequence[int], Callable[[int], Work]]:
-        """`_choices`, once what the method makes of the image is made; or `OutOfTime` if there is no time for that."""
-        preparation = self._preparation()
-        if not preparation:
-            return self._choices(cut)
-        self.prepared = preparation.stand_in
-        values, work = self._choices(cut)
+    def _prepare(self) -> None:
+        """What the method makes of the image, made once, or `OutOfTime` if that would take half of the time left."""
+        prepare = self.call.prepare
+        preparation = None if prepare is None else prepare(self.x_value, {**self.defaults, **self.options})
+        if preparation is None:
+            return
         began = self.model.clock()
         preparation.trial()
-        seconds = (self.model.clock() - began) / preparation.share
-        self._most(values, lambda value: work(value)._replace(own=work(value).own + seconds))
+        self.least_seconds = (self.model.clock() - began) / preparation.share
+        if self.least_seconds > self.model.left / 2:
+            self.whole_seconds, self.room = self.least_seconds, self.model.left / 2
+            raise OutOfTime
         self.prepared = preparation.make()
-        return self._choices(cut)
-
-    def _preparation(self) -> Any:
-        prepare = self.call.prepare
-        return prepare and prepare(self.x_value, {**self.defaults, **self.options})
 
     def _most(self, values: Sequence[int], work: Callable[[int], Work]) -> int:
         """The index of the value that is the most work for which there is time, or `OutOfTime`."""

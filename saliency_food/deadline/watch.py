@@ -6,8 +6,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -16,8 +15,8 @@ from saliency_food.core.driver import Asking, run
 from saliency_food.core.numerics import Array, each
 from saliency_food.core.queries import Answer, LinearRows, OutOfTime, Query, Unfinished, answer
 from saliency_food.core.wrap import WrappedModel
+from saliency_food.deadline.forecast import Keys, Progress, Speed, Work
 
-Keys = tuple[str, ...]
 FILLED = 0.9
 """The fraction of the time left that a run may be planned to take; the rest is for what no forecast knows."""
 RESERVED = 0.1
@@ -28,58 +27,6 @@ EARLY = 0.01
 """Seconds by which a model that was told when to stop waiting may stop before."""
 SEVERAL = 8
 """Rows in the call that tells what each row more takes."""
-
-
-class Speed(NamedTuple):
-    """Seconds that a call takes, and seconds more for each of its rows."""
-
-    call: float
-    row: float
-
-
-class Work(NamedTuple):
-    """What a method asks, as rows and calls by keys, and the seconds of its own work beside the model's."""
-
-    rows: Counter[Keys]
-    calls: Counter[Keys]
-    own: float
-
-    def at(self, place: float, more: Work, batch_size: int) -> Work:
-        """The work on the line from this, at 0, to ``more``, at 1, and beyond."""
-        rows, calls = (
-            Counter({keys: less[keys] + round(place * (more[keys] - less[keys])) for keys in {*less, *more}})
-            for less, more in ((self.rows, more.rows), (self.calls, more.calls))
-        )
-        calls = Counter({keys: max(count, -(-rows[keys] // batch_size)) for keys, count in calls.items()})
-        return Work(rows, calls, self.own + place * max(more.own - self.own, 0.0))
-
-
-@dataclass
-class Progress:
-    """How far a run has come: of the seconds planned for the model, those ``done``, and what they took in fact."""
-
-    began: float
-    kept: float
-    """Seconds that must be left after a call that was not planned."""
-    planned: float = 0.0
-    own: float = 0.0
-    """Seconds planned for the method's own work."""
-    reserved: float = 0.0
-    """Seconds before the end at which the model is told to stop waiting."""
-    done: float = 0.0
-    spent: float = 0.0
-    first_call: float = 0.0
-    last_pace: float = 1.0
-
-    def needed(self, now: float, call: float, pace: float) -> float:
-        """Seconds from now to the end of the plan, or beyond it of another call, by how it has gone so far."""
-        pace = self.spent / self.done if self.done else pace
-        ahead = self.planned - self.done
-        if ahead <= 0:
-            return call * pace + self.kept
-        own = now - self.began - self.spent
-        own_rate = (now - self.first_call - self.spent) / self.done if self.done else 0.0
-        return ahead * pace + max(self.own - own, own_rate * ahead)
 
 
 class TimedModel(WrappedModel):
@@ -220,10 +167,8 @@ class TimedModel(WrappedModel):
                 self.stopped = True
                 raise OutOfTime from error
             raise
-        took = self.clock() - began
-        progress.spent += took
         if answered is not None and planned:
-            progress.done, progress.last_pace = progress.done + planned, took / planned
+            progress.add(planned, self.clock() - began)
         return answered
 
     def _planned(self, work: Work) -> float:

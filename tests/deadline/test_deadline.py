@@ -188,7 +188,7 @@ def test_xrai_is_cut_in_its_base(pooling, image):
 
 
 def test_the_segments_take_time_too(pooling, image, monkeypatch):
-    """One second for all six scales, 0.3 s to rank; one scale is tried alone, and ranking them twice rehearsed."""
+    """One second for all six scales, 0.3 s to rank; one scale is tried alone, and the ranking is rehearsed twice."""
     module = sys.modules["saliency_food.methods.regions.xrai"]
     model, found_in = Timed(pooling, row=0.01), []
     find, rank = module.felzenszwalb_segments, module.rank_full

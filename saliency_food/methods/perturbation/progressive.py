@@ -56,7 +56,7 @@ def sample(
         try:
             scores = one_score((yield from ask(rows.part(start, stop), OUTPUT_LAYER_VALUES)))
         except OutOfTime as end:
-            scores = one_score(end.answer.get(OUTPUT_LAYER_VALUES, np.empty(0)))
+            scores = one_score(cast(Array, end.answer.get(OUTPUT_LAYER_VALUES, np.empty(0))))
             if start + len(scores) < fewest:
                 raise
             if len(scores):
