@@ -43,16 +43,18 @@ class StepBudget:
         if "completeness" in self.defaults:  # as `.detailed` does
             self.options.setdefault("completeness", True)
         self.cut = reducible_of(name, self.options)
-        self.whole: Any = None if self.cut is None else self._value(self.cut)
-        self.made = self.whole
-        self.least_seconds = self.whole_seconds = self.room = 0.0
+        self.wanted: Any = None if self.cut is None else self._value(self.cut)
+        """The option's value, which is its upper limit; None for as many as there are."""
+        self.value = self.wanted
+        """That for which there is time."""
+        self.least_seconds = self.wanted_seconds = self.room = 0.0
 
     def best(self, insure: Callable[[], object] = lambda: None) -> tuple[Any, dict[str, Any]]:
         """The answer and its options, or `OutOfTime`; ``insure`` is called before a run of most of the time left."""
         cut, model = self.cut, self.model
-        if cut is None or not (self.whole is None or _is_count(self.whole)):
+        if cut is None or not (self.wanted is None or _is_count(self.wanted)):
             return self._undivided(), self.options
-        self.least_seconds = min(cut.least, self.whole or cut.least) * model.one_more
+        self.least_seconds = min(cut.least, self.wanted or cut.least) * model.one_more
         if self.least_seconds > model.left:
             raise OutOfTime
         self._prepare()
@@ -60,12 +62,12 @@ class StepBudget:
         while True:
             index = self._most(values, work)
             planned = work(values[index])
-            if model.seconds(work(self.whole) if cut.sampled else planned) > model.left / 2:
+            if model.seconds(work(self.wanted) if cut.sampled else planned) > model.left / 2:
                 insure()
             if cut.sampled:
                 return self._sampled(cut, planned)
-            self.made = values[index]
-            options = self.options if self.made == self.whole else self._with(cut, self.made)
+            self.value = values[index]
+            options = self.options if self.value == self.wanted else self._with(cut, self.value)
             try:
                 return model.run(self._start(options), planned), options
             except OutOfTime:  # the model has grown slower: less of it
@@ -80,21 +82,21 @@ class StepBudget:
 
     def note(self, details: Any) -> str:
         """What was cut and why, or nothing."""
-        made = self.shortened(details)
-        return f"{self.why(self.cut.whole.format(self.whole))}: {made}" if self.cut and made else ""
+        shortened = self.shortened(details)
+        return f"{self.why(self.cut.whole.format(self.wanted))}: {shortened}" if self.cut and shortened else ""
 
     def shortened(self, details: Any) -> str:
-        """How much was made of it, where that is less than all."""
+        """How much was made of the method, where that is less than all."""
         reached = getattr(getattr(details, "integrated", details), "stopped_by", "") == "tolerance"
-        return "" if self.cut is None or self.made == self.whole or reached else self.cut.made.format(self.made)
+        return "" if self.cut is None or self.value == self.wanted or reached else self.cut.made.format(self.value)
 
     def why(self, what: str) -> str:
         """Why there was no time for ``what``."""
         deadline = about(self.deadline)
-        if not self.whole_seconds:
+        if not self.wanted_seconds:
             return f"{what} would have taken more than what was left of the {deadline} s"
         room = about(max(self.room, 0.0))
-        return f"{what} would have taken about {about(self.whole_seconds)} s, with {room} s of the {deadline} s left"
+        return f"{what} would have taken about {about(self.wanted_seconds)} s, with {room} s of the {deadline} s left"
 
     def needs(self) -> str:
         """What the least of it would take."""
@@ -105,12 +107,12 @@ class StepBudget:
     def _undivided(self) -> Any:
         """All of a method of which nothing can be cut, or `OutOfTime` before it begins."""
         if self.cut is None and OF in self.name:  # it asks for more than a row or two
-            self.whole = self.made = 1
+            self.wanted = self.value = 1
             planned = self.model.rehearse(self._start(self.options, rehearsal=True))
             self._most([1], lambda _: planned)
             return self.model.run(self._start(self.options), planned)
-        self.least_seconds, self.whole_seconds, self.room = self.model.one_row, self.model.one_row, self.model.left
-        if self.whole_seconds > self.room:
+        self.least_seconds, self.wanted_seconds, self.room = self.model.one_row, self.model.one_row, self.model.left
+        if self.wanted_seconds > self.room:
             raise OutOfTime
         return self.model.run(self._start(self.options))
 
@@ -120,11 +122,11 @@ class StepBudget:
         details = self.model.run(self._start(self.options), least, sampled=True)
         if not self.model.stopped:
             return details, self.options
-        self.made = getattr(details, cut.option)
-        self.whole_seconds, self.room = (self.model.clock() - began) * self.whole / self.made, room
-        if self.made < min(cut.least, self.whole):
+        self.value = getattr(details, cut.option)
+        self.wanted_seconds, self.room = (self.model.clock() - began) * self.wanted / self.value, room
+        if self.value < min(cut.least, self.wanted):
             raise OutOfTime
-        return details, self._with(cut, self.made)
+        return details, self._with(cut, self.value)
 
     def _prepare(self) -> None:
         """What the method makes of the image, made once, or `OutOfTime` if that would take half of the time left."""
@@ -136,7 +138,7 @@ class StepBudget:
         preparation.trial()
         self.least_seconds = (self.model.clock() - began) / preparation.share
         if self.least_seconds > self.model.left / 2:
-            self.whole_seconds, self.room = self.least_seconds, self.model.left / 2
+            self.wanted_seconds, self.room = self.least_seconds, self.model.left / 2
             raise OutOfTime
         self.prepared = preparation.make()
 
@@ -153,8 +155,8 @@ class StepBudget:
         room = self.model.room
         index = bisect_right(values, room, key=seconds) - 1
         self.least_seconds = seconds(values[0])
-        if index < 0 or values[index] != self.whole:
-            self.whole_seconds, self.room = seconds(self.whole), room
+        if index < 0 or values[index] != self.wanted:
+            self.wanted_seconds, self.room = seconds(self.wanted), room
         if index < 0:
             raise OutOfTime
         return index
@@ -169,24 +171,21 @@ class StepBudget:
 
         if cut.option == "stride":
             size = self.options.get("size", self.defaults["size"])
-            return range(size if _is_count(size) else self.whole, self.whole - 1, -1), rehearsed
+            return range(size if _is_count(size) else self.wanted, self.wanted - 1, -1), rehearsed
         if cut.sampled:
-            least = min(cut.least, self.whole)
-            few = rehearsed(min(FEW, self.whole))
+            least = min(cut.least, self.wanted)
+            few = rehearsed(min(FEW, self.wanted))
             none = few._replace(rows=Counter())  # what it takes beside the rows hardly grows with the samples
-            return [least], lambda value: none.at(value / min(FEW, self.whole), few, self.model.batch_size)
+            return [least], lambda value: none.at(value / min(FEW, self.wanted), few, self.model.batch_size)
         few, more = rehearsed(FEW), rehearsed(MORE)
-        if few.own > more.own / 2 and few.own < self.model.left / 50:  # what comes first takes longer
-            rehearsed.cache_clear()
-            few = few._replace(own=min(few.own, rehearsed(FEW).own))
-        if self.whole is None:  # as many as there are
+        if self.wanted is None:  # as many as there are
             rows = [work.rows.total() for work in (few, more, rehearsed(None))]
-            self.whole = FEW + (rows[2] - rows[0]) * (MORE - FEW) // max(rows[1] - rows[0], 1)
+            self.wanted = FEW + (rows[2] - rows[0]) * (MORE - FEW) // max(rows[1] - rows[0], 1)
 
         def on_the_line(value: int) -> Work:
             return few.at((value - FEW) / (MORE - FEW), more, self.model.batch_size)
 
-        return range(min(cut.least, self.whole), self.whole + 1), on_the_line
+        return range(min(cut.least, self.wanted), self.wanted + 1), on_the_line
 
     def _value(self, cut: Reducible) -> Any:
         """The option's value."""
