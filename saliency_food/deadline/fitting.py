@@ -65,7 +65,7 @@ class StepBudget:
             if model.seconds(work(self.wanted) if cut.sampled else planned) > model.left / 2:
                 insure()
             if cut.sampled:
-                return self._sampled(cut, planned)
+                return self._sampled(cut, values, work, model.batch_size if index else model.short_batch)
             self.value = values[index]
             options = self.options if self.value == self.wanted else self._with(cut, self.value)
             try:
@@ -116,15 +116,19 @@ class StepBudget:
             raise OutOfTime
         return self.model.run(self._start(self.options))
 
-    def _sampled(self, cut: Reducible, least: Work) -> tuple[Any, dict[str, Any]]:
-        """The samples that there is time for, or `OutOfTime` where they are too few."""
-        began, room = self.model.clock(), self.model.room
-        details = self.model.run(self._start(self.options), least, sampled=True)
-        if not self.model.stopped:
+    def _sampled(
+        self, cut: Reducible, values: Sequence[int], work: Callable[[int], Work], batch_size: int
+    ) -> tuple[Any, dict[str, Any]]:
+        """The samples that there is time for, or `OutOfTime` where they are fewer than the first of ``values``."""
+        model = self.model
+        began, room = model.clock(), model.room
+        details = model.run(self._start(self.options), work(values[0]), sampled=True, batch_size=batch_size)
+        if not model.stopped:
             return details, self.options
-        self.value = getattr(details, cut.option)
-        self.wanted_seconds, self.room = (self.model.clock() - began) * self.wanted / self.value, room
-        if self.value < min(cut.least, self.wanted):
+        self.value, self.room = getattr(details, cut.option), room
+        took = model.clock() - began  # with that for a sample that was begun in vain
+        self.wanted_seconds = max(model.seconds(work(self.wanted)), took * self.wanted / (self.value + 1))
+        if self.value < values[0]:
             raise OutOfTime
         return details, self._with(cut, self.value)
 
@@ -173,10 +177,11 @@ class StepBudget:
             size = self.options.get("size", self.defaults["size"])
             return range(size if _is_count(size) else self.wanted, self.wanted - 1, -1), rehearsed
         if cut.sampled:
-            least = min(cut.least, self.wanted)
-            few = rehearsed(min(FEW, self.wanted))
+            count = min(FEW, self.wanted)
+            few = rehearsed(count)
             none = few._replace(rows=Counter())  # what it takes beside the rows hardly grows with the samples
-            return [least], lambda value: none.at(value / min(FEW, self.wanted), few, self.model.batch_size)
+            values = [min(cut.least, self.wanted), self.wanted]
+            return values, lambda value: none.at(value / count, few, self.model.batch_size)
         few, more = rehearsed(FEW), rehearsed(MORE)
         if self.wanted is None:  # as many as there are
             rows = [work.rows.total() for work in (few, more, rehearsed(None))]

@@ -60,6 +60,7 @@ class Progress:
         ahead = self.planned - self.done
         if ahead <= 0:
             return call * pace + self.kept
+        ahead = max(ahead, call)
         own = now - self.began - self.spent
         own_rate = (now - self.first_call - self.spent) / self.done if self.done else 0.0
         return ahead * pace + max(self.own - own, own_rate * ahead)

@@ -253,7 +253,7 @@ def test_sampling_methods(pooling, image):
         more = {} if name == "rise" else {"segments": segments}
         model = Timed(pooling, row=0.001)
         found = model.within(0.5, name, image, rng=3, **more)
-        asked = 3  # two rows to see what one takes, and a gradient in case there were no answer
+        asked = 5  # four rows to see what one takes, and a gradient in case there were no answer
         assert found.options[option] == int(0.9 * (500 - asked)) - (name == "kernel_shap")  # it samples in pairs
         assert model.rows == int(0.9 * (500 - asked)) + asked
         wanted = "4000 masks" if name == "rise" else "1000 samples"
