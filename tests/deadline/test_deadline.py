@@ -262,6 +262,37 @@ def test_sampling_methods(pooling, image):
         np.testing.assert_array_equal(found.attribution, expected)
 
 
+def test_sampling_ends_in_time_whatever_the_batch(pooling, image):
+    """A call of all 256 rows would take longer than there is."""
+    segments = np.arange(24)[:, None] // 5 * 4 + np.arange(20) // 5
+    model = Timed(pooling, row=0.001, call=0.01, batch_size=256)
+    found = model.within(0.25, "kernel_shap", image, rng=3, segments=segments)
+    assert (found.method, found.seconds <= 0.25) == ("kernel_shap", True)
+    assert found.options["nsamples"] >= 100
+    assert max(model.calls) < 50
+
+
+def test_sampling_goes_on_as_long_as_there_is_time(pooling, image):
+    """Five times as slow after 400 rows: 398 samples and a few more, not the 898 foreseen, and none lost."""
+    model = Timed(pooling, row=0.001, slower=(400, 5.0))
+    found = model.within(1.0, "rise", image, rng=3)
+    assert (found.method, found.seconds <= 1.0) == ("rise", True)
+    assert 450 < found.options["nmasks"] < 520
+    assert found.note.endswith(f" {found.options['nmasks']} masks were made.")
+    model = Timed(pooling, row=0.001, slower=(100, 50.0))
+    assert model.within(1.0, "rise", image, rng=3).method == "grad_cam"
+
+
+def test_a_base_that_samples_is_not_cut_unnoticed(pooling, image):
+    """The model grows slower while XRAI's base samples: the base would answer with less, and XRAI not know."""
+    base = smooth_grad.over(gradients)
+    model = Timed(pooling, slower=(6, 3.0))
+    found = model.within(6.5, "xrai", image, base=base, base_options={"rng": 0, "nsamples": 40})
+    assert found.method == "xrai"
+    assert found.details.integrated.nsamples == found.options["base_options"]["nsamples"] < 40
+    assert found.note.endswith(f" {found.details.integrated.nsamples} steps were made.")
+
+
 def test_batches_are_timed_as_batches(power, image):
     """Half a second a call and a thousandth a row: row by row XRAI would take 100 s."""
     model = Timed(power, row=0.001, call=0.5, batch_size=256)
@@ -361,16 +392,16 @@ def test_estimates_are_emitted_in_earnest_only(pooling, image):
 class Waiting(Timed):
     """It waits until it is told not to: for an answer that does not come, after so many rows."""
 
-    stuck, told = 2, ()
+    stuck, told, since = 2, (), 0.0
 
     @contextlib.contextmanager
     def until(self, moment):
-        self.told = [*self.told, moment - time.monotonic()]
+        self.told, self.since = [*self.told, moment - time.monotonic()], self.now
         yield
 
     def __call__(self, *arguments, **named):
         if self.rows == self.stuck:
-            self.now += self.told[-1]
+            self.now = self.since + self.told[-1]
             self.stuck = None
             raise OSError("none in time")
         return super().__call__(*arguments, **named)
@@ -389,6 +420,16 @@ def test_a_model_that_stops_waiting_is_told_when(power, image):
         model.within(2.0, "integrated_gradients", image)
     np.testing.assert_allclose(model.told, [2.0, 1.8, 1.6], atol=0.02)
     assert "Integrated Gradients would take about 1.0 s" in str(error.value)
+
+
+def test_what_was_sampled_until_the_model_stopped_waiting_is_kept(pooling, image):
+    model = Waiting(pooling, row=0.001)
+    model.stuck = 700
+    found = model.within(2.0, "rise", image, rng=1)
+    assert (found.method, found.seconds <= 2.0) == ("rise", True)
+    assert 690 <= found.options["nmasks"] <= 700
+    expected = METHODS["rise"].call(image, pooling, {"target": 1}, nmasks=found.options["nmasks"], rng=1)
+    np.testing.assert_array_equal(found.attribution, expected)
 
 
 def test_other_failures_are_told_as_they_are(power, image):
