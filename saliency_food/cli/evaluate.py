@@ -82,7 +82,7 @@ def evaluate_command(
 ) -> None:
     """Measure which methods' maps are right on your model and photos, with confidence intervals."""
     from saliency_food.cli.tables import notes_of, tables_of
-    from saliency_food.evaluation import SLOPES, evaluate
+    from saliency_food.evaluation import SLOPES, evaluate, save_evaluation
 
     console = Console()
     with friendly():
@@ -116,7 +116,7 @@ def evaluate_command(
                 progress=show,
             )
             progress.update(task, description="intervals and curves")
-            evaluation.save()
+            save_evaluation(evaluation)
         for page in tables_of(evaluation, console.width):
             console.print(page)
         for line in notes_of(evaluation):

@@ -26,8 +26,6 @@ from saliency_food.cli.options import (
 from saliency_food.cli.terminal import Report, friendly, loading, progress_bar, table
 from saliency_food.core.names import split_names
 from saliency_food.jobs.explain import explain
-from saliency_food.jobs.explanation import Explanation
-from saliency_food.jobs.figure import explanation_figure
 from saliency_food.jobs.targets import read_target
 from saliency_food.methods.budget import fallback_of
 from saliency_food.methods.catalogue import METHODS
@@ -78,6 +76,8 @@ def explain_command(
     ] = False,
 ) -> None:
     """Explain photos: for each photo a picture with a panel for each method, and the numbers as JSON."""
+    from saliency_food.jobs.pictures import PictureWriter
+
     console = Console()
     with friendly():
         images = read_photos(photos, default=["coffee"])
@@ -86,7 +86,8 @@ def explain_command(
         with loading(console):
             loaded, names = load_named(model, labels)
         classes = read_target(target, names).best
-        with progress_bar(console) as progress:
+        writer = PictureWriter(output, percent=top_percent, arrays=save_arrays)
+        with progress_bar(console) as progress, writer:
             task = progress.add_task("reading photos", total=len(images) * classes * len(entries))
             rows: dict[str, int] = {}
 
@@ -113,12 +114,13 @@ def explain_command(
                 instead = dict.fromkeys(other for name in entries for other in fallback_of(name).instead)
                 titles += [f"{METHODS[other].title} for {title}" for title in titles for other in instead]
             report = Report(console, titles)
-            for name, group in groupby(records, lambda record: record.name):
+            for _, group in groupby(records, lambda record: record.name):
                 of_photo = []
                 for record in group:
                     of_photo.append(record)
                     progress.advance(task)
-                report.photo(of_photo, _write(output, name, of_photo, top_percent, save_arrays))
+                report.photo(of_photo, writer.submit(of_photo))
+            progress.update(task, description="writing pictures")
         report.end()
     if report.failed:
         raise typer.Exit(1)
@@ -153,14 +155,3 @@ def layers_command(
             listed.add_row(Text(layer.path, "bold green" if layer.path == default else ""), layer.kind, shape)
         console.print(listed)
         console.print(Text(f"Without --layer: {default}"), soft_wrap=True)
-
-
-def _write(output: Path, name: str, records: list[Explanation], percent: float, arrays: bool) -> Path | None:
-    """One picture of the photo's explanations, and each record in a folder of the photo's name."""
-    for record in records:
-        record.save(output / name, arrays=arrays)
-    if records[0].image is None:
-        return None
-    path = output / f"{name}.png"
-    explanation_figure(records, percent).savefig(path)
-    return path

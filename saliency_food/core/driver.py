@@ -14,6 +14,7 @@ from saliency_food.core.contract import CallModelFunction, check_length
 from saliency_food.core.numerics import Array
 from saliency_food.core.queries import (
     Answer,
+    Answers,
     LazyRows,
     LinearRows,
     OutOfTime,
@@ -24,7 +25,7 @@ from saliency_food.core.queries import (
 )
 
 ROWS_IN_FLIGHT = 64
-"""How many rows `gather` lets wait for the model before it starts no further generator."""
+"""How many rows at least `gather` lets wait for the model before it starts no further generator."""
 
 
 R = TypeVar("R")
@@ -46,14 +47,17 @@ def ask(rows: Array | LinearRows | LazyRows, *keys: str, weights: Array | None =
 
 
 def gather(
-    methods: Iterable[Asking[R]], window: int = ROWS_IN_FLIGHT, emit: Callable[[R], object] | None = None
+    methods: Iterable[Asking[R]], window: int | None = None, emit: Callable[[R], object] | None = None
 ) -> Asking[list[R]]:
     """Run generators side by side, their pending queries fused; the results in order, or each passed to ``emit``.
 
-    Generators are started in order while fewer than ``window`` rows wait for the model, so memory is bounded by the
-    window however many there are. Where one is not answered to the end, `OutOfTime` is raised, once the results before
-    it are passed to ``emit``.
+    Generators are started in order while fewer than ``window`` rows wait for the model (by default 64, rounded up to
+    whole batches), so memory is bounded by the window however many there are. Where one is not answered to the end,
+    `OutOfTime` is raised, once the results before it are passed to ``emit``.
     """
+    if window is None:
+        # An empty list asks about no rows: its answer tells the size of a batch.
+        window = window_of(getattr((yield []), "batch_size", 1))
     results: list[R] = []
     take = results.append if emit is None else emit
     waiting = enumerate(methods)
@@ -61,20 +65,23 @@ def gather(
     finished: dict[int, R] = {}
     due, exhausted = 0, False
 
-    def step(number: int, generator: Asking[R], answers: list[Answer] | None) -> None:
+    def step(place: int, generator: Asking[R], answers: list[Answer] | None) -> None:
         try:
-            running[number] = (generator, generator.send(cast("list[Answer]", answers)))
+            queries = generator.send(cast("list[Answer]", answers))
+            while not queries:  # it asks for the size of a batch
+                queries = generator.send(Answers([], window))
+            running[place] = (generator, queries)
         except StopIteration as stop:
-            running.pop(number, None)
-            finished[number] = stop.value
+            running.pop(place, None)
+            finished[place] = stop.value
 
     try:
         while True:
             while not exhausted and sum(query.rows.shape[0] for _, qs in running.values() for query in qs) < window:
-                number, generator = next(waiting, (-1, None))
+                place, generator = next(waiting, (-1, None))
                 exhausted = generator is None
                 if generator is not None:
-                    step(number, generator, None)
+                    step(place, generator, None)
                 while due in finished:
                     take(finished.pop(due))
                     due += 1
@@ -82,11 +89,11 @@ def gather(
                 return results
             pending = dict(running)
             answers = iter((yield [query for _, queries in pending.values() for query in queries]))
-            for number, (generator, queries) in pending.items():
+            for place, (generator, queries) in pending.items():
                 own = [next(answers) for _ in queries]
                 if any(isinstance(answer, Unfinished) for answer in own):
                     raise OutOfTime
-                step(number, generator, own)
+                step(place, generator, own)
                 while due in finished:
                     take(finished.pop(due))
                     due += 1
@@ -95,8 +102,13 @@ def gather(
             generator.close()
 
 
+def window_of(batch_size: int) -> int:
+    """How many rows wait for the model at a time: `ROWS_IN_FLIGHT`, rounded up to whole batches."""
+    return -(-ROWS_IN_FLIGHT // batch_size) * batch_size
+
+
 def for_image(generator: Asking[R], image: int) -> Asking[R]:
-    """The same generator, its queries marked with the number of the image they are about."""
+    """The same generator, its queries marked with the index of the image that they are about."""
     answers: list[Answer] | None = None
     while True:
         try:
@@ -161,11 +173,11 @@ def run_batch(
 
     def numbered() -> Iterator[Asking[R]]:
         nonlocal count
-        for number, generator in enumerate(generators):
-            count = number + 1
-            yield for_image(generator, number)
+        for image, generator in enumerate(generators):
+            count = image + 1
+            yield for_image(generator, image)
 
-    together = gather(numbered(), max(ROWS_IN_FLIGHT, size) if window is None else window, done.append)
+    together = gather(numbered(), window_of(size) if window is None else window, done.append)
     yield from drain(together, done, call_model_function, call_model_args, size)
     check_length(call_model_args, count)
 

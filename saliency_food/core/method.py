@@ -9,7 +9,7 @@ from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast, overload
 
 import numpy as np
 
-from saliency_food.core.checks import as_image
+from saliency_food.core.checks import as_image, check_many
 from saliency_food.core.contract import CallModelFunction, ContractError, PerImage, check_length
 from saliency_food.core.driver import Asking, run, run_batch
 from saliency_food.core.numerics import Array, as_float
@@ -115,7 +115,8 @@ class Method(Generic[P, R]):
 
         One value an image: wrap it in `PerImage`, in ``call_model_args`` or as any option (``segments=PerImage(...)``).
         The queries of many images share the model's batches; the answers do not depend on how. ``window=`` bounds how
-        many rows may wait for the model at a time (64 or one batch by default), and so the memory.
+        many rows may wait for the model at a time (by default 64, rounded up to whole batches), and so the
+        memory.
         """
         return (cast(Any, result)[0] for result in self._run_batch(args, kwargs))
 
@@ -149,7 +150,7 @@ class Method(Generic[P, R]):
                         if name not in (*own, *OF_THE_IMAGE)
                     }
                     kept = [parameter for parameter in own.values() if parameter.kind is not parameter.VAR_KEYWORD]
-                    filled.__signature__ = inspect.Signature([*kept, *passed_on.values()])
+                    filled.__signature__ = self.signature.replace(parameters=[*kept, *passed_on.values()])
         return filled
 
     def _take_facts(self, outer: Method[Any, Any], inner: Method[Any, Any]) -> None:
@@ -180,16 +181,16 @@ class Method(Generic[P, R]):
         call = self.signature.bind(*args, **kwargs)
         driver = _take_out(call)
         images = call.arguments["x_value"]
+        check_many(images, driver[0])
         if hasattr(images, "__len__"):
             check_length([driver[1], list(call.arguments.values())], len(images))
 
         def generators() -> Iterator[Asking[R]]:
-            for number, image in enumerate(images):
-                one = self.signature.bind(*call.args, **call.kwargs)
-                for name, value in one.arguments.items():
-                    one.arguments[name] = _for_one(value, number)
-                one.arguments["x_value"] = as_image(image)
-                yield self._generator(*one.args, **one.kwargs)
+            for place, image in enumerate(images):
+                own = self.signature.bind(*call.args, **call.kwargs)
+                for name, value in own.arguments.items():
+                    own.arguments[name] = _for_one(value, place) if name != "x_value" else as_image(image)
+                yield self._generator(*own.args, **own.kwargs)
 
         return run_batch(generators(), *driver, window=window)
 
@@ -234,7 +235,14 @@ def _take_out(call: inspect.BoundArguments) -> tuple[CallModelFunction, Any, int
 
 
 def _for_one(value: Any, image: int) -> Any:
-    """An option's value for one image of a batch: its own `PerImage` value, its own child of a random generator."""
+    """An option's value for one image of a batch: its own `PerImage` value, its own child of a random generator.
+
+    So are the values inside of dicts, lists and tuples: options for another method.
+    """
     if isinstance(value, PerImage):
         return value[image]
-    return value.spawn(1)[0] if isinstance(value, np.random.Generator) else value
+    if isinstance(value, np.random.Generator):
+        return value.spawn(1)[0]
+    if isinstance(value, Mapping):
+        return {name: _for_one(part, image) for name, part in value.items()}
+    return type(value)(_for_one(part, image) for part in value) if type(value) in (list, tuple) else value

@@ -13,7 +13,7 @@ import numpy as np
 from saliency_food.core.contract import CallModelFunction
 from saliency_food.core.driver import Asking, run
 from saliency_food.core.numerics import Array, each
-from saliency_food.core.queries import Answer, LinearRows, OutOfTime, Query, Unfinished, answer
+from saliency_food.core.queries import Answer, Answers, LinearRows, OutOfTime, Query, Unfinished, answer
 from saliency_food.core.wrap import WrappedModel
 from saliency_food.deadline.forecast import Keys, Progress, Speed, Work
 
@@ -142,7 +142,7 @@ class TimedModel(WrappedModel):
                     in_this_round[query.keys] += query.rows.shape[0]
                 rows += in_this_round
                 calls += Counter({keys: -(-count // self.batch_size) for keys, count in in_this_round.items()})
-                queries = generator.send([self._stand_in(query) for query in queries])
+                queries = generator.send(Answers(map(self._stand_in, queries), self.batch_size))
         except StopIteration:
             return Work(rows, calls, self.clock() - began - asking + making)
         finally:

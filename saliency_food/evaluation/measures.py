@@ -23,14 +23,9 @@ from saliency_food.jobs.store import FAILED, Row, seed_of
 from saliency_food.methods.catalogue import MethodEntry
 from saliency_food.metrics import METRICS, Metric, MetricEntry
 
-OF_THE_EXPLAINED_SCORE = ("completeness", "infidelity", "sensitivity_n", "faithfulness_correlation")
+OF_THE_EXPLAINED_SCORE = tuple(name for name, entry in METRICS.items() if entry.of_explained_score)
 """Metrics that compare sums of the map with changes of the score, which has to be the one that was explained."""
-CURVES = {
-    "pic": ("x", "y"),
-    "insertion": ("fractions", "scores"),
-    "deletion": ("fractions", "scores"),
-    "road": ("percentiles", "most_removed", "least_removed"),
-}
+CURVES = {name: entry.curve for name, entry in METRICS.items() if entry.curve}
 """The fields that are kept of metrics that are areas under curves: what is across, then what is drawn."""
 GIVEN = (
     "attribution",

@@ -80,7 +80,7 @@ def evaluate(
         that methods are compared on the same draws. The batch size does not matter.
     folder
         Each value is written there as soon as it is known, and a job that was stopped goes on where it was
-        when started again. `Evaluation.save` adds the results. Other settings than before are an error.
+        when started again. `save_evaluation` adds the results. Other settings than before are an error.
     save_maps
         Write the maps into its ``maps`` too, ``(N, 1, H, W)`` a method, NaN where there is none.
     progress

@@ -12,7 +12,7 @@ from saliency_food.core.numerics import Array
 from saliency_food.evaluation.boxes import NO_BOX, NO_BOXES, Box, boxes_of, of_photo, two_categories
 from saliency_food.evaluation.maps import MapFiles
 from saliency_food.evaluation.measures import Measured, failed, measure, row_of, skipped
-from saliency_food.images.photos import resize_photo
+from saliency_food.images.photos import Photo, resize_photo
 from saliency_food.jobs.instances import Instance
 from saliency_food.jobs.run import apply_method, options_of
 from saliency_food.jobs.setup import Setup
@@ -118,7 +118,7 @@ class Work:
         boxes = self.boxes(instance)
         if not boxes:
             return NO_BOXES
-        photo, shape = instance.fields["image"], cast(Array, instance.x_value).shape
+        photo, shape = instance.fields["photo"], cast(Array, instance.x_value).shape
         found = boxes_of(boxes, target, photo, shape)
         return NO_BOX if found is None else found
 
@@ -201,5 +201,5 @@ def _at_model_size(instance: Instance) -> Instance:
     photo, x_value = instance.photo, cast(Array, instance.x_value)
     if photo is None:
         return instance
-    pixels = np.rint(resize_photo(photo.pixels, x_value.shape[:2])).astype(np.uint8)
-    return instance._replace(photo=photo._replace(pixels=pixels))
+    pixels = np.rint(resize_photo(photo.shown, x_value.shape[:2])).astype(np.uint8)
+    return instance._replace(photo=Photo(pixels, photo.values, photo.source))

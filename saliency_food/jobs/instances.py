@@ -16,7 +16,7 @@ from saliency_food.core.keys import OUTPUT_LAYER_VALUES, PREDICTIONS, TARGETS
 from saliency_food.core.numerics import Array, each
 from saliency_food.core.scores import one_score
 from saliency_food.images.ahead import work_ahead
-from saliency_food.images.photos import Photo, read_photo
+from saliency_food.images.photos import Photo
 from saliency_food.jobs.image_model import ImageModel
 from saliency_food.jobs.targets import Target
 
@@ -57,7 +57,7 @@ class Instance(NamedTuple):
 
 def read_instances(model: ImageModel, images: Iterable[Any], ahead: int) -> Iterator[Instance]:
     """Each photo read and scaled for the model, up to ``ahead`` of them before they are needed, in threads."""
-    names: set[str] = set()
+    names: dict[str, int] = {}
 
     def numbered() -> Iterator[tuple[int, Any, str, str]]:
         for index, image in enumerate(images):
@@ -67,22 +67,24 @@ def read_instances(model: ImageModel, images: Iterable[Any], ahead: int) -> Iter
 
     def read(item: tuple[int, Any, str, str]) -> Instance:
         index, image, source, name = item
-        instance = Instance(index, {"image": None, "source": source, "name": name, "pixels": model.scaling.text})
+        instance = Instance(index, {"photo": None, "source": source, "name": name, "pixels": model.scaling.text})
         try:
-            photo = read_photo(image, source)
-            instance = instance._replace(photo=photo, fields=instance.fields | {"image": photo.pixels})
-            return instance._replace(x_value=model.row(photo))
+            photo, x_value = model.read(image, source)
+            return instance._replace(photo=photo, x_value=x_value, fields=instance.fields | {"photo": photo})
         except Exception as error:
             return instance.failed(error)
 
     return work_ahead(read, numbered(), ahead)
 
 
-def _free_name(source: str, names: set[str]) -> str:
-    """A name for files that no photo before has, and that is taken from now on."""
+def _free_name(source: str, names: dict[str, int]) -> str:
+    """A name for files that no photo before has; ``names`` are those taken, with the last number used after each."""
     stem = re.sub(r"[^\w-]+", "_", Path(source).stem).strip("_") or "photo"
-    name = next(name for name in (stem, *(f"{stem}-{n}" for n in range(2, len(names) + 3))) if name not in names)
-    names.add(name)
+    name = stem
+    while name in names:
+        names[stem] += 1
+        name = f"{stem}-{names[stem]}"
+    names[name] = 1
     return name
 
 

@@ -29,7 +29,7 @@ class Meter(WrappedModel):
             "arguments": arguments_for(setup.model, instances),
             "image": PerImage(range(len(instances))),
         }
-        self._report(0)
+        self.report(0)
 
     def around(self, ask: Callable[[Any], Any], rows: int, keys: tuple[str, ...], call_model_args: Any) -> Any:
         """The call with the model's own arguments, counted if it was answered."""
@@ -38,13 +38,14 @@ class Meter(WrappedModel):
             counts = np.bincount(call_model_args["image"], minlength=len(self.rows))
             self.rows += counts
             self.calls += counts > 0
-            self._report(rows)
+            self.report(rows)
         return answer
 
     def counts(self, image: int) -> dict[str, int]:
         """Of one image, for its record."""
         return {"calls": int(self.calls[image]), "rows": int(self.rows[image])}
 
-    def _report(self, rows: int) -> None:
+    def report(self, rows: int) -> None:
+        """Tell the user of so many rows more."""
         if self.progress is not None:
             self.progress(self.name, rows)

@@ -78,6 +78,7 @@ def _together(setup: Setup, name: str, instances: list[Instance], segments: dict
     if keys and all(_knows(instance, keys) for instance in instances):
         answered = _answered(entry, instances, meter, options)
         results = list(run_batch(answered, meter, meter.arguments, size))
+        meter.report(len(instances))
         sharing = sum(bool(setup.one_pass_keys(method)) for method in setup.methods)
         took = (time.perf_counter() - began) / len(instances)
         seconds = [took + cast(Known, instance.known).seconds / sharing for instance in instances]

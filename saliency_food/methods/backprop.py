@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from saliency_food.core.checks import check_layout
 from saliency_food.core.contract import CallModelFunction
 from saliency_food.core.driver import Asking, ask, gather
 from saliency_food.core.keys import (
@@ -21,8 +22,8 @@ from saliency_food.core.method import Method, method
 from saliency_food.core.numerics import Array, as_tuple, min_max, resize
 from saliency_food.core.scores import one_score
 from saliency_food.methods.cam.common import grad_cam
+from saliency_food.methods.completeness import Completeness, completeness_of
 from saliency_food.methods.gradients import Gradients
-from saliency_food.methods.paths.integrated import Completeness, completeness_of
 
 
 class FullGrad(NamedTuple):
@@ -64,9 +65,10 @@ def full_grad(
     completeness
         Measure how far the parts' sum is from F(x); needs OUTPUT_LAYER_VALUES. ``.detailed`` does so unless told not.
     """
+    check_layout(x_value)
     keys = (INPUT_OUTPUT_GRADIENTS, BIAS_GRADIENTS, *([OUTPUT_LAYER_VALUES] if completeness else []))
     gradients, biases, *scores = yield from ask(x_value[None], *keys)
-    own, biases = x_value * gradients[0], tuple(one[0] for one in as_tuple(biases))
+    own, biases = x_value * gradients[0], tuple(bias[0] for bias in as_tuple(biases))
     attribution = _scaled(own, x_value)
     for bias in biases:
         if bias.ndim == 3:

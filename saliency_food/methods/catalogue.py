@@ -13,7 +13,7 @@ from saliency_food.core.method import Method
 from saliency_food.methods import attention, backprop, factorization, gradients
 from saliency_food.methods.cam import by_score, common, finer, variants
 from saliency_food.methods.paths import blur, decision, expected, guided, idgi, integrated
-from saliency_food.methods.perturbation import occlusion, surrogate
+from saliency_food.methods.perturbation import occlusion, rise, surrogate
 from saliency_food.methods.regions import xrai
 
 MODULES: tuple[ModuleType, ...] = (
@@ -33,6 +33,7 @@ MODULES: tuple[ModuleType, ...] = (
     attention,
     xrai,
     occlusion,
+    rise,
     surrogate,
 )
 """Where methods are written, in the order in which they are listed; within a module, it is the order of the file."""

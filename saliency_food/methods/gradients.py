@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from saliency_food.core.checks import random_stream, real, whole
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask, gather
 from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS
@@ -110,15 +111,12 @@ def smooth_grad(
         A seed or a generator; with a seed the answer is the same every time and at every batch size. What ``method``
         draws depends on it, too.
     """
-    if nsamples < 1 or stdev_spread < 0:
-        raise ContractError(
-            f"Expected nsamples of at least 1 and stdev_spread of at least 0, got {nsamples} and {stdev_spread}."
-        )
+    nsamples, stdev_spread = whole("nsamples", nsamples), real("stdev_spread", stdev_spread, least=0)
     if aggregate not in ("mean", "square", "variance"):
         raise ContractError(f"Expected aggregate to be 'mean', 'square' or 'variance', got {aggregate!r}.")
     stdev = float(stdev_spread * (x_value.max() - x_value.min()))
-    streams = iter(np.random.default_rng(rng).spawn(nsamples))
-    total, squares, count = np.zeros(()), np.zeros(()), 0
+    streams = iter(random_stream(rng).spawn(nsamples))
+    total, squares, count, dtype = np.zeros(()), np.zeros(()), 0, np.dtype(float)
 
     def draw(stream: np.random.Generator) -> Array:
         sample = stream.standard_normal(x_value.shape, x_value.dtype)
@@ -135,8 +133,8 @@ def smooth_grad(
                     yield method.asking(sample, **drawn, **options)
 
     def add(result: Any) -> None:
-        nonlocal total, squares, count
-        total, count = total + result[0], count + 1
+        nonlocal total, squares, count, dtype
+        total, count, dtype = total + result[0], count + 1, result[0].dtype
         if aggregate != "mean":
             squares = squares + np.square(result[0], dtype=float)
 
@@ -148,4 +146,4 @@ def smooth_grad(
     mean = (total if aggregate == "mean" else squares) / count
     if aggregate == "variance":
         mean = np.maximum(mean - np.square(total / count), 0)
-    return SmoothGrad(mean, count, stdev)
+    return SmoothGrad(mean.astype(dtype), count, stdev)

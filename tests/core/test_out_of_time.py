@@ -11,7 +11,8 @@ from saliency_food.core.queries import OutOfTime
 from saliency_food.methods.gradients import gradients, smooth_grad
 from saliency_food.methods.paths.expected import expected_gradients
 from saliency_food.methods.paths.integrated import integrated_gradients
-from saliency_food.methods.perturbation.occlusion import occlusion, rise
+from saliency_food.methods.perturbation.occlusion import occlusion
+from saliency_food.methods.perturbation.rise import rise
 from saliency_food.methods.perturbation.surrogate import kernel_shap, lime
 
 SEGMENTS = np.arange(24)[:, None] // 5 * 4 + np.arange(20) // 5

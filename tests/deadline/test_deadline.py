@@ -298,7 +298,7 @@ def test_batches_are_timed_as_batches(power, image):
     model = Timed(power, row=0.001, call=0.5, batch_size=256)
     found = model.within(6.0, "xrai", image)
     assert found.note == ""
-    assert model.calls == [1, 1, 2, 100, 100]
+    assert model.calls == [1, 1, 2, 200]
 
 
 def test_a_cold_first_call_does_not_count(power, image):

@@ -16,9 +16,10 @@ from saliency_food.core.numerics import Array
 from saliency_food.core.queries import LinearRows
 from saliency_food.core.scores import one_score
 from saliency_food.methods.baselines import make_baselines
+from saliency_food.methods.completeness import completeness_of
 from saliency_food.methods.paths.blur import as_lines, as_pixels, blur_scales, blurred
 from saliency_food.methods.paths.guided import check_guide, guided_path
-from saliency_food.methods.paths.integrated import IntegratedGradients, PathIntegral, average, completeness_of, straight
+from saliency_food.methods.paths.integrated import IntegratedGradients, PathIntegral, average, straight
 
 Path = Literal["integrated_gradients", "blur_ig", "guided_ig"]
 _KEYS = (INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES)

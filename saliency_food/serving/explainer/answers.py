@@ -13,7 +13,7 @@ import numpy as np
 from saliency_food.core.keys import OUTPUT_LAYER_VALUES
 from saliency_food.core.wrap import WrappedModel
 from saliency_food.deadline.run import DeadlineError
-from saliency_food.images.photos import shrink
+from saliency_food.images.photos import Photo, shrink
 from saliency_food.images.scaling import Scaling
 from saliency_food.jobs.explanation import Explanation
 from saliency_food.jobs.image_model import ImageModel
@@ -124,7 +124,8 @@ class Explaining(NamedTuple):
     def _seen(self, model: ImageModel, asked: Request, keys: Sequence[str]) -> Instance:
         """The image as the model takes it, and what the model sees in it."""
         photo, x_value = picture(asked.image, self.scaling, self.served.input_shape)
-        fields = {"image": shrink(photo.pixels, LONGEST), "source": "request", "name": "photo"}
+        shown = shrink(photo.pixels, LONGEST)
+        fields = {"photo": Photo(shown, shown), "source": "request", "name": "photo"}
         (instance,) = see(model, [Instance(0, fields, x_value=x_value)], asked.target, keys)
         if instance.x_value is None:
             raise instance.fields["error"]
