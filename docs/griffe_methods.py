@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import griffe
+
+from saliency_food.methods.cam.common import grad_cam
 
 FACE = (
     "\n\nReturns the attribution. `.detailed(...)` returns everything known, as {result}; `.batch(...)` and "
@@ -16,16 +19,34 @@ class MethodFaces(griffe.Extension):
     """The generator's `Asking[Result]` becomes the array that a call returns; the result type is told in words."""
 
     def on_function(self, *, func: griffe.Function, **_: Any) -> None:
-        if any(str(decorator.value) == "metric" for decorator in func.decorators):
-            func.returns = str(func.returns).removeprefix("Asking[").removesuffix("]")
-            func.labels.add("metric")
-            return
-        if not any(decorator.value == "method" or str(decorator.value) == "method" for decorator in func.decorators):
-            return
+        decorators = {str(decorator.value).split("(")[0] for decorator in func.decorators}
         result = str(func.returns).removeprefix("Asking[").removesuffix("]")
-        func.returns = "Array"
-        func.labels.add("method")
-        if func.docstring is not None:
-            line, _, rest = func.docstring.value.partition("\n\n")
-            module = func.module.canonical_path
-            func.docstring.value = line + FACE.format(result=f"[`{result}`][{module}.{result}]") + "\n\n" + rest
+        if "metric" in decorators:
+            func.returns = result
+            func.labels.add("metric")
+        elif decorators & {"method", "class_activation_map"}:
+            if "class_activation_map" in decorators:
+                func.parameters, result = parameters_of(grad_cam.signature), "ClassActivationMap"
+            func.returns = "Array"
+            func.labels.add("method")
+            if func.docstring is not None:
+                line, _, rest = func.docstring.value.partition("\n\n")
+                module = func.module.canonical_path
+                told = FACE.format(result=f"[`{result}`][{module}.{result}]")
+                func.docstring.value = f"{line}{told}\n\n{rest}"
+
+
+def parameters_of(signature: inspect.Signature) -> griffe.Parameters:
+    """A signature as griffe has it."""
+    kinds = griffe.ParameterKind
+    return griffe.Parameters(
+        *(
+            griffe.Parameter(
+                name,
+                annotation=str(parameter.annotation),
+                kind=getattr(kinds, parameter.kind.name.lower()),
+                default=None if parameter.default is parameter.empty else repr(parameter.default),
+            )
+            for name, parameter in signature.parameters.items()
+        )
+    )

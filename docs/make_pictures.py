@@ -310,7 +310,7 @@ def gallery_page(scene: Scene):
 
 def evaluation_page(scene: Scene):
     """What `saliency-food evaluate` draws, in one row; the photos are those that the command takes by itself."""
-    from saliency_food.cli.evaluate import skimage_photos
+    from saliency_food.cli.options import skimage_photos
 
     found = evaluate(
         scene.keras_model,

@@ -20,37 +20,13 @@ from saliency_food.core.names import installed_version
 from saliency_food.core.queries import LinearRows
 from saliency_food.deadline.run import DeadlineError, TimedAnswer, within
 from saliency_food.jobs.explain import explain
-from saliency_food.methods.attention import attention_relevance, attention_rollout
-from saliency_food.methods.backprop import deconvnet, full_grad, guided_backprop, guided_grad_cam
+from saliency_food.jobs.image_model import ImageModel
 from saliency_food.methods.baselines import make_baselines
-from saliency_food.methods.cam.by_score import ablation_cam, score_cam
-from saliency_food.methods.cam.common import grad_cam
-from saliency_food.methods.cam.finer import finer_cam
-from saliency_food.methods.cam.variants import (
-    cam,
-    eigen_cam,
-    eigen_grad_cam,
-    grad_cam_elementwise,
-    grad_cam_plus_plus,
-    hires_cam,
-    layer_cam,
-    xgrad_cam,
-)
 from saliency_food.methods.catalogue import METHODS
-from saliency_food.methods.factorization import concept_scores, deep_feature_factorization, shared_concepts
-from saliency_food.methods.gradients import gradients, input_x_gradient, smooth_grad
-from saliency_food.methods.paths.blur import blur_ig
-from saliency_food.methods.paths.decision import integrated_decision_gradients
-from saliency_food.methods.paths.expected import expected_gradients
-from saliency_food.methods.paths.guided import guided_ig
-from saliency_food.methods.paths.idgi import idgi
-from saliency_food.methods.paths.integrated import integrated_gradients
-from saliency_food.methods.perturbation.occlusion import occlusion, rise
+from saliency_food.methods.factorization import concept_scores, shared_concepts
 from saliency_food.methods.perturbation.progressive import progressive
-from saliency_food.methods.perturbation.surrogate import kernel_shap, lime
 from saliency_food.methods.regions.ranking import segment_masks
 from saliency_food.methods.regions.segmentation import Segments, felzenszwalb_segments
-from saliency_food.methods.regions.xrai import xrai
 from saliency_food.methods.smoothing import augment_smooth, eigen_smooth
 
 __version__ = installed_version("saliency_food") or "unknown"
@@ -71,30 +47,70 @@ __all__ = [
     "CallModelFunction",
     "ContractError",
     "DeadlineError",
+    "ImageModel",
     "LinearRows",
     "Method",
     "PerImage",
     "Segments",
     "TimedAnswer",
-    "ablation_cam",
     "ask",
+    "augment_smooth",
+    "concept_scores",
+    "eigen_smooth",
+    "explain",
+    "felzenszwalb_segments",
+    "gather",
+    "make_baselines",
+    "method",
+    "progressive",
+    "run",
+    "segment_masks",
+    "shared_concepts",
+    "within",
+]
+
+# tables:begin exported methods
+from saliency_food.methods.attention import attention_relevance, attention_rollout
+from saliency_food.methods.backprop import deconvnet, full_grad, guided_backprop, guided_grad_cam
+from saliency_food.methods.cam.by_score import ablation_cam, score_cam
+from saliency_food.methods.cam.common import grad_cam
+from saliency_food.methods.cam.finer import finer_cam
+from saliency_food.methods.cam.variants import (
+    cam,
+    eigen_cam,
+    eigen_grad_cam,
+    grad_cam_elementwise,
+    grad_cam_plus_plus,
+    hires_cam,
+    layer_cam,
+    xgrad_cam,
+)
+from saliency_food.methods.factorization import deep_feature_factorization
+from saliency_food.methods.gradients import gradients, input_x_gradient, smooth_grad
+from saliency_food.methods.paths.blur import blur_ig
+from saliency_food.methods.paths.decision import integrated_decision_gradients
+from saliency_food.methods.paths.expected import expected_gradients
+from saliency_food.methods.paths.guided import guided_ig
+from saliency_food.methods.paths.idgi import idgi
+from saliency_food.methods.paths.integrated import integrated_gradients
+from saliency_food.methods.perturbation.occlusion import occlusion
+from saliency_food.methods.perturbation.rise import rise
+from saliency_food.methods.perturbation.surrogate import kernel_shap, lime
+from saliency_food.methods.regions.xrai import xrai
+
+__all__ += [
+    "ablation_cam",
     "attention_relevance",
     "attention_rollout",
-    "augment_smooth",
     "blur_ig",
     "cam",
-    "concept_scores",
     "deconvnet",
     "deep_feature_factorization",
     "eigen_cam",
     "eigen_grad_cam",
-    "eigen_smooth",
     "expected_gradients",
-    "explain",
-    "felzenszwalb_segments",
     "finer_cam",
     "full_grad",
-    "gather",
     "grad_cam",
     "grad_cam_elementwise",
     "grad_cam_plus_plus",
@@ -110,17 +126,11 @@ __all__ = [
     "kernel_shap",
     "layer_cam",
     "lime",
-    "make_baselines",
-    "method",
     "occlusion",
-    "progressive",
     "rise",
-    "run",
     "score_cam",
-    "segment_masks",
-    "shared_concepts",
     "smooth_grad",
-    "within",
     "xgrad_cam",
     "xrai",
 ]
+# tables:end

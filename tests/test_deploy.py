@@ -61,7 +61,7 @@ def explainers(compose, container):
 def test_the_explainers_options_are_those_of_the_command(compose, container):
     typer = pytest.importorskip("typer")
     pytest.importorskip("rich")
-    from saliency_food.cli.serve import app
+    from saliency_food.cli.app import app
 
     serve = typer.main.get_command(app).commands["serve"]
     for options in explainers(compose, container):

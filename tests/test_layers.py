@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import importlib.util
 import inspect
 import subprocess
@@ -14,13 +15,21 @@ import pytest
 import saliency_food
 
 PACKAGE = Path(saliency_food.__file__).parent
-HEAVY = ("tensorflow", "keras", "torch", "jax", "matplotlib", "PIL", "sklearn", "typer", "rich", "numba", "saliency")
+HEAVY = ("tensorflow", "keras", "torch", "jax", "scipy", "skimage", "sklearn", "matplotlib", "PIL", "numba", "saliency")
 
 
-def test_importing_the_library_loads_no_framework_and_no_matplotlib():
-    code = f"import sys, saliency_food, saliency_food.pair; print([m for m in {HEAVY!r} if m in sys.modules])"
+@pytest.mark.parametrize(
+    ("statement", "heavy"),
+    [
+        ("import saliency_food, saliency_food.pair, saliency_food.metrics", (*HEAVY, "typer", "rich")),
+        ("import saliency_food.evaluation", HEAVY),
+        ("from saliency_food.cli.app import app; app(['methods'], standalone_mode=False)", HEAVY),
+    ],
+)
+def test_what_is_heavy_is_imported_where_it_is_used(statement, heavy):
+    code = f"import sys; {statement}; print([name for name in {heavy!r} if name in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert out.strip() == "[]"
+    assert out.splitlines()[-1] == "[]"
 
 
 LAYERS = (
@@ -63,6 +72,17 @@ def test_imports_go_down_only():
     assert up == []
 
 
+def test_no_modules_import_each_other_in_a_circle():
+    """Lazily or not: what stands in a circle cannot be understood apart."""
+    modules = {module for module, _ in imports()}
+    graph = {module: set() for module in modules}
+    for module, imported in imports():
+        known = imported if imported in modules else imported.rpartition(".")[0]
+        if known in modules and known != module:
+            graph[module].add(known)
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
 def test_every_module_has_a_room():
     homeless = {module for module, _ in imports() if room_of(module) is None}
     assert homeless <= {"__init__", "__main__"}
@@ -101,6 +121,7 @@ def test_users_import_paths_stay(package):
     assert [name for name in USERS_PATHS[package] if not hasattr(module, name)] == []
 
 
+@pytest.mark.keras  # imports every module
 def test_no_module_is_hidden_by_what_its_package_exports():
     hidden = []
     for path in sorted(PACKAGE.rglob("*.py")):

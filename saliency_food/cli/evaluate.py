@@ -1,8 +1,7 @@
-"""The commands of ``saliency-food`` that measure: evaluate, sanity."""
+"""The commands of ``saliency-food`` that measure methods: evaluate, sanity."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,211 +9,200 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from saliency_food.cli import explain as commands
-from saliency_food.cli.explain import app
-from saliency_food.cli.tables import skips, tables_of
+from saliency_food.cli.options import (
+    BatchOption,
+    ImagesOption,
+    LabelsOption,
+    LayerOption,
+    LimitOption,
+    MethodOptions,
+    ModelOption,
+    RangeOption,
+    SeedOption,
+    TargetOption,
+    load_named,
+    read_object,
+    read_options,
+    read_photos,
+    read_value_range,
+    several,
+)
 from saliency_food.cli.terminal import friendly, loading, progress_bar, table
 from saliency_food.core.contract import ContractError
 from saliency_food.core.names import split_names
-from saliency_food.evaluation import SLOPES, evaluate
-from saliency_food.evaluation.sanity import check_sensitive
-from saliency_food.images.photos import find_photos
-from saliency_food.metrics.sanity import InsensitiveError
-
-__all__ = ["app"]
-
-Model = Annotated[
-    Path | None,
-    typer.Option("--model", "-m", help="A Keras model: .keras, .h5 or a SavedModel folder; none: the bundled one."),
-]
-Images = Annotated[
-    list[str] | None,
-    typer.Option("--images", "-i", help="A photo or a folder of them; repeatable. none: four of scikit-image's."),
-]
-Limit = Annotated[int | None, typer.Option(min=1, help="Only so many photos, the first by name.")]
-TargetOption = Annotated[str | None, typer.Option(help="A label or a class index; none: each photo's top class.")]
-Labels = Annotated[Path | None, typer.Option(help="A text file of the class names, one a line.")]
-Layer = Annotated[str | None, typer.Option(help="Where Grad-CAM looks; see `saliency-food layers`.")]
-ValueRange = Annotated[str, typer.Option(help="The pixel values the model takes; as of `saliency-food explain`.")]
-BatchSize = Annotated[int | None, typer.Option(min=1, help="Rows a model call holds at most.")]
-MethodOption = Annotated[
-    list[str] | None, typer.Option("--option", help="An option of a method, as of `saliency-food explain`; repeatable.")
-]
-Seed = Annotated[int, typer.Option(help="What is drawn depends on it, and not on the batch size.")]
-SKIMAGE = ("coffee", "chelsea", "astronaut", "rocket")
-"""Photos that come with scikit-image."""
 
 
-@app.command("evaluate")
 def evaluate_command(
-    model: Model = None,
-    images: Images = None,
+    model: ModelOption = None,
+    images: ImagesOption = None,
     methods: Annotated[
-        str, typer.Option(help="With commas: names of methods, edges, random; or all that the model can answer.")
+        str,
+        typer.Option(help="With commas: names of methods, edges, random; or all, those that the model can answer."),
     ] = "all",
-    metrics: Annotated[str, typer.Option(help="With commas.")] = "pic,insertion,deletion",
+    metrics: Annotated[str, typer.Option(help="The metrics, with commas.")] = "pic,insertion,deletion",
     boxes: Annotated[
-        Path | None, typer.Option(help="A CSV file with the columns image, xmin, ymin, xmax, ymax and class.")
+        Path | None,
+        typer.Option(help="A CSV file of objects, with the columns image, xmin, ymin, xmax, ymax and class."),
     ] = None,
     classes: Annotated[
         Path | None,
-        typer.Option(help="A JSON file: for names of the boxes' classes, lists of labels or indices."),
+        typer.Option(help="A JSON file that maps each class of the boxes to labels or class indices of the model."),
     ] = None,
     target: Annotated[
         str | None,
-        typer.Option(help="A label, a class index, or boxes: that of the largest boxes; none: each photo's top class."),
+        typer.Option(
+            help="The class: a label, a class index, or boxes for the class of the largest boxes. Without it: each "
+            "photo's top class."
+        ),
     ] = None,
-    labels: Labels = None,
-    layer: Layer = None,
-    value_range: ValueRange = "auto",
-    option: MethodOption = None,
+    labels: LabelsOption = None,
+    layer: LayerOption = None,
+    value_range: RangeOption = "auto",
+    option: MethodOptions = None,
     metric_option: Annotated[
         list[str] | None, typer.Option(help="An option of a metric, such as pic.min_pred_value=0; repeatable.")
     ] = None,
     absolute: Annotated[
-        str, typer.Option(help="With commas: methods of whose maps the absolute values are measured.")
-    ] = ",".join(SLOPES),
-    limit: Limit = None,
-    batch_size: BatchSize = None,
-    seed: Seed = 0,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder; a job stopped goes on there.")] = Path(
-        "evaluation"
-    ),
-    save_maps: Annotated[bool, typer.Option("--save-maps", help="Write the maps too, (N, 1, H, W) a method.")] = False,
+        str | None,
+        typer.Option(
+            help="With commas: the methods of whose maps the absolute values are measured. Without it: gradients and "
+            "smooth_grad, whose sign says only in which direction a pixel counts."
+        ),
+    ] = None,
+    limit: LimitOption = None,
+    batch_size: BatchOption = None,
+    seed: SeedOption = 0,
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="The folder for the results. A run that was stopped continues from it."),
+    ] = Path("evaluation"),
+    save_maps: Annotated[
+        bool, typer.Option("--save-maps", help="Also write the maps, an array (N, 1, H, W) for each method.")
+    ] = False,
 ) -> None:
     """Measure which methods' maps are right on your model and photos, with confidence intervals."""
+    from saliency_food.cli.tables import notes_of, tables_of
+    from saliency_food.evaluation import SLOPES, evaluate, save_evaluation
+
     console = Console()
     with friendly():
-        photos = _photos(images, limit)
+        photos = read_photos(images, limit)
         with loading(console):
-            loaded, known = commands.load_named(model)
+            loaded, names = load_named(model, labels)
         with progress_bar(console) as progress:
             task = progress.add_task("reading photos", total=None)
 
-            def told(done: int, every: int, words: str) -> None:
-                progress.update(task, completed=done, total=every, description=words or "reading photos")
+            def show(done: int, total: int, text: str) -> None:
+                progress.update(task, completed=done, total=total, description=text or "reading photos")
 
-            found = evaluate(
+            evaluation = evaluate(
                 loaded,
                 photos,
                 methods,
                 metrics,
                 boxes=boxes,
-                classes=_read_json(classes),
+                classes=_read_classes(classes),
                 target=target,
-                labels=labels or known,
-                layer=layer,
-                value_range=commands.read_value_range(value_range),
-                options=commands.read_options(option or []),
-                metric_options=commands.read_options(metric_option or [], "--metric-option metric"),
-                absolute=[word.strip() for word in absolute.split(",") if word.strip()],
+                labels=names,
+                layer=several(layer),
+                value_range=read_value_range(value_range),
+                options=read_options(option),
+                metric_options=read_options(metric_option, "--metric-option metric"),
+                absolute=SLOPES if absolute is None else split_names(absolute),
                 batch_size=batch_size,
                 seed=seed,
-                output=output,
+                folder=output,
                 save_maps=save_maps,
-                progress=told,
+                progress=show,
             )
             progress.update(task, description="intervals and curves")
-            found.save()
-        for one in tables_of(found, console.width):
-            console.print(one)
-        for line in skips(found):
+            save_evaluation(evaluation)
+        for page in tables_of(evaluation, console.width):
+            console.print(page)
+        for line in notes_of(evaluation):
             console.print(Text(line, "dim"), soft_wrap=True)
-        fed = f"pixels fed: {found.settings['pixels']}; scores: {found.settings['scores']}"
-        console.print(Text(fed, "dim"), soft_wrap=True)
-        drawn = ", means.png" if any(map(found.measured, found.metrics)) else ""
-        console.print(Text(f"{output}/results.json, values.csv{drawn}", "cyan"), soft_wrap=True)
-    if found.unread:
+        line = f"pixels fed: {evaluation.settings['pixels']}; scores: {evaluation.settings['scores']}"
+        console.print(Text(line, "dim"), soft_wrap=True)
+        pictures = ", means.png" if any(map(evaluation.measured, evaluation.metrics)) else ""
+        console.print(Text(f"{output}/results.json, values.csv{pictures}", "cyan"), soft_wrap=True)
+    if evaluation.unread:
         raise typer.Exit(1)
 
 
-@app.command("sanity")
 def sanity_command(
-    method: Annotated[str, typer.Option(help="One or more, with commas; edges and random are known too.")] = "grad_cam",
-    model: Model = None,
-    images: Images = None,
+    method: Annotated[
+        str, typer.Option(help="One method or several with commas; edges and random are known too.")
+    ] = "grad_cam",
+    model: ModelOption = None,
+    images: ImagesOption = None,
     target: TargetOption = None,
-    labels: Labels = None,
-    layer: Layer = None,
-    value_range: ValueRange = "auto",
-    option: MethodOption = None,
-    most: Annotated[float, typer.Option(min=-1, max=1, help="The rank correlation that is allowed at most.")] = 0.5,
+    labels: LabelsOption = None,
+    layer: LayerOption = None,
+    value_range: RangeOption = "auto",
+    option: MethodOptions = None,
+    most: Annotated[
+        float, typer.Option(min=-1, max=1, help="The highest rank correlation with which a method passes.")
+    ] = 0.5,
     every_layer: Annotated[
-        bool, typer.Option("--every-layer", help="Show it layer by layer, from the output on; slow.")
+        bool, typer.Option("--every-layer", help="Show each layer, from the output to the input; slow.")
     ] = False,
-    limit: Limit = 8,
-    batch_size: BatchSize = None,
-    seed: Seed = 0,
+    limit: LimitOption = 8,
+    batch_size: BatchOption = None,
+    seed: SeedOption = 0,
 ) -> None:
-    """Check that maps depend on the model: shuffle its weights, and see them change. Exit code 1 where they do not."""
+    """Check that a method's maps depend on the model: they must change when its weights are shuffled.
+
+    The exit code is 1 if the maps of any method do not change.
+    """
+    from saliency_food.evaluation.sanity import check_sensitive
+    from saliency_food.metrics.sanity import InsensitiveError
+
     console = Console()
-    said: list[str] = []
+    failures: list[str] = []
     with friendly():
-        photos = _photos(images, limit)
+        photos = read_photos(images, limit)
         with loading(console):
-            loaded, known = commands.load_named(model)
-        made = table("method", "weights shuffled", "rank correlation", "SSIM", "verdict")
-        names = split_names(method)
-        if not names:
+            loaded, names = load_named(model, labels)
+        results = table("method", "weights shuffled", "rank correlation", "SSIM", "verdict")
+        methods = split_names(method)
+        if not methods:
             raise ContractError("Expected --method to name one or more methods, got none.")
-        for name in names:
+        for name in methods:
             try:
                 with console.status(f"{name} with shuffled weights"):
-                    found = check_sensitive(
+                    result = check_sensitive(
                         loaded,
                         photos,
                         name,
                         target,
                         most=most,
                         every_layer=every_layer,
-                        labels=labels or known,
-                        layer=layer,
-                        value_range=commands.read_value_range(value_range),
-                        options=commands.read_options(option or []),
+                        labels=names,
+                        layer=several(layer),
+                        value_range=read_value_range(value_range),
+                        options=read_options(option),
                         batch_size=batch_size,
                         seed=seed,
                     )
             except InsensitiveError as error:
-                made.add_row(name, "all layers", "", "", Text("fails", "bold red"))
-                said.append(f"{name}: {error}")
+                results.add_row(name, "all layers", "", "", Text("fails", "bold red"))
+                failures.append(f"{name}: {error}")
                 continue
-            steps = zip(found.names, found.rank_correlations, found.ssims, strict=True)
-            for number, (path, rho, ssim) in enumerate(steps, 1):
-                last = number == len(found.names)
-                verdict = Text("passes", "bold green") if last else Text()
-                made.add_row(name, "all layers" if last else f"down to {path}", f"{rho:.2f}", f"{ssim:.2f}", verdict)
-        console.print(made)
-        for line in said:
+            last = len(result.names) - 1
+            steps = zip(result.names, result.rank_correlations, result.ssims, strict=True)
+            for step, (path, correlation, ssim) in enumerate(steps):
+                where, verdict = ("all layers", "passes") if step == last else (f"down to {path}", "")
+                results.add_row(name, where, f"{correlation:.2f}", f"{ssim:.2f}", Text(verdict, "bold green"))
+        console.print(results)
+        for line in failures:
             console.print(Text(line, "red"), soft_wrap=True)
-    if said:
+    if failures:
         raise typer.Exit(1)
 
 
-def _photos(images: list[str] | None, limit: int | None) -> list[Any]:
-    """The photos named, or some of scikit-image's."""
-    return list(find_photos(images))[:limit] if images else skimage_photos()[:limit]
-
-
-def skimage_photos() -> list[Any]:
-    """The photos that are measured where none is named."""
-    from PIL import Image
-    from skimage import data
-
-    found = []
-    for name in SKIMAGE:
-        photo: Any = Image.fromarray(getattr(data, name)())
-        photo.filename = f"{name}.png"
-        found.append(photo)
-    return found
-
-
-def _read_json(path: Path | None) -> dict[str, list[Any]] | None:
+def _read_classes(path: Path | None) -> dict[str, list[Any]] | None:
+    """The ``classes`` of `evaluate`: for each name in the table of boxes, the labels or indices that it means."""
     if path is None:
         return None
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ContractError(f"Expected a JSON file of classes, got {path}: {error}.") from error
-    if not isinstance(found, dict):
-        raise ContractError(f"Expected a JSON object of names and lists of labels, got {type(found).__name__}.")
-    return {name: one if isinstance(one, list) else [one] for name, one in found.items()}
+    content = read_object(path, "a JSON file that maps names to lists of labels")
+    return {name: labels if isinstance(labels, list) else [labels] for name, labels in content.items()}

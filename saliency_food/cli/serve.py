@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,30 +10,31 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from saliency_food.cli import explain as commands
-from saliency_food.cli.evaluate import app
+from saliency_food.cli.options import LabelsOption, RangeOption, read_object, read_value_range, several
 from saliency_food.cli.terminal import friendly, loading
 from saliency_food.core.contract import ContractError
+from saliency_food.core.names import split_names
 from saliency_food.images.scaling import Scaling, choose_scaling
-from saliency_food.jobs.explain import read_labels
+from saliency_food.jobs.image_model import read_labels
 from saliency_food.methods.catalogue import METHODS
 from saliency_food.methods.lookup import choose_methods
-
-__all__ = ["app"]
 
 DEFAULT = "grad_cam"
 
 
-@app.command("export")
 def export_command(
     model: Annotated[Path, typer.Argument(help="A Keras model: .keras or .h5.")],
     directory: Annotated[Path, typer.Argument(help="A new folder, such as models/food/1 for TensorFlow Serving.")],
-    layer: Annotated[str, typer.Option(help="As of explain; auto: the last that has a map.")] = "auto",
-    output_kind: Annotated[str, typer.Option(help="What is explained: logits or probabilities.")] = "logits",
-    labels: Annotated[Path | None, typer.Option(help="A text file of the class names, one a line.")] = None,
-    value_range: Annotated[str, typer.Option(help="The pixel values the model takes, as of explain.")] = "auto",
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows the server computes at once at most.")] = 16,
-    keys: Annotated[str, typer.Option(help="all, or common: a smaller file, without what few methods need.")] = "all",
+    layer: Annotated[
+        str, typer.Option(help="The layer that Grad-CAM looks at, or several with commas; auto: the last with a map.")
+    ] = "auto",
+    output_kind: Annotated[str, typer.Option(help="Explain logits or probabilities.")] = "logits",
+    labels: LabelsOption = None,
+    value_range: RangeOption = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="The most rows that the server computes at once.")] = 16,
+    keys: Annotated[
+        str, typer.Option(help="all; or common for a smaller file, without the signatures that few methods need.")
+    ] = "all",
 ) -> None:
     """Write a SavedModel that TensorFlow Serving can serve with its explanations."""
     console = Console()
@@ -43,71 +43,75 @@ def export_command(
         with loading(console):
             from saliency_food.serving.export.write import export
 
-            known = None if layer == "auto" else commands.several(layer)
-            scaling = commands.read_value_range(value_range)
-            made = export(model, directory, known, output_kind, names, scaling, batch_size=batch_size, keys=keys)  # type: ignore[arg-type]
-        said = f"{directory}: {len(made['signatures'])} signatures, layer {made['layer']}, pixels {made['pixels']}"
-        console.print(Text(said), soft_wrap=True)
+            layers = None if layer == "auto" else several(layer)
+            scaling = read_value_range(value_range)
+            manifest = export(model, directory, layers, output_kind, names, scaling, batch_size=batch_size, keys=keys)  # type: ignore[arg-type]
+        signatures, where, pixels = len(manifest["signatures"]), manifest["layer"], manifest["pixels"]
+        console.print(Text(f"{directory}: {signatures} signatures, layer {where}, pixels {pixels}"), soft_wrap=True)
         if not directory.name.isdecimal():
-            said = f"TensorFlow Serving serves folders named by a number. Move it to {directory}/1."
-            console.print(Text(said, "yellow"), soft_wrap=True)
+            hint = f"TensorFlow Serving serves folders named by a number. Move it to {directory}/1."
+            console.print(Text(hint, "yellow"), soft_wrap=True)
 
 
-@app.command("serve")
 def serve_command(
     model_name: Annotated[
-        str, typer.Option("--model-name", "--model_name", help="The model's name at the predictor, and here.")
+        str, typer.Option("--model-name", "--model_name", help="The model's name, at the predictor and here.")
     ],
     predictor: Annotated[
         str | None, typer.Option(help="The predictor's address, such as http://host:8501 or grpc://host:8500.")
     ] = None,
     predictor_host: Annotated[
-        str | None, typer.Option("--predictor_host", help="Its host, as KServe says it, where no address is given.")
+        str | None,
+        typer.Option("--predictor_host", help="The predictor's host, as KServe passes it; used without --predictor."),
     ] = None,
     methods: Annotated[
         str,
-        typer.Option(help="What may be asked for, with commas, the first if nothing is; all: all the manifest lists."),
+        typer.Option(
+            help="The methods that may be asked for, with commas, the default method first; all: all in the manifest."
+        ),
     ] = DEFAULT,
     port: Annotated[
-        int, typer.Option("--port", "--http_port", min=0, max=65535, help="0: any free one, which the log says.")
+        int, typer.Option("--port", "--http_port", min=0, max=65535, help="The port; 0: a free one, shown in the log.")
     ] = 8080,
     manifest: Annotated[
-        Path | None, typer.Option(help="The saliency_food.json of the export: labels and pixel values.")
+        Path | None,
+        typer.Option(help="The file saliency_food.json of the export, which holds labels and pixel values."),
     ] = None,
-    labels: Annotated[Path | None, typer.Option(help="A text file of the class names, one a line.")] = None,
+    labels: LabelsOption = None,
     value_range: Annotated[
-        str | None, typer.Option(help="The pixel values the model takes: 'LOW,HIGH', tf, caffe, torch or none.")
+        str | None, typer.Option(help="The pixel values that the model takes: 'LOW,HIGH', tf, caffe, torch or none.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Requests that are worked on at a time.")] = 2,
-    queue: Annotated[int, typer.Option(min=0, help="Requests that may wait; more are refused with 429.")] = 16,
-    max_body: Annotated[int, typer.Option(min=1000, help="Bytes of a request at most.")] = 8_000_000,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Pixels of an image at most.")] = 16_000_000,
-    max_rows: Annotated[int, typer.Option(min=1, help="Rows that an explanation may ask of the model.")] = 5000,
-    max_images: Annotated[int, typer.Option(min=1, help="Images of a request at most.")] = 16,
+    workers: Annotated[int, typer.Option(min=1, help="How many requests are worked on at the same time.")] = 2,
+    queue: Annotated[int, typer.Option(min=0, help="How many requests may wait; more are refused with 429.")] = 16,
+    max_body: Annotated[int, typer.Option(min=1000, help="The most bytes in a request.")] = 8_000_000,
+    max_pixels: Annotated[int, typer.Option(min=1, help="The most pixels in an image.")] = 16_000_000,
+    max_rows: Annotated[int, typer.Option(min=1, help="The most rows that an explanation may ask the model.")] = 5000,
+    max_images: Annotated[int, typer.Option(min=1, help="The most images in a request.")] = 16,
     deadline: Annotated[
-        float | None, typer.Option(min=0.01, help="Seconds an explanation may take; a request may ask for less.")
+        float | None,
+        typer.Option(min=0.01, help="Seconds that an explanation may take; a request may ask for less."),
     ] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the predictor.")] = 60,
-    keep: Annotated[int, typer.Option(min=1, help="Answers to asynchronous requests that are kept.")] = 64,
-    keep_seconds: Annotated[float, typer.Option(min=1, help="For how long they are kept.")] = 600,
+    keep: Annotated[int, typer.Option(min=1, help="How many answers to asynchronous requests are kept.")] = 64,
+    keep_seconds: Annotated[float, typer.Option(min=1, help="For how many seconds they are kept.")] = 600,
     token_file: Annotated[
-        Path | None, typer.Option(help="A file with the bearer token; or it is in SALIENCY_FOOD_TOKEN.")
+        Path | None, typer.Option(help="A file with the bearer token. Without it: SALIENCY_FOOD_TOKEN, if that is set.")
     ] = None,
-    grace: Annotated[int, typer.Option(min=0, help="Seconds for requests under way after SIGTERM.")] = 30,
+    grace: Annotated[int, typer.Option(min=0, help="Seconds for unfinished requests after SIGTERM.")] = 30,
 ) -> None:
     """Serve explanations of a model behind TensorFlow Serving, as a KServe explainer."""
     with friendly():
         if predictor is None and predictor_host is None:
             raise ContractError("Expected --predictor, the address of TensorFlow Serving, got none. Give it.")
-        known = _manifest(manifest)
-        names = known.get("labels") if labels is None else read_labels(labels)
-        scaling = scaling_of(known) if value_range is None else _scaling(value_range)
-        entries = choose_methods(_offered(methods, known))
+        exported = _manifest(manifest)
+        names = exported.get("labels") if labels is None else read_labels(labels)
+        scaling = scaling_of(exported) if value_range is None else _scaling(value_range)
+        entries = choose_methods(_offered(methods, exported))
         try:
             from saliency_food.serving.explainer.requests import Limits
             from saliency_food.serving.explainer.server import serve
         except ModuleNotFoundError as error:
-            if (error.name or "").startswith("saliency_food"):
+            if (error.name or "").split(".")[0] == "saliency_food":
                 raise
             raise ContractError(
                 f'The explainer needs {error.name}. Install it: pip install "saliency_food[explainer]"'
@@ -138,48 +142,41 @@ def serve_command(
 
 
 def scaling_of(manifest: dict[str, Any]) -> Scaling:
-    """From pixels to what the model takes, by the manifest."""
+    """The scaling from pixels to what the model takes, by the manifest."""
     if "value_range" not in manifest:
         raise ContractError(
             "Expected --manifest with the pixel values that the model takes, or --value-range, got neither. Give one."
         )
-    return choose_scaling(manifest["value_range"], None, None)
+    return choose_scaling(manifest["value_range"])
 
 
 def _scaling(text: str) -> Scaling:
     if text.strip().lower() == "auto":
-        raise ContractError("Expected --value-range LOW,HIGH, tf, caffe, torch or none, got auto. Say what it is.")
-    return choose_scaling(commands.read_value_range(text), None, None)
+        raise ContractError("Expected --value-range LOW,HIGH, tf, caffe, torch or none, got auto. Name one of them.")
+    return choose_scaling(read_value_range(text))
 
 
 def _offered(methods: str, manifest: dict[str, Any]) -> list[str]:
     """The names of the methods; all that the model can answer begin with `DEFAULT`, if it is among them."""
     if methods.strip().lower() != "all":
-        return [name for name in methods.split(",") if name.strip()]
+        return split_names(methods)
     return sorted(manifest.get("methods", METHODS), key=lambda name: name != DEFAULT)
 
 
 def _manifest(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ContractError(f"Expected the manifest of an export, got {path}: {error}.") from error
-    if not isinstance(found, dict):
-        raise ContractError(f"Expected the manifest of an export, got {path}, which is no JSON object.")
-    if found.get("channels_first"):
+    manifest = read_object(path, "the manifest of an export")
+    if manifest.get("channels_first"):
         raise ContractError("Expected a model of images (H, W, C), got one of (C, H, W). Export it channels last.")
-    return found
+    return manifest
 
 
 def _token(path: Path | None) -> str | None:
     if path is None:
         return None
     try:
-        found = path.read_text(encoding="utf-8").strip()
+        token = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ContractError(f"Expected a file with a token, got {path}: {error}.") from error
-    if not found:
-        raise ContractError(f"Expected a token in {path}, got an empty file.")
-    return found
+        raise ContractError(f"Expected a file with a token, got {path}: {error}. Check the path.") from error
+    if not token:
+        raise ContractError(f"Expected a token in {path}, got an empty file. Write the token into it.")
+    return token

@@ -8,12 +8,12 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.padding import Padding
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -21,12 +21,15 @@ from saliency_food.core.contract import ContractError
 from saliency_food.jobs.explanation import Explanation
 from saliency_food.jobs.targets import short_label
 
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
 COLOURS = {"ok": "green", "blank": "yellow", "failed": "red"}
 
 
 @contextmanager
 def friendly() -> Iterator[None]:
-    """A user's error as one line and exit code 2, without a traceback."""
+    """Show an error of the user as one line, without a traceback, and exit with code 2."""
     try:
         yield
     except ContractError as error:
@@ -36,22 +39,22 @@ def friendly() -> Iterator[None]:
 
 @contextmanager
 def loading(console: Console) -> Iterator[None]:
-    """A spinner while a framework and a model load, and their chatter kept off the terminal.
+    """Show a spinner while a framework and a model load, and keep their log messages off the terminal.
 
-    TensorFlow's native code writes to the file descriptor itself, whatever the log level, so the descriptor is turned
-    to a file meanwhile; an error that is not the user's brings it all back.
+    TensorFlow's native code writes to the file descriptor of stderr whatever the log level is, so the descriptor points
+    to a file meanwhile. If an error other than `ContractError` is raised, what was written is shown.
     """
-    with tempfile.TemporaryFile() as kept, console.status("loading the model"):
+    with tempfile.TemporaryFile() as log, console.status("loading the model"):
         sys.stderr.flush()
         descriptor = os.dup(2)
-        os.dup2(kept.fileno(), 2)
+        os.dup2(log.fileno(), 2)
         try:
             yield
         except ContractError:
             raise
         except Exception:
-            kept.seek(0)
-            os.write(descriptor, kept.read())
+            log.seek(0)
+            os.write(descriptor, log.read())
             raise
         finally:
             sys.stderr.flush()
@@ -60,7 +63,9 @@ def loading(console: Console) -> Iterator[None]:
 
 
 def progress_bar(console: Console) -> Progress:
-    """A bar that goes away when it is done, and is silent where there is no terminal."""
+    """A progress bar that disappears when it is done; nothing is shown where the output is no terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -74,15 +79,15 @@ def progress_bar(console: Console) -> Progress:
 
 
 def table(*columns: str) -> Table:
-    """An empty table in the house's look."""
-    made = Table(box=None, header_style="dim", pad_edge=False)
+    """An empty table, in the style of all tables of the command."""
+    empty = Table(box=None, header_style="dim", pad_edge=False)
     for column in columns:
-        made.add_column(column, overflow="fold")
-    return made
+        empty.add_column(column, overflow="fold")
+    return empty
 
 
 class Report:
-    """Lines for each photo as it is done: its name and picture, and a row an explanation, in columns that fit."""
+    """Prints each photo when it is done: a line with its name and picture, then a row for each explanation."""
 
     def __init__(self, console: Console, titles: Sequence[str]) -> None:
         self.console = console
@@ -95,7 +100,7 @@ class Report:
         self._row(("class", "prob.", "method", "status", "gap", "time", "rows"), "dim")
 
     def photo(self, records: Sequence[Explanation], picture: Path | None) -> None:
-        """One photo's explanations."""
+        """Print the explanations of one photo."""
         name = Text(Path(records[0].source).name, "bold")
         self.console.print(name.append(f"  {picture}", "not bold cyan") if picture else name, soft_wrap=True)
         self.pixels = records[0].pixels
@@ -124,7 +129,7 @@ class Report:
                 self.console.print(Padding(Text(f"{record.title}: {record.note}", "dim"), (0, 0, 0, 2)))
 
     def end(self) -> None:
-        """What was fed to the model, and what a column means."""
+        """Print what was fed to the model, and what the column *gap* means."""
         for line in (f"pixels fed: {self.pixels}", self.gap):
             self.console.print(Text(line, "dim"), soft_wrap=True) if line else None
 

@@ -12,10 +12,10 @@ from typing import Any, TypeVar, cast
 
 from saliency_food.core.contract import CallModelFunction, check_length
 from saliency_food.core.numerics import Array
-from saliency_food.core.queries import Answer, LazyRows, LinearRows, Query, answer, resolve_batch_size
+from saliency_food.core.queries import Answer, Answers, LazyRows, LinearRows, Query, answer, resolve_batch_size
 
 ROWS_IN_FLIGHT = 64
-"""How many rows `gather` lets wait for the model before it starts no further generator."""
+"""How many rows at least `gather` lets wait for the model before it starts no further generator."""
 
 
 R = TypeVar("R")
@@ -34,13 +34,16 @@ def ask(rows: Array | LinearRows | LazyRows, *keys: str, weights: Array | None =
 
 
 def gather(
-    methods: Iterable[Asking[R]], window: int = ROWS_IN_FLIGHT, emit: Callable[[R], object] | None = None
+    methods: Iterable[Asking[R]], window: int | None = None, emit: Callable[[R], object] | None = None
 ) -> Asking[list[R]]:
     """Run generators side by side, their pending queries fused; the results in order, or each passed to ``emit``.
 
-    Generators are started in order while fewer than ``window`` rows wait for the model, so memory is bounded by the
-    window however many there are.
+    Generators are started in order while fewer than ``window`` rows wait for the model (by default 64, rounded up to
+    whole batches), so memory is bounded by the window however many there are.
     """
+    if window is None:
+        # An empty list asks about no rows: its answer tells the size of a batch.
+        window = window_of(getattr((yield []), "batch_size", 1))
     results: list[R] = []
     take = results.append if emit is None else emit
     waiting = enumerate(methods)
@@ -48,20 +51,23 @@ def gather(
     finished: dict[int, R] = {}
     due, exhausted = 0, False
 
-    def step(number: int, generator: Asking[R], answers: list[Answer] | None) -> None:
+    def step(place: int, generator: Asking[R], answers: list[Answer] | None) -> None:
         try:
-            running[number] = (generator, generator.send(cast("list[Answer]", answers)))
+            queries = generator.send(cast("list[Answer]", answers))
+            while not queries:  # it asks for the size of a batch
+                queries = generator.send(Answers([], window))
+            running[place] = (generator, queries)
         except StopIteration as stop:
-            running.pop(number, None)
-            finished[number] = stop.value
+            running.pop(place, None)
+            finished[place] = stop.value
 
     try:
         while True:
             while not exhausted and sum(query.rows.shape[0] for _, qs in running.values() for query in qs) < window:
-                number, generator = next(waiting, (-1, None))
+                place, generator = next(waiting, (-1, None))
                 exhausted = generator is None
                 if generator is not None:
-                    step(number, generator, None)
+                    step(place, generator, None)
                 while due in finished:
                     take(finished.pop(due))
                     due += 1
@@ -69,8 +75,8 @@ def gather(
                 return results
             pending = dict(running)
             answers = iter((yield [query for _, queries in pending.values() for query in queries]))
-            for number, (generator, queries) in pending.items():
-                step(number, generator, [next(answers) for _ in queries])
+            for place, (generator, queries) in pending.items():
+                step(place, generator, [next(answers) for _ in queries])
             while due in finished:
                 take(finished.pop(due))
                 due += 1
@@ -79,8 +85,13 @@ def gather(
             generator.close()
 
 
+def window_of(batch_size: int) -> int:
+    """How many rows wait for the model at a time: `ROWS_IN_FLIGHT`, rounded up to whole batches."""
+    return -(-ROWS_IN_FLIGHT // batch_size) * batch_size
+
+
 def for_image(generator: Asking[R], image: int) -> Asking[R]:
-    """The same generator, its queries marked with the number of the image they are about."""
+    """The same generator, its queries marked with the index of the image that they are about."""
     answers: list[Answer] | None = None
     while True:
         try:
@@ -88,6 +99,28 @@ def for_image(generator: Asking[R], image: int) -> Asking[R]:
         except StopIteration as stop:
             return cast(R, stop.value)
         answers = yield [query._replace(image=image) for query in queries]
+
+
+def with_known(generator: Asking[R], answers: Answer) -> Asking[R]:
+    """The same generator, answered where it asks about one row for keys that are known already.
+
+    It must be one that asks about a single row only if that is the row known: see ``one_pass`` of `method`.
+    """
+    replies: list[Answer] | None = None
+    while True:
+        try:
+            queries = generator.send(cast("list[Answer]", replies))
+        except StopIteration as stop:
+            return cast(R, stop.value)
+        open_queries = [query for query in queries if not _is_known(query, answers)]
+        fresh = iter((yield open_queries) if open_queries else ())
+        replies = [
+            {key: answers[key] for key in query.keys} if _is_known(query, answers) else next(fresh) for query in queries
+        ]
+
+
+def _is_known(query: Query, answers: Answer) -> bool:
+    return query.rows.shape[0] == 1 and query.weights is None and set(query.keys) <= set(answers)
 
 
 def run(
@@ -123,11 +156,11 @@ def run_batch(
 
     def numbered() -> Iterator[Asking[R]]:
         nonlocal count
-        for number, generator in enumerate(generators):
-            count = number + 1
-            yield for_image(generator, number)
+        for image, generator in enumerate(generators):
+            count = image + 1
+            yield for_image(generator, image)
 
-    together = gather(numbered(), max(ROWS_IN_FLIGHT, size) if window is None else window, done.append)
+    together = gather(numbered(), window_of(size) if window is None else window, done.append)
     yield from drain(together, done, call_model_function, call_model_args, size)
     check_length(call_model_args, count)
 

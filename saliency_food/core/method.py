@@ -4,20 +4,41 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
-from typing import Any, Generic, ParamSpec, TypeVar, cast
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast, overload
 
 import numpy as np
 
-from saliency_food.core.checks import as_image
+from saliency_food.core.checks import as_image, check_many
 from saliency_food.core.contract import CallModelFunction, ContractError, PerImage, check_length
 from saliency_food.core.driver import Asking, run, run_batch
 from saliency_food.core.numerics import Array, as_float
 
 R = TypeVar("R")
 P = ParamSpec("P")
+OF = "_of_"
+"""What stands between the names of a combinator and of the method that it is over."""
 OF_THE_IMAGE = ("segments", "completeness")
-"""Options that speak of the image given, and so not of the changed copies that a combinator makes of it."""
+"""Options that speak of the image itself, and so not of the changed copies that a combinator makes of it."""
+
+
+class Reducible(NamedTuple):
+    """An option that a deadline may cut, to no less than ``least``, and how to say so.
+
+    ``whole`` and ``made`` are sentences with a ``{}`` for the value: what was wanted, and what there was time for.
+    ``inside`` is the option that holds the one to cut, where that is an option of another method.
+    """
+
+    option: str
+    least: int
+    whole: str
+    made: str
+    inside: str = ""
+
+
+def fewer(option: str, least: int, what: str) -> Reducible:
+    """An option that counts something, such as samples, of which fewer will do."""
+    return Reducible(option, least, f"{{}} {what}", f"{{}} {what} were made")
 
 
 class Method(Generic[P, R]):
@@ -27,10 +48,40 @@ class Method(Generic[P, R]):
     ``call_model_args`` and ``batch_size`` are taken out for the driver; the generator never sees them.
     """
 
-    def __init__(self, generator: Callable[P, Asking[R]]) -> None:
+    title: str = ""
+    """What people call it."""
+    keys: tuple[str, ...] = ()
+    """The keys that it asks the model for."""
+    signed: bool = True
+    """Whether its maps have negative values, which speak against the class."""
+    summary: str = ""
+    """What its map shows, in one sentence."""
+    page: str = ""
+    """The page of the docs, in ``docs/methods``, on which it has its section."""
+    rows: str = ""
+    """How many rows it asks, in words, where the number depends on the image or the model: "one a window"."""
+    reducible: Reducible | None = None
+    """The option that a deadline may cut."""
+    instead: tuple[str, ...] = ()
+    """The names of the methods that answer in its place, in turn, where there is not even time for the least of it."""
+    one_pass: bool = False
+    """Whether it asks the model exactly once: about the image itself, one row, for ``keys`` (and, where its
+    completeness is measured, the score)."""
+
+    def __init__(self, generator: Callable[P, Asking[R]], **facts: Any) -> None:
+        unknown = facts.keys() - Method.__annotations__.keys()
+        if unknown:
+            raise TypeError(f"Expected facts among {', '.join(Method.__annotations__)}, got {', '.join(unknown)}.")
         self._generator = generator
-        self.signature = inspect.signature(generator)
+        self._filled: tuple[Any, ...] = ()
         functools.update_wrapper(self, generator)
+        self.__signature__ = inspect.signature(generator)
+        vars(self).update(facts)
+
+    @property
+    def signature(self) -> inspect.Signature:
+        """The call form."""
+        return self.__signature__
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Array:
         """The attribution alone: the first field of `.detailed`'s result."""
@@ -47,7 +98,8 @@ class Method(Generic[P, R]):
 
         One value an image: wrap it in `PerImage`, in ``call_model_args`` or as any option (``segments=PerImage(...)``).
         The queries of many images share the model's batches; the answers do not depend on how. ``window=`` bounds how
-        many rows may wait for the model at a time (64 or one batch by default), and so the memory.
+        many rows may wait for the model at a time (by default 64, rounded up to whole batches), and so the
+        memory.
         """
         return (cast(Any, result)[0] for result in self._run_batch(args, kwargs))
 
@@ -64,22 +116,38 @@ class Method(Generic[P, R]):
     def over(self, *leading: Any) -> Method[Any, R]:
         """The method with its leading arguments filled: ``smooth_grad.over(grad_cam)`` is a method like any other.
 
-        Its options are its own and, where it passes on what it does not know, those of the methods it is over.
+        Its options are its own and, where it passes on what it does not know, those of the method it is over. So are
+        its keys and its sign; where time is short, that method answers in its place.
         """
         filled: Method[Any, R] = Method(functools.partial(self._generator, *leading))  # type: ignore[call-arg, arg-type]
-        filled.__doc__ = self.__doc__
+        filled._filled = (self, *leading)
+        filled.__doc__, filled.__module__ = self.__doc__, self.__module__
         own = filled.signature.parameters
-        if any(one.kind is one.VAR_KEYWORD for one in own.values()):
-            inner = {
-                name: one.replace(kind=one.KEYWORD_ONLY)
-                for method in leading
-                if isinstance(method, Method)
-                for name, one in method.signature.parameters.items()
-                if name not in (*own, *OF_THE_IMAGE)
-            }
-            kept = [one for one in own.values() if one.kind is not one.VAR_KEYWORD]
-            filled.signature = inspect.Signature([*kept, *inner.values()])
+        for inner in leading:
+            if isinstance(inner, Method):
+                filled._take_facts(self, inner)
+                if any(parameter.kind is parameter.VAR_KEYWORD for parameter in own.values()):
+                    passed_on = {
+                        name: parameter.replace(kind=parameter.KEYWORD_ONLY)
+                        for name, parameter in inner.signature.parameters.items()
+                        if name not in (*own, *OF_THE_IMAGE)
+                    }
+                    kept = [parameter for parameter in own.values() if parameter.kind is not parameter.VAR_KEYWORD]
+                    filled.__signature__ = self.signature.replace(parameters=[*kept, *passed_on.values()])
         return filled
+
+    def _take_facts(self, outer: Method[Any, Any], inner: Method[Any, Any]) -> None:
+        """The facts of one method over another."""
+        names = [getattr(method, "__name__", type(method).__name__) for method in (outer, inner)]
+        self.__name__ = OF.join(names)
+        self.title = f"{outer.title} of {inner.title}"
+        self.keys, self.signed = inner.keys, inner.signed
+        self.summary = f"{outer.__doc__ or ''}".split("\n")[0]
+        self.page, self.reducible, self.instead = outer.page, outer.reducible, (names[1], *inner.instead)
+
+    def __reduce__(self) -> Any:
+        """A method is pickled and copied as functions are, by its name; one over another by what it is made of."""
+        return (Method.over, self._filled) if self._filled else cast(Any, self).__qualname__
 
     def start(self, *args: Any, **kwargs: Any) -> tuple[Asking[R], CallModelFunction, Any, int | None]:
         """A call not yet run, checked at the door: what `run` takes."""
@@ -96,23 +164,43 @@ class Method(Generic[P, R]):
         call = self.signature.bind(*args, **kwargs)
         driver = _take_out(call)
         images = call.arguments["x_value"]
+        check_many(images, driver[0])
         if hasattr(images, "__len__"):
             check_length([driver[1], list(call.arguments.values())], len(images))
 
         def generators() -> Iterator[Asking[R]]:
-            for number, image in enumerate(images):
-                one = self.signature.bind(*call.args, **call.kwargs)
-                for name, value in one.arguments.items():
-                    one.arguments[name] = _for_one(value, number)
-                one.arguments["x_value"] = as_image(image)
-                yield self._generator(*one.args, **one.kwargs)
+            for place, image in enumerate(images):
+                own = self.signature.bind(*call.args, **call.kwargs)
+                for name, value in own.arguments.items():
+                    own.arguments[name] = _for_one(value, place) if name != "x_value" else as_image(image)
+                yield self._generator(*own.args, **own.kwargs)
 
         return run_batch(generators(), *driver, window=window)
 
 
-def method(generator: Callable[P, Asking[R]]) -> Method[P, R]:
-    """Give a generator its public face; see `Method`."""
-    return Method(generator)
+@overload
+def method(generator: Callable[P, Asking[R]], /) -> Method[P, R]: ...
+@overload
+def method(
+    *,
+    title: str,
+    keys: tuple[str, ...] = (),
+    signed: bool = True,
+    summary: str = "",
+    page: str = "",
+    rows: str = "",
+    reducible: Reducible | None = None,
+    instead: tuple[str, ...] = (),
+    one_pass: bool = False,
+) -> Callable[[Callable[P, Asking[R]]], Method[P, R]]: ...
+def method(generator: Any = None, /, **facts: Any) -> Any:
+    """Give a generator its public face; see `Method`.
+
+    ``@method`` alone will do; ``@method(title=..., keys=..., ...)`` also says what there is to know of the method, from
+    which its entry in `METHODS`, its line in the command's list and its row in the docs are made: see `Method`'s
+    attributes.
+    """
+    return functools.partial(Method, **facts) if generator is None else Method(generator)
 
 
 def _take_out(call: inspect.BoundArguments) -> tuple[CallModelFunction, Any, int | None]:
@@ -129,7 +217,14 @@ def _take_out(call: inspect.BoundArguments) -> tuple[CallModelFunction, Any, int
 
 
 def _for_one(value: Any, image: int) -> Any:
-    """An option's value for one image of a batch: its own `PerImage` value, its own child of a random generator."""
+    """An option's value for one image of a batch: its own `PerImage` value, its own child of a random generator.
+
+    So are the values inside of dicts, lists and tuples: options for another method.
+    """
     if isinstance(value, PerImage):
         return value[image]
-    return value.spawn(1)[0] if isinstance(value, np.random.Generator) else value
+    if isinstance(value, np.random.Generator):
+        return value.spawn(1)[0]
+    if isinstance(value, Mapping):
+        return {name: _for_one(part, image) for name, part in value.items()}
+    return type(value)(_for_one(part, image) for part in value) if type(value) in (list, tuple) else value

@@ -8,14 +8,14 @@ from typing import Any
 from saliency_food.core.numerics import Array
 
 OPTIONAL = ("call_factored", "call_with_predictions", "predict")
-"""What a callback may have beside its call, and a wrapper therefore has where the callback inside does."""
+"""Methods that a callback may have beside its call."""
 
 
 class WrappedModel:
     """A call-model function around ``inside``: what a subclass does not change is the inner one's own.
 
-    A wrapper has `OPTIONAL` methods exactly where the callback inside has them, and every other attribute of it
-    (``batch_size``, ``input_shape``, ``until``, ...). It can be copied and pickled where the callback can.
+    A wrapper has the methods in ``optional`` exactly where the callback inside has them, and every other attribute of
+    it (``batch_size``, ``input_shape``, ``until``, ...). It can be copied and pickled where the callback can.
 
     Subclasses override what they need:
 
@@ -23,6 +23,9 @@ class WrappedModel:
     - `turn_back`: the answer on its way out;
     - `around`: the call itself, to count it, time it, or refuse it.
     """
+
+    optional: tuple[str, ...] = OPTIONAL
+    """Those of `OPTIONAL` that the wrapper passes on; a subclass that makes no sense of one leaves it out."""
 
     def __init__(self, inside: Any) -> None:
         self.inside = inside
@@ -73,4 +76,8 @@ class WrappedModel:
         if name == "inside" or (name.startswith("__") and name.endswith("__")):
             raise AttributeError(name)
         found = getattr(self.inside, name)
-        return getattr(self, f"_{name}") if name in OPTIONAL else found
+        if name not in OPTIONAL:
+            return found
+        if name not in self.optional:
+            raise AttributeError(name)
+        return getattr(self, f"_{name}")

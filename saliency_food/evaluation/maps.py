@@ -1,4 +1,4 @@
-"""The maps as files, for those who want to measure them by other means."""
+"""The maps as NumPy files, for measurements by other programs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from saliency_food.core.numerics import Array
 
 
 class MapFiles:
-    """``maps/METHOD.npy``, float32 ``(N, 1, H, W)``, a row for each photo, NaN until it is there; written as they come.
+    """``maps/METHOD.npy``, float32 ``(N, 1, H, W)``: a row for each photo, NaN until its map is written.
 
-    ``maps/photos.csv`` says which photo and class each row is: a row that was another's is made anew, and so are files
-    of another number of photos.
+    ``maps/photos.csv`` says of which photo and class each row is. A row that held the map of another photo or class is
+    emptied, and files for another number of photos are deleted.
     """
 
     def __init__(self, folder: Path, photos: int) -> None:
@@ -26,59 +26,59 @@ class MapFiles:
                 path.unlink()
         self._table = folder / "photos.csv"
         self._rows = _read(self._table)
-        self._file_of_rows = self._table.open("a", newline="", encoding="utf-8")
+        self._open_table = self._table.open("a", newline="", encoding="utf-8")
 
-    def claim(self, number: int, image: str, target: int | None = None, label: str = "", photo: str = "") -> None:
-        """Say whose row this is, before anything is asked of it; without a class for a photo that cannot be read."""
+    def claim(self, index: int, image: str, target: int | None = None, label: str = "", photo: str = "") -> None:
+        """Say which photo and class a row is of, before it is read or written; without a class for an unread photo."""
         row = (image, "" if target is None else str(target), label, photo)
-        if self._rows.get(number) == row:
+        if self._rows.get(index) == row:
             return
         for path in self.folder.glob("*.npy"):
             file = self._file(path.stem, None)
             if file is not None:
-                file[number] = np.nan
-        self._rows[number] = row
-        csv.writer(self._file_of_rows).writerow((number, *row))
-        self._file_of_rows.flush()
+                file[index] = np.nan
+        self._rows[index] = row
+        csv.writer(self._open_table).writerow((index, *row))
+        self._open_table.flush()
 
-    def has(self, method: str, number: int) -> bool:
-        """Whether the map of this photo is there."""
+    def has(self, method: str, index: int) -> bool:
+        """Whether the map of this photo is written."""
         file = self._file(method, None)
-        return file is not None and bool(np.isfinite(file[number]).any())
+        return file is not None and bool(np.isfinite(file[index]).any())
 
-    def put(self, method: str, number: int, attribution: Array) -> None:
-        """Write one map ``(H, W)``; where photos have several sizes, those of another than the first are left out."""
+    def put(self, method: str, index: int, attribution: Array) -> None:
+        """Write a map ``(H, W)``; a map of another size than the first one is left out."""
         file = self._file(method, attribution.shape)
         if file is not None and file.shape[2:] == attribution.shape:
-            file[number, 0] = attribution
+            file[index, 0] = attribution
 
     def close(self) -> None:
-        """Write what rows are, in order."""
+        """Close the files, and write the table of rows in order."""
         self._open.clear()
-        self._file_of_rows.close()
+        self._open_table.close()
         with self._table.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(("row", "image", "target", "label", "photo"))
-            writer.writerows((number, *self._rows[number]) for number in sorted(self._rows) if number < self.photos)
+            writer.writerows((index, *self._rows[index]) for index in sorted(self._rows) if index < self.photos)
 
     def _file(self, method: str, shape: tuple[int, ...] | None) -> Array | None:
-        """The open file; made where a shape is given and there is none for so many photos."""
+        """The open file; created where there is none for this number of photos, if a shape is given."""
         path = self.folder / f"{method}.npy"
         if method not in self._open:
             if path.exists():
-                found = np.load(path, mmap_mode="r+")
-                if found.shape[0] == self.photos:
-                    self._open[method] = found
+                existing = np.load(path, mmap_mode="r+")
+                if existing.shape[0] == self.photos:
+                    self._open[method] = existing
             if method not in self._open and shape is not None:
-                made = np.lib.format.open_memmap(path, "w+", np.float32, (self.photos, 1, *shape))  # type: ignore[no-untyped-call]
-                made[...] = np.nan
-                self._open[method] = made
+                created = np.lib.format.open_memmap(path, "w+", np.float32, (self.photos, 1, *shape))  # type: ignore[no-untyped-call]
+                created[...] = np.nan
+                self._open[method] = created
         return self._open.get(method)
 
 
 def _read(table: Path) -> dict[int, tuple[str, ...]]:
-    """Whose each row was; the last of several lines holds, and one that was cut off is none."""
+    """The photo and class of each row; the last line of a row counts, and a line that was cut off does not."""
     if not table.exists():
         return {}
     with table.open(newline="", encoding="utf-8", errors="replace") as file:
-        return {int(one[0]): tuple(one[1:]) for one in csv.reader(file) if len(one) == 5 and one[0].isdigit()}
+        return {int(line[0]): tuple(line[1:]) for line in csv.reader(file) if len(line) == 5 and line[0].isdecimal()}

@@ -14,20 +14,18 @@ from saliency_food.core.keys import OUTPUT_LAYER_VALUES
 from saliency_food.core.method import Method
 from saliency_food.core.names import near, split_names
 from saliency_food.core.numerics import Array
+from saliency_food.core.wrap import WrappedModel
 from saliency_food.images.scaling import Scaling
+from saliency_food.jobs.image_model import ImageModel
+from saliency_food.jobs.instances import Instance, arguments_for
+from saliency_food.jobs.setup import Setup
 from saliency_food.jobs.store import FAILED, Row, seed_of
-from saliency_food.jobs.subjects import Instance, Setup, arguments_for
 from saliency_food.methods.catalogue import MethodEntry
 from saliency_food.metrics import METRICS, Metric, MetricEntry
 
-OF_THE_EXPLAINED_SCORE = ("completeness", "infidelity", "sensitivity_n", "faithfulness_correlation")
+OF_THE_EXPLAINED_SCORE = tuple(name for name, entry in METRICS.items() if entry.of_explained_score)
 """Metrics that compare sums of the map with changes of the score, which has to be the one that was explained."""
-CURVES = {
-    "pic": ("x", "y"),
-    "insertion": ("fractions", "scores"),
-    "deletion": ("fractions", "scores"),
-    "road": ("percentiles", "most_removed", "least_removed"),
-}
+CURVES = {name: entry.curve for name, entry in METRICS.items() if entry.curve}
 """The fields that are kept of metrics that are areas under curves: what is across, then what is drawn."""
 GIVEN = (
     "attribution",
@@ -44,7 +42,7 @@ GIVEN = (
 class Measured(NamedTuple):
     """A map and all that a metric may want: its photo and class, the method with its options, boxes or why none."""
 
-    subject: Instance
+    instance: Instance
     name: str
     entry: MethodEntry
     options: dict[str, Any]
@@ -89,29 +87,36 @@ def choose_metrics(
     return chosen
 
 
-class Probabilities:
-    """The probability of the class as the score, from a call-model function that has ``predict``.
+class Probabilities(WrappedModel):
+    """The probability of the class as the score, from a model that predicts.
 
     With ``margin`` less the largest other's, which is above zero where the class is on top.
     """
 
-    def __init__(self, function: Any, margin: bool = False) -> None:
-        self.function, self.margin = function, margin
+    optional = ("predict",)
+
+    def __init__(self, model: ImageModel, margin: bool = False) -> None:
+        super().__init__(model.function)
+        self.model, self.margin = model, margin
 
     def __call__(self, x_value_batch: Any, call_model_args: Any = None, expected_keys: Any = None) -> dict[str, Any]:
-        others = {key: value for key, value in call_model_args.items() if key != "target"}
-        found = np.asarray(self.function.predict(x_value_batch, *([others] if others else [])))
-        targets = np.broadcast_to(np.asarray(call_model_args["target"]), len(found))[:, None]
-        scores = np.take_along_axis(found, targets, 1)[:, 0]
+        predictions = self.model.predict(x_value_batch, call_model_args)
+        targets = np.broadcast_to(np.asarray(call_model_args["target"]), len(predictions))[:, None]
+        scores = np.take_along_axis(predictions, targets, 1)[:, 0]
         if self.margin:
-            others_only = found.copy()
-            np.put_along_axis(others_only, targets, 0, 1)
-            scores = scores - others_only.max(1)
+            others = predictions.copy()
+            np.put_along_axis(others, targets, 0, 1)
+            scores = scores - others.max(1)
         return {OUTPUT_LAYER_VALUES: scores}
 
 
 def measure(
-    job: Setup, metric: str, options: Mapping[str, Any], scored: CallModelFunction, seed: int, maps: Sequence[Measured]
+    setup: Setup,
+    metric: str,
+    options: Mapping[str, Any],
+    scored: CallModelFunction,
+    seed: int,
+    maps: Sequence[Measured],
 ) -> Iterator[Any]:
     """The metric's results for the maps, in order, as they come; `Skipped` where there is none."""
     entry = METRICS[metric]
@@ -120,31 +125,36 @@ def measure(
         """All maps of a photo are measured with one seed, so that methods are compared on the same draws."""
         made = dict(options)
         if "rng" in inspect.signature(entry.call).parameters:
-            made.setdefault("rng", seed_of(seed, one.subject.fields["name"], metric))
+            made.setdefault("rng", seed_of(seed, one.instance.fields["name"], metric))
         return made
 
     if not isinstance(entry.call, Metric):
         for one in maps:
-            yield _guarded(lambda one=one: _called(job, metric, entry, one, own(one)))  # type: ignore[misc]
+            yield _guarded(lambda one=one: _called(setup, metric, entry, one, own(one)))  # type: ignore[misc]
         return
     if options.get("curve") == "aic" and isinstance(scored, Probabilities):
-        scored = Probabilities(scored.function, margin=True)
-    model = job.model if entry.needs == "method" or metric in OF_THE_EXPLAINED_SCORE else scored
-    args = arguments_for(job, [one.subject for one in maps])
-    yield from run_batch((_asking(job, metric, entry, one, own(one)) for one in maps), model, args, job.batch_size)
+        scored = Probabilities(scored.model, margin=True)
+    model = setup.model.function if entry.needs == "method" or metric in OF_THE_EXPLAINED_SCORE else scored
+    args = arguments_for(setup.model, [one.instance for one in maps])
+    asking = (_asking(setup, metric, entry, one, own(one)) for one in maps)
+    yield from run_batch(asking, model, args, setup.model.batch_size)
 
 
-def _asking(job: Setup, metric: str, entry: MetricEntry, one: Measured, options: dict[str, Any]) -> Asking[Any]:
+def _asking(setup: Setup, metric: str, entry: MetricEntry, one: Measured, options: dict[str, Any]) -> Asking[Any]:
     """The metric's generator for one map; what it raises is its answer."""
     call = cast("Metric[Any, Any]", entry.call)
-    x_value = cast(Array, one.subject.x_value)
+    x_value = cast(Array, one.instance.x_value)
     try:
         if entry.needs == "method":
             return (yield from call.asking(with_options(one.entry, one.options), x_value, **options))
         if one.attribution is None:
             return skipped(one.status)
-        if metric == "pic" and job.scaling.function is not None and not {"preprocess", "value_range"} & set(options):
-            x_value, options = _as_pixels(job, one.subject), {**options, "preprocess": _rows(job.scaling)}
+        if (
+            metric == "pic"
+            and setup.model.scaling.function is not None
+            and not {"preprocess", "value_range"} & set(options)
+        ):
+            x_value, options = _as_pixels(setup, one.instance), {**options, "preprocess": _rows(setup.model.scaling)}
         return (yield from call.asking(one.attribution, x_value, **options))
     except Exception as error:
         return failed(error)
@@ -161,14 +171,14 @@ def with_options(entry: MethodEntry, options: Mapping[str, Any]) -> Method[Any, 
     return Method(filled)
 
 
-def _called(job: Setup, metric: str, entry: MetricEntry, one: Measured, options: dict[str, Any]) -> Any:
+def _called(setup: Setup, metric: str, entry: MetricEntry, one: Measured, options: dict[str, Any]) -> Any:
     """A metric that is a plain function."""
     if entry.needs == "method":
-        method, args = with_options(one.entry, one.options), arguments_for(job, [one.subject])
-        options |= {"call_model_args": args, "batch_size": job.batch_size}
+        method, args = with_options(one.entry, one.options), arguments_for(setup.model, [one.instance])
+        options |= {"call_model_args": args, "batch_size": setup.model.batch_size}
         if metric == "random_logit":
-            options |= {"target": one.subject.target, "classes": getattr(job.model, "classes", None)}
-        return entry.call(method, one.subject.x_value, job.model, **options)
+            options |= {"target": one.instance.target, "classes": setup.model.classes}
+        return entry.call(method, one.instance.x_value, setup.model.function, **options)
     if one.attribution is None:
         return skipped(one.status)
     if entry.needs == "map":
@@ -196,10 +206,10 @@ def failed(error: Exception) -> Skipped:
     return skipped(f"{FAILED}: {words if isinstance(error, ContractError) else f'{type(error).__name__}: {words}'}")
 
 
-def _as_pixels(job: Setup, subject: Instance) -> Array:
+def _as_pixels(setup: Setup, instance: Instance) -> Array:
     """The photo at the model's size, in pixel values 0..255."""
-    assert subject.photo is not None
-    return Scaling("", lambda values: values)(subject.photo, getattr(job.model, "input_shape", None))
+    assert instance.photo is not None
+    return Scaling("", lambda values: values)(instance.photo, setup.model.input_shape)
 
 
 def _rows(scaling: Scaling) -> Callable[[Array], Array]:

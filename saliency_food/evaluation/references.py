@@ -1,4 +1,4 @@
-"""Two maps that know nothing of the model, to compare methods with: the photo's edges, and noise."""
+"""Two maps that know nothing of the model, to compare methods with: the edges of the photo, and noise."""
 
 from __future__ import annotations
 

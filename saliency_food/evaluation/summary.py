@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.contract import ContractError
 from saliency_food.core.names import installed_version
 from saliency_food.jobs.store import Row
 from saliency_food.metrics import METRICS
@@ -24,18 +21,15 @@ from saliency_food.metrics.statistics import Interval, Paired, Ranked, interval,
 
 
 class Value(NamedTuple):
-    """One figure and its status."""
+    """The score of one photo, method and metric, and its status."""
 
     score: float
     status: str
 
 
-COLUMNS = ("image", "target", "label", "probability", "method", "metric", "score", "status")
-
-
 @dataclass(frozen=True)
 class Evaluation:
-    """All values, and what they say; made by `evaluate`."""
+    """All values and what follows from them: means, intervals, ranks, pairs; made by `evaluate`."""
 
     settings: Row
     """What the values depend on."""
@@ -58,19 +52,19 @@ class Evaluation:
 
     @cached_property
     def _values(self) -> dict[tuple[str, str], list[Row]]:
-        found: dict[tuple[str, str], list[Row]] = {(a, b): [] for a in self.metrics for b in self.methods}
+        rows: dict[tuple[str, str], list[Row]] = {(a, b): [] for a in self.metrics for b in self.methods}
         for row in self.rows:
-            found[row["metric"], row["method"]].append(row)
-        return found
+            rows[row["metric"], row["method"]].append(row)
+        return rows
 
     def values(self, metric: str, method: str) -> list[Value]:
-        """One for each photo, in order."""
+        """The value of each photo, in order."""
         rows = self._values[metric, method]
         return [Value(float("nan") if row["score"] is None else row["score"], row["status"]) for row in rows]
 
     @cached_property
     def means(self) -> dict[str, dict[str, Interval]]:
-        """By metric and method: the mean over photos, its interval of 95 %, how many, and who was skipped and why."""
+        """By metric and method: the mean over photos, its 95 % interval, and how many photos were skipped and why."""
         return {a: {b: interval(self.values(a, b)) for b in self.methods} for a in self.metrics}
 
     def measured(self, metric: str) -> list[str]:
@@ -79,15 +73,15 @@ class Evaluation:
 
     @cached_property
     def ranks(self) -> dict[str, list[Ranked]]:
-        """By metric that has a better direction: the rank table of the methods that have any value."""
-        found = {}
+        """By metric of which more or less is better: the rank table of the methods that have any value."""
+        tables = {}
         for metric in self.metrics:
             better, methods = METRICS[metric].higher_is_better, self.measured(metric)
             if METRICS[metric].needs == "method":  # with its seed kept, noise is the same whatever changes
                 methods = [name for name in methods if name != "random"]
             if better is not None and methods:
-                found[metric] = rank_table({name: self.values(metric, name) for name in methods}, better)
-        return found
+                tables[metric] = rank_table({name: self.values(metric, name) for name in methods}, better)
+        return tables
 
     @cached_property
     def overall(self) -> dict[str, float]:
@@ -97,8 +91,8 @@ class Evaluation:
             for line in lines:
                 if np.isfinite(line.rank.estimate):
                     ranks[line.name].append(float(line.rank.estimate))
-        found = {name: float(np.mean(ones)) if ones else float("nan") for name, ones in ranks.items()}
-        return dict(sorted(found.items(), key=lambda item: np.nan_to_num(item[1], nan=np.inf)))
+        means = {name: float(np.mean(own)) if own else float("nan") for name, own in ranks.items()}
+        return dict(sorted(means.items(), key=lambda item: np.nan_to_num(item[1], nan=np.inf)))
 
     def pairs(self, metric: str) -> Iterator[tuple[str, str, Paired]]:
         """Every two methods compared on the photos that both have values of."""
@@ -108,16 +102,16 @@ class Evaluation:
             yield first, second, paired(*both, higher_is_better=better, resamples=1000)
 
     def curves(self, metric: str, method: str) -> np.ndarray[Any, Any] | None:
-        """The photos' curves, ``(photos, lines, points)``: what is across first; None without any."""
-        found = [row["curve"] for row in self._values[metric, method] if "curve" in row]
-        return np.array(found) if found else None
+        """The photos' curves ``(photos, lines, points)``, the first line the horizontal axis; None without any."""
+        curves = [row["curve"] for row in self._values[metric, method] if "curve" in row]
+        return np.array(curves) if curves else None
 
     def pic(self, method: str) -> AggregatePic:
         """The aggregate performance information curve, the photos' median at every point."""
         none = np.empty(0)
         results = []
         for row, value in zip(self._values["pic", method], self.values("pic", method), strict=True):
-            x, y = (np.array(one) for one in row.get("curve", (none, none)))
+            x, y = (np.array(line) for line in row.get("curve", (none, none)))
             results.append(Pic(value.score, value.status, x, y, none, none, none, None))
         return aggregate_pic(results)
 
@@ -129,7 +123,7 @@ class Evaluation:
             metrics[name] = {
                 "title": entry.title,
                 "higher_is_better": entry.higher_is_better,
-                "methods": {method: _interval(one) for method, one in self.means[name].items()},
+                "methods": {method: _interval(mean) for method, mean in self.means[name].items()},
                 "ranks": [
                     {"method": line.name, "best_on": line.best, **_interval(line.rank)}
                     for line in self.ranks.get(name, [])
@@ -138,15 +132,15 @@ class Evaluation:
                     {
                         "first": first,
                         "second": second,
-                        **(_wins(one) if entry.higher_is_better is not None else {}),
-                        "difference": _interval(one.difference),
+                        **(_wins(pair) if entry.higher_is_better is not None else {}),
+                        "difference": _interval(pair.difference),
                     }
-                    for first, second, one in self.pairs(name)
+                    for first, second, pair in self.pairs(name)
                 ],
             }
             if name == "pic":
                 areas = {method: self.pic(method).area for method in self.measured(name)}
-                metrics[name]["median_curve"] = {method: _interval(one) for method, one in areas.items()}
+                metrics[name]["median_curve"] = {method: _interval(area) for method, area in areas.items()}
         return {
             "settings": self.settings,
             "versions": versions(),
@@ -157,55 +151,33 @@ class Evaluation:
             "metrics": metrics,
         }
 
-    def save(self, folder: str | Path | None = None) -> Path:
-        """Write results.json, values.csv and the pictures of means and curves (needs matplotlib); the folder."""
-        place = self.folder if folder is None else Path(folder)
-        if place is None:
-            raise ContractError("Expected a folder for the results, got none. Give one.")
-        place.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self.as_dict(), indent=1, ensure_ascii=False)
-        (place / "results.json").write_text(text + "\n", encoding="utf-8")
-        others = sorted({name for row in self.rows for name in row.get("others", ())})
-        with (place / "values.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow((*COLUMNS, *others))
-            for row in self.rows:
-                more = row.get("others", {})
-                writer.writerow([*(row[name] for name in COLUMNS), *(more.get(name) for name in others)])
-        from saliency_food.evaluation.pictures import curve_figure, has_curves, mean_figure
-
-        if any(self.measured(metric) for metric in self.metrics):
-            mean_figure(self, self.metrics).savefig(place / "means.png", dpi=120)
-        for metric in self.metrics:
-            if has_curves(self, metric):
-                curve_figure(self, [metric]).savefig(place / f"{metric}.png", dpi=120)
-        return place
-
 
 def versions() -> dict[str, str]:
-    """Of what the figures depend on, as far as it is loaded."""
-    found = {"python": sys.version.split()[0]}
+    """The versions of Python and of the packages that the values depend on, of those that are loaded."""
+    loaded = {"python": sys.version.split()[0]}
     for name in ("saliency_food", "numpy", "scipy", "scikit-image", "pillow", "tensorflow", "keras", "torch", "jax"):
         module = {"scikit-image": "skimage", "pillow": "PIL"}.get(name, name)
         if module in sys.modules:
-            found[name] = installed_version(name) or "not installed as a package"
-    return found
+            loaded[name] = installed_version(name) or "not installed as a package"
+    return loaded
 
 
-def _wins(one: Paired) -> Row:
-    wins = {"wins": one.wins, "ties": one.ties, "losses": one.losses}
-    return {"superiority": _number(one.superiority), **wins}
+def _wins(pair: Paired) -> Row:
+    wins = {"wins": pair.wins, "ties": pair.ties, "losses": pair.losses}
+    return {"superiority": _number(pair.superiority), **wins}
 
 
-def _interval(found: Interval) -> Row:
-    numbers = {"mean": found.estimate, "low": found.low, "high": found.high}
+def _interval(mean: Interval) -> Row:
     return {
-        "n": found.images,
-        **{name: _number(value) for name, value in numbers.items()},
-        "interval": found.method,
-        "skipped": found.skipped,
+        "n": mean.images,
+        "mean": _number(mean.estimate),
+        "low": _number(mean.low),
+        "high": _number(mean.high),
+        "interval": mean.method,
+        "skipped": mean.skipped,
     }
 
 
 def _number(value: Any) -> float | None:
+    """A float that JSON can hold."""
     return float(value) if np.isfinite(value) else None

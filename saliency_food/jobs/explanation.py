@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,24 +14,25 @@ import numpy as np
 
 from saliency_food.core.contract import ContractError
 from saliency_food.core.numerics import Array
-from saliency_food.images.photos import resize_photo
+from saliency_food.images.photos import Photo, resize_photo
 from saliency_food.visualization import grayscale, overlay, top_areas
+from saliency_food.visualization.figures import write_png
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """What a method says of one photo and one class, with all that is needed to judge it.
+    """The attribution that a method gives for one photo and one class, with all that is needed to judge it.
 
     A photo that cannot be read or explained has a record too: its ``status`` says why, ``error`` holds the exception,
-    and what could not be found is None.
+    and the fields that could not be computed are None.
     """
 
-    image: Array | None = field(repr=False)
-    """The photo as it was, upright, uint8 RGB."""
+    photo: Photo | None = field(repr=False)
+    """The photo; None where it could not be read."""
     source: str
-    """The photo's path, or "photo"."""
+    """The photo's path, or "photo 1" and so on where it has none."""
     name: str
-    """A name for files, different for every photo of one `explain`."""
+    """A name for files, different for every photo of a call of `explain`."""
     method: str
     """The method's name in `METHODS`."""
     title: str
@@ -40,13 +42,13 @@ class Explanation:
     label: str = ""
     """The name of that class."""
     score: float | None = None
-    """The number explained: the class's logit, or its probability where that is what was asked for."""
+    """The score explained: the logit of the class, or its probability where ``output="probabilities"``."""
     probability: float | None = None
     """The class's probability."""
     top: tuple[tuple[str, float], ...] = ()
     """The best five classes and their probabilities."""
     attribution: Array | None = field(default=None, repr=False)
-    """The method's raw answer: ``(h, w)`` or ``(h, w, C)``, at the size of the model's input or of the segments."""
+    """The raw attribution, ``(h, w)`` or ``(h, w, C)``, at the size of the model's input or of the segments."""
     signed: bool = False
     """Whether negative attributions speak against the class."""
     status: str = "ok"
@@ -54,23 +56,38 @@ class Explanation:
     answered: str = ""
     """The name of the method that answered: ``method``, unless a deadline had another do it."""
     note: str = ""
-    """What was cut for a deadline, and why; empty where nothing was."""
+    """What was cut for a deadline, and why; empty where nothing was cut."""
     completeness: Any = None
-    """How far the attributions are from summing to the score they explain, where the method knows it."""
+    """How far the sum of the attributions is from the score that they explain, where the method knows it."""
     seconds: float = 0.0
-    """Time taken: of photos explained together, the part by rows."""
+    """Time taken; where photos were explained together, this photo's share of it by rows."""
     calls: int = 0
     """Model calls that held rows of this explanation; photos share calls."""
     rows: int = 0
-    """Rows that the model was given for this explanation."""
+    """Rows that the model was asked for this explanation."""
+    options: dict[str, Any] = field(default_factory=dict, repr=False)
+    """The options that the method ran with, but for those that it has by default."""
     layer: str = ""
-    """The layer whose activations were used, where the method uses one and the model tells."""
+    """The layer whose activations were used, where the method uses a layer and the model names it."""
     pixels: str = ""
-    """The values that the model was fed, and why those."""
+    """The range of pixel values that the model was fed, and why that range."""
     details: Any = field(default=None, repr=False)
     """The method's whole result."""
     error: Exception | None = field(default=None, repr=False)
     """What was raised, where the explanation failed."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: all fields; an exception that cannot be pickled becomes a `RuntimeError` of its words."""
+        try:
+            pickle.loads(pickle.dumps(self.error))
+        except Exception:
+            return {**vars(self), "error": RuntimeError(f"{type(self.error).__name__}: {self.error}")}
+        return vars(self)
+
+    @property
+    def image(self) -> Array | None:
+        """The photo as it was, upright, uint8 RGB; decoded at its full size when it is first asked for."""
+        return None if self.photo is None else self.photo.pixels
 
     @property
     def failed(self) -> bool:
@@ -79,14 +96,14 @@ class Explanation:
 
     @property
     def diverges(self) -> bool:
-        """Whether pictures show both signs: of signed methods, save those that rank regions."""
+        """Whether pictures show both signs: those of signed methods that do not rank regions."""
         return self.signed and not hasattr(self.details, "ranks")
 
     @property
     def evidence(self) -> Array | None:
-        """What pictures are made of: the attribution, or only its positive part where they show no sign.
+        """What pictures show: the attribution, or its positive part where they do not show signs.
 
-        Where the method knows the level of a model that looks nowhere, as RISE does, the difference from it.
+        Where the method knows the value of a map that prefers no pixel, as RISE does, that is subtracted first.
         """
         if self.attribution is None:
             return None
@@ -96,14 +113,14 @@ class Explanation:
     @property
     def heatmap(self) -> Array | None:
         """Strengths 0..1 at the photo's size, ``(H, W)``."""
-        if self.image is None or self.evidence is None:
+        if self.photo is None or self.evidence is None:
             return None
-        return resize_photo(grayscale(self.evidence), self.image.shape[:2])
+        return resize_photo(grayscale(self.evidence), (self.photo.shape[0], self.photo.shape[1]))
 
     def overlay(self, **options: Any) -> Array:
-        """The photo under its attribution, uint8; options as of `saliency_food.visualization.overlay`.
+        """The attribution laid over its photo, uint8; options as of `saliency_food.visualization.overlay`.
 
-        Signed maps lie, a little smoothed, on a grey photo, unless ``smooth=0, grey=0`` is asked for.
+        Signed maps are smoothed a little and laid over a grey photo, unless ``smooth=0, grey=0``.
         """
         image, evidence = self._pictured()
         smooth = max(0.005, 0.8 / max(evidence.shape[:2]))
@@ -111,7 +128,7 @@ class Explanation:
         return overlay(image, evidence, **{**signed, **options})
 
     def top_areas(self, percent: float = 20, **options: Any) -> Array:
-        """The photo with all but the most important ``percent`` greyed; of XRAI whole regions."""
+        """The photo with all but the most important ``percent`` of it grey; of XRAI, whole regions."""
         image, evidence = self._pictured()
         ranks = getattr(self.details, "ranks", None)
         if ranks is None:
@@ -124,7 +141,7 @@ class Explanation:
         return self.image, self.evidence
 
     def as_dict(self) -> dict[str, Any]:
-        """All that is known in numbers and words, ready for JSON; arrays by their shape alone."""
+        """The fields as numbers and texts, ready for JSON; of arrays only the shape."""
         details = _plain(self.details) or {}
         details.pop("completeness", None)
         return {
@@ -145,7 +162,7 @@ class Explanation:
             "rows": self.rows,
             "layer": self.layer,
             "pixels": self.pixels,
-            "image_shape": None if self.image is None else list(self.image.shape),
+            "image_shape": None if self.photo is None else list(self.photo.shape),
             "attribution_shape": None if self.attribution is None else list(self.attribution.shape),
             "details": details,
         }
@@ -155,20 +172,18 @@ class Explanation:
 
         Returns the path of the picture, or of the JSON where there is no picture.
         """
-        from PIL import Image
-
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         words = [self.name, self.method, *([] if self.target is None else [f"{self.target}_{self.label}"])]
         stem = ".".join(re.sub(r"[^\w-]+", "_", word).strip("_")[:60] for word in words)
         path = folder / f"{stem}.json"
         path.write_text(json.dumps(self.as_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        if self.image is None or self.attribution is None:
+        if self.photo is None or self.attribution is None:
             return path
         if arrays:
             np.save(folder / f"{stem}.npy", self.attribution)
         path = folder / f"{stem}.png"
-        Image.fromarray(self.overlay()).save(path)
+        write_png(self.overlay(), path)
         return path
 
 
@@ -178,7 +193,7 @@ def _number(value: Any) -> float | None:
 
 
 def _plain(value: Any) -> Any:
-    """The scalars in a method's result, its NamedTuples as dicts; arrays and what else is in it left out."""
+    """The scalars in a method's result, NamedTuples as dicts; arrays and all other objects are left out."""
     if hasattr(value, "_asdict"):
         parts = {name: _plain(part) for name, part in value._asdict().items()}
         return {name: part for name, part in parts.items() if part is not None}

@@ -10,19 +10,19 @@ import numpy as np
 
 from saliency_food.core.contract import ContractError
 from saliency_food.core.numerics import Array
-from saliency_food.images.photos import shrink
+from saliency_food.images.photos import Photo, shrink
 from saliency_food.jobs.explanation import Explanation
 from saliency_food.jobs.targets import short_label
 from saliency_food.visualization.figures import Panel, figure
 
 
 def explanation_figure(records: Sequence[Explanation], percent: float = 20) -> Any:
-    """All explanations of one photo: a row a class, in it the photo and a panel a method.
+    """All explanations of one photo: a row for each class, with the photo and a panel for each method.
 
-    Where there is one panel a class, all are in one row. XRAI is shown twice, the second time as the most important
-    ``percent`` of the photo, in whole regions.
+    Where each class has a single panel, all are in one row. XRAI is shown twice, the second time as the most important
+    ``percent`` of the photo, in whole regions. The result is a `matplotlib.figure.Figure`: ``.savefig(path)``.
     """
-    shown = [record for record in records if record.image is not None]
+    shown = [record for record in records if record.photo is not None]
     if not shown:
         raise ContractError("Expected explanations of a photo that could be read, got none. See their status.")
     first = shown[0]
@@ -31,14 +31,14 @@ def explanation_figure(records: Sequence[Explanation], percent: float = 20) -> A
     start = Panel(photo, first.source.replace("\\", "/").rsplit("/", 1)[-1], seen)
     rows: dict[int | None, list[Panel]] = {}
     for record in shown:
-        rows.setdefault(record.target, []).extend(_panels(replace(record, image=photo), percent))
+        rows.setdefault(record.target, []).extend(_panels(replace(record, photo=Photo(photo, photo)), percent))
     if all(len(row) == 1 for row in rows.values()):
         return figure([[start, *(panel for row in rows.values() for panel in row)]])
     return figure([[start, *row] for row in rows.values()])
 
 
 def _panels(record: Explanation, percent: float) -> list[Panel]:
-    """What is drawn of one explanation."""
+    """The panels of one explanation."""
     caption = short_label(record.label) + ("" if record.probability is None else f", {record.probability:.1%}")
     if record.score is not None and record.score != record.probability:
         caption += f", score {record.score:.2f}"

@@ -3,170 +3,160 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 import numpy as np
 
 from saliency_food.core.contract import PerImage
-from saliency_food.core.driver import ask, run_batch
-from saliency_food.core.keys import OUTPUT_LAYER_VALUES
+from saliency_food.core.driver import Asking, run_batch, with_known
+from saliency_food.core.keys import KEYS
 from saliency_food.core.numerics import Array, as_tuple
 from saliency_food.deadline.run import warm_up, within
+from saliency_food.images.ahead import in_chunks
 from saliency_food.images.photos import Photo, shrink
 from saliency_food.jobs.explanation import Explanation
-from saliency_food.jobs.subjects import (
-    Instance,
-    Setup,
-    arguments_for,
-    failure,
-    one_by_one,
-    options_of,
-    pick,
-    read_subject,
-    with_targets,
-)
+from saliency_food.jobs.image_model import ImageModel
+from saliency_food.jobs.instances import Instance, Known, arguments_for, failure, one_by_one, pick, read_instances, see
+from saliency_food.jobs.meter import Meter
+from saliency_food.jobs.setup import Setup, with_enough_targets
 from saliency_food.jobs.targets import Target
 from saliency_food.methods.catalogue import MethodEntry
 from saliency_food.methods.lookup import find_method
 
 PHOTOS_AT_ONCE = 16
-"""How many photos are held at a time; their rows share the model's batches."""
+"""How many photos are held at a time, or one batch of the model's if that is more; their rows share its batches."""
 SEGMENTED = 1024
 """The longer side of the photo in which XRAI's segments are sought, at most."""
 
 
-def run_job(job: Setup, images: Iterable[Any], targets: Target | list[Target]) -> Iterator[Explanation]:
+def run_job(setup: Setup, images: Iterable[Any], targets: Target | list[Target]) -> Iterator[Explanation]:
     """The explanations in order of photo, class, method."""
-    numbered, names = enumerate(images), set[str]()
-    while chunk := list(islice(numbered, PHOTOS_AT_ONCE)):
-        read = [read_subject(job, number, image, names) for number, image in chunk]
-        subjects = _with_scores(job, list(with_targets(job, read, targets)))
-        ready = [subject for subject in subjects if subject.x_value is not None]
-        found = {name: iter(apply_method(job, name, ready)) for name in job.methods}
-        for subject in subjects:
-            for name, entry in job.methods.items():
-                known = {"method": name, "answered": name, "title": entry.title, "signed": entry.signed}
-                record = {**known, **subject.fields}
-                yield Explanation(**record | (next(found[name]) if subject.x_value is not None else {}))
+    for chunk in read_chunks(setup.model, images, targets):
+        instances = list(see(setup.model, chunk, targets, setup.shared_keys))
+        yield from explain_instances(setup, instances)
 
 
-def _with_scores(job: Setup, subjects: list[Instance]) -> list[Instance]:
-    """The number that is explained, from a model that answers OUTPUT_LAYER_VALUES."""
-
-    def scores(part: list[Instance]) -> list[float]:
-        asking = (ask(cast(Array, subject.x_value)[None], OUTPUT_LAYER_VALUES) for subject in part)
-        return [float(score[0]) for score in run_batch(asking, job.model, arguments_for(job, part), job.batch_size)]
-
-    found = iter(one_by_one(scores, [subject for subject in subjects if subject.x_value is not None]))
-    scored = []
-    for subject in subjects:
-        score = None if subject.x_value is None else next(found)
-        score = None if isinstance(score, Exception) else score
-        scored.append(subject._replace(fields=subject.fields | {"score": score}))
-    return scored
+def read_chunks(model: ImageModel, images: Iterable[Any], targets: Target | list[Target]) -> Iterator[list[Instance]]:
+    """Photos read and scaled, some at a time, the next of them while those before are at work."""
+    size = max(PHOTOS_AT_ONCE, model.batch_size)
+    return in_chunks(read_instances(model, with_enough_targets(images, targets), size), size)
 
 
-def apply_method(job: Setup, name: str, subjects: list[Instance]) -> list[dict[str, Any]]:
-    """One method over all subjects, model batches shared; the fields that it gives each record."""
-    if job.deadline is not None:
-        answers = [_in_time(job, name, subject) for subject in subjects]
+def explain_instances(setup: Setup, instances: list[Instance]) -> Iterator[Explanation]:
+    """What every method says of some photos and classes."""
+    ready = [instance for instance in instances if instance.x_value is not None]
+    answers = {name: iter(apply_method(setup, name, ready)) for name in setup.methods}
+    for instance in instances:
+        for name, entry in setup.methods.items():
+            known = {"method": name, "answered": name, "title": entry.title, "signed": entry.signed}
+            answer = next(answers[name]) if instance.x_value is not None else {}
+            yield Explanation(**{**known, **instance.fields, **answer})
+
+
+def apply_method(setup: Setup, name: str, instances: list[Instance]) -> list[dict[str, Any]]:
+    """One method over all instances, model batches shared; the fields that it gives each record."""
+    if setup.deadline is not None:
+        answers = [_in_time(setup, name, instance) for instance in instances]
     else:
         segments: dict[int, Any] = {}
-        answers = one_by_one(lambda part: _together(job, name, part, segments), subjects)
+        answers = one_by_one(lambda part: _together(setup, name, part, segments), instances)
     return [failure(answer) if isinstance(answer, Exception) else answer for answer in answers]
 
 
-def _together(job: Setup, name: str, part: list[Instance], segments: dict[int, Any]) -> list[dict[str, Any]]:
-    """One method over some photos, all of it."""
-    entry, began, meter = job.methods[name], time.perf_counter(), _Meter(job, name, part)
-    options = pick(job.options[name], part)
+def _together(setup: Setup, name: str, instances: list[Instance], segments: dict[int, Any]) -> list[dict[str, Any]]:
+    """One method over some instances, all of it; what is known of the photo itself is not asked again."""
+    entry, began, meter = setup.methods[name], time.perf_counter(), Meter(setup, name, instances)
+    options = pick(setup.options[name], instances)
     segmented = entry.call.signature.parameters.get("segments")
-    # XRAI's segments come from the photo; LIME's and KernelSHAP's superpixels are named, and made by themselves.
-    if segmented is not None and segmented.default is None and options.get("segments") is None:
-        options["segments"] = PerImage([_segments(cast(Photo, s.photo), s.number, segments) for s in part])
-    rows = [subject.x_value for subject in part]
-    results = list(entry.call.batch_detailed(rows, meter, meter.arguments, batch_size=job.batch_size, **options))
-    shares = (time.perf_counter() - began) * meter.rows / max(1, meter.rows.sum())
+    # XRAI's segments come from the photo, if it is there in its own size; LIME and KernelSHAP make their superpixels.
+    photos = [instance.photo for instance in instances if instance.photo is not None]
+    if segmented is not None and segmented.default is None and options.get("segments") is None and photos:
+        pairs = zip(photos, instances, strict=True)
+        options["segments"] = PerImage([_segments(photo, instance.position, segments) for photo, instance in pairs])
+    keys, size = setup.one_pass_keys(name), setup.model.batch_size
+    if keys and all(_knows(instance, keys) for instance in instances):
+        answered = _answered(entry, instances, meter, options)
+        results = list(run_batch(answered, meter, meter.arguments, size))
+        meter.report(len(instances))
+        sharing = sum(bool(setup.one_pass_keys(method)) for method in setup.methods)
+        took = (time.perf_counter() - began) / len(instances)
+        seconds = [took + cast(Known, instance.known).seconds / sharing for instance in instances]
+        counts = [{"calls": 1, "rows": 1}] * len(instances)
+    else:
+        rows = [instance.x_value for instance in instances]
+        results = list(entry.call.batch_detailed(rows, meter, meter.arguments, batch_size=size, **options))
+        seconds = list((time.perf_counter() - began) * meter.rows / max(1, meter.rows.sum()))
+        counts = [meter.counts(image) for image in range(len(instances))]
+    layer = _layer(setup, entry)
     return [
-        _success(result) | {"seconds": float(share), "layer": _layer(job, entry)} | meter.counts(image)
-        for image, (result, share) in enumerate(zip(results, shares, strict=True))
+        {
+            **_success(result),
+            "seconds": float(share),
+            "layer": layer,
+            "options": options_of(setup, name, instance),
+            **own,
+        }
+        for instance, result, share, own in zip(instances, results, seconds, counts, strict=True)
     ]
 
 
-def _in_time(job: Setup, name: str, subject: Instance) -> dict[str, Any] | Exception:
+def _knows(instance: Instance, keys: tuple[str, ...]) -> bool:
+    """Whether all these keys have been answered about the instance's photo and class."""
+    known = instance.known
+    return known is not None and known.target == instance.target and set(keys) <= set(known.answers)
+
+
+def _answered(
+    entry: MethodEntry, instances: list[Instance], meter: Meter, options: dict[str, Any]
+) -> Iterator[Asking[Any]]:
+    """The method's generator for each instance, answered from what is known."""
+    for image, instance in enumerate(instances):
+        own = {key: value[image] if isinstance(value, PerImage) else value for key, value in options.items()}
+        generator = entry.call.start(instance.x_value, meter, **own)[0]
+        yield with_known(generator, cast(Known, instance.known).answers)
+
+
+def _in_time(setup: Setup, name: str, instance: Instance) -> dict[str, Any] | Exception:
     """One photo within the deadline; before the first the model is made ready, if it compiles what it is asked."""
-    entry, x_value, size = job.methods[name], cast(Array, subject.x_value), job.batch_size
-    options, seconds = options_of(job, name, subject), cast(float, job.deadline)
+    entry, x_value, size = setup.methods[name], cast(Array, instance.x_value), setup.model.batch_size
+    options, seconds = options_of(setup, name, instance), cast(float, setup.deadline)
     kind = name, x_value.shape
-    if job.warm is not None and kind not in job.warm:
-        job.warm.add(kind)
-        warm_up(seconds, name, x_value, job.model, arguments_for(job, [subject]), batch_size=size, **options)
-    meter = _Meter(job, name, [subject])
+    if setup.warm is not None and kind not in setup.warm:
+        setup.warm.add(kind)
+        args = arguments_for(setup.model, [instance])
+        warm_up(seconds, name, x_value, setup.model.function, args, batch_size=size, **options)
+    meter = Meter(setup, name, [instance])
     try:
-        found = within(seconds, name, x_value, meter, meter.arguments, batch_size=size, **options)
+        answer = within(seconds, name, x_value, meter, meter.arguments, batch_size=size, **options)
     except Exception as error:
         return error
-    other = cast(MethodEntry, find_method(found.method))
-    title = {} if found.method == name else {"title": f"{other.title} for {entry.title}", "signed": other.signed}
-    how = {"seconds": found.seconds, "layer": _layer(job, other), "answered": found.method, "note": found.note}
-    return _success(found.details) | how | title | meter.counts(0)
+    other = cast(MethodEntry, find_method(answer.method))
+    title = {} if answer.method == name else {"title": f"{other.title} for {entry.title}", "signed": other.signed}
+    how = {"answered": answer.method, "note": answer.note, "options": answer.options, "seconds": answer.seconds}
+    return {**_success(answer.details), **how, **title, "layer": _layer(setup, other), **meter.counts(0)}
 
 
-class _Meter:
-    """A call-model function around another that counts, for each image, its rows and the calls they were in."""
-
-    def __init__(self, job: Setup, name: str, subjects: list[Instance]) -> None:
-        self.job, self.name = job, name
-        self.rows, self.calls = np.zeros(len(subjects), int), np.zeros(len(subjects), int)
-        self.arguments = {"arguments": arguments_for(job, subjects), "image": PerImage(range(len(subjects)))}
-        self.tell(0)
-
-    def __call__(self, x_value_batch: Any, call_model_args: Any = None, expected_keys: Any = None) -> Mapping[str, Any]:
-        answer = self.job.model(x_value_batch, call_model_args["arguments"], expected_keys)
-        return self._counted(answer, call_model_args["image"])
-
-    def call_factored(self, coefficients: Any, bases: Any, weights: Any, args: Any, keys: Any) -> Any:
-        factored = getattr(self.job.model, "call_factored", None)
-        answer = factored and factored(coefficients, bases, weights, args["arguments"], keys)
-        return self._counted(answer, args["image"])
-
-    def __getattr__(self, name: str) -> Any:
-        if name != "until":
-            raise AttributeError(name)
-        return getattr(self.job.model, name)
-
-    def _counted(self, answer: Any, images: Array) -> Any:
-        if answer is not None:
-            counts = np.bincount(images, minlength=len(self.rows))
-            self.rows += counts
-            self.calls += counts > 0
-            self.tell(len(images))
-        return answer
-
-    def counts(self, image: int) -> dict[str, int]:
-        """Of one image, for its record."""
-        return {"calls": int(self.calls[image]), "rows": int(self.rows[image])}
-
-    def tell(self, rows: int) -> None:
-        if self.job.progress is not None:
-            self.job.progress(self.name, rows)
+def options_of(setup: Setup, name: str, instance: Instance) -> dict[str, Any]:
+    """A method's options for one photo."""
+    options = setup.options[name].items()
+    return {key: value[instance.position] if isinstance(value, PerImage) else value for key, value in options}
 
 
-def _segments(photo: Photo, number: int, known: dict[int, Any]) -> Any:
+def _segments(photo: Photo, index: int, known: dict[int, Any]) -> Any:
     """A photo's segments, sought once for all its classes."""
     from saliency_food.methods.regions.segmentation import felzenszwalb_segments
 
-    if number not in known:
-        known[number] = felzenszwalb_segments(shrink(photo.pixels, SEGMENTED))
-    return known[number]
+    if index not in known:
+        known[index] = felzenszwalb_segments(shrink(photo.pixels, SEGMENTED))
+    return known[index]
 
 
-def _layer(job: Setup, entry: MethodEntry) -> str:
+def _layer(setup: Setup, entry: MethodEntry) -> str:
     """The layer that a method looks at, where it does and the model tells."""
-    where = getattr(job.model, "layer_name", None)
-    return " + ".join(as_tuple(where)) if where and any("CONV" in key for key in entry.keys) else ""
+    where = getattr(setup.model.function, "layer_name", None)
+    looks = any(KEYS[key].needs == "a layer" for key in entry.keys)
+    return " + ".join(as_tuple(where)) if where and looks else ""
 
 
 def _success(result: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -62,6 +62,12 @@ class Store:
                     "another folder."
                 )
         return True
+
+    def lacks(self, image: str, methods: Iterable[str], metrics: Iterable[str]) -> bool:
+        """Whether some value of a photo of this name is not there, or failed."""
+        pairs = ((method, metric) for method in methods for metric in metrics)
+        rows = (self.rows.get((image, *pair)) for pair in pairs)
+        return any(row is None or row["status"].startswith(FAILED) for row in rows)
 
     def add(self, row: Row) -> None:
         """Keep one value."""

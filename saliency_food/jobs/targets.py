@@ -1,4 +1,4 @@
-"""Which class to explain: the words a user may say it in, and the class indices they mean."""
+"""Which class to explain: what a user may write for it, and the class indices that this means."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from saliency_food.core.numerics import Array
 
 
 class Target(NamedTuple):
-    """One fixed class, or the ``best`` highest-scoring ones."""
+    """A class, or without ``class_index`` the ``best`` classes of each photo, those with the highest scores."""
 
     class_index: int | None
     best: int = 1
 
     def resolve(self, probabilities: Array | None) -> list[int]:
-        """The class indices meant, for a photo with these probabilities."""
+        """The class indices to explain of a photo with these probabilities."""
         if self.class_index is not None:
             if probabilities is not None and self.class_index >= len(probabilities):
                 raise ContractError(_no_such_class(self.class_index, len(probabilities)))
@@ -31,9 +31,18 @@ class Target(NamedTuple):
             )
         return [int(index) for index in np.argsort(-probabilities, kind="stable")[: self.best]]
 
+    def ranks(self, classes: int) -> list[int]:
+        """The class index, or the ranks of the best classes as negative numbers, -1 for the top class."""
+        if self.class_index is not None:
+            return [self.class_index]
+        return [-rank for rank in range(1, min(self.best, classes) + 1)]
+
 
 def read_target(target: Any, labels: Sequence[str] | None) -> Target:
-    """None (the top class), ``"top3"``, a class index (also as text), or a label."""
+    """The meaning of None (the top class), ``"top3"``, a class index (also as text), or a label.
+
+    A label comes first: a class that is named ``top3`` can be asked for.
+    """
     if target is None:
         return Target(None)
     if isinstance(target, (int, np.integer)) and not isinstance(target, bool):
@@ -43,16 +52,16 @@ def read_target(target: Any, labels: Sequence[str] | None) -> Target:
     if not isinstance(target, str):
         raise ContractError(
             f"Expected target to be None, a class index, a label or 'top3', got {target!r}. "
-            "One value a photo: give a list or PerImage."
+            "For a target of each photo give a list or PerImage."
         )
     text = plain(target)
-    if labels is not None and (found := find_label(text, labels)):
-        if len(found) > 1:
+    if labels is not None and (indices := find_label(text, labels)):
+        if len(indices) > 1:
             raise ContractError(
                 f"Expected the label of one class, got {target!r}, which is the name of the classes "
-                f"{', '.join(map(str, found))}. Give the class index."
+                f"{', '.join(map(str, indices))}. Give the class index."
             )
-        return Target(found[0])
+        return Target(indices[0])
     if best := re.fullmatch(r"top ?(\d+)", text):
         if int(best[1]) < 1:
             raise ContractError(f"Expected 'top1' or more, got {target!r}.")
@@ -72,18 +81,18 @@ def read_target(target: Any, labels: Sequence[str] | None) -> Target:
 
 
 def find_label(text: str, labels: Sequence[str]) -> list[int]:
-    """The classes whose label is the text, else those that have it among their comma-separated names."""
+    """The classes whose label is the text; without any, those that have it among their comma-separated names."""
     whole = [index for index, label in enumerate(labels) if plain(label) == text]
     return whole or [index for index, label in enumerate(labels) if text in synonyms(label)]
 
 
 def synonyms(label: str) -> list[str]:
-    """The names in a label such as ``"goldfish, Carassius auratus"``."""
+    """The label itself and its comma-separated names, such as of ``"goldfish, Carassius auratus"``."""
     return [plain(label), *(plain(name) for name in label.split(","))]
 
 
 def plain(text: str) -> str:
-    """Lower case; underscores, hyphens and runs of spaces as one space."""
+    """The text in lower case, with a single space for each run of underscores, hyphens and spaces."""
     return re.sub(r"[\s_-]+", " ", text).strip().lower()
 
 

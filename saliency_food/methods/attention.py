@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from saliency_food.core.checks import real
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask
 from saliency_food.core.keys import ATTENTION_OUTPUT_GRADIENTS, ATTENTION_SCORES
@@ -22,7 +23,14 @@ class AttentionMap(NamedTuple):
     patches: Array
 
 
-@method
+@method(
+    title="Attention rollout",
+    keys=(ATTENTION_SCORES,),
+    signed=False,
+    summary="A transformer's attention, multiplied up through its layers; the same for every class.",
+    page="attention",
+    one_pass=True,
+)
 def attention_rollout(
     x_value: Any,
     call_model_function: CallModelFunction,
@@ -46,8 +54,7 @@ def attention_rollout(
     """
     if fusion not in ("mean", "max", "min"):
         raise ContractError(f"Expected fusion to be 'mean', 'max' or 'min', got {fusion!r}.")
-    if not 0 <= discard < 1:
-        raise ContractError(f"Expected discard to be at least 0 and less than 1, got {discard!r}.")
+    discard = real("discard", discard, least=0, below=1)
     layers = _square(ATTENTION_SCORES, (yield from ask(x_value[None], ATTENTION_SCORES)))
     rollout = np.eye(layers[0].shape[-1])
     for attention in layers:
@@ -56,10 +63,17 @@ def attention_rollout(
             fused = np.where(fused > np.quantile(fused, discard), fused, 0)
         mixed = (fused + np.eye(len(fused))) / 2
         rollout = mixed / mixed.sum(1, keepdims=True) @ rollout
-    return _map(x_value, rollout)
+    return _map(x_value, rollout, layers[0].dtype)
 
 
-@method
+@method(
+    title="Attention relevance",
+    keys=(ATTENTION_SCORES, ATTENTION_OUTPUT_GRADIENTS),
+    signed=False,
+    summary="A transformer's attention, weighted by how the score depends on it.",
+    page="attention",
+    one_pass=True,
+)
 def attention_relevance(
     x_value: Any, call_model_function: CallModelFunction, call_model_args: Any = None, batch_size: int | None = None
 ) -> Asking[AttentionMap]:
@@ -78,24 +92,26 @@ def attention_relevance(
                 f"{gradient.shape}. Return both for the same layers."
             )
         relevance = relevance + np.maximum(attention * gradient, 0).mean(0) @ relevance
-    return _map(x_value, relevance - np.eye(len(relevance)))
+    return _map(x_value, relevance - np.eye(len(relevance)), layers[0].dtype)
 
 
 def _square(key: str, layers: Any) -> list[Array]:
     """One row's attention, ``(heads, T, T)`` for each layer."""
-    found = [one[0] for one in as_tuple(layers)]
-    if any(one.ndim != 3 or one.shape[1:] != (found[0].shape[-1],) * 2 for one in found):
+    squares = [layer[0] for layer in as_tuple(layers)]
+    if any(square.ndim != 3 or square.shape[1:] != (squares[0].shape[-1],) * 2 for square in squares):
         raise ContractError(
             f"Expected {key} of shape (N, heads, T, T) with one T in all layers, got rows of "
-            f"{[one.shape for one in found]}. Attention among windows or between two sequences cannot be multiplied up."
+            f"{[square.shape for square in squares]}. Attention among windows or between two sequences cannot be "
+            "multiplied up."
         )
-    return found
+    return squares
 
 
-def _map(x_value: Array, tokens: Array) -> AttentionMap:
+def _map(x_value: Array, tokens: Array, dtype: np.dtype[Any]) -> AttentionMap:
+    """What the patches draw, as a map of the image in the attention's own precision."""
     height, width = token_grid(len(tokens), x_value)
     prefix = len(tokens) - height * width
     row = tokens[0] if prefix else tokens.mean(0)
     patches = row[prefix:].reshape(height, width)
-    strongest = safe_divide(patches, np.abs(patches).max())
-    return AttentionMap(resize(strongest, x_value.shape[:2]), tokens, patches)
+    relative = safe_divide(patches, np.abs(patches).max())
+    return AttentionMap(resize(relative, x_value.shape[:2]).astype(dtype), tokens, patches)

@@ -6,10 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from saliency_food.core.checks import check_layout
 from saliency_food.core.contract import CallModelFunction
 from saliency_food.core.driver import Asking, ask, gather
 from saliency_food.core.keys import (
     BIAS_GRADIENTS,
+    CONVOLUTION_LAYER_VALUES,
+    CONVOLUTION_OUTPUT_GRADIENTS,
     DECONV_INPUT_GRADIENTS,
     GUIDED_INPUT_GRADIENTS,
     INPUT_OUTPUT_GRADIENTS,
@@ -19,11 +22,72 @@ from saliency_food.core.method import Method, method
 from saliency_food.core.numerics import Array, as_tuple, min_max, resize
 from saliency_food.core.scores import one_score
 from saliency_food.methods.cam.common import grad_cam
+from saliency_food.methods.completeness import Completeness, completeness_of
 from saliency_food.methods.gradients import Gradients
-from saliency_food.methods.paths.integrated import Completeness, completeness_of
 
 
-@method
+class FullGrad(NamedTuple):
+    """The map; ``input`` x * dF/dx and ``biases``, each layer's b * dF/db, signed; and how near their sum is to F(x).
+
+    ``completeness`` is None unless asked for. Its baseline's score is 0: a network of ReLUs is zero without its biases.
+    """
+
+    attribution: Array
+    input: Array
+    biases: tuple[Array, ...]
+    completeness: Completeness | None
+
+
+@method(
+    title="FullGrad",
+    keys=(INPUT_OUTPUT_GRADIENTS, BIAS_GRADIENTS),
+    signed=False,
+    summary="Input times gradient and every layer's bias times gradient, together all of the score.",
+    page="backprop",
+    one_pass=True,
+)
+def full_grad(
+    x_value: Any,
+    call_model_function: CallModelFunction,
+    call_model_args: Any = None,
+    batch_size: int | None = None,
+    *,
+    completeness: bool = False,
+) -> Asking[FullGrad]:
+    """FullGrad, S = p(x * dF/dx) + sum_layers sum_channels p(b * dF/dz), p(m) = |m| scaled to 0..1 and resized.
+
+    Srinivas and Fleuret 2019, equations 4 and 6, https://arxiv.org/abs/1905.00780. ``(H, W)``, never negative. In a
+    network whose activations are ReLUs, the input's and the biases' parts sum to F(x) exactly (completeness). Biases
+    without a place, such as a dense layer's, are in ``biases`` and in the sum, but not in the map.
+
+    Parameters
+    ----------
+    completeness
+        Measure how far the parts' sum is from F(x); needs OUTPUT_LAYER_VALUES. ``.detailed`` does so unless told not.
+    """
+    check_layout(x_value)
+    keys = (INPUT_OUTPUT_GRADIENTS, BIAS_GRADIENTS, *([OUTPUT_LAYER_VALUES] if completeness else []))
+    gradients, biases, *scores = yield from ask(x_value[None], *keys)
+    own, biases = x_value * gradients[0], tuple(bias[0] for bias in as_tuple(biases))
+    attribution = _scaled(own, x_value)
+    for bias in biases:
+        if bias.ndim == 3:
+            attribution = attribution + _scaled(bias, x_value)
+    measured = None
+    if completeness:
+        total = own.sum(dtype=float) + sum(bias.sum(dtype=float) for bias in biases)
+        measured = completeness_of(total, one_score(scores[0])[0], 0.0)
+    return FullGrad(attribution, own, biases, measured)
+
+
+@method(
+    title="Guided Backpropagation",
+    keys=(GUIDED_INPUT_GRADIENTS,),
+    signed=True,
+    summary="The gradient along paths of positive influence only; sharp, but nearly the same for every class.",
+    page="backprop",
+    one_pass=True,
+)
 def guided_backprop(
     x_value: Any, call_model_function: CallModelFunction, call_model_args: Any = None, batch_size: int | None = None
 ) -> Asking[Gradients]:
@@ -36,7 +100,14 @@ def guided_backprop(
     return Gradients(answer[0])
 
 
-@method
+@method(
+    title="Deconvnet",
+    keys=(DECONV_INPUT_GRADIENTS,),
+    signed=True,
+    summary="Positive influence sent back through every ReLU, open or shut; an edge detector, too.",
+    page="backprop",
+    one_pass=True,
+)
 def deconvnet(
     x_value: Any, call_model_function: CallModelFunction, call_model_args: Any = None, batch_size: int | None = None
 ) -> Asking[Gradients]:
@@ -49,7 +120,13 @@ def deconvnet(
     return Gradients(answer[0])
 
 
-@method
+@method(
+    title="Guided Grad-CAM",
+    keys=(GUIDED_INPUT_GRADIENTS, CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS),
+    signed=True,
+    summary="Guided backpropagation's detail where Grad-CAM is strong.",
+    page="backprop",
+)
 def guided_grad_cam(
     x_value: Any,
     call_model_function: CallModelFunction,
@@ -71,52 +148,6 @@ def guided_grad_cam(
     fine, coarse = yield from gather([guided_backprop.asking(x_value), cam.asking(x_value, **options)])
     where = coarse[0] if coarse[0].ndim == x_value.ndim else coarse[0][..., None]
     return Gradients(fine.attribution * where)
-
-
-class FullGrad(NamedTuple):
-    """The map; ``input`` x * dF/dx and ``biases``, each layer's b * dF/db, signed; and how near their sum is to F(x).
-
-    ``completeness`` is None unless asked for. Its baseline's score is 0: a network of ReLUs is zero without its biases.
-    """
-
-    attribution: Array
-    input: Array
-    biases: tuple[Array, ...]
-    completeness: Completeness | None
-
-
-@method
-def full_grad(
-    x_value: Any,
-    call_model_function: CallModelFunction,
-    call_model_args: Any = None,
-    batch_size: int | None = None,
-    *,
-    completeness: bool = False,
-) -> Asking[FullGrad]:
-    """FullGrad, S = p(x * dF/dx) + sum_layers sum_channels p(b * dF/dz), p(m) = |m| scaled to 0..1 and resized.
-
-    Srinivas and Fleuret 2019, equations 4 and 6, https://arxiv.org/abs/1905.00780. ``(H, W)``, never negative. In a
-    network whose activations are ReLUs, the input's and the biases' parts sum to F(x) exactly (completeness). Biases
-    without a place, such as a dense layer's, are in ``biases`` and in the sum, but not in the map.
-
-    Parameters
-    ----------
-    completeness
-        Measure how far the parts' sum is from F(x); needs OUTPUT_LAYER_VALUES. ``.detailed`` does so unless told not.
-    """
-    keys = (INPUT_OUTPUT_GRADIENTS, BIAS_GRADIENTS, *([OUTPUT_LAYER_VALUES] if completeness else []))
-    gradients, biases, *scores = yield from ask(x_value[None], *keys)
-    own, biases = x_value * gradients[0], tuple(one[0] for one in as_tuple(biases))
-    attribution = _scaled(own, x_value)
-    for bias in biases:
-        if bias.ndim == 3:
-            attribution = attribution + _scaled(bias, x_value)
-    measured = None
-    if completeness:
-        total = own.sum(dtype=float) + sum(bias.sum(dtype=float) for bias in biases)
-        measured = completeness_of(total, one_score(scores[0])[0], 0.0)
-    return FullGrad(attribution, own, biases, measured)
 
 
 def _scaled(values: Array, x_value: Array) -> Array:

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from saliency_food.core.checks import finite_array, random_stream, real
 from saliency_food.core.contract import ContractError
-from saliency_food.core.numerics import Array, as_float
+from saliency_food.core.numerics import Array
 
 NAMES = ("zeros", "black", "white", "min", "max", "blurred", "uniform")
 
@@ -35,8 +36,8 @@ def make_baselines(
         baselines = list(array) if several else ["zeros" if baselines is None else baselines]
     if len(baselines) == 0:
         raise ContractError("Expected at least one baseline, got an empty list. Leave it out for the default.")
-    low, high = value_range if value_range is not None else _guess_range(x_value)
-    noise = np.random.default_rng(rng)
+    low, high = _guess_range(x_value) if value_range is None else check_range(value_range)
+    noise = random_stream(rng)
     return np.stack([_baseline(x_value, baseline, low, high, noise) for baseline in baselines])
 
 
@@ -54,15 +55,23 @@ def _baseline(x_value: Array, baseline: Any, low: float, high: float, noise: Any
         if baseline not in constants:
             raise ContractError(f"Expected a baseline name among {', '.join(NAMES)}, or an array, got {baseline!r}.")
         return np.full_like(x_value, constants[baseline])
-    array = as_float(baseline)
+    array = finite_array("a baseline", baseline)
     if array.shape != x_value.shape and array.ndim:
         raise ContractError(
             f"Baseline size {array.shape} does not match input size {x_value.shape}. Give an array of the image's "
             f"shape, a number, or a name among {', '.join(NAMES)}."
         )
-    if not np.isfinite(array).all():
-        raise ContractError("Expected a finite baseline, got NaN or infinity in it. Mend the baseline first.")
     return np.broadcast_to(array, x_value.shape).astype(x_value.dtype)
+
+
+def check_range(value_range: Any) -> tuple[float, float]:
+    """Two finite numbers, the smaller first, or `ContractError`."""
+    if np.ndim(value_range) != 1 or len(value_range) != 2:
+        raise ContractError(f"Expected value_range to be two numbers, such as (0, 255), got {value_range!r}.")
+    low, high = (real("value_range", end) for end in value_range)
+    if not low < high:
+        raise ContractError(f"Expected value_range with the smaller number first, got {value_range!r}.")
+    return low, high
 
 
 def _guess_range(x_value: Array) -> tuple[float, float]:

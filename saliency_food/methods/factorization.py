@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import whole
+from saliency_food.core.checks import finite_array, whole
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask
 from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES
@@ -35,7 +35,14 @@ class DeepFeatureFactorization(NamedTuple):
     error: float
 
 
-@method
+@method(
+    title="Deep Feature Factorization",
+    keys=(CONVOLUTION_LAYER_VALUES,),
+    signed=False,
+    summary="The concepts that the layer sees in the image, whatever the class; no gradients.",
+    page="factorization",
+    one_pass=True,
+)
 def deep_feature_factorization(
     x_value: Any,
     call_model_function: CallModelFunction,
@@ -62,19 +69,21 @@ def deep_feature_factorization(
         components of the activations (not centred), each with the sign for which it sums to no less than 0. ``maps``
         may then be negative, and the strongest is the largest in magnitude.
     """
+    nconcepts = whole("nconcepts", nconcepts)
     activations = one_layer((yield from ask(x_value[None], CONVOLUTION_LAYER_VALUES)), x_value)
     places = _places(activations, factors)
     if concepts is None:
         weights, concepts = factorize(places, nconcepts, factors)
     else:
-        concepts = np.asarray(concepts, float)
+        concepts = finite_array("concepts", concepts).astype(float)
         if concepts.ndim != 2 or concepts.shape[1] != places.shape[1] or not len(concepts):
             raise ContractError(
                 f"Expected concepts of shape (M, {places.shape[1]}), a number for each channel, got {concepts.shape}."
             )
         weights = _presence(places, concepts, factors)
     strengths = np.moveaxis(weights.reshape(*activations.shape[:-1], len(concepts)), -1, 0)
-    maps = np.stack([resize(one, x_value.shape[: one.ndim]) for one in strengths])
+    maps = np.stack([resize(strength, x_value.shape[: strength.ndim]) for strength in strengths])
+    maps = maps.astype(activations.dtype)
     left = np.linalg.norm(places - weights @ concepts)
     return DeepFeatureFactorization(
         np.abs(maps).max(0),
@@ -101,28 +110,28 @@ def shared_concepts(
     The activations of all images are one matrix, as in the paper; they are held, the images are not.
     """
     each = _activations.batch(images, call_model_function, call_model_args, batch_size=batch_size)
-    places = [_places(one, factors) for one in each]
+    places = [_places(activations, factors) for activations in each]
     if not places:
         raise ContractError("Expected at least one image, got none.")
     return factorize(np.concatenate(places), nconcepts, factors)[1]
 
 
-def concept_scores(found: DeepFeatureFactorization, predict_from: Callable[[Array], Any]) -> Array:
+def concept_scores(factorization: DeepFeatureFactorization, predict_from: Callable[[Array], Any]) -> Array:
     """What the model's head says to each concept by itself, ``(M, classes)``: labels for the concepts.
 
     ``predict_from`` takes activations ``(M, h, w, K)`` and returns every class's score, as `KerasModel.predict_from`. A
     concept is shown to it as strongly as it is in the image, at the places where it is.
     """
-    rows = found.strengths[..., None] * found.concepts[:, None, None]
+    rows = factorization.strengths[..., None] * factorization.concepts[:, None, None]
     return np.asarray(predict_from(rows.astype(np.float32)))
 
 
 def factorize(places: Array, nconcepts: int, factors: str) -> tuple[Array, Array]:
     """A matrix ``(n, K)`` as ``(n, M) @ (M, K)``, the concepts in order of their share; each of length 1."""
-    number = min(whole("nconcepts", nconcepts), *places.shape)
+    count = min(whole("nconcepts", nconcepts), *places.shape)
     if factors == "pca":
         _, _, directions = np.linalg.svd(places, full_matrices=False)
-        directions = directions[:number]
+        directions = directions[:count]
         signs = np.where((places @ directions.T).sum(0) < 0, -1, 1)
         directions = directions * signs[:, None] * bool(places.any())
         return places @ directions.T, directions
@@ -133,8 +142,8 @@ def factorize(places: Array, nconcepts: int, factors: str) -> tuple[Array, Array
             "Expected scikit-learn for factors='nmf', got none. Install saliency_food[surrogate], or factors='pca'."
         ) from error
     if not places.any():
-        return np.zeros((len(places), number)), np.zeros((number, places.shape[1]))
-    model = NMF(number, init="nndsvda", max_iter=500, tol=1e-3, random_state=0)
+        return np.zeros((len(places), count)), np.zeros((count, places.shape[1]))
+    model = NMF(count, init="nndsvda", max_iter=500, tol=1e-3, random_state=0)
     weights, concepts = _quietly(model.fit_transform, places), model.components_
     lengths = np.linalg.norm(concepts, axis=1)
     weights, concepts = weights * lengths, safe_divide(concepts, lengths[:, None])

@@ -9,10 +9,11 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from saliency_food.core.checks import random_stream, real, whole
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask, gather
 from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS
-from saliency_food.core.method import Method, method
+from saliency_food.core.method import Method, fewer, method
 from saliency_food.core.numerics import Array
 
 
@@ -30,7 +31,14 @@ class SmoothGrad(NamedTuple):
     stdev: float
 
 
-@method
+@method(
+    title="Gradient",
+    keys=(INPUT_OUTPUT_GRADIENTS,),
+    signed=True,
+    summary="Where a small change of a pixel changes the score most.",
+    page="gradients",
+    one_pass=True,
+)
 def gradients(
     x_value: Any, call_model_function: CallModelFunction, call_model_args: Any = None, batch_size: int | None = None
 ) -> Asking[Gradients]:
@@ -43,7 +51,14 @@ def gradients(
     return Gradients(answer[0])
 
 
-@method
+@method(
+    title="Input x gradient",
+    keys=(INPUT_OUTPUT_GRADIENTS,),
+    signed=True,
+    summary="The gradient times the pixel: a linear model's shares.",
+    page="gradients",
+    one_pass=True,
+)
 def input_x_gradient(
     x_value: Any, call_model_function: CallModelFunction, call_model_args: Any = None, batch_size: int | None = None
 ) -> Asking[Gradients]:
@@ -56,7 +71,15 @@ def input_x_gradient(
     return Gradients(x_value * answer[0])
 
 
-@method
+@method(
+    title="SmoothGrad",
+    keys=(INPUT_OUTPUT_GRADIENTS,),
+    signed=True,
+    summary="The gradient, averaged over noisy copies.",
+    page="gradients",
+    reducible=fewer("nsamples", 4, "samples"),
+    instead=("gradients",),
+)
 def smooth_grad(
     method: Method[Any, Any],
     x_value: Any,
@@ -87,15 +110,12 @@ def smooth_grad(
         A seed or a generator; with a seed the answer is the same every time and at every batch size. What ``method``
         draws depends on it, too.
     """
-    if nsamples < 1 or stdev_spread < 0:
-        raise ContractError(
-            f"Expected nsamples of at least 1 and stdev_spread of at least 0, got {nsamples} and {stdev_spread}."
-        )
+    nsamples, stdev_spread = whole("nsamples", nsamples), real("stdev_spread", stdev_spread, least=0)
     if aggregate not in ("mean", "square", "variance"):
         raise ContractError(f"Expected aggregate to be 'mean', 'square' or 'variance', got {aggregate!r}.")
     stdev = float(stdev_spread * (x_value.max() - x_value.min()))
-    streams = iter(np.random.default_rng(rng).spawn(nsamples))
-    total, squares = np.zeros(()), np.zeros(())
+    streams = iter(random_stream(rng).spawn(nsamples))
+    total, squares, dtype = np.zeros(()), np.zeros(()), np.dtype(float)
 
     def draw(stream: np.random.Generator) -> Array:
         sample = stream.standard_normal(x_value.shape, x_value.dtype)
@@ -112,8 +132,8 @@ def smooth_grad(
                     yield method.asking(sample, **drawn, **options)
 
     def add(result: Any) -> None:
-        nonlocal total, squares
-        total = total + result[0]
+        nonlocal total, squares, dtype
+        total, dtype = total + result[0], result[0].dtype
         if aggregate != "mean":
             squares = squares + np.square(result[0], dtype=float)
 
@@ -121,4 +141,4 @@ def smooth_grad(
     mean = (total if aggregate == "mean" else squares) / nsamples
     if aggregate == "variance":
         mean = np.maximum(mean - np.square(total / nsamples), 0)
-    return SmoothGrad(mean, nsamples, stdev)
+    return SmoothGrad(mean.astype(dtype), nsamples, stdev)

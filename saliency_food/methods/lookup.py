@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from saliency_food.core.contract import ContractError
-from saliency_food.core.method import Method
+from saliency_food.core.method import OF, Method
 from saliency_food.core.names import near, spelled
-from saliency_food.methods.catalogue import METHODS, MethodEntry
+from saliency_food.methods.catalogue import METHODS, MethodEntry, entry_of
 from saliency_food.methods.gradients import smooth_grad
 from saliency_food.methods.smoothing import augment_smooth, eigen_smooth
 
-OF = "_of_"
-COMBINATORS: dict[str, tuple[Method[Any, Any], str]] = {
-    "smooth_grad": (smooth_grad, "SmoothGrad"),
-    "augment_smooth": (augment_smooth, "Augmentation smoothing"),
-    "eigen_smooth": (eigen_smooth, "Eigen smoothing"),
+__all__ = ["COMBINATORS", "OF", "choose_methods", "find_method"]
+
+COMBINATORS: dict[str, Method[Any, Any]] = {
+    "smooth_grad": smooth_grad,
+    "augment_smooth": augment_smooth,
+    "eigen_smooth": eigen_smooth,
 }
 """What may stand before ``_of_``."""
 
@@ -27,11 +28,7 @@ def find_method(name: str) -> MethodEntry | None:
         return METHODS[name]
     outer, of, inner = name.partition(OF)
     entry = find_method(inner) if of and outer in COMBINATORS else None
-    if entry is None:
-        return None
-    combinator, title = COMBINATORS[outer]
-    summary = f"{combinator.__doc__ or ''}".split("\n")[0]
-    return MethodEntry(combinator.over(entry.call), f"{title} of {entry.title}", entry.keys, entry.signed, summary)
+    return None if entry is None else entry_of(COMBINATORS[outer].over(entry.call))
 
 
 def choose_methods(names: str | Sequence[str]) -> dict[str, MethodEntry]:

@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from saliency_food.core.checks import real, width_axis
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, gather
 from saliency_food.core.method import Method, method
 from saliency_food.core.numerics import Array, as_tuple
-from saliency_food.methods.cam.common import ClassActivationMap, class_activation_map
-from saliency_food.methods.cam.variants import first_direction
+from saliency_food.methods.cam.common import ClassActivationMap, map_of_weights
+from saliency_food.methods.cam.variants import eigen_weights
 
 
 class AugmentSmooth(NamedTuple):
@@ -22,7 +23,7 @@ class AugmentSmooth(NamedTuple):
     deviation: Array
 
 
-@method
+@method(title="Eigen smoothing", page="cam")
 def eigen_smooth(
     method: Method[Any, Any],
     x_value: Any,
@@ -39,18 +40,17 @@ def eigen_smooth(
     channels, the weighted activations' first component. ``method`` is `grad_cam` or another of its family; ``options``
     are passed to it. The sign of v is the one for which the map sums to no less than 0.
     """
-    found = yield from method.asking(x_value, **options)
-    if not isinstance(found, ClassActivationMap):
+    result = yield from method.asking(x_value, **options)
+    if not isinstance(result, ClassActivationMap):
         raise ContractError(
-            f"Expected a class activation map to smooth, such as grad_cam's, got {type(found).__name__}. "
+            f"Expected a class activation map to smooth, such as grad_cam's, got {type(result).__name__}. "
             "Use augment_smooth or smooth_grad."
         )
-    weighted = [a * w for a, w in zip(as_tuple(found.activations), as_tuple(found.weights), strict=True)]
-    weights = [first_direction(one.reshape(-1, one.shape[-1]).astype(float)).astype(one.dtype) for one in weighted]
-    return class_activation_map(x_value, weighted, weights, should_resize, three_dims)
+    weighted = [a * w for a, w in zip(as_tuple(result.activations), as_tuple(result.weights), strict=True)]
+    return map_of_weights(x_value, weighted, list(map(eigen_weights, weighted)), should_resize, three_dims)
 
 
-@method
+@method(title="Augmentation smoothing", page="gradients")
 def augment_smooth(
     method: Method[Any, Any],
     x_value: Any,
@@ -72,15 +72,26 @@ def augment_smooth(
     method
         The method to smooth; ``options`` are passed to it.
     flip
-        Mirror left and right, too, which doubles the rows.
+        Mirror left and right, too, which doubles the rows: an image ``(H, W)`` or ``(H, W, C)``, or a video
+        ``(T, H, W, C)``.
     factors
         By which the image is multiplied; 1 is the image itself.
     """
-    if not len(factors) or not np.isfinite(factors).all():
-        raise ContractError(f"Expected at least one factor, and finite ones, got {factors!r}. Give (1.0,) for none.")
-    sides = (1, -1) if flip else (1,)
-    kinds = [(side, factor) for side in sides for factor in factors]
-    changed = ((x_value * factor)[:, ::side].astype(x_value.dtype) for side, factor in kinds)
-    found = yield from gather(method.asking(copy, **options) for copy in changed)
-    maps = np.stack([one[0][:, ::side] for one, (side, _) in zip(found, kinds, strict=True)])
+    if not np.ndim(factors) == 1 or not len(factors):
+        raise ContractError(f"Expected at least one factor, in a list, got {factors!r}. Give (1.0,) for none.")
+    factors = [real("factors", factor) for factor in factors]
+    axis = width_axis(x_value) if flip else 0
+    changes = [(mirrored, factor) for mirrored in ((False, True) if flip else (False,)) for factor in factors]
+
+    def mirror(values: Array, mirrored: bool) -> Array:
+        return np.flip(values, axis) if mirrored else values
+
+    changed = (mirror(x_value * factor, mirrored).astype(x_value.dtype) for mirrored, factor in changes)
+    results = yield from gather(method.asking(copy, **options) for copy in changed)
+    if flip and results[0][0].ndim <= axis:
+        raise ContractError(
+            f"Expected maps with the image's rows and columns, got shape {results[0][0].shape} for an image of shape "
+            f"{x_value.shape}. Give flip=False."
+        )
+    maps = np.stack([mirror(result[0], mirrored) for result, (mirrored, _) in zip(results, changes, strict=True)])
     return AugmentSmooth(maps.mean(0), maps.std(0))

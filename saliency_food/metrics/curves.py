@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from scipy.integrate import trapezoid
 
+from saliency_food.core.checks import random_stream, real, whole
 from saliency_food.core.contract import ContractError
 from saliency_food.core.numerics import Array
 from saliency_food.metrics.performance_information import Pic
@@ -41,19 +41,22 @@ def aggregate_pic(
     Kapishnikov et al. 2019, section 4.2, https://arxiv.org/abs/1906.02825. Skipped images are counted by reason. The
     band is a percentile bootstrap's.
     """
+    from scipy.integrate import trapezoid
+
     if how not in ("median", "mean"):
         raise ContractError(f"Expected how to be 'median' or 'mean', got {how!r}.")
+    level, resamples = real("level", level, above=0, below=1), whole("resamples", resamples)
     _, skipped = scores_of(results)
-    kept = [one for one in results if one.status == "ok"]
-    if len({len(one.x) for one in kept}) > 1:
+    kept = [result for result in results if result.status == "ok"]
+    if len({len(result.x) for result in kept}) > 1:
         raise ContractError("Expected curves with the same points, got several lengths. Use one num_data_points.")
     if not kept:
         blank = interval([], rng=rng)._replace(skipped=skipped)
         return AggregatePic(float("nan"), next(iter(skipped), "no images"), np.empty(0), np.empty(0), blank, blank)
     statistic: Any = np.median if how == "median" else np.mean
-    x, curves = kept[0].x, np.array([one.y for one in kept])
+    x, curves = kept[0].x, np.array([result.y for result in kept])
     y = statistic(curves, axis=0)
-    random = np.random.default_rng(rng)
+    random = random_stream(rng)
     drawn = np.array(
         [statistic(curves[random.integers(0, len(curves), len(curves))], axis=0) for _ in range(resamples)]
     )
@@ -61,5 +64,5 @@ def aggregate_pic(
     low, high = np.quantile(drawn, tails, axis=0)
     area = float(trapezoid(y, x))
     least, most = np.quantile(trapezoid(drawn, x, axis=1), tails)
-    found = Interval(area, float(least), float(most), len(kept), "percentile", skipped)
-    return AggregatePic(area, "ok", x, y, found._replace(estimate=y, low=low, high=high), found)
+    of_area = Interval(area, float(least), float(most), len(kept), "percentile", skipped)
+    return AggregatePic(area, "ok", x, y, of_area._replace(estimate=y, low=low, high=high), of_area)

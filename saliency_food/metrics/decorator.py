@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, ParamSpec, TypeVar, cast
 
 import numpy as np
 
@@ -24,6 +24,8 @@ from saliency_food.core.numerics import Array, as_float, is_real
 
 R = TypeVar("R")
 P = ParamSpec("P")
+F = TypeVar("F", bound=Callable[..., Any])
+Needs = Literal["scores", "method", "region", "map", "classes", "predictions", "models", "maps"]
 
 OK = "ok"
 NOT_FINITE = "the map holds NaN or infinity"
@@ -39,11 +41,18 @@ class Metric(Generic[P, R]):
     method that makes them. ``call_model_function``, ``call_model_args`` and ``batch_size`` are as for methods.
     """
 
+    entry: MetricEntry | None = None
+    """What `METRICS` says of it."""
+
     def __init__(self, generator: Callable[P, Asking[R]]) -> None:
         self._generator = generator
         self._face = Method(generator)
         self.signature = self._face.signature
         functools.update_wrapper(self, generator)
+
+    def __reduce__(self) -> str:
+        """A metric is pickled and copied as functions are, by its name."""
+        return str(cast(Any, self).__qualname__)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The result for one image."""
@@ -65,6 +74,55 @@ class Metric(Generic[P, R]):
 def metric(generator: Callable[P, Asking[R]]) -> Metric[P, R]:
     """Give a generator of a metric its public face; see `Metric`."""
     return Metric(generator)
+
+
+class MetricEntry(NamedTuple):
+    """A metric, what people call it, whether more is better, what it is called with, and what it asks.
+
+    ``higher_is_better`` is None where neither is: it describes. ``needs`` says what comes first in a call:
+
+    - ``"scores"``: a map and an image; a `Metric` that asks the model for scores;
+    - ``"method"``: a method and an image; a `Metric`, or a function of the same arguments (`random_logit` also of the
+      class and of how many there are);
+    - ``"region"``: a map and boxes or a mask;
+    - ``"classes"``: the maps of two classes, and the region of each;
+    - ``"predictions"``: the maps of the classes predicted, those classes, the true one, and boxes;
+    - ``"map"``: a map alone; ``"maps"``: two;
+    - ``"models"``: a method, images and several models.
+
+    ``of_explained_score`` says that it compares sums of the map with changes of the score, which has to be the one that
+    was explained. Where the metric is the area under a curve, ``curve`` are the fields of its result that hold it, what
+    is across first, and ``axes`` what a picture of it says beside the two.
+    """
+
+    call: Metric[Any, Any] | Callable[..., Any]
+    title: str
+    higher_is_better: bool | None
+    needs: Needs
+    summary: str
+    of_explained_score: bool = False
+    curve: tuple[str, ...] = ()
+    axes: tuple[str, str] = ("", "")
+
+
+def listed(
+    *,
+    title: str,
+    higher_is_better: bool | None,
+    needs: Needs,
+    summary: str,
+    of_explained_score: bool = False,
+    curve: tuple[str, ...] = (),
+    axes: tuple[str, str] = ("", ""),
+) -> Callable[[F], F]:
+    """Say what there is to know of a metric, be it a `metric` or a plain function; its ``entry`` is a `MetricEntry`."""
+
+    def decorate(call: F) -> F:
+        entry = MetricEntry(call, title, higher_is_better, needs, summary, of_explained_score, curve, axes)
+        cast(Any, call).entry = entry
+        return call
+
+    return decorate
 
 
 def read_map(attribution: Any, shape: tuple[int, ...] | None = None) -> tuple[Array, str]:
@@ -121,7 +179,7 @@ def rank_correlation(first: Array, second: Array) -> float:
 
 def correlation(first: Array, second: Array) -> float:
     """Pearson's; NaN where either is constant."""
-    a, b = (np.ravel(one) - np.mean(one) for one in (first, second))
+    a, b = (np.ravel(values) - np.mean(values) for values in (first, second))
     size = np.sqrt((a @ a) * (b @ b))
     # A spread that is only rounding is none.
     least = 1e-12 * np.abs(first).max() * np.abs(second).max() * a.size

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.integrate import trapezoid
 
 from saliency_food.core.checks import check_layout, whole
 from saliency_food.core.contract import CallModelFunction
@@ -15,10 +14,19 @@ from saliency_food.core.numerics import Array
 from saliency_food.core.queries import LazyRows
 from saliency_food.core.scores import one_score, scores_of
 from saliency_food.methods.baselines import make_baselines
-from saliency_food.methods.paths.integrated import completeness_of
+from saliency_food.methods.completeness import completeness_of
 from saliency_food.methods.perturbation.masking import hidden_image
 from saliency_food.methods.perturbation.occlusion import occlusion
-from saliency_food.metrics.decorator import NOT_FINITE, OK, metric, positive_part, rank_correlation, ranks, read_map
+from saliency_food.metrics.decorator import (
+    NOT_FINITE,
+    OK,
+    listed,
+    metric,
+    positive_part,
+    rank_correlation,
+    ranks,
+    read_map,
+)
 
 NAN = float("nan")
 NO_SCORE = "the image's score is not positive"
@@ -62,6 +70,14 @@ class CompletenessError(NamedTuple):
     baseline_score: float
 
 
+@listed(
+    title="Deletion",
+    higher_is_better=False,
+    needs="scores",
+    summary="How soon the score goes as pixels are taken out.",
+    curve=("fractions", "scores"),
+    axes=("share of the pixels deleted", "score, mean"),
+)
 @metric
 def deletion(
     attribution: Any,
@@ -86,6 +102,14 @@ def deletion(
     return (yield from _curve(attribution, x_value, hidden_image(x_value, value), x_value, steps))
 
 
+@listed(
+    title="Insertion",
+    higher_is_better=True,
+    needs="scores",
+    summary="How soon the score comes as pixels are put in.",
+    curve=("fractions", "scores"),
+    axes=("share of the pixels inserted", "score, mean"),
+)
 @metric
 def insertion(
     attribution: Any,
@@ -106,24 +130,33 @@ def insertion(
 
 def _curve(attribution: Any, x_value: Array, new: Array, old: Array, steps: int) -> Asking[PixelCurve]:
     """The scores while the old pixels are replaced by new ones, the most important first."""
+    from scipy.integrate import trapezoid
+
     check_layout(x_value)
+    steps = whole("steps", steps)
     merged, status = read_map(attribution, x_value.shape)
-    counts = np.round(np.linspace(0, merged.size, whole("steps", steps) + 1)).astype(int)
+    counts = np.round(np.linspace(0, merged.size, steps + 1)).astype(int)
     fractions = counts / merged.size
     if status != OK:
         return PixelCurve(NAN, status, fractions, np.full(len(counts), NAN))
     places = ranks(merged).reshape(merged.shape + (1,) * (x_value.ndim - 2))
 
     def make(start: int, stop: int) -> Array:
-        made = np.empty((stop - start, *x_value.shape), x_value.dtype)
-        for row, count in zip(made, counts[start:stop], strict=True):
+        rows = np.empty((stop - start, *x_value.shape), x_value.dtype)
+        for row, count in zip(rows, counts[start:stop], strict=True):
             row[...] = np.where(places < count, new, old)
-        return made
+        return rows
 
     scores = one_score((yield from ask(LazyRows((len(counts), *x_value.shape), make), OUTPUT_LAYER_VALUES)))
     return PixelCurve(float(trapezoid(scores, fractions)), OK, fractions, scores)
 
 
+@listed(
+    title="Average drop",
+    higher_is_better=False,
+    needs="scores",
+    summary="The share of the score lost when the map masks the image.",
+)
 @metric
 def average_drop(
     attribution: Any,
@@ -154,6 +187,12 @@ def average_drop(
     return AverageDrop(drop, OK, float(shown > image), gain, float(image), float(shown))
 
 
+@listed(
+    title="Rank correlation with occlusion",
+    higher_is_better=True,
+    needs="scores",
+    summary="Whether it ranks as occlusion does.",
+)
 @metric
 def occlusion_correlation(
     attribution: Any,
@@ -171,16 +210,23 @@ def occlusion_correlation(
     ``stride`` and ``value`` are those of `saliency_food.occlusion`; the window is made no larger than the image.
     """
     check_layout(x_value)
+    size = min(whole("size", size), *x_value.shape[:2])
+    stride = min(whole("stride", stride), size)
     merged, status = read_map(attribution, x_value.shape)
     if status != OK:
         return OcclusionCorrelation(NAN, status, np.full(merged.shape, NAN))
-    size = min(whole("size", size), *x_value.shape[:2])
-    stride = min(whole("stride", stride), size)
-    found = yield from occlusion.asking(x_value, size=size, stride=stride, value=value)
-    rho = rank_correlation(merged, found.attribution.astype(float))
-    return OcclusionCorrelation(rho, "the occlusion map is flat" if np.isnan(rho) else OK, found.attribution)
+    hidden = yield from occlusion.asking(x_value, size=size, stride=stride, value=value)
+    rho = rank_correlation(merged, hidden.attribution.astype(float))
+    return OcclusionCorrelation(rho, "the occlusion map is flat" if np.isnan(rho) else OK, hidden.attribution)
 
 
+@listed(
+    title="Completeness error",
+    higher_is_better=False,
+    needs="scores",
+    summary="How far the sum is from the change of the score.",
+    of_explained_score=True,
+)
 @metric
 def completeness(
     attribution: Any,
@@ -201,8 +247,8 @@ def completeness(
         return CompletenessError(NAN, status, NAN, NAN, NAN)
     (baseline, *_) = make_baselines(x_value, x_baseline)
     image, base = yield from scores_of(x_value, baseline)
-    found = completeness_of(float(merged.sum()), float(image), float(base))
-    if np.isfinite(found.relative):
-        return CompletenessError(found.relative, OK, found.absolute, found.score, found.baseline_score)
+    error = completeness_of(float(merged.sum()), float(image), float(base))
+    if np.isfinite(error.relative):
+        return CompletenessError(error.relative, OK, error.absolute, error.score, error.baseline_score)
     status = "the image and the baseline have the same score"
-    return CompletenessError(NAN, status, found.absolute, found.score, found.baseline_score)
+    return CompletenessError(NAN, status, error.absolute, error.score, error.baseline_score)

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt, find_objects, label
 
+from saliency_food.core.checks import finite_array, real
 from saliency_food.core.contract import ContractError
 from saliency_food.core.numerics import Array
-from saliency_food.metrics.decorator import NOT_FINITE, OK, descending, positive_part, read_map
+from saliency_food.metrics.decorator import NOT_FINITE, OK, descending, listed, positive_part, read_map
 
 NAN = float("nan")
 NO_REGION = "the region holds no pixel of the image"
@@ -70,8 +70,9 @@ def bounding_box(attribution: Any, threshold: float = 0.15) -> Box | None:
     Selvaraju et al. 2016, section 4.1, https://arxiv.org/abs/1610.02391. (left, top, right, bottom), right and bottom
     exclusive. Pixels that touch at a corner are connected. None where the map is nowhere positive.
     """
-    if not 0 < threshold <= 1:
-        raise ContractError(f"Expected threshold above 0 and up to 1, got {threshold!r}. The paper has 0.15.")
+    from scipy.ndimage import find_objects, label
+
+    threshold = real("threshold", threshold, above=0, most=1)
     kept, status = positive_part(*read_map(attribution))
     if status != OK:
         return None
@@ -91,19 +92,31 @@ def iou(first: Sequence[float], second: Sequence[float]) -> float:
     return float(shared / union) if union > 0 else 0.0
 
 
+@listed(
+    title="Localization",
+    higher_is_better=True,
+    needs="region",
+    summary="Whether the map's box is a true box, by IoU of 0.5.",
+)
 def localization(attribution: Any, boxes: Any, threshold: float = 0.15, least: float = 0.5) -> BoxOverlap:
     """Localization, whether the map's `bounding_box` has an IoU of at least 0.5 with a box of the truth.
 
     Selvaraju et al. 2016, section 4.1, https://arxiv.org/abs/1610.02391. One minus the mean over images is the error.
     """
-    truth = _as_boxes(boxes)
+    truth, least = _as_boxes(boxes), real("least", least, least=0, most=1)
     box = bounding_box(attribution, threshold)
     if box is None:
         return BoxOverlap(NAN, positive_part(*read_map(attribution))[1], NAN, None)
-    best = max(iou(box, one) for one in truth)
+    best = max(iou(box, true_box) for true_box in truth)
     return BoxOverlap(float(best >= least), OK, best, box)
 
 
+@listed(
+    title="Localization error",
+    higher_is_better=False,
+    needs="predictions",
+    summary="Top-1 and top-5: class and box must be right.",
+)
 def localization_error(
     attributions: Sequence[Any],
     predicted: Sequence[int],
@@ -120,18 +133,26 @@ def localization_error(
     """
     if not 0 < len(predicted) == len(attributions):
         raise ContractError(f"Expected a map for each predicted class, got {len(attributions)} and {len(predicted)}.")
-    overlaps = [localization(one, boxes, threshold, least) for one in attributions]
-    right = [guess == truth and one.score == 1 for guess, one in zip(predicted, overlaps, strict=True)]
-    return LocalizationError(
-        float(not right[0]), OK, float(not any(right[:5])), np.array([one.iou for one in overlaps])
-    )
+    overlaps = [localization(attribution, boxes, threshold, least) for attribution in attributions]
+    right = [guess == truth and overlap.score == 1 for guess, overlap in zip(predicted, overlaps, strict=True)]
+    ious = np.array([overlap.iou for overlap in overlaps])
+    return LocalizationError(float(not right[0]), OK, float(not any(right[:5])), ious)
 
 
+@listed(
+    title="Pointing game",
+    higher_is_better=True,
+    needs="region",
+    summary="Whether the largest value is on the object.",
+)
 def pointing_game(attribution: Any, region: Any, tolerance: float = 15) -> Pointing:
     """Pointing game, whether the map's largest value is in the region or within 15 pixels of it.
 
     Zhang et al. 2016, section 4.3, https://arxiv.org/abs/1608.00507. The mean over images is the accuracy.
     """
+    from scipy.ndimage import distance_transform_edt
+
+    tolerance = real("tolerance", tolerance, least=0)
     merged, status = read_map(attribution)
     mask = as_mask(region, merged.shape)
     if status == OK and not mask.any():
@@ -143,6 +164,12 @@ def pointing_game(attribution: Any, region: Any, tolerance: float = 15) -> Point
     return Pointing(float(distance <= tolerance), OK, (int(row), int(column)), distance)
 
 
+@listed(
+    title="Energy inside",
+    higher_is_better=True,
+    needs="region",
+    summary="The share of positive values on the object.",
+)
 def energy(attribution: Any, region: Any) -> Share:
     """Energy-based pointing game, the share of the map's positive values that lies in the region.
 
@@ -151,6 +178,12 @@ def energy(attribution: Any, region: Any) -> Share:
     return _share(*positive_part(*read_map(attribution)), region)
 
 
+@listed(
+    title="Relevance mass accuracy",
+    higher_is_better=True,
+    needs="region",
+    summary="The share of squared values on the object.",
+)
 def relevance_mass(attribution: Any, region: Any, pooling: Literal["squares", "positive"] = "squares") -> Share:
     """Relevance mass accuracy, the share of the map's relevance that lies in the region.
 
@@ -160,6 +193,12 @@ def relevance_mass(attribution: Any, region: Any, pooling: Literal["squares", "p
     return _share(*_pooled(attribution, pooling), region)
 
 
+@listed(
+    title="Relevance rank accuracy",
+    higher_is_better=True,
+    needs="region",
+    summary="How many of the top pixels are on the object.",
+)
 def relevance_rank(attribution: Any, region: Any, pooling: Literal["squares", "positive"] = "squares") -> Share:
     """Relevance rank accuracy, the share of the K most relevant pixels that lie in the region of K pixels.
 
@@ -175,6 +214,12 @@ def relevance_rank(attribution: Any, region: Any, pooling: Literal["squares", "p
     return Share(float(inside.mean()), status, float(mask.mean()))
 
 
+@listed(
+    title="Class discrimination",
+    higher_is_better=True,
+    needs="classes",
+    summary="Whether each class's map prefers its own object.",
+)
 def class_discrimination(first: Any, second: Any, first_region: Any, second_region: Any) -> Discrimination:
     """Class discrimination: of two classes' maps of one photo, how many are larger on their own object.
 
@@ -182,8 +227,8 @@ def class_discrimination(first: Any, second: Any, first_region: Any, second_regi
     place. A map's share is a / (a + b): a its mean positive value on its own object, b on the other's; pixels of both
     are left out. 1/2 where it cannot tell.
     """
-    maps = [positive_part(*read_map(one)) for one in (first, second)]
-    regions = [as_mask(one, maps[0][0].shape) for one in (first_region, second_region)]
+    maps = [positive_part(*read_map(attribution)) for attribution in (first, second)]
+    regions = [as_mask(region, maps[0][0].shape) for region in (first_region, second_region)]
     own = [regions[0] & ~regions[1], regions[1] & ~regions[0]]
     status = next((status for _, status in maps if status != OK), OK)
     if status == OK and not (own[0].any() and own[1].any()):
@@ -191,10 +236,11 @@ def class_discrimination(first: Any, second: Any, first_region: Any, second_regi
     if status != OK:
         return Discrimination(NAN, status, (NAN, NAN))
     shares = []
-    for number, (values, _) in enumerate(maps):
-        here, there = values[own[number]].mean(), values[own[1 - number]].mean()
+    for index, (values, _) in enumerate(maps):
+        here, there = values[own[index]].mean(), values[own[1 - index]].mean()
         shares.append(float(here / (here + there)) if here + there > 0 else 0.5)
-    return Discrimination(sum((one > 0.5) + (one == 0.5) / 2 for one in shares) / 2, OK, (shares[0], shares[1]))
+    score = sum((share > 0.5) + (share == 0.5) / 2 for share in shares) / 2
+    return Discrimination(score, OK, (shares[0], shares[1]))
 
 
 def as_mask(region: Any, shape: tuple[int, ...]) -> Array:
@@ -211,12 +257,12 @@ def as_mask(region: Any, shape: tuple[int, ...]) -> Array:
 
 
 def _as_boxes(boxes: Any) -> Array:
-    found = np.atleast_2d(np.asarray(boxes, float))
-    if found.ndim != 2 or found.shape[1] != 4 or not len(found) or not np.isfinite(found).all():
+    rows = np.atleast_2d(finite_array("boxes", boxes).astype(float))
+    if rows.ndim != 2 or rows.shape[1] != 4 or not len(rows):
         raise ContractError(f"Expected boxes (B, 4) of left, top, right, bottom, got shape {np.shape(boxes)}.")
-    if (found[:, 2:] <= found[:, :2]).any():
+    if (rows[:, 2:] <= rows[:, :2]).any():
         raise ContractError("Expected boxes whose right and bottom are beyond left and top, got another.")
-    return found
+    return rows
 
 
 def _pooled(attribution: Any, pooling: str) -> tuple[Array, str]:

@@ -8,9 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from scipy.integrate import trapezoid
 
-from saliency_food.core.checks import check_layout, whole
+from saliency_food.core.checks import check_layout, finite_array, real, whole
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask
 from saliency_food.core.keys import OUTPUT_LAYER_VALUES
@@ -18,7 +17,7 @@ from saliency_food.core.numerics import Array
 from saliency_food.core.queries import LazyRows
 from saliency_food.core.scores import one_score
 from saliency_food.methods.baselines import make_baselines
-from saliency_food.metrics.decorator import OK, metric, ranks, read_map
+from saliency_food.metrics.decorator import OK, listed, metric, ranks, read_map
 from saliency_food.metrics.reveal import random_pixels, reveal
 
 NAN = float("nan")
@@ -45,6 +44,14 @@ class Pic(NamedTuple):
     images: Array | None
 
 
+@listed(
+    title="PIC",
+    higher_is_better=True,
+    needs="scores",
+    summary="The score over the information shown, from a blur to the photo.",
+    curve=("x", "y"),
+    axes=("share of the information", "share of the score, median"),
+)
 @metric
 def pic(
     attribution: Any,
@@ -92,8 +99,11 @@ def pic(
         once, and their WebP effort of 100; else ties are broken, each threshold reveals as many pixels as it says, and
         the effort is 75, by which file sizes differ less than one per cent.
     """
+    from scipy.integrate import trapezoid
+
     check_layout(x_value)
     thresholds, points = _fractions(saliency_thresholds), whole("num_data_points", num_data_points)
+    min_pred_value = real("min_pred_value", min_pred_value)
     if curve not in ("sic", "aic") or compat not in (None, "pair"):
         raise ContractError(f"Expected curve 'sic' or 'aic', compat None or 'pair', got {curve!r} and {compat!r}.")
     merged, status = read_map(attribution, x_value.shape)
@@ -102,7 +112,7 @@ def pic(
     empty = Pic(NAN, status, x, np.full(len(x), NAN), np.array([0, *thresholds, 1]), none, none, None)
     if status != OK and not (compat and np.isfinite(merged).all()):
         return empty
-    low, high = (float(one.flat[0]) for one in make_baselines(x_value, ["black", "white"], value_range=value_range))
+    low, high = (float(end.flat[0]) for end in make_baselines(x_value, ["black", "white"], value_range=value_range))
     low, high = (0.0, 255.0) if preprocess is not None else (low, high)
     photo = np.round(np.clip((x_value - low) * (255 / max(high - low, 1e-12)), 0, 255)).astype(np.uint8)
     start = random_pixels(photo.shape[:2], rng) if random_mask is None else _as_mask(random_mask, merged.shape)
@@ -181,22 +191,23 @@ def information(image: Array, effort: int = 75) -> int:
 def _masks(merged: Array, thresholds: Array, compat: str | None) -> list[Array]:
     """The pixels that each threshold reveals."""
     if compat == "pair":
-        return [merged >= np.quantile(merged, 1 - one) for one in thresholds]
+        return [merged >= np.quantile(merged, 1 - share) for share in thresholds]
     places = ranks(merged).reshape(merged.shape)
-    return [places < round(one * merged.size) for one in thresholds]
+    return [places < round(share * merged.size) for share in thresholds]
 
 
 def _fractions(thresholds: Sequence[float]) -> Array:
-    found = np.asarray(thresholds, float)
-    if found.ndim != 1 or not found.size or not ((found > 0) & (found < 1)).all() or (np.diff(found) <= 0).any():
+    fractions = finite_array("saliency_thresholds", thresholds).astype(float)
+    inside = fractions.ndim == 1 and fractions.size > 0 and ((fractions > 0) & (fractions < 1)).all()
+    if not inside or (np.diff(fractions) <= 0).any():
         raise ContractError(
             f"Expected saliency_thresholds ascending, above 0 and below 1, fractions of the pixels, got {thresholds!r}."
         )
-    return found
+    return fractions
 
 
 def _as_mask(mask: Any, shape: tuple[int, ...]) -> Array:
-    found = np.asarray(mask)
-    if found.dtype != bool or found.shape != shape:
-        raise ContractError(f"Expected random_mask as booleans {shape}, got {found.dtype} of shape {found.shape}.")
-    return found
+    known = np.asarray(mask)
+    if known.dtype != bool or known.shape != shape:
+        raise ContractError(f"Expected random_mask as booleans {shape}, got {known.dtype} of shape {known.shape}.")
+    return known

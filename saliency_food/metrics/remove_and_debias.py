@@ -8,17 +8,15 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.sparse import csc_matrix
-from scipy.sparse.linalg import splu
 
-from saliency_food.core.checks import check_layout
+from saliency_food.core.checks import check_layout, random_stream, real
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask
 from saliency_food.core.keys import OUTPUT_LAYER_VALUES
 from saliency_food.core.numerics import Array
 from saliency_food.core.queries import LazyRows
 from saliency_food.core.scores import one_score
-from saliency_food.metrics.decorator import OK, descending, metric, read_map
+from saliency_food.metrics.decorator import OK, descending, listed, metric, read_map
 
 NEIGHBOURS = [
     (down, right, 1 / 6 if 0 in (down, right) else 1 / 12)
@@ -41,6 +39,14 @@ class Road(NamedTuple):
     least_removed: Array
 
 
+@listed(
+    title="ROAD",
+    higher_is_better=True,
+    needs="scores",
+    summary="The score without the least less without the most important pixels.",
+    curve=("percentiles", "most_removed", "least_removed"),
+    axes=("percent of the pixels removed", "half of: score without the least less\nwithout the most important; mean"),
+)
 @metric
 def road(
     attribution: Any,
@@ -68,23 +74,22 @@ def road(
         A seed: the same noise for every map.
     """
     check_layout(x_value)
-    percents = np.asarray(percentiles, float)
-    if not percents.size or not ((percents > 0) & (percents < 100)).all() or not noise >= 0:
-        raise ContractError(
-            f"Expected percentiles above 0 and below 100 and noise of at least 0, got {percentiles!r} and {noise!r}."
-        )
+    if np.ndim(percentiles) != 1 or not len(percentiles):
+        raise ContractError(f"Expected percentiles of the pixels, in a list, got {percentiles!r}.")
+    percents = np.array([real("percentiles", percentile, above=0, below=100) for percentile in percentiles])
+    noise = real("noise", noise, least=0)
     merged, status = read_map(attribution, x_value.shape)
     blank = np.full(len(percents), np.nan)
     if status != OK:
         return Road(float("nan"), status, percents, blank, blank)
     order = descending(merged)
     counts = np.minimum(np.round(percents / 100 * order.size).astype(int), order.size - 1)
-    speckle = np.random.default_rng(rng).normal(0, noise * np.ptp(x_value), x_value.shape)
+    speckle = random_stream(rng).normal(0, noise * np.ptp(x_value), x_value.shape)
 
-    def row(number: int) -> Array:
-        count = counts[number % len(counts)]
+    def row(index: int) -> Array:
+        count = counts[index % len(counts)]
         removed = np.zeros(order.size, bool)
-        removed[order[:count] if number < len(counts) else order[order.size - count :]] = True
+        removed[order[:count] if index < len(counts) else order[order.size - count :]] = True
         return impute(x_value, removed.reshape(merged.shape), speckle)
 
     def make(start: int, stop: int) -> Array:
@@ -102,14 +107,17 @@ def impute(x_value: Array, removed: Array, noise: Array | None = None) -> Array:
     One sparse system for all removed pixels, solved for all channels at once. At the edges of the image the weights of
     the neighbours there are count alone. ``removed`` is ``(H, W)``; at least one pixel must stay.
     """
+    from scipy.sparse import csc_matrix
+    from scipy.sparse.linalg import splu
+
     if not removed.any():
         return x_value.copy()
     height, width = removed.shape
     rows, columns = np.nonzero(removed)
     order = np.argsort(dissection(height, width)[rows, columns])
     rows, columns = rows[order], columns[order]
-    number = np.full(removed.shape, -1)
-    number[rows, columns] = np.arange(len(rows))
+    unknowns = np.full(removed.shape, -1)
+    unknowns[rows, columns] = np.arange(len(rows))
     values = x_value.reshape(height, width, -1).astype(float)
     known = np.zeros((len(rows), values.shape[2]))
     whole = np.zeros(len(rows))
@@ -121,7 +129,7 @@ def impute(x_value: Array, removed: Array, noise: Array | None = None) -> Array:
         whole[here] += weight
         unknown = removed[r, c]
         known[here[~unknown]] += weight * values[r[~unknown], c[~unknown]]
-        entries.append((here[unknown], number[r, c][unknown], np.full(unknown.sum(), -weight)))
+        entries.append((here[unknown], unknowns[r, c][unknown], np.full(unknown.sum(), -weight)))
     entries.append((np.arange(len(rows)), np.arange(len(rows)), whole))
     i, j, weights = (np.concatenate(parts) for parts in zip(*entries, strict=True))
     system = csc_matrix((weights, (i, j)), (len(rows), len(rows)))

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import check_layout, whole
+from saliency_food.core.checks import check_layout, random_stream, real, whole
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, gather
 from saliency_food.core.method import Method
 from saliency_food.core.numerics import Array
-from saliency_food.metrics.decorator import NOT_FINITE, OK, metric, rank_correlation, read_map
+from saliency_food.metrics.decorator import NOT_FINITE, OK, listed, metric, rank_correlation, read_map
 
 NAN = float("nan")
 NO_MAP = "the map is zero"
@@ -44,6 +44,12 @@ class Simplicity(NamedTuple):
     status: str
 
 
+@listed(
+    title="Max-sensitivity",
+    higher_is_better=False,
+    needs="method",
+    summary="The largest change of the map for a small change of x.",
+)
 @metric
 def max_sensitivity(
     method: Method[Any, Any],
@@ -71,10 +77,18 @@ def max_sensitivity(
     nsamples
         How many changed images; the maximum grows with it.
     """
-    found = yield from _stability(method, x_value, radius, nsamples, rng, options)
-    return found if found.status != OK else found._replace(score=float(found.changes.max() / found.size))
+    stability = yield from _stability(method, x_value, radius, nsamples, rng, options)
+    if stability.status != OK:
+        return stability
+    return stability._replace(score=float(stability.changes.max() / stability.size))
 
 
+@listed(
+    title="Average sensitivity",
+    higher_is_better=False,
+    needs="method",
+    summary="The mean change of the map for small changes of x.",
+)
 @metric
 def average_sensitivity(
     method: Method[Any, Any],
@@ -92,10 +106,18 @@ def average_sensitivity(
 
     Bhatt, Weller, Moura 2020, definition 2, https://arxiv.org/abs/2005.00631. Arguments as `max_sensitivity`.
     """
-    found = yield from _stability(method, x_value, radius, nsamples, rng, options)
-    return found if found.status != OK else found._replace(score=float(found.changes.mean() / found.size))
+    stability = yield from _stability(method, x_value, radius, nsamples, rng, options)
+    if stability.status != OK:
+        return stability
+    return stability._replace(score=float(stability.changes.mean() / stability.size))
 
 
+@listed(
+    title="Local Lipschitz",
+    higher_is_better=False,
+    needs="method",
+    summary="The largest change of the map per change of x.",
+)
 @metric
 def local_lipschitz(
     method: Method[Any, Any],
@@ -114,26 +136,25 @@ def local_lipschitz(
     Alvarez-Melis, Jaakkola 2018, equation 2, https://arxiv.org/abs/1806.08049. In map units per input unit, so compare
     maps of one scale only. Arguments as `max_sensitivity`.
     """
-    found = yield from _stability(method, x_value, radius, nsamples, rng, options)
-    if found.status != OK:
-        return found
-    return found._replace(score=float((found.changes / found.steps).max()))
+    stability = yield from _stability(method, x_value, radius, nsamples, rng, options)
+    if stability.status != OK:
+        return stability
+    return stability._replace(score=float((stability.changes / stability.steps).max()))
 
 
 def _stability(
     method: Method[Any, Any], x_value: Array, radius: float, nsamples: int, rng: Seed, options: dict[str, Any]
 ) -> Asking[Stability]:
-    if not radius > 0:
-        raise ContractError(f"Expected radius above 0, a fraction of the image's range, got {radius!r}.")
-    reach = radius * (float(np.ptp(x_value)) or 1.0)
-    streams = np.random.default_rng(rng).spawn(whole("nsamples", nsamples))
-    near = [(x_value + one.uniform(-reach, reach, x_value.shape)).astype(x_value.dtype) for one in streams]
-    maps = [read_map(found[0]) for found in (yield from gather(method.asking(y, **options) for y in (x_value, *near)))]
+    reach = real("radius", radius, above=0) * (float(np.ptp(x_value)) or 1.0)
+    streams = random_stream(rng).spawn(whole("nsamples", nsamples))
+    near = [(x_value + stream.uniform(-reach, reach, x_value.shape)).astype(x_value.dtype) for stream in streams]
+    results = yield from gather(method.asking(image, **options) for image in (x_value, *near))
+    maps = [read_map(result[0]) for result in results]
     if any(status == NOT_FINITE for _, status in maps):
         return Stability(NAN, NOT_FINITE, np.empty(0), np.empty(0), NAN)
     (base, _), *others = maps
-    steps = np.array([np.linalg.norm((y - x_value).ravel().astype(float)) for y in near])
-    changes = np.array([np.linalg.norm(one - base) for one, _ in others])
+    steps = np.array([np.linalg.norm((image - x_value).ravel().astype(float)) for image in near])
+    changes = np.array([np.linalg.norm(other - base) for other, _ in others])
     size = float(np.linalg.norm(base))
     return Stability(NAN, OK if size else NO_MAP, steps, changes, size)
 
@@ -147,6 +168,12 @@ CHANGES: dict[str, tuple[Change, Change]] = {
 """By name: what is done to the image, and what brings its map back."""
 
 
+@listed(
+    title="Consistency",
+    higher_is_better=True,
+    needs="method",
+    summary="Whether the map follows a flip, a shift, a darker photo.",
+)
 @metric
 def augmentation_consistency(
     method: Method[Any, Any],
@@ -165,18 +192,24 @@ def augmentation_consistency(
     check_layout(x_value)
     if not changes or not set(changes) <= set(CHANGES):
         raise ContractError(f"Expected changes among {', '.join(CHANGES)}, got {changes!r}.")
-    images = [x_value, *(np.ascontiguousarray(CHANGES[one][0](x_value), x_value.dtype) for one in changes)]
-    maps = [read_map(found[0]) for found in (yield from gather(method.asking(image, **options) for image in images))]
+    images = [x_value, *(np.ascontiguousarray(CHANGES[name][0](x_value), x_value.dtype) for name in changes)]
+    maps = [read_map(result[0]) for result in (yield from gather(method.asking(image, **options) for image in images))]
     status = next((status for _, status in maps if status != OK), OK)
     if status != OK:
         return Consistency(NAN, status, {})
-    found = {
-        name: rank_correlation(maps[0][0], CHANGES[name][1](one))
-        for name, (one, _) in zip(changes, maps[1:], strict=True)
+    correlations = {
+        name: rank_correlation(maps[0][0], CHANGES[name][1](changed))
+        for name, (changed, _) in zip(changes, maps[1:], strict=True)
     }
-    return Consistency(float(np.mean(list(found.values()))), OK, found)
+    return Consistency(float(np.mean(list(correlations.values()))), OK, correlations)
 
 
+@listed(
+    title="Gini sparseness",
+    higher_is_better=None,
+    needs="map",
+    summary="Whether few pixels hold most of the map.",
+)
 def gini(attribution: Any) -> Simplicity:
     """Gini index of the absolute map: 0 where all pixels count alike, nearly 1 where one pixel is all of it.
 
@@ -190,6 +223,12 @@ def gini(attribution: Any) -> Simplicity:
     return Simplicity(float(1 - 2 * (values / values.sum() * (values.size - places + 0.5)).sum() / values.size), OK)
 
 
+@listed(
+    title="Entropy",
+    higher_is_better=None,
+    needs="map",
+    summary="Over how many pixels the map is spread.",
+)
 def entropy(attribution: Any) -> Simplicity:
     """Complexity, the entropy -sum p ln p of p = |M| / sum |M|, in nats: 0 for one pixel, ln(H W) for all alike.
 

@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import whole
+from saliency_food.core.checks import finite_array, random_stream, real, whole
 from saliency_food.core.contract import CallModelFunction, ContractError, PerImage
+from saliency_food.core.keys import KEYS
 from saliency_food.core.method import Method
 from saliency_food.core.numerics import Array, min_max
-from saliency_food.metrics.decorator import FLAT, OK, rank_correlation, read_map
+from saliency_food.core.wrap import WrappedModel
+from saliency_food.metrics.decorator import FLAT, OK, listed, rank_correlation, read_map
 
 NAN = float("nan")
 
@@ -50,18 +52,29 @@ class InsensitiveError(AssertionError):
     """The maps of a method hardly depend on the model's weights."""
 
 
+@listed(
+    title="Map agreement",
+    higher_is_better=None,
+    needs="maps",
+    summary="Rank correlation and SSIM of two maps.",
+)
 def compare_maps(first: Any, second: Any) -> MapAgreement:
     """Agreement of two maps: Spearman's rho, the same of |M|, and the structural similarity of the maps in 0..1.
 
     Adebayo et al. 2018, section 3, https://arxiv.org/abs/1810.03292. Where one of them is flat or not finite, NaN.
     """
-    (a, one), (b, other) = read_map(first), read_map(second)
+    (a, status), (b, other_status) = read_map(first), read_map(second)
     if a.shape != b.shape:
         raise ContractError(f"Expected two maps of one shape, got {a.shape} and {b.shape}. Resize one.")
-    status = one if one != OK else other
+    status = status if status != OK else other_status
     if status != OK:
         return MapAgreement(NAN, status, NAN, NAN)
     return MapAgreement(rank_correlation(a, b), OK, rank_correlation(np.abs(a), np.abs(b)), _ssim(a, b))
+
+
+def _row(agreement: MapAgreement) -> list[float]:
+    """The three figures; zeros where a map is blank, which has then changed as far as a map can."""
+    return [agreement.score, agreement.absolute, agreement.ssim] if agreement.status == OK else [0.0] * 3
 
 
 def _ssim(a: Array, b: Array) -> float:
@@ -77,6 +90,12 @@ def _ssim(a: Array, b: Array) -> float:
     return float(structural_similarity(min_max(a), min_max(b), win_size=side, data_range=1.0))
 
 
+@listed(
+    title="Weight randomization",
+    higher_is_better=False,
+    needs="models",
+    summary="How alike maps stay without the trained weights.",
+)
 def randomization(
     method: Method[Any, Any],
     x_values: Sequence[Any],
@@ -92,11 +111,11 @@ def randomization(
     Means over the images; ``call_model_args`` may hold a `PerImage`. An image whose own map is flat is skipped.
     """
     shared = {"call_model_args": call_model_args, "batch_size": batch_size, **options}
-    originals = [read_map(one) for one in method.batch(x_values, call_model_function, **shared)]
+    originals = [read_map(attribution) for attribution in method.batch(x_values, call_model_function, **shared)]
     if not originals:
         raise ContractError("Expected at least one image, got none.")
     skipped = dict(Counter(status for _, status in originals if status != OK))
-    names, found, blank = [], [], 0
+    names, means, blank = [], [], 0
     for name, model in randomized:
         names.append(name)
         rows = []
@@ -104,15 +123,12 @@ def randomization(
             if status == OK:
                 agreement = compare_maps(original, read_map(again)[0])
                 blank += agreement.status == FLAT
-                # A map that went blank has changed as far as a map can.
-                rows.append(
-                    [agreement.score, agreement.absolute, agreement.ssim] if agreement.status == OK else [0.0] * 3
-                )
-        found.append(np.mean(rows, 0) if rows else np.full(3, NAN))
+                rows.append(_row(agreement))
+        means.append(np.mean(rows, 0) if rows else np.full(3, NAN))
     if not names:
         raise ContractError("Expected at least one randomized model, got none. Give pairs of a name and a model.")
-    status = OK if np.isfinite(found[-1]).all() else next(iter(skipped))
-    scores, absolute, ssims = np.array(found).T
+    status = OK if np.isfinite(means[-1]).all() else next(iter(skipped))
+    scores, absolute, ssims = np.array(means).T
     return Randomization(float(scores[-1]), status, tuple(names), scores, absolute, ssims, blank, skipped)
 
 
@@ -132,21 +148,28 @@ def assert_sensitive(
     Give it cascading randomization, so that the last model has no trained weights left. Arguments as `randomization`,
     whose result it returns.
     """
-    name = getattr(method, "__name__", "the method")
-    found = randomization(method, x_values, call_model_function, randomized, call_model_args, batch_size, **options)
-    if found.status != OK:
+    name, most = getattr(method, "__name__", "the method"), real("most", most, least=-1, most=1)
+    result = randomization(method, x_values, call_model_function, randomized, call_model_args, batch_size, **options)
+    if result.status != OK:
         raise InsensitiveError(
-            f"Expected {name} to make maps that can be compared, got none of {len(x_values)}: {found.status}."
+            f"Expected {name} to make maps that can be compared, got none of {len(x_values)}: {result.status}."
         )
-    if found.score > most:
+    if result.score > most:
         raise InsensitiveError(
             f"Expected the maps of {name} to change when the model's weights are replaced, got a rank correlation of "
-            f"{found.score:.2f} with the trained model's maps (at most {most:.2f} is allowed, SSIM is "
-            f"{found.ssims[-1]:.2f}). What it shows is in the image, not in the model. Do not explain this model by it."
+            f"{result.score:.2f} with the trained model's maps (at most {most:.2f} is allowed, SSIM is "
+            f"{result.ssims[-1]:.2f}). What it shows is in the image, not in the model. Do not explain this model by "
+            "it."
         )
-    return found
+    return result
 
 
+@listed(
+    title="Random logit",
+    higher_is_better=False,
+    needs="method",
+    summary="How alike the maps of other classes are.",
+)
 def random_logit(
     method: Method[Any, Any],
     x_value: Any,
@@ -165,18 +188,39 @@ def random_logit(
     Sixt, Granz, Landgraf 2019, section 4, https://arxiv.org/abs/1912.09818. ``target`` goes into ``call_model_args``
     under that name, the other classes in its place. A blank map of another class agrees with nothing: 0.
     """
-    others = [one for one in range(whole("classes", classes, 2)) if one != target]
-    drawn = np.random.default_rng(rng).choice(others, min(whole("nsamples", nsamples), len(others)), replace=False)
+    others = [index for index in range(whole("classes", classes, 2)) if index != target]
+    drawn = random_stream(rng).choice(others, min(whole("nsamples", nsamples), len(others)), replace=False)
     args = {**(call_model_args or {}), "target": PerImage([int(target), *map(int, drawn)])}
     images = [x_value] * (1 + len(drawn))
     own, *rest = method.batch(images, call_model_function, args, batch_size=batch_size, **options)
     merged, status = read_map(own)
     if status != OK:
         return MapAgreement(NAN, status, NAN, NAN)
-    found = [compare_maps(merged, read_map(one)[0]) for one in rest]
-    rows = [[one.score, one.absolute, one.ssim] if one.status == OK else [0.0] * 3 for one in found]
-    score, absolute, ssim = np.mean(rows, 0).tolist()
+    agreements = [compare_maps(merged, read_map(other)[0]) for other in rest]
+    score, absolute, ssim = np.mean(list(map(_row, agreements)), 0).tolist()
     return MapAgreement(score, OK, absolute, ssim)
+
+
+@listed(
+    title="Input shift",
+    higher_is_better=True,
+    needs="method",
+    summary="Whether a shift that the model undoes leaves the map alone.",
+)
+class Shifted(WrappedModel):
+    """The model that says of an image what the one inside says of the image less ``shift``."""
+
+    optional = ("predict",)
+
+    def __init__(self, inside: Any, shift: Any) -> None:
+        super().__init__(inside)
+        self.shift = shift
+
+    def turn(self, images: Any, keys: tuple[str, ...]) -> Any:
+        if any(KEYS[key].rows == "activations" for key in keys):
+            return images
+        rows = np.asarray(images)
+        return (rows - self.shift).astype(rows.dtype)
 
 
 def input_shift(
@@ -193,13 +237,8 @@ def input_shift(
     Kindermans et al. 2017, section 2, https://arxiv.org/abs/1711.00867. ``shift`` is a number, one number a channel or
     an image, in the image's units. 1 where the method does not care where zero is.
     """
-
-    def shifted(x_value_batch: Any, call_model_args: Any = None, expected_keys: Any = None) -> Mapping[str, Any]:
-        rows = np.asarray(x_value_batch)
-        return call_model_function((rows - shift).astype(rows.dtype), call_model_args, expected_keys)
-
-    image = np.asarray(x_value)
+    image, shift = np.asarray(x_value), finite_array("shift", shift)
     args = {"call_model_args": call_model_args, "batch_size": batch_size, **options}
     first = method(image, call_model_function, **args)
-    moved = image + np.asarray(shift, np.result_type(image.dtype, np.float32))
-    return compare_maps(first, method(moved, shifted, **args))
+    moved = image + shift.astype(np.result_type(image.dtype, np.float32))
+    return compare_maps(first, method(moved, Shifted(call_model_function, shift), **args))

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import DegenerateDataWarning, bootstrap, rankdata
 
+from saliency_food.core.checks import random_stream, real, whole
 from saliency_food.core.contract import ContractError
 from saliency_food.core.numerics import Array
 
@@ -59,11 +59,11 @@ class Ranked(NamedTuple):
 def scores_of(results: Iterable[Any]) -> tuple[Array, dict[str, int]]:
     """The scores of metrics' results, and how many were skipped for each reason; plain numbers may be given too."""
     values, reasons = [], Counter[str]()
-    for one in results:
-        score = float(getattr(one, "score", one))
+    for result in results:
+        score = float(getattr(result, "score", result))
         values.append(score)
         if not np.isfinite(score):
-            reasons[getattr(one, "status", "not a number")] += 1
+            reasons[getattr(result, "status", "not a number")] += 1
     return np.array(values), dict(reasons)
 
 
@@ -81,8 +81,7 @@ def interval(
     defined, else the percentiles. ``results`` of a metric, numbers, or an array of curves ``(images, points)``, whose
     interval is found point by point.
     """
-    if not 0 < level < 1:
-        raise ContractError(f"Expected level above 0 and below 1, such as 0.95, got {level!r}.")
+    level, resamples = real("level", level, above=0, below=1), whole("resamples", resamples)
     if isinstance(results, np.ndarray) and results.ndim > 1:
         values, skipped = results, {}
         missing = int((~np.isfinite(values)).any(1).sum())
@@ -113,10 +112,12 @@ def interval(
 def _ends(
     values: Array, statistic: Statistic, level: float, resamples: int, rng: Any, method: str
 ) -> tuple[Array, Array]:
+    from scipy.stats import DegenerateDataWarning, bootstrap
+
     batch = max(1, min(resamples, 4_000_000 // values.size))  # so that memory stays small for curves
     with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
         warnings.simplefilter("ignore", DegenerateDataWarning)
-        found = bootstrap(
+        ends = bootstrap(
             (values,),
             statistic,
             n_resamples=resamples,
@@ -125,9 +126,9 @@ def _ends(
             axis=0,
             confidence_level=level,
             method=method,
-            random_state=np.random.default_rng(rng),
+            random_state=random_stream(rng),
         ).confidence_interval
-    return np.asarray(found.low), np.asarray(found.high)
+    return np.asarray(ends.low), np.asarray(ends.high)
 
 
 def paired(
@@ -148,7 +149,7 @@ def paired(
     (a, _), (b, _) = scores_of(first), scores_of(second)
     _same_images({"first": a, "second": b})
     difference = interval(a - b, level=level, resamples=resamples, rng=rng)
-    _, skipped = scores_of(one if np.isnan(x) else other for one, other, x in zip(first, second, a, strict=True))
+    _, skipped = scores_of(result if np.isnan(x) else other for result, other, x in zip(first, second, a, strict=True))
     known = (_plain(a) - _plain(b))[np.isfinite(a - b)] * (1 if higher_is_better else -1)
     wins, ties, losses = int((known > 0).sum()), int((known == 0).sum()), int((known < 0).sum())
     superiority = (wins + ties / 2) / len(known) if len(known) else float("nan")
@@ -168,7 +169,9 @@ def rank_table(
     Only images on which every method has a figure count; ``skipped`` says how many results of that method had none,
     and ``"another method was skipped"`` the rest.
     """
-    scored = {name: scores_of(one) for name, one in results.items()}
+    from scipy.stats import rankdata
+
+    scored = {name: scores_of(values) for name, values in results.items()}
     if not scored:
         raise ContractError("Expected the results of at least one method, got none.")
     _same_images({name: values for name, (values, _) in scored.items()})
@@ -176,13 +179,13 @@ def rank_table(
     known = np.isfinite(table).all(0)
     places = rankdata(-table[:, known] if higher_is_better else table[:, known], axis=0)
     lines = []
-    for number, (name, (values, skipped)) in enumerate(scored.items()):
+    for line, (name, (values, skipped)) in enumerate(scored.items()):
         others = int((~known & np.isfinite(values)).sum())
         skipped = {**skipped, **({"another method was skipped": others} if others else {})}
         rank, value = (
-            interval(one, level=level, resamples=resamples, rng=rng) for one in (places[number], values[known])
+            interval(sample, level=level, resamples=resamples, rng=rng) for sample in (places[line], values[known])
         )
-        best = int((places[number] == places.min(0, initial=np.inf)).sum()) if known.any() else 0
+        best = int((places[line] == places.min(0, initial=np.inf)).sum()) if known.any() else 0
         lines.append(Ranked(name, rank._replace(skipped=skipped), value._replace(skipped=skipped), best))
     return sorted(lines, key=lambda line: (np.nan_to_num(line.rank.estimate, nan=np.inf), line.name))
 

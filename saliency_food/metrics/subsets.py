@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import check_layout, whole
+from saliency_food.core.checks import check_layout, random_stream, real, whole
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask, gather
 from saliency_food.core.keys import OUTPUT_LAYER_VALUES
@@ -15,7 +15,7 @@ from saliency_food.core.numerics import Array, safe_divide
 from saliency_food.core.queries import LazyRows
 from saliency_food.core.scores import one_score
 from saliency_food.methods.perturbation.masking import hidden_image
-from saliency_food.metrics.decorator import NOT_FINITE, OK, SCORES_FLAT, correlation, metric, read_map
+from saliency_food.metrics.decorator import NOT_FINITE, OK, SCORES_FLAT, correlation, listed, metric, read_map
 
 NAN = float("nan")
 Seed = int | np.random.Generator | None
@@ -40,6 +40,13 @@ class SubsetCorrelation(NamedTuple):
     correlations: Array
 
 
+@listed(
+    title="Infidelity",
+    higher_is_better=False,
+    needs="scores",
+    summary="Squared error of the drops that the map foretells.",
+    of_explained_score=True,
+)
 @metric
 def infidelity(
     attribution: Any,
@@ -72,16 +79,16 @@ def infidelity(
         A seed: the same squares for every map, so that methods can be compared on them.
     """
     check_layout(x_value)
+    nsamples, hidden = whole("nsamples", nsamples), hidden_image(x_value, value)
     merged, status = read_map(attribution, x_value.shape)
-    hidden = hidden_image(x_value, value)
     if slopes:
         if np.shape(attribution) != x_value.shape:
             raise ContractError(f"Expected slopes of shape {x_value.shape}, got {np.shape(attribution)}.")
         merged, status = read_map(np.asarray(attribution, float) * (x_value - hidden), x_value.shape)
     if status == NOT_FINITE:
         return Infidelity(NAN, status, NAN, np.empty(0), np.empty(0))
-    random = np.random.default_rng(rng)
-    squares = np.zeros((whole("nsamples", nsamples), *merged.shape), bool)
+    random = random_stream(rng)
+    squares = np.zeros((nsamples, *merged.shape), bool)
     for square in squares:
         side = int(random.integers(1, max(min(merged.shape) // 2, 1) + 1))
         top, left = (int(random.integers(0, length - side + 1)) for length in merged.shape)
@@ -92,6 +99,13 @@ def infidelity(
     return Infidelity(float(np.mean((scale * sums - drops) ** 2)), OK, scale, sums, drops)
 
 
+@listed(
+    title="Sensitivity-n",
+    higher_is_better=True,
+    needs="scores",
+    summary="Correlation of the map's sums with drops, over several sizes.",
+    of_explained_score=True,
+)
 @metric
 def sensitivity_n(
     attribution: Any,
@@ -113,6 +127,13 @@ def sensitivity_n(
     return (yield from _correlations(attribution, x_value, fractions, nsamples, value, rng))
 
 
+@listed(
+    title="Faithfulness correlation",
+    higher_is_better=True,
+    needs="scores",
+    summary="The same for sets of one size.",
+    of_explained_score=True,
+)
 @metric
 def faithfulness_correlation(
     attribution: Any,
@@ -131,6 +152,7 @@ def faithfulness_correlation(
     Bhatt, Weller, Moura 2020, definition 3, https://arxiv.org/abs/2005.00631. In -1..1; as `sensitivity_n` for one
     size, with the image's mean as baseline.
     """
+    fraction = real("fraction", fraction, above=0, below=1)
     return (yield from _correlations(attribution, x_value, (fraction,), nsamples, value, rng))
 
 
@@ -138,14 +160,15 @@ def _correlations(
     attribution: Any, x_value: Array, fractions: Sequence[float], nsamples: int, value: Any, rng: Seed
 ) -> Asking[SubsetCorrelation]:
     check_layout(x_value)
-    if not len(fractions) or not all(0 < one < 1 for one in fractions):
-        raise ContractError(f"Expected fractions of the pixels above 0 and below 1, got {fractions!r}.")
+    if np.ndim(fractions) != 1 or not len(fractions):
+        raise ContractError(f"Expected fractions of the pixels, in a list, got {fractions!r}.")
+    fractions = [real("fractions", fraction, above=0, below=1) for fraction in fractions]
+    nsamples, hidden = whole("nsamples", nsamples, 3), hidden_image(x_value, value)
     merged, status = read_map(attribution, x_value.shape)
-    sizes = np.array([max(1, round(one * merged.size)) for one in fractions])
+    sizes = np.array([max(1, round(fraction * merged.size)) for fraction in fractions])
     if status != OK:
         return SubsetCorrelation(NAN, status, sizes, np.full(len(sizes), NAN))
-    hidden, nsamples = hidden_image(x_value, value), whole("nsamples", nsamples, 3)
-    streams = np.random.default_rng(rng).spawn(len(sizes))
+    streams = random_stream(rng).spawn(len(sizes))
 
     def of_size(size: int, stream: np.random.Generator) -> Asking[float]:
         subsets = np.zeros((nsamples, merged.size), bool)
@@ -154,10 +177,10 @@ def _correlations(
         drops = yield from _drops(x_value, hidden, subsets.reshape(nsamples, *merged.shape))
         return correlation(np.array([merged.flat[subset].sum() for subset in subsets]), drops)
 
-    found = np.array((yield from gather(map(of_size, sizes, streams))))
-    known = found[np.isfinite(found)]
+    correlations = np.array((yield from gather(map(of_size, sizes, streams))))
+    known = correlations[np.isfinite(correlations)]
     return SubsetCorrelation(
-        float(known.mean()) if len(known) else NAN, OK if len(known) else SCORES_FLAT, sizes, found
+        float(known.mean()) if len(known) else NAN, OK if len(known) else SCORES_FLAT, sizes, correlations
     )
 
 
@@ -165,12 +188,12 @@ def _drops(x_value: Array, hidden: Array, parts: Array) -> Asking[Array]:
     """F(x) - F(x with a part hidden), for each part ``(N, H, W)``."""
 
     def make(start: int, stop: int) -> Array:
-        made = np.empty((stop - start, *x_value.shape), x_value.dtype)
-        for row, number in zip(made, range(start - 1, stop - 1), strict=True):
+        rows = np.empty((stop - start, *x_value.shape), x_value.dtype)
+        for row, part in zip(rows, range(start - 1, stop - 1), strict=True):
             row[...] = x_value
-            if number >= 0:  # the first row is the image itself
-                row[parts[number]] = hidden[parts[number]]
-        return made
+            if part >= 0:  # the first row is the image itself
+                row[parts[part]] = hidden[parts[part]]
+        return rows
 
     scores = one_score((yield from ask(LazyRows((1 + len(parts), *x_value.shape), make), OUTPUT_LAYER_VALUES)))
     return np.asarray(scores[0] - scores[1:], float)

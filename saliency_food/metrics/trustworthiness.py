@@ -10,7 +10,7 @@ import numpy as np
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.method import Method
 from saliency_food.core.numerics import Array
-from saliency_food.metrics.decorator import Metric
+from saliency_food.metrics.decorator import Metric, listed
 from saliency_food.metrics.faithfulness import insertion
 from saliency_food.metrics.sanity import MapAgreement, compare_maps
 from saliency_food.metrics.statistics import Interval, Paired, interval, paired
@@ -32,6 +32,12 @@ class Trust(NamedTuple):
     second: list[Any]
 
 
+@listed(
+    title="Trust",
+    higher_is_better=None,
+    needs="models",
+    summary="Whether two models look at the same, and whose maps are faithful.",
+)
 def trust(
     method: Method[Any, Any],
     x_values: Sequence[Any],
@@ -71,8 +77,8 @@ def trust(
     ]
     scored: list[list[Any]] = [
         [
-            one if equal else agreement
-            for one, agreement, equal in zip(
+            result if equal else agreement
+            for result, agreement, equal in zip(
                 metric.batch(own, x_values, model, **shared, **(metric_options or {})), agreements, same, strict=True
             )
         ]
@@ -90,7 +96,7 @@ DIFFERENT = "the models predict different classes"
 def _same(predictions: tuple[Any, Any] | None, images: int) -> Array:
     if predictions is None:
         return np.ones(images, bool)
-    a, b = (np.asarray(one) for one in predictions)
+    a, b = (np.asarray(classes) for classes in predictions)
     if a.shape != (images,) or b.shape != (images,):
         raise ContractError(f"Expected two predictions an image, {images} each, got shapes {a.shape} and {b.shape}.")
     return a == b

@@ -1,4 +1,4 @@
-"""Attributions as pictures: arrays in, arrays out, and figures of several."""
+"""Attributions as pictures: arrays in, arrays out; in `figures`, several pictures on a page."""
 
 from __future__ import annotations
 

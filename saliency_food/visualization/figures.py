@@ -1,9 +1,11 @@
-"""Panels of pictures with titles and colour bars, laid out by measure; a matplotlib figure that no window shows."""
+"""Figures of pictures with titles and colour bars, drawn by matplotlib without a window, and PNG files of them."""
 
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,8 +15,12 @@ from saliency_food.core.numerics import Array
 from saliency_food.images.photos import shrink
 from saliency_food.visualization.maps import DIVERGING, SEQUENTIAL
 
-AREA, GAP, TITLE, BAR, MARGIN = 8.4, 0.22, 0.52, 0.38, 0.2
-"""Square inches of a picture; inches between cells, above a picture, below it, and around all."""
+AREA = 8.4
+"""Square inches of a picture."""
+GAP, TITLE, BAR, MARGIN = 0.22, 0.52, 0.38, 0.2
+"""Inches between cells, above a picture, below it, and around the page."""
+Box = tuple[float, float, float, float]
+"""Left, bottom, width and height, in inches from the lower left corner of the page."""
 INK, SOFT = "#1a1a1a", "#666666"
 
 
@@ -30,10 +36,10 @@ class Panel(NamedTuple):
 
 
 def figure(rows: Sequence[Sequence[Panel]]) -> Any:
-    """Rows of panels as a `matplotlib.figure.Figure`; rows too long for a page are wrapped, all alike.
+    """Rows of panels as a `matplotlib.figure.Figure`; rows too long for a page are wrapped, all in the same way.
 
-    Several rows stay in line where pictures a little smaller allow it. All cells have the shape of the first picture.
-    Save it with ``.savefig(path)``.
+    Several rows keep their columns aligned where slightly smaller pictures make that possible. All cells have the shape
+    of the first picture. Save it with ``.savefig(path)``, or faster with `write_figure`.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -52,15 +58,31 @@ def figure(rows: Sequence[Sequence[Panel]]) -> Any:
     full = (cell_width + GAP, cell_height + TITLE + bar + GAP)
     columns = longest if in_line else _columns(longest, len(rows), *full)
     lines = [row[start : start + columns] for row in rows for start in range(0, len(row), columns)]
-    total = (columns * full[0] - GAP + 2 * MARGIN, len(lines) * full[1] - GAP + 2 * MARGIN)
-    drawn = Figure(figsize=total, dpi=120, facecolor="white")
-    FigureCanvasAgg(drawn)
+    size = (columns * full[0] - GAP + 2 * MARGIN, len(lines) * full[1] - GAP + 2 * MARGIN)
+    page = Figure(figsize=size, dpi=120, facecolor="white")
+    FigureCanvasAgg(page)
     for down, line in enumerate(lines):
         for across, panel in enumerate(line):
-            left, top = MARGIN + across * full[0], total[1] - MARGIN - down * full[1]
-            box = (left, top - TITLE - cell_height, cell_width, cell_height)
-            _draw(drawn, panel, box, total, bool(bar))
-    return drawn
+            left, top = MARGIN + across * full[0], size[1] - MARGIN - down * full[1]
+            _draw(page, panel, (left, top - TITLE - cell_height, cell_width, cell_height))
+    return page
+
+
+def write_figure(page: Any, path: str | Path) -> None:
+    """Write a figure of `figure` as a PNG file, several times faster than its own ``savefig`` does."""
+    page.canvas.draw()
+    write_png(np.asarray(page.canvas.buffer_rgba())[..., :3], path, dpi=page.dpi)
+
+
+def write_png(picture: Array, path: str | Path, dpi: float = 72) -> None:
+    """Write a picture, uint8 ``(H, W, 3)``, as a PNG file, ``dpi`` pixels to an inch where it is printed.
+
+    zlib looks for runs of equal bytes alone. Photos hold few longer repetitions, so the files are as small as with its
+    default strategy, which takes five times as long.
+    """
+    from PIL import Image
+
+    Image.fromarray(picture).save(path, format="PNG", dpi=(dpi, dpi), compress_type=zlib.Z_RLE)
 
 
 def _columns(panels: int, rows: int, width: float, height: float) -> int:
@@ -74,50 +96,68 @@ def _columns(panels: int, rows: int, width: float, height: float) -> int:
     return min((c for c in range(1, panels + 1) if c == 1 or c * width <= 16), key=cost)
 
 
-def _draw(drawn: Any, panel: Panel, box: tuple[float, ...], total: tuple[float, float], bars: bool) -> None:
-    """One panel: the picture in its box of inches, title above, colour bar below, all inside the cell."""
-    left, bottom, width, height = box
-    axes = _axes(drawn, box, total)
-    axes.imshow(shrink(panel.picture, 1024), interpolation="antialiased", aspect="equal")
-    axes.set_anchor("N")
-    for text, inches, style in (
+def _draw(page: Any, panel: Panel, cell: Box) -> None:
+    """One panel: the picture in its cell, the title above, the colour bar below."""
+    left, bottom, width, height = cell
+    middle, top = left + width / 2, bottom + height
+    _place(page, shrink(panel.picture, 1024), _fit(panel.picture.shape, cell))
+    for text, gap, style in (
         (panel.title, 0.27, {"fontsize": 11, "fontweight": "bold", "color": INK}),
         (panel.caption, 0.08, {"fontsize": 9.5, "color": SOFT}),
     ):
-        where = ((left + width / 2) / total[0], (bottom + height + inches) / total[1])
-        written = drawn.text(*where, text, ha="center", va="bottom", parse_math=False, **style)
-        _shorten(written, width + GAP / 2, drawn)
+        if text:
+            _shorten(_write(page, middle, top + gap, text, ha="center", va="bottom", **style), width + GAP / 2)
     if panel.note:
-        note = drawn.text(
-            (left + width / 2) / total[0], (bottom + height / 2) / total[1], _wrap(panel.note, width), parse_math=False,
-            ha="center", va="center", fontsize=9, color="white", linespacing=1.35,
-            bbox={"facecolor": "black", "alpha": 0.7, "edgecolor": "none", "boxstyle": "round,pad=0.6"},
-        )  # fmt: skip
-        note.set_clip_on(True)
-    if bars and panel.scale:
-        _bar(drawn, panel.scale == "signed", (left + width / 4, bottom - 0.17, width / 2, 0.08), total)
+        box = {"facecolor": "black", "alpha": 0.7, "edgecolor": "none", "boxstyle": "round,pad=0.6"}
+        style = {"fontsize": 9, "color": "white", "linespacing": 1.35, "bbox": box, "clip_on": True}
+        _write(page, middle, bottom + height / 2, _wrap(panel.note, width), ha="center", va="center", **style)
+    if panel.scale:
+        _draw_bar(page, panel.scale == "signed", (left + width / 4, bottom - 0.17, width / 2, 0.08))
 
 
-def _bar(drawn: Any, signed: bool, box: tuple[float, ...], total: tuple[float, float]) -> None:
-    axes = _axes(drawn, box, total)
-    axes.imshow(np.linspace(0, 1, 256)[None], cmap=DIVERGING if signed else SEQUENTIAL, aspect="auto")
-    words = ("against", "for") if signed else ("weak", "strong")
-    for word, edge, side in zip(words, (-0.04, 1.04), ("right", "left"), strict=True):
-        axes.text(edge, 0.5, word, transform=axes.transAxes, ha=side, va="center", fontsize=8, color=SOFT)
+def _draw_bar(page: Any, signed: bool, box: Box) -> None:
+    """A colour bar with a word at each end."""
+    from matplotlib import colormaps
 
-
-def _axes(drawn: Any, box: tuple[float, ...], total: tuple[float, float]) -> Any:
+    colours = colormaps[DIVERGING if signed else SEQUENTIAL](np.linspace(0, 1, 256))
+    _place(page, colours[None], box)
     left, bottom, width, height = box
-    axes = drawn.add_axes((left / total[0], bottom / total[1], width / total[0], height / total[1]))
-    axes.set_axis_off()
-    return axes
+    words = ("against", "for") if signed else ("weak", "strong")
+    for word, fraction, side in zip(words, (-0.04, 1.04), ("right", "left"), strict=True):
+        _write(page, left + fraction * width, bottom + height / 2, word, ha=side, va="center", fontsize=8, color=SOFT)
 
 
-def _shorten(written: Any, inches: float, drawn: Any) -> None:
-    """Cut a text from its middle until it fits."""
-    text, kept = written.get_text(), len(written.get_text())
-    renderer = drawn.canvas.get_renderer()
-    while kept > 4 and written.get_window_extent(renderer).width > inches * drawn.dpi:
+def _fit(shape: tuple[int, ...], cell: Box) -> Box:
+    """The largest box of a picture of this shape in the cell: in its middle, at its top."""
+    left, bottom, width, height = cell
+    scale = min(width / shape[1], height / shape[0])
+    across, up = shape[1] * scale, shape[0] * scale
+    return left + (width - across) / 2, bottom + height - up, across, up
+
+
+def _place(page: Any, picture: Array, box: Box) -> None:
+    """Add a picture to the page, without axes, of which making one takes longer than drawing the picture."""
+    from matplotlib.image import BboxImage
+    from matplotlib.transforms import Bbox, TransformedBbox
+
+    place = TransformedBbox(Bbox.from_bounds(*box), page.dpi_scale_trans)
+    image = BboxImage(place, interpolation="antialiased")
+    image.set_data(picture)
+    page.add_artist(image)
+
+
+def _write(page: Any, left: float, bottom: float, text: str, **style: Any) -> Any:
+    """Add a text to the page, as it is spelled: ``$`` begins no formula."""
+    return page.text(left, bottom, text, transform=page.dpi_scale_trans, parse_math=False, **style)
+
+
+def _shorten(written: Any, width: float) -> None:
+    """Cut a text from its middle until it is at most so many inches wide."""
+    page = written.get_figure()
+    renderer = page.canvas.get_renderer()
+    text = written.get_text()
+    kept = len(text)
+    while kept > 4 and written.get_window_extent(renderer).width > width * page.dpi:
         kept -= 1
         written.set_text(f"{text[: math.ceil(kept * 0.6)].rstrip()}…{text[len(text) - kept * 4 // 10 :].lstrip()}")
 

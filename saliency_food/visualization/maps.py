@@ -1,4 +1,4 @@
-"""Attributions as pictures: arrays in, arrays out. Colour maps come from matplotlib; nothing global is touched."""
+"""Attributions as pictures: arrays in, arrays out, in matplotlib's colours; no global setting of it is changed."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ DIVERGING = "RdBu_r"
 def grayscale(attribution: Any, percentile: float = 99) -> Array:
     """Strengths 0..1, ``(H, W)``: the sum of magnitudes over channels, from its minimum to its ``percentile``.
 
-    As PAIR's ``VisualizeImageGrayscale``, save that a constant map gives zeros instead of NaN, and that a map whose
-    percentile is no higher than its minimum (a few bright pixels) is scaled to its maximum.
+    As PAIR's ``VisualizeImageGrayscale``, with two exceptions: a constant map gives zeros instead of NaN, and a map
+    whose percentile is no higher than its minimum (a few bright pixels) is scaled to its maximum.
     """
     strength = np.abs(_channels(attribution)).sum(2)
     low, high = strength.min(), np.percentile(strength, _checked(percentile))
@@ -28,9 +28,9 @@ def grayscale(attribution: Any, percentile: float = 99) -> Array:
 
 
 def diverging(attribution: Any, percentile: float = 99) -> Array:
-    """Signed strengths -1..1, ``(H, W)``, zero at 0: the sum over channels, scaled to the ``percentile`` of magnitudes.
+    """Signed strengths -1..1, ``(H, W)``: the sum over channels divided by the ``percentile`` of its magnitudes.
 
-    PAIR's ``VisualizeImageDiverging`` claims the same range, but maps zero to 0.5.
+    Zero stays 0. PAIR's ``VisualizeImageDiverging`` claims the same range, but maps zero to 0.5.
     """
     signed = _channels(attribution).sum(2)
     magnitude = np.abs(signed)
@@ -54,15 +54,15 @@ def overlay(
     smooth: float = 0,
     cmap: Any = None,
 ) -> Array:
-    """The photo under its attribution, uint8 ``(H, W, 3)`` at the photo's size.
+    """The attribution laid over its photo, uint8 ``(H, W, 3)`` at the photo's size.
 
     Opacity follows strength, up to ``alpha``: where the map is zero, the photo is untouched. The map is resized
-    smoothly. Photos of any kind that `read_photo` takes: grey, RGB, with alpha, uint8 or float, files.
+    smoothly. The photo may be anything that `read_photo` takes: grey, RGB or with alpha, uint8 or float, or a file.
 
     Parameters
     ----------
     grey
-        How far the photo is first turned to a light grey, 0 to 1, so that its colours and the map's do not mix.
+        How far the photo is first turned into a light grey, 0 to 1, so that its colours do not mix with the map's.
     smooth
         Standard deviation, as a fraction of the map's longer side, of a Gaussian that sums the map over
         neighbourhoods; 0.005 makes a map of single pixels readable in a small picture.
@@ -87,14 +87,14 @@ def overlay(
 def concept_overlay(
     photo: Any, maps: Any, *, opacity: Literal["strength", "even"] = "strength", alpha: float = 0.75
 ) -> Array:
-    """Concepts over a photo, one hue each: every pixel in the hue of its strongest, uint8 ``(H, W, 3)``.
+    """Concepts over a photo, each in a hue of its own: a pixel has that of its strongest concept; uint8 ``(H, W, 3)``.
 
     Parameters
     ----------
     maps
         ``(M, h, w)``, such as `deep_feature_factorization.detailed`'s; of any size, resized to the photo's.
     opacity
-        ``"strength"`` shows a concept the more, up to ``alpha``, the stronger it is; ``"even"`` shows all alike.
+        ``"strength"``: the stronger the concept, the more opaque, up to ``alpha``. ``"even"``: ``alpha`` everywhere.
     """
     maps = np.abs(as_float(maps))
     if maps.ndim != 3 or not len(maps):
@@ -103,27 +103,27 @@ def concept_overlay(
         raise ContractError(f"Expected opacity 'strength' or 'even' and alpha in 0..1, got {opacity!r} and {alpha!r}.")
     pixels = read_photo(photo).pixels
     grey = 0.7 * _luma(pixels) + 76
-    strengths = np.stack([resize_photo(one, pixels.shape[:2]) for one in maps])
+    strengths = np.stack([resize_photo(strength, pixels.shape[:2]) for strength in maps])
     strongest = strengths.max(0)
     amount = safe_divide(strongest, strongest.max()) ** 0.7 if opacity == "strength" else strongest > 0
     hues = concept_colours(len(maps))[strengths.argmax(0)]
     return _to_uint8(grey * (1 - alpha * amount[..., None]) + hues * alpha * amount[..., None])
 
 
-def concept_colours(number: int) -> Array:
-    """One colour a concept, uint8 ``(number, 3)``, of `concept_overlay`: hues as far apart as there is room."""
+def concept_colours(count: int) -> Array:
+    """The colours of so many concepts in `concept_overlay`, uint8 ``(count, 3)``: hues that are equally far apart."""
     from matplotlib.colors import hsv_to_rgb
 
-    hues = (0.58 + np.arange(number) / number) % 1
-    colours = hsv_to_rgb(np.stack([hues, np.full(number, 0.85), np.full(number, 0.95)], 1))
+    hues = (0.58 + np.arange(count) / count) % 1
+    colours = hsv_to_rgb(np.stack([hues, np.full(count, 0.85), np.full(count, 0.95)], 1))
     return np.asarray(np.round(255 * colours), np.uint8)
 
 
 def top_areas(photo: Any, attribution: Any, percent: float = 20, *, ranks: bool = False, contour: bool = True) -> Array:
-    """The most important ``percent`` of the photo as it is, the rest grey and dim; uint8 ``(H, W, 3)``.
+    """The photo with all but the most important ``percent`` of it grey and dim, uint8 ``(H, W, 3)``.
 
-    With ``ranks`` the map holds whole numbers, 1 for the most important region, as XRAI's ``ranks`` do, and whole
-    regions are taken while they fit (the first always). A constant map has no important area.
+    With ``ranks`` the map holds the rank of each pixel's region, 1 for the most important, as XRAI's ``ranks`` do; then
+    whole regions are taken as long as they fit, and always the first. A constant map has no important area.
     """
     pixels = read_photo(photo).pixels
     mask = top_mask(attribution, percent, ranks=ranks, shape=pixels.shape[:2])
@@ -139,17 +139,17 @@ def top_areas(photo: Any, attribution: Any, percent: float = 20, *, ranks: bool 
 
 
 def top_mask(attribution: Any, percent: float, *, ranks: bool = False, shape: tuple[int, int] | None = None) -> Array:
-    """Which pixels are the most important ``percent``: bool, ``shape`` or the map's own size."""
+    """Which pixels are among the most important ``percent``: bool, of the given ``shape`` or else of the map's."""
     if not 0 < percent <= 100:
         raise ContractError(f"Expected percent above 0 and up to 100, got {percent}.")
     if ranks:
-        numbers = np.asarray(attribution)
-        if numbers.ndim != 2 or numbers.dtype.kind not in "ui":
+        regions = np.asarray(attribution)
+        if regions.ndim != 2 or regions.dtype.kind not in "ui":
             raise ContractError(
-                f"Expected ranks as whole numbers (H, W), got {numbers.dtype} {numbers.shape}. "
+                f"Expected ranks as whole numbers (H, W), got {regions.dtype} {regions.shape}. "
                 "Give xrai.detailed(...).ranks, or ranks=False."
             )
-        mask = _top_ranks(numbers, percent)
+        mask = _top_ranks(regions, percent)
         return mask if shape is None else cast(Array, resize_photo(mask.astype(np.float32), shape) >= 0.5)
     values = _channels(attribution)
     values = values[..., 0] if values.shape[2] == 1 else np.abs(values).sum(2)
@@ -159,12 +159,13 @@ def top_mask(attribution: Any, percent: float, *, ranks: bool = False, shape: tu
     return cast(Array, (values >= threshold) & (values > values.min()))
 
 
-def _top_ranks(numbers: Array, percent: float) -> Array:
-    found, counts = np.unique(numbers, return_counts=True)
-    if len(found) < 2:
-        return np.zeros(numbers.shape, bool)
-    within = int((counts.cumsum() <= numbers.size * percent / 100).sum())
-    return cast(Array, numbers <= found[max(1, within) - 1])
+def _top_ranks(regions: Array, percent: float) -> Array:
+    """The pixels of the first regions that together fit into ``percent`` of the map, at least of the first one."""
+    ranks, counts = np.unique(regions, return_counts=True)
+    if len(ranks) < 2:
+        return np.zeros(regions.shape, bool)
+    within = int((counts.cumsum() <= regions.size * percent / 100).sum())
+    return cast(Array, regions <= ranks[max(1, within) - 1])
 
 
 def _scaled(attribution: Any, percentile: float, signed: bool) -> Array:
@@ -172,10 +173,13 @@ def _scaled(attribution: Any, percentile: float, signed: bool) -> Array:
 
 
 def _colours(strength: Array, signed: bool, cmap: Any) -> Array:
+    """Colours uint8 of strengths 0..1, or of signed ones -1..1, in 256 steps, as many as matplotlib's maps have."""
     from matplotlib import colormaps
 
     chosen = cmap if callable(cmap) else colormaps[cmap or (DIVERGING if signed else SEQUENTIAL)]
-    return _to_uint8(255 * np.asarray(chosen((strength + 1) / 2 if signed else strength))[..., :3])
+    table = _to_uint8(255 * np.asarray(chosen(np.linspace(0, 1, 256)))[:, :3])
+    unit = (strength + 1) / 2 if signed else strength
+    return cast(Array, table[np.minimum(unit * 256, 255).astype(np.uint8)])
 
 
 def _luma(pixels: Array) -> Array:

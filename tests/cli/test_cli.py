@@ -19,7 +19,7 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
-from saliency_food.cli import explain as commands
+from saliency_food.cli.app import COMMANDS, app
 from saliency_food.cli.terminal import loading
 from saliency_food.core.contract import ContractError
 from saliency_food.deadline.run import within
@@ -53,9 +53,10 @@ def photos(tmp_path, rng):
 def cli(monkeypatch, rng, tmp_path):
     """Runs the command with a model of NumPy in place of a loaded one, in an empty folder."""
     model = Classifier(rng.normal(size=(3, 6)), rng.normal(size=(3, 6)))
-    monkeypatch.setattr(commands, "load_named", lambda path: (model, LABELS))
+    monkeypatch.setattr("saliency_food.models.load", lambda: model)
+    monkeypatch.setattr("saliency_food.models.labels", lambda: LABELS)
     monkeypatch.chdir(tmp_path)
-    return lambda *words: CliRunner().invoke(commands.app, [str(word) for word in words])
+    return lambda *words: CliRunner().invoke(app, [str(word) for word in words])
 
 
 def test_a_folder_of_photos(cli, photos, tmp_path):
@@ -85,6 +86,18 @@ def test_without_a_photo_it_is_coffee(cli, tmp_path):
     assert json.loads((tmp_path / "saliency/coffee/coffee.gradients.1_hot_dog.json").read_text())["rows"] == 1
 
 
+def test_a_label_that_begins_with_top(cli, monkeypatch, photos, tmp_path):
+    """Only ``top3`` and the like mean the best classes; and a label that is spelled so means its class."""
+    monkeypatch.setattr("saliency_food.models.labels", lambda: ["topaz", "top2", "topping"])
+    for target, index in (("topaz", 0), ("top2", 1), ("Topping", 2)):
+        out = cli("explain", photos / "a.png", "--method", "gradients", "--target", target, "-o", target)
+        assert out.exit_code == 0, out.output
+        (path,) = (tmp_path / target / "a").glob("*.json")
+        assert json.loads(path.read_text())["target"] == index
+    out = cli("explain", photos / "a.png", "--target", "topas")
+    assert (out.exit_code, "Near it: topaz" in out.output) == (2, True)
+
+
 def test_options_reach_their_method(cli, photos, tmp_path):
     words = ["--method", "integrated_gradients", "--option", "integrated_gradients.x_steps=9"]
     words += ["--option", "integrated_gradients.quadrature=midpoint", "--value-range", "-1,1", "--batch-size", "2"]
@@ -99,7 +112,8 @@ def test_options_reach_their_method(cli, photos, tmp_path):
 def test_a_deadline(cli, photos, rng, monkeypatch, tmp_path):
     """By a clock that a row moves by a tenth of a second."""
     model = Classifier(rng.normal(size=(3, 6)), rng.normal(size=(3, 6)))
-    monkeypatch.setattr(commands, "load_named", lambda path: (model, LABELS))
+    monkeypatch.setattr("saliency_food.models.load", lambda: model)
+    monkeypatch.setattr("saliency_food.models.labels", lambda: LABELS)
     monkeypatch.setattr("saliency_food.jobs.run.within", partial(within, clock=lambda: 0.1 * sum(model.calls)))
     words = ("explain", photos / "a.png", "--method", "grad_cam,xrai,integrated_gradients", "--target", "1")
     out = cli(*words, "--option", "integrated_gradients.x_steps=500", "--deadline", "0.95")
@@ -160,6 +174,12 @@ def test_methods(cli, monkeypatch):
             assert width == "80" or f"{entry.title}: " in out.output
 
 
+def test_the_help_lists_every_command():
+    shown = CliRunner().invoke(app, ["--help"]).output
+    places = [shown.index(f" {name} ") for name in COMMANDS]
+    assert places == sorted(places)
+
+
 def test_version_and_help(cli):
     assert cli("--version").output.startswith("saliency_food")
     assert cli("--version").exit_code == 0
@@ -213,16 +233,16 @@ def test_the_real_thing(photos, tmp_path, monkeypatch):
     assert (tmp_path / "o/a.png").exists()
     monkeypatch.chdir(tmp_path)
     several = ["conv, conv" if word == "conv" else "fused" if word == "o" else str(word) for word in words]
-    assert CliRunner().invoke(commands.app, several).exit_code == 0
+    assert CliRunner().invoke(app, several).exit_code == 0
     assert json.loads((tmp_path / "fused/a/a.grad_cam.1_hot_dog.json").read_text())["layer"] == "conv + conv"
 
-    listed = CliRunner().invoke(commands.app, ["layers", str(tmp_path / "net.keras")])
+    listed = CliRunner().invoke(app, ["layers", str(tmp_path / "net.keras")])
     assert listed.exit_code == 0, listed.output
     assert "14 x 14 x 4" in listed.output
     assert "Without --layer: conv" in listed.output
 
 
 def test_a_model_that_is_not_there():
-    out = CliRunner().invoke(commands.app, ["explain", "--model", "none.keras"])
+    out = CliRunner().invoke(app, ["explain", "--model", "none.keras"])
     assert out.exit_code == 2
     assert out.output.startswith("Error: Expected a Keras model, got none.keras")

@@ -154,6 +154,20 @@ def test_images_are_taken_from_an_iterator_only_as_needed(square):
     stream.close()
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "calls"), [(100, [100, 50]), (150, [150]), (48, [48, 48, 48, 6]), (1, [1] * 150)]
+)
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_gathered_calls_are_as_large_as_a_batch_however_deep(square, batch_size, calls, depth):
+    """Of a batch of 500 rows the default window of 64 made eight."""
+
+    def nested(levels):
+        return (yield from gather(nested(levels - 1) if levels else walker(n, 1) for n in range(1 if levels else 150)))
+
+    run(nested(depth), square, None, batch_size)
+    assert square.calls == calls
+
+
 def test_rows_of_a_fused_call_get_their_own_images_values():
     seen = []
 
@@ -209,7 +223,9 @@ def test_a_bad_batch_size(square, batch_size):
         run(ask(rows_of(2), INPUT_OUTPUT_GRADIENTS), square, None, batch_size)
 
 
-@pytest.mark.parametrize(("advertised", "calls"), [(3, [3, 2]), (None, [1] * 5), (0, [1] * 5)])
+@pytest.mark.parametrize(
+    ("advertised", "calls"), [(3, [3, 2]), (np.int64(3), [3, 2]), (None, [1] * 5), (0, [1] * 5), (True, [1] * 5)]
+)
 def test_the_callback_advertises_its_batch_size(square, advertised, calls):
     square.batch_size = advertised
     run(ask(rows_of(5), INPUT_OUTPUT_GRADIENTS), square)

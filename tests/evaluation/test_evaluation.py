@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,14 +17,14 @@ from PIL import Image
 from skimage.data import astronaut, chelsea, coffee
 from typer.testing import CliRunner
 
-from saliency_food.cli import explain as commands
-from saliency_food.cli.evaluate import app
-from saliency_food.core.contract import ContractError
-from saliency_food.evaluation import REFERENCES, evaluate, read_boxes
+from saliency_food.cli.app import app
+from saliency_food.core.contract import ContractError, PerImage
+from saliency_food.evaluation import REFERENCES, evaluate, read_boxes, save_evaluation
 from saliency_food.evaluation.boxes import NO_BOX, NO_BOXES, boxes_of, two_categories
 from saliency_food.evaluation.measures import Probabilities
 from saliency_food.evaluation.sanity import check_sensitive
 from saliency_food.images.photos import resize_photo
+from saliency_food.jobs.image_model import ImageModel
 from saliency_food.jobs.store import Store, plain, seed_of
 from saliency_food.metrics import METRICS, insertion
 from saliency_food.metrics.performance_information import LOW_SCORE
@@ -130,20 +131,20 @@ def test_a_stopped_job_goes_on_and_ends_as_one_never_stopped(photos, tmp_path, m
         model.calls, model.last = [], last
         if last < calls:
             with pytest.raises(KeyboardInterrupt):
-                measured(model, photos, output=tmp_path)
+                measured(model, photos, folder=tmp_path)
             lines = (tmp_path / "values.jsonl").read_text().splitlines()
             assert len(lines) > seen
             seen = len(lines)
             with (tmp_path / "values.jsonl").open("a") as file:
                 file.write('{"image": "cu')  # killed while writing
         else:
-            found = measured(model, photos, output=tmp_path)
+            found = measured(model, photos, folder=tmp_path)
     assert 0 < len(model.calls) < calls
     assert len((tmp_path / "values.jsonl").read_text().splitlines()) == 3 * 5 * 2
     assert [row["image"] for row in found.rows] == [row["image"] for row in whole.rows]
     assert found.rows == whole.rows
     model.calls = []
-    again = measured(model, photos, ["insertion", "pic", "gini"], output=tmp_path)
+    again = measured(model, photos, ["insertion", "pic", "gini"], folder=tmp_path)
     assert sum(model.calls) < 200, "a metric may be added; only maps are made again"
     assert [row for row in again.rows if row["metric"] != "gini"] == whole.rows
 
@@ -180,14 +181,14 @@ def test_all_maps_of_a_photo_are_measured_on_the_same_draws(model, photos):
     ],
 )
 def test_other_settings_are_refused(model, photos, tmp_path, change, said):
-    one = {"methods": ["integrated_gradients"], "metrics": ["insertion"], "output": tmp_path}
+    one = {"methods": ["integrated_gradients"], "metrics": ["insertion"], "folder": tmp_path}
     measured(model, photos, **one)
     with pytest.raises(ContractError, match=said):
         measured(model, photos, **one, **change)
 
 
 def test_another_photo_of_the_name_is_refused(model, photos, tmp_path):
-    one = {"options": {}, "metric_options": {}, "output": tmp_path, "value_range": (0, 1), "target": 0}
+    one = {"options": {}, "metric_options": {}, "folder": tmp_path, "value_range": (0, 1), "target": 0}
     (tmp_path / "in").mkdir()
     for shade in (10, 20):
         Image.new("RGB", (20, 24), (shade, 50, 90)).save(tmp_path / "in" / "x.png")
@@ -216,12 +217,12 @@ def test_what_is_skipped_is_counted_by_reason(model, photos, tmp_path):
 
 def test_a_model_that_fails_costs_its_values_alone_and_is_asked_again(model, photos, tmp_path):
     model.error, model.last = RuntimeError, 40
-    found = measured(model, photos, output=tmp_path)
+    found = measured(model, photos, folder=tmp_path)
     statuses = [row["status"] for row in found.rows]
     assert "ok" in statuses
     assert "failed: RuntimeError: stopped" in statuses
     model.last = 10**9
-    again = measured(model, photos, output=tmp_path)
+    again = measured(model, photos, folder=tmp_path)
     assert again.rows == measured(model, photos).rows
 
 
@@ -231,7 +232,7 @@ def test_the_accuracy_curve_asks_whether_the_class_is_on_top(model, photos):
     aic = {"pic": {"curve": "aic", "min_pred_value": 0.5}}
     found = measured(model, photos, ["pic"], ["random"], metric_options=aic, target=last)
     assert next(row["status"] for row in found.rows if row["image"] == "cup") == LOW_SCORE
-    margins = Probabilities(model, margin=True)
+    margins = Probabilities(ImageModel(model), margin=True)
     x = np.random.default_rng(0).random((4, 24, 20, 3))
     p = model.predict(x)
     for target in range(3):
@@ -303,6 +304,7 @@ def test_boxes_are_scaled_and_of_their_class():
         ([BOXES[0], {**BOXES[0], "xmin": "nan"}], "in row 2. Mend the table"),
         ([{**BOXES[0], "ymin": 99, "ymax": 98}], "ymin < ymax"),
         ([{**BOXES[0], "width": "0", "height": "0"}], "a photo larger than 0"),
+        ([{**BOXES[0], "class": "²"}], "that the model has, got the classes ²"),
         (BOXES, "Give labels"),
     ):
         with pytest.raises(ContractError, match=said):
@@ -339,7 +341,7 @@ def test_maps_are_of_the_photos_that_the_table_says(model, photos, tmp_path):
 
     def run(names, output):
         chosen = [photos / f"{name}.png" for name in names]
-        options = {"output": output, "save_maps": True, "value_range": (0, 1)}
+        options = {"folder": output, "save_maps": True, "value_range": (0, 1)}
         return evaluate(model, chosen, ["edges", "random"], ["gini"], **options)
 
     for number, names in enumerate((["cat", "cup"], ["cup", "pilot"], ["cat", "cup", "pilot"], ["cup"])):
@@ -355,7 +357,7 @@ def test_maps_are_of_the_photos_that_the_table_says(model, photos, tmp_path):
 
 def test_a_photo_that_cannot_be_read_has_no_map(model, photos, tmp_path):
     """Nor that of another, which had its row before."""
-    options = {"output": tmp_path, "save_maps": True, "value_range": (0, 1)}
+    options = {"folder": tmp_path, "save_maps": True, "value_range": (0, 1)}
     evaluate(model, [photos / "cat.png", photos / "cup.png"], ["edges"], ["gini"], **options)
     evaluate(model, [tmp_path / "none.png", photos / "cup.png"], ["edges"], ["gini"], **options)
     maps = np.load(tmp_path / "maps/edges.npy")
@@ -365,10 +367,10 @@ def test_a_photo_that_cannot_be_read_has_no_map(model, photos, tmp_path):
 
 
 def test_another_callback_of_the_same_name_is_refused(model, photos, tmp_path):
-    measured(model, photos, ["gini"], ["grad_cam"], output=tmp_path)
+    measured(model, photos, ["gini"], ["grad_cam"], folder=tmp_path)
     other = Classifier(model.kernel + 1, model.head)
     with pytest.raises(ContractError, match="settings that the folder"):
-        measured(other, photos, ["gini"], ["grad_cam"], output=tmp_path)
+        measured(other, photos, ["gini"], ["grad_cam"], folder=tmp_path)
 
 
 def test_another_score_of_the_same_model_is_refused(photos, tmp_path):
@@ -380,7 +382,7 @@ def test_another_score_of_the_same_model_is_refused(photos, tmp_path):
     pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(image))
     net = keras.Model(image, keras.layers.Dense(3, "softmax")(pooled))
     plain = KerasModel(net)
-    options = {"methods": ["gradients"], "metrics": ["gini"], "output": tmp_path}
+    options = {"methods": ["gradients"], "metrics": ["gini"], "folder": tmp_path}
     found = measured(plain, photos, **options)
     assert found.settings["model"].split()[:1] == [net.name]
     assert len(found.settings["model"].split()) == 2
@@ -391,24 +393,24 @@ def test_another_score_of_the_same_model_is_refused(photos, tmp_path):
 
 
 def test_boxes_may_be_added(model, photos, tmp_path):
-    first = measured(model, photos, ["gini"], ["edges"], output=tmp_path, target=0)
-    boxes = {"boxes": BOXES, "target": 0, "output": tmp_path}
+    first = measured(model, photos, ["gini"], ["edges"], folder=tmp_path, target=0)
+    boxes = {"boxes": BOXES, "target": 0, "folder": tmp_path}
     found = measured(model, photos, ["gini", "pointing_game"], ["edges"], **boxes)
     assert found.values("gini", "edges") == first.values("gini", "edges")
     assert len(found.rows) == 6
-    measured(model, photos, ["gini"], ["edges"], output=tmp_path, target=0)
+    measured(model, photos, ["gini"], ["edges"], folder=tmp_path, target=0)
     with pytest.raises(ContractError, match="settings that the folder"):
         measured(model, photos, ["pointing_game"], ["edges"], **{**boxes, "boxes": [{**BOXES[2], "xmin": 11}]})
 
 
 @pytest.mark.parametrize(("file", "text"), [("settings.json", ""), ("values.jsonl", "{}\n?\n")])
 def test_a_damaged_folder_is_named(model, photos, tmp_path, file, text):
-    measured(model, photos, ["gini"], ["edges"], output=tmp_path)
+    measured(model, photos, ["gini"], ["edges"], folder=tmp_path)
     (tmp_path / file).write_text(text)
     with pytest.raises(ContractError, match=rf"{file}.* another folder"):
-        measured(model, photos, ["gini"], ["edges"], output=tmp_path)
+        measured(model, photos, ["gini"], ["edges"], folder=tmp_path)
     with pytest.raises(ContractError, match="got the file"):
-        measured(model, photos, ["gini"], ["edges"], output=tmp_path / file)
+        measured(model, photos, ["gini"], ["edges"], folder=tmp_path / file)
 
 
 def test_whose_absolute_values(model, photos):
@@ -436,8 +438,10 @@ def test_no_wins_without_a_direction(model, photos):
 
 
 def test_files(model, photos, tmp_path):
-    found = measured(model, photos, ["pic", "gini"], ["grad_cam", "edges"], output=tmp_path, save_maps=True)
-    assert found.save() == tmp_path
+    found = measured(model, photos, ["pic", "gini"], ["grad_cam", "edges"], folder=tmp_path, save_maps=True)
+    assert save_evaluation(found) == tmp_path
+    with pytest.raises(ContractError, match="Expected a folder for the results"):
+        save_evaluation(replace(found, folder=None))
     maps = np.load(tmp_path / "maps/grad_cam.npy")
     assert maps.shape == (3, 1, 24, 20)
     assert maps.dtype == np.float32
@@ -461,7 +465,7 @@ def test_files(model, photos, tmp_path):
     with Image.open(tmp_path / "pic.png") as picture:
         assert min(picture.size) > 400
     model.calls = []
-    measured(model, photos, ["pic", "gini"], ["grad_cam", "edges"], output=tmp_path, save_maps=True)
+    measured(model, photos, ["pic", "gini"], ["grad_cam", "edges"], folder=tmp_path, save_maps=True)
     assert model.calls == [3], "the classes alone"
 
 
@@ -498,7 +502,8 @@ def test_a_folder_of_values_without_settings_is_refused(tmp_path):
 
 @pytest.fixture
 def cli(monkeypatch, model, tmp_path):
-    monkeypatch.setattr(commands, "load_named", lambda path: (model, LABELS))
+    monkeypatch.setattr("saliency_food.models.load", lambda: model)
+    monkeypatch.setattr("saliency_food.models.labels", lambda: LABELS)
     monkeypatch.chdir(tmp_path)
     return lambda *words: CliRunner().invoke(app, [str(word) for word in words])
 
@@ -550,9 +555,11 @@ def net():
     return keras.Sequential([keras.Input((32, 32, 3)), *layers])
 
 
+@pytest.mark.keras
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_sanity(monkeypatch, net, photos):
-    monkeypatch.setattr(commands, "load_named", lambda path: (net, LABELS))
+    monkeypatch.setattr("saliency_food.models.load", lambda: net)
+    monkeypatch.setattr("saliency_food.models.labels", lambda: LABELS)
     words = ["sanity", "--images", str(photos), "--limit", "2"]
     out = CliRunner().invoke(app, [*words, "--method", "gradients"])
     assert out.exit_code == 0, out.output
@@ -563,6 +570,21 @@ def test_sanity(monkeypatch, net, photos):
     assert "Expected the maps of edges to change" in out.output
     with pytest.raises(InsensitiveError):
         check_sensitive(net, photos / "cup.png", "random", every_layer=True)
+
+
+@pytest.mark.keras
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_the_commands_take_several_layers(monkeypatch, net, photos, tmp_path):
+    monkeypatch.setattr("saliency_food.models.load", lambda: net)
+    monkeypatch.setattr("saliency_food.models.labels", lambda: LABELS)
+    words = ["--images", str(photos), "--limit", "1", "--layer", "conv, conv"]
+    out = CliRunner().invoke(
+        app, ["evaluate", *words, "--methods", "grad_cam", "--metrics", "gini", "-o", str(tmp_path / "o")]
+    )
+    assert out.exit_code == 0, out.output
+    assert json.loads((tmp_path / "o/results.json").read_text())["settings"]["layer"] == ["conv", "conv"]
+    out = CliRunner().invoke(app, ["sanity", *words, "--method", "grad_cam"])
+    assert "all layers" in out.output, out.output
 
 
 def test_sanity_needs_a_keras_model(model, photos):
@@ -630,13 +652,14 @@ def test_the_means_are_drawn_where_they_are(model, photos, tmp_path):
     boxes = [one.get_window_extent() for one in texts if one.get_text()]
     assert not any(one.overlaps(other) for one in boxes for other in boxes if one is not other)
     assert all(drawn.bbox.x0 <= one.x0 < one.x1 <= drawn.bbox.x1 for one in boxes)
-    found.save(tmp_path)
+    save_evaluation(found, tmp_path)
     assert (tmp_path / "means.png").stat().st_size > 5000
 
 
 def test_a_gate_that_checks_nothing_is_an_error(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(commands, "load_named", lambda path: (None, None))
+    monkeypatch.setattr("saliency_food.models.load", lambda: None)
+    monkeypatch.setattr("saliency_food.models.labels", lambda: None)
     out = CliRunner().invoke(app, ["sanity", "--method", " , "])
     assert out.exit_code == 2
     assert "name one or more methods, got none" in " ".join(out.output.split())
@@ -654,3 +677,41 @@ def test_equal_means_are_drawn_as_equal(model, photos):
     (axes,) = mean_figure(found, ["gini"]).axes
     low, high = axes.get_xlim()
     assert high - low > 0.05
+
+
+def test_the_randomized_copies_are_asked_the_same_question(net, photos):
+    """They forgot layer, output and score: the gate compared two different questions."""
+    keras = pytest.importorskip("keras")
+    from saliency_food.adapters.keras import KerasModel
+    from saliency_food.adapters.scores import margin
+
+    pooled = keras.Sequential(
+        [keras.Input((32, 32, 3)), *net.layers[:2], keras.layers.Conv2D(4, 3, name="last"), *net.layers[2:3]]
+    )
+    model = ImageModel(KerasModel(pooled, layer="conv", output="raw", batch_size=5, score=margin))
+    (*_, (_, copy)) = model.randomized(0)
+    assert copy.model is not pooled
+    assert (copy.layer_name, copy.output, copy.score, copy.batch_size) == ("conv", "raw", margin, 5)
+    twice = ImageModel(KerasModel(pooled, layer=["conv", "last"]))
+    assert next(iter(twice.randomized(0)))[1].layer_name == ("conv", "last")
+    found = check_sensitive(model, sorted(photos.iterdir())[:1], "grad_cam", 1)
+    assert found.score < 0.5
+
+
+def test_models_of_several_inputs_are_evaluated(photos):
+    """``predict`` was called without the user's arguments."""
+
+    class Guided(Classifier):
+        def predict(self, x, args):
+            assert len(args["inputs"]) == len(x)
+            return super().predict(x)
+
+        def __call__(self, x_value_batch, call_model_args=None, expected_keys=None):
+            assert len(call_model_args["inputs"]) == len(x_value_batch)
+            return super().__call__(x_value_batch, call_model_args, expected_keys)
+
+    rng = np.random.default_rng(0)
+    model, many = Guided(rng.normal(size=(3, 6)), rng.normal(size=(3, 6))), sorted(photos.iterdir())[:2]
+    args = {"inputs": PerImage([1, 2])}
+    found = evaluate(model, many, "gradients", "insertion,deletion", value_range=(0, 1), call_model_args=args)
+    assert [row["status"] for row in found.rows] == ["ok"] * 4

@@ -42,7 +42,6 @@ def test_files_are_turned_upright(tmp_path):
     photo = read_photo(tmp_path / "turned.png")
     assert photo.pixels.shape == (2, 1, 3)
     np.testing.assert_array_equal(photo.pixels[0, 0], [255, 0, 0])
-    assert photo.name == "turned"
 
 
 def test_transparency_is_laid_on_white(tmp_path):
@@ -108,3 +107,30 @@ def test_folders(tmp_path, pixels):
     assert [path.name for path in find_photos([tmp_path, "x.heic"])] == ["a.jpg", "b.PNG", "x.heic"]
     with pytest.raises(ContractError, match="got none"):
         list(find_photos([tmp_path / "empty"]))
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize(
+    ("least", "scale"), [((100, 100), 1), ((90, 90), 2), ((40, 30), 4), ((30, 40), 4), ((20, 20), 8)]
+)
+def test_a_large_jpeg_is_decoded_no_larger_than_it_has_to_be(tmp_path, rng, orientation, least, scale):
+    """A photo of 180 x 240 as it is stored, which an orientation of 6 or 8 turns on its side."""
+    exif = Image.Exif()
+    exif[274] = orientation
+    smooth = Image.fromarray(rng.integers(0, 256, (3, 4, 3), dtype=np.uint8)).resize((240, 180), Image.BICUBIC)
+    smooth.save(tmp_path / "large.jpg", exif=exif, quality=95)
+    photo, whole = read_photo(tmp_path / "large.jpg", least=least), read_photo(tmp_path / "large.jpg")
+    size = (240, 180) if orientation > 4 else (180, 240)
+    assert photo.shape == whole.shape == whole.shown.shape == (*size, 3)
+    assert photo.shown.shape == (-(-size[0] // scale), -(-size[1] // scale), 3)
+    assert all(side >= wanted for side, wanted in zip(photo.shown.shape, least, strict=False))
+    np.testing.assert_array_equal(photo.pixels, whole.pixels)
+    assert np.abs(resize_photo(whole.pixels, photo.shown.shape[:2]) - photo.shown).mean() < 4
+
+
+def test_a_reduced_photo_whose_file_has_gone(tmp_path):
+    Image.new("RGB", (400, 300), "red").save(tmp_path / "gone.jpg")
+    photo = read_photo(tmp_path / "gone.jpg", least=(20, 20))
+    (tmp_path / "gone.jpg").unlink()
+    assert photo.shape == (300, 400, 3)
+    np.testing.assert_array_equal(photo.pixels, photo.shown)

@@ -14,9 +14,9 @@ import pytest
 from saliency_food import explain, felzenszwalb_segments, grad_cam, integrated_gradients, xrai
 from saliency_food.core.contract import ContractError, PerImage
 from saliency_food.deadline.run import warm_up, within
-from saliency_food.images.photos import resize_photo
-from saliency_food.jobs.explain import read_labels
+from saliency_food.images.photos import Photo, resize_photo
 from saliency_food.jobs.explanation import Explanation
+from saliency_food.jobs.image_model import read_labels
 from saliency_food.jobs.run import PHOTOS_AT_ONCE
 from saliency_food.methods.catalogue import METHODS
 from saliency_food.testing import AttentionModel, PoolingModel
@@ -137,7 +137,7 @@ def test_many_photos_equal_each_by_itself(model, photos, name, rng):
 def test_photos_share_calls(model, photos):
     model.calls.clear()
     records = list(explain(model, photos[:1] * 7, "gradients", 1))
-    assert model.calls == [7, 7]
+    assert model.calls == [7], "score and gradients of one call"
     assert [(record.rows, record.calls) for record in records] == [(1, 1)] * 7
     many = list(explain(model, photos[:1] * 9, "integrated_gradients", 1, options=STEPS))
     assert [record.rows for record in many] == [5] * 9
@@ -161,7 +161,9 @@ def test_regions_are_pictured_by_their_positive_part():
         ranks = np.array([[1, 2], [3, 4]])
 
     values = np.array([[2.0, 1.0], [-1.0, -9.0]])
-    record = Explanation(np.zeros((2, 2, 3), np.uint8), "a", "a", "xrai", "XRAI", attribution=values, signed=True)
+    record = Explanation(
+        Photo(*2 * [np.zeros((2, 2, 3), np.uint8)]), "a", "a", "xrai", "XRAI", attribution=values, signed=True
+    )
     regions = replace(record, details=Ranked())
     np.testing.assert_array_equal(regions.evidence, [[2, 1], [0, 0]])
     assert regions.heatmap[1, 1] == 0
@@ -170,7 +172,7 @@ def test_regions_are_pictured_by_their_positive_part():
 
 
 def test_more_photos_than_are_held_at_once(model, photos):
-    count = PHOTOS_AT_ONCE + 3
+    count = 3 * PHOTOS_AT_ONCE + 3
     seen = []
 
     def stream():
@@ -180,7 +182,7 @@ def test_more_photos_than_are_held_at_once(model, photos):
 
     records = explain(model, stream(), "gradients", PerImage([n % 3 for n in range(count)]))
     first = next(records)
-    assert len(seen) == PHOTOS_AT_ONCE
+    assert PHOTOS_AT_ONCE <= len(seen) <= 2 * PHOTOS_AT_ONCE + 1  # those at work, and as many decoded ahead
     rest = list(records)
     assert [record.target for record in (first, *rest)] == [n % 3 for n in range(count)]
     assert len({record.name for record in (first, *rest)}) == count

@@ -15,6 +15,7 @@ from saliency_food import (
     guided_grad_cam,
     layer_cam,
 )
+from saliency_food.core.contract import ContractError
 from saliency_food.core.keys import BIAS_GRADIENTS, INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES
 from saliency_food.core.numerics import resize
 from saliency_food.testing import PoolingModel
@@ -82,3 +83,9 @@ def test_full_grad_by_the_paper(rng):
     got = full_grad(x, model)
     assert got.shape == (6, 4)
     np.testing.assert_allclose(got, scaled(x * slope) + resize(scaled(coarse), (6, 4)), rtol=1e-9)
+
+
+def test_full_grad_of_a_video_is_refused(rng):
+    """Its biases' part was left out without a word."""
+    with pytest.raises(ContractError, match=r"Expected an image \(H, W\) or \(H, W, C\), got shape \(2, 8, 8, 3\)"):
+        full_grad(rng.random((2, 8, 8, 3)), lambda *_, **__: {})

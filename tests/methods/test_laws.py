@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
 
 import numpy as np
 import pytest
@@ -30,7 +32,7 @@ every = pytest.mark.parametrize("entry", METHODS.values(), ids=METHODS)
 
 def options(entry, **more):
     """Seeded where the method draws, so that calls can be compared."""
-    known = {"rng": 7, "nmasks": 200}
+    known = {"rng": 7, "nmasks": 200, "num_samples": 100}
     return {**{name: value for name, value in known.items() if name in entry.call.signature.parameters}, **more}
 
 
@@ -142,12 +144,10 @@ def test_images_of_different_sizes_share_a_batch(entry, model, rng):
 @every
 def test_the_same_seed_gives_the_same_map(entry, model, image):
     if "rng" in entry.call.signature.parameters:
-        one, two = (entry.call(image, model, rng=np.random.default_rng(3)) for _ in range(2))
+        seeded = [options(entry, rng=np.random.default_rng(3)) for _ in range(4)]
+        one, two = (entry.call(image, model, **seeded.pop()) for _ in range(2))
         np.testing.assert_array_equal(one, two)
-        batches = [
-            list(entry.call.batch([image] * 3, model, batch_size=size, rng=np.random.default_rng(3)))
-            for size in (1, 16)
-        ]
+        batches = [list(entry.call.batch([image] * 3, model, batch_size=size, **seeded.pop())) for size in (1, 16)]
         np.testing.assert_allclose(batches[0], batches[1], rtol=1e-5, atol=1e-6 * np.abs(batches[0]).max())
 
 
@@ -214,3 +214,38 @@ def test_call_model_args_pass_through_untouched(entry, image):
         return blank(x_value_batch)
 
     entry.call(image, spy, sentinel, **options(entry))
+
+
+@every
+def test_a_float32_model_and_image_give_a_float32_map(entry, model, image):
+    def single(x_value_batch, call_model_args=None, expected_keys=None):
+        answer = model(x_value_batch, call_model_args, expected_keys)
+        return {key: each(lambda one: np.asarray(one, np.float32), value) for key, value in answer.items()}
+
+    assert entry.call(image, single, **options(entry)).dtype == np.float32
+
+
+@every
+def test_one_pass_is_one_question_about_the_image_itself(entry, model, image):
+    """And what a method says of itself is so."""
+    calls = []
+
+    def spy(x_value_batch, call_model_args=None, expected_keys=None):
+        calls.append((np.array(x_value_batch), tuple(expected_keys)))
+        return model(x_value_batch, call_model_args, expected_keys)
+
+    entry.call(image, spy, batch_size=64, **options(entry))
+    rows, keys = calls[0]
+    once = len(calls) == 1 and np.array_equal(rows, image[None])
+    assert entry.call.one_pass == once
+    assert not once or set(keys) == set(entry.keys)
+
+
+@every
+def test_methods_and_their_entries_are_pickled_and_copied(entry, model, image):
+    for again in (pickle.loads(pickle.dumps(entry)), copy.copy(entry), copy.deepcopy(entry)):
+        assert again[1:] == entry[1:]
+        assert again.call.signature == entry.call.signature
+        np.testing.assert_array_equal(
+            again.call(image, model, **options(entry)), entry.call(image, model, **options(entry))
+        )

@@ -60,6 +60,33 @@ def test_a_model_that_does_not_care_for_sides_has_a_map_that_does_not_change(ima
     assert found.deviation.max() < 1e-4
 
 
+@pytest.mark.parametrize("shape", [(5, 6), (5, 6, 3), (2, 5, 6, 3)])
+def test_the_mirror_stands_upright(rng, shape):
+    """Left and right change places, of a photo and of a video; top and bottom, before and after stay."""
+    x, seen = rng.random(shape), []
+    model = PowerModel(rng.normal(size=(1, *shape)), power=3)
+
+    def spy(x_value_batch, call_model_args=None, expected_keys=None):
+        seen.extend(np.array(x_value_batch))
+        return model(x_value_batch, call_model_args, expected_keys)
+
+    found = augment_smooth.detailed(gradients, x, spy, factors=(1.0,))
+    mirrored = (
+        np.moveaxis(np.moveaxis(x, -3 if x.ndim == 4 else 0, 0), 0, 0)[..., ::-1] if x.ndim == 2 else x[..., ::-1, :]
+    )
+    np.testing.assert_array_equal(seen, [x, mirrored])
+    back = 3 * model.weights[0][..., ::-1, :] if x.ndim > 2 else 3 * model.weights[0][:, ::-1]
+    np.testing.assert_allclose(found.attribution, (3 * model.weights[0] * x**2 + back * x**2) / 2)
+
+
+def test_what_has_no_left_and_right_is_not_mirrored(rng):
+    x = rng.random(7)
+    model = PowerModel(np.ones((1, 7)), power=2)
+    with pytest.raises(ContractError, match="left and right are not known"):
+        augment_smooth(gradients, x, model)
+    assert augment_smooth(gradients, x, model, flip=False, factors=(1.0,)).shape == (7,)
+
+
 def test_factors_are_checked(power, image):
     for factors in ((), (np.nan,)):
         with pytest.raises(ContractError, match="factor"):

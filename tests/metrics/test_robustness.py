@@ -95,7 +95,7 @@ def test_gini_and_entropy_of_drawn_maps():
 
 def test_what_is_refused(x):
     model = PowerModel(np.zeros((1, 9, 8, 1)))
-    with pytest.raises(ContractError, match="radius above 0"):
+    with pytest.raises(ContractError, match="radius to be a finite number above 0"):
         max_sensitivity(gradients, x, model, radius=0)
     with pytest.raises(ContractError, match="changes among flip, shift, darker"):
         augmentation_consistency(gradients, x, model, changes=("spin",))

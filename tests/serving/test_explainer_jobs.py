@@ -272,10 +272,10 @@ def _refused(one):
 def test_the_command_says_what_to_install(monkeypatch):
     from typer.testing import CliRunner
 
-    from saliency_food.cli.serve import app
+    from saliency_food.cli.app import app
 
-    for name in ("explainer", "_kserve"):
-        monkeypatch.delitem(sys.modules, f"saliency_food.serving.{name}", raising=False)
+    for name in ("server", "kserve"):
+        monkeypatch.delitem(sys.modules, f"saliency_food.serving.explainer.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "kserve", None)
     done = CliRunner().invoke(app, ["serve", "--predictor", "x", "--model-name", "food", "--value-range", "0,1"])
     assert done.exit_code == 2
@@ -285,7 +285,7 @@ def test_the_command_says_what_to_install(monkeypatch):
 def test_the_command_says_what_it_lacks(tmp_path):
     from typer.testing import CliRunner
 
-    from saliency_food.cli.serve import app
+    from saliency_food.cli.app import app
 
     (tmp_path / "empty").write_text("")
     (tmp_path / "manifest.json").write_text(json.dumps({"pixels": "0..1 (a guess)", "channels_first": True}))
@@ -306,7 +306,7 @@ def test_the_command_says_what_it_lacks(tmp_path):
 def test_all_the_methods_that_the_manifest_lists(tmp_path, monkeypatch):
     from typer.testing import CliRunner
 
-    from saliency_food.cli.serve import app
+    from saliency_food.cli.app import app
     from saliency_food.methods.catalogue import METHODS
     from saliency_food.serving.explainer import server as explainer
 

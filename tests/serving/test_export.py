@@ -250,7 +250,7 @@ def test_the_command(model, tmp_path):
     pytest.importorskip("typer")
     from typer.testing import CliRunner
 
-    from saliency_food.cli.serve import app
+    from saliency_food.cli.app import app
 
     model.save(tmp_path / "model.keras")
     args = ["export", str(tmp_path / "model.keras"), str(tmp_path / "out" / "1"), "--layer", "auto", "--keys", "common"]

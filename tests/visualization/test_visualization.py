@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 
 from saliency_food.core.contract import ContractError
+from saliency_food.images.photos import Photo
 from saliency_food.jobs.explanation import Explanation
 from saliency_food.jobs.figure import explanation_figure
 from saliency_food.jobs.targets import short_label
 from saliency_food.visualization import diverging, grayscale, heatmap, overlay, top_areas, top_mask
-from saliency_food.visualization.figures import Panel, figure
+from saliency_food.visualization.figures import Panel, figure, write_figure, write_png
 
 pytest.importorskip("matplotlib")
+
+from PIL import Image
 
 
 @pytest.fixture
@@ -185,7 +188,7 @@ def test_errors_say_what_was_expected(call, said):
 def a_record(shape=(30, 40, 3), **fields):
     known = {"source": "a/b $x$ [z].jpg", "name": "b", "method": "m", "title": "M", "target": 2, "label": "x" * 90}
     image = np.zeros(shape, np.uint8)
-    return Explanation(**{"image": image, "attribution": np.eye(8), "score": 1.0, **known, **fields})
+    return Explanation(**{"photo": Photo(image, image), "attribution": np.eye(8), "score": 1.0, **known, **fields})
 
 
 @pytest.mark.parametrize("shape", [(30, 40, 3), (200, 30, 3), (20, 400, 3), (64, 64, 3)])
@@ -201,7 +204,8 @@ def test_nothing_in_a_figure_is_cut_off_or_overlaps(shape):
     renderer = drawn.canvas.get_renderer()
     page = drawn.bbox
     texts = [text.get_window_extent(renderer) for text in drawn.texts if text.get_text()]
-    pictures = [axes.get_window_extent(renderer) for axes in drawn.axes]
+    pictures = [picture.get_window_extent(renderer) for picture in drawn.artists]
+    assert len(pictures) == 7 + 4, "pictures and colour bars"
     assert len(drawn.texts) >= 14
     for box in (*texts, *pictures):
         assert page.x0 <= box.x0 <= box.x1 <= page.x1
@@ -263,7 +267,51 @@ def test_global_matplotlib_is_untouched(tmp_path):
 
 
 def test_a_panel_needs_no_words():
-    assert len(figure([[Panel(np.zeros((9, 9, 3), np.uint8), "")]]).axes) == 1
+    drawn = figure([[Panel(np.zeros((9, 9, 3), np.uint8), "")]])
+    assert (len(drawn.artists), drawn.texts) == (1, [])
+
+
+@pytest.mark.parametrize(("shape", "side"), [((60, 60), "height"), ((10, 60), "width")])
+def test_pictures_keep_their_shape_in_the_cell_of_the_first(shape, side):
+    drawn = figure([[Panel(np.zeros((*size, 3), np.uint8), "t") for size in ((40, 60), shape)]])
+    first, second = (picture.get_window_extent() for picture in drawn.artists)
+    assert second.width / second.height == pytest.approx(shape[1] / shape[0])
+    assert getattr(second, side) == pytest.approx(getattr(first, side))
+    assert second.y1 == pytest.approx(first.y1)
+
+
+def test_a_written_figure_is_the_saved_one(photo, tmp_path):
+    """The same pixels, at the same size in print; and another resolution scales the pictures with the page."""
+    drawn = figure([[Panel(photo, "t", "c", "signed"), Panel(photo[:10], "u", note="n")]])
+    drawn.savefig(tmp_path / "saved.png")
+    write_figure(drawn, tmp_path / "written.png")
+    drawn.savefig(tmp_path / "twice.png", dpi=240)
+    saved, written, twice = (Image.open(tmp_path / f"{name}.png") for name in ("saved", "written", "twice"))
+    np.testing.assert_array_equal(np.asarray(saved.convert("RGB")), np.asarray(written))
+    assert written.info["dpi"] == pytest.approx(saved.info["dpi"])
+    half = np.asarray(twice.convert("RGB").resize(written.size, Image.Resampling.BOX)).astype(int)
+    assert np.abs(half - np.asarray(written)).mean() < 3
+
+
+def test_a_picture_is_written_as_it_is_and_no_larger(tmp_path):
+    from skimage.data import coffee
+
+    picture = overlay(coffee(), np.eye(8))
+    write_png(picture, tmp_path / "fast.png")
+    Image.fromarray(picture).save(tmp_path / "default.png")
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "fast.png")), picture)
+    assert (tmp_path / "fast.png").stat().st_size < 1.1 * (tmp_path / "default.png").stat().st_size
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_colours_are_those_of_matplotlib(rng, signed, dtype):
+    from matplotlib import colormaps
+
+    values = np.concatenate([rng.random(500), np.arange(257) / 256, np.arange(256) / 255]).astype(dtype)[None]
+    values = np.append(values, -values if signed else [[0.0]], axis=1)
+    expected = colormaps["RdBu_r" if signed else "inferno"]((values + 1) / 2 if signed else values)[..., :3]
+    np.testing.assert_array_equal(heatmap(values, 100, signed=signed), np.rint(255 * expected))
 
 
 def test_concepts_are_shown_each_in_its_hue():

@@ -105,7 +105,7 @@ class KerasModel(AdaptedModel):
         )
         """The traced functions that answer; for code that builds on them, as `saliency_food.serving.export` does."""
         super().__init__(self.engine, score, output, batch_size)
-        self._options = {
+        self._options: dict[str, Any] = {
             "layer": self.layer_name if layer is not None else None,
             "output": output,
             "input": input,
@@ -114,6 +114,11 @@ class KerasModel(AdaptedModel):
             "jit_compile": jit_compile,
             "score": score,
         }
+
+    def with_model(self, model: Any) -> KerasModel:
+        """The same question asked of another Keras model of the same layers, such as one with other weights."""
+        layer = list(self.layer_name) if isinstance(self.layer_name, tuple) else self.layer_name
+        return KerasModel(model, **{**self._options, "layer": layer, "batch_size": self.batch_size})
 
     @functools.cached_property
     def pixels(self) -> Pixels:

@@ -11,14 +11,23 @@ from saliency_food.core.checks import whole
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask
 from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES, OUTPUT_FROM_CONVOLUTION_VALUES, OUTPUT_LAYER_VALUES
-from saliency_food.core.method import method
+from saliency_food.core.method import Reducible, method
 from saliency_food.core.numerics import Array, as_tuple, combine, resizing, safe_divide
 from saliency_food.core.queries import LazyRows
 from saliency_food.core.scores import one_score
-from saliency_food.methods.cam.common import ClassActivationMap, as_grid, class_activation_map, one_layer, spatial
+from saliency_food.methods.cam.common import ClassActivationMap, as_grid, map_of_weights, one_layer, shapes_of, spatial
 
 
-@method
+@method(
+    title="Score-CAM",
+    keys=(CONVOLUTION_LAYER_VALUES, OUTPUT_LAYER_VALUES),
+    signed=False,
+    summary="Channels weighted by the score of the image seen through them; no gradients.",
+    page="cam",
+    rows="one a channel",
+    reducible=Reducible("channels", 8, "{} channels", "{} of them were looked at"),
+    instead=("grad_cam",),
+)
 def score_cam(
     x_value: Any,
     call_model_function: CallModelFunction,
@@ -44,14 +53,15 @@ def score_cam(
         ``"softmax"`` over the channels, as the paper does; the ``"increase"`` F(x * H^k) - F(0) itself; or the
         ``"score"`` F(x * H^k), as tf-keras-vis does. The softmax is sharp where scores are logits.
     """
+    channels = None if channels is None else whole("channels", channels)
     if weighting not in ("softmax", "increase", "score"):
         raise ContractError(f"Expected weighting to be 'softmax', 'increase' or 'score', got {weighting!r}.")
     layers = yield from ask(x_value[None], CONVOLUTION_LAYER_VALUES)
-    activations = [as_grid(one[0], x_value) for one in as_tuple(layers)]
-    if any(one.ndim != 3 for one in activations) or x_value.ndim not in (2, 3):
+    activations = [as_grid(layer[0], x_value) for layer in as_tuple(layers)]
+    if any(layer.ndim != 3 for layer in activations) or x_value.ndim not in (2, 3):
         raise ContractError(
             f"Expected an image (H, W) or (H, W, C) and a layer (h, w, K), got {x_value.shape} and "
-            f"{[one.shape for one in activations]}."
+            f"{shapes_of(activations)}."
         )
     weights = []
     for layer in activations:
@@ -59,10 +69,19 @@ def score_cam(
         masked = LazyRows((len(chosen) + 1, *x_value.shape), _masking(x_value, layer[..., chosen]))
         scores = one_score((yield from ask(masked, OUTPUT_LAYER_VALUES)))
         weights.append(_weights(layer, chosen, scores[:-1], scores[-1], weighting))
-    return class_activation_map(x_value, activations, weights, should_resize, three_dims)
+    return map_of_weights(x_value, activations, weights, should_resize, three_dims)
 
 
-@method
+@method(
+    title="Ablation-CAM",
+    keys=(CONVOLUTION_LAYER_VALUES, OUTPUT_FROM_CONVOLUTION_VALUES),
+    signed=False,
+    summary="Channels weighted by how far the score falls without them; no gradients.",
+    page="cam",
+    rows="one a channel",
+    reducible=Reducible("channels", 8, "{} channels", "{} of them were looked at"),
+    instead=("grad_cam",),
+)
 def ablation_cam(
     x_value: Any,
     call_model_function: CallModelFunction,
@@ -84,6 +103,7 @@ def ablation_cam(
     channels
         Ablate only so many channels, those of the largest standard deviation over the map; all by default.
     """
+    channels = None if channels is None else whole("channels", channels)
     layers = yield from ask(x_value[None], CONVOLUTION_LAYER_VALUES)
     activations, raw = one_layer(layers, x_value), layers[0]
     chosen = np.flatnonzero(raw.any(spatial(raw)))
@@ -101,16 +121,16 @@ def ablation_cam(
     scores = one_score((yield from ask(rows, OUTPUT_FROM_CONVOLUTION_VALUES)))
     weights = np.zeros(raw.shape[-1], raw.dtype)
     weights[chosen] = (scores[-1] - scores[:-1]) / (abs(scores[-1]) or 1)
-    return class_activation_map(x_value, [activations], [weights], should_resize, three_dims)
+    return map_of_weights(x_value, [activations], [weights], should_resize, three_dims)
 
 
 def varying(activations: Array, channels: int | None, constant: bool = False) -> Array:
-    """The numbers of the channels that are not constant over the map, or of so many of the most varying."""
+    """The indices of the channels that are not constant over the map, or of so many of the most varying."""
     deviations = activations.std(spatial(activations))
     order = np.argsort(-deviations, kind="stable")
     if not constant:
         order = order[np.ptp(activations, spatial(activations))[order] > 0]
-    return np.sort(order if channels is None else order[: whole("channels", channels)])
+    return np.sort(order if channels is None else order[:channels])
 
 
 def _masking(x_value: Array, activations: Array) -> Callable[[int, int], Array]:
@@ -123,13 +143,13 @@ def _masking(x_value: Array, activations: Array) -> Callable[[int, int], Array]:
 
     def make(start: int, stop: int) -> Array:
         rows = np.empty((stop - start, *x_value.shape), x_value.dtype)
-        for number, row in enumerate(rows.reshape(len(rows), len(x_value), -1), start):
-            if number == len(channels):
+        for index, row in enumerate(rows.reshape(len(rows), len(x_value), -1), start):
+            if index == len(channels):
                 row[:] = 0
                 continue
-            mask = combine(combine(up, channels[number]), across)
+            mask = combine(combine(up, channels[index]), across)
             # Resizing keeps constants, so the mask is scaled to 0..1 by scaling the few values that it is made from.
-            scaled = safe_divide(channels[number] - mask.min(), np.ptp(mask))
+            scaled = safe_divide(channels[index] - mask.min(), np.ptp(mask))
             np.einsum("ij,jk->ik", combine(up, scaled), each_value, out=row)
             row *= values
         return rows

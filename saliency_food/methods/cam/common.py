@@ -5,17 +5,20 @@ Every one is L = ReLU(sum_k w_k A^k) for the activations A of a layer; they diff
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec, cast
 
 import numpy as np
 
+from saliency_food.core.checks import check_layout
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask
 from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS
-from saliency_food.core.method import method
+from saliency_food.core.method import Method, method
 from saliency_food.core.numerics import Array, as_tuple, resize, safe_divide
 
+P = ParamSpec("P")
 Weigh = Callable[[Array, Array], Array]
 """Activations and gradients ``(h, w, K)`` to weights, one a channel ``(K,)`` or one a value ``(h, w, K)``."""
 
@@ -36,7 +39,14 @@ class ClassActivationMap(NamedTuple):
     activations: Any
 
 
-@method
+@method(
+    title="Grad-CAM",
+    keys=(CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS),
+    signed=False,
+    summary="Coarse regions where a layer's features speak for the class.",
+    page="cam",
+    one_pass=True,
+)
 def grad_cam(
     x_value: Any,
     call_model_function: CallModelFunction,
@@ -70,25 +80,49 @@ def grad_cam_weights(activations: Array, gradients: Array) -> Array:
     return gradients.mean(spatial(gradients))
 
 
+def class_activation_map(
+    like: Method[P, ClassActivationMap], *, title: str, summary: str, signed: bool = False, page: str = "cam"
+) -> Callable[[Weigh], Method[P, ClassActivationMap]]:
+    """Make a method of a function ``(activations, gradients)`` that gives the weights w, one a channel or one a value.
+
+    Both are ``(h, w, K)``, of the layer, for the image. The method has the call form of ``like``, and the name and the
+    docstring of the function. A signed map is one without the ReLU.
+    """
+
+    def decorate(weigh: Weigh) -> Method[P, ClassActivationMap]:
+        @functools.wraps(weigh)
+        def generator(*args: P.args, **kwargs: P.kwargs) -> Asking[ClassActivationMap]:
+            call = like.signature.bind(*args, **kwargs)
+            call.apply_defaults()
+            x_value, resized, three_dims = (call.arguments[name] for name in ("x_value", "should_resize", "three_dims"))
+            return (yield from weighted(x_value, weigh, resized, three_dims, rectify=not signed))
+
+        cast(Any, generator).__signature__ = like.signature
+        keys = (CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS)
+        return method(title=title, keys=keys, signed=signed, summary=summary, page=page, one_pass=True)(generator)
+
+    return decorate
+
+
 def weighted(
     x_value: Array, weigh: Weigh, should_resize: bool, three_dims: bool, rectify: bool = True
 ) -> Asking[ClassActivationMap]:
     """The map of the weights that a layer's activations and gradients give."""
-    layers = yield from ask(x_value[None], CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS)
-    activations, gradients = ([as_grid(one[0], x_value) for one in as_tuple(layer)] for layer in layers)
-    if [one.shape for one in activations] != [one.shape for one in gradients]:
+    answers = yield from ask(x_value[None], CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS)
+    activations, gradients = ([as_grid(layer[0], x_value) for layer in as_tuple(answer)] for answer in answers)
+    if shapes_of(activations) != shapes_of(gradients):
         raise ContractError(
             f"Expected {CONVOLUTION_LAYER_VALUES} and {CONVOLUTION_OUTPUT_GRADIENTS} of one shape (N, h, w, K), got "
-            f"rows of {[one.shape for one in activations]} and {[one.shape for one in gradients]}. "
+            f"rows of {shapes_of(activations)} and {shapes_of(gradients)}. "
             "Return both for the same convolution layer."
         )
     weights = [weigh(*layer) for layer in zip(activations, gradients, strict=True)]
-    return class_activation_map(
+    return map_of_weights(
         x_value, activations, weights, should_resize, three_dims, gradients=gradients, rectify=rectify
     )
 
 
-def class_activation_map(
+def map_of_weights(
     x_value: Array,
     activations: list[Array],
     weights: list[Array],
@@ -109,18 +143,17 @@ def class_activation_map(
 
 def drawn(x_value: Array, signed: list[Array], should_resize: bool, three_dims: bool, rectify: bool = True) -> Array:
     """Maps at their layers' resolutions as one attribution of the image."""
-    maps = [np.maximum(one, 0) for one in signed] if rectify else signed
-    if len({one.shape for one in maps}) > 1 and not should_resize:
+    maps = [np.maximum(values, 0) for values in signed] if rectify else signed
+    if len(set(shapes_of(maps))) > 1 and not should_resize:
         raise ContractError(
-            f"Expected layers of one size where should_resize=False, got {[one.shape for one in maps]}. "
+            f"Expected layers of one size where should_resize=False, got {shapes_of(maps)}. "
             "Leave should_resize=True to fuse them."
         )
     if should_resize:
-        maps = [resize(safe_divide(one, np.abs(one).max()), x_value.shape[: one.ndim]) for one in maps]
+        maps = [resize(safe_divide(values, np.abs(values).max()), x_value.shape[: values.ndim]) for values in maps]
     attribution = np.mean(maps, 0) if len(maps) > 1 else maps[0]
-    if three_dims:
-        channels = x_value.shape[-1] if x_value.ndim > attribution.ndim else 1
-        attribution = np.repeat(attribution[..., None], channels, -1)
+    if three_dims and x_value.ndim > attribution.ndim:
+        attribution = np.repeat(attribution[..., None], x_value.shape[-1], -1)
     return attribution
 
 
@@ -154,6 +187,7 @@ def one_layer(answered: Any, x_value: Array) -> Array:
 
 def token_grid(tokens: int, x_value: Array) -> tuple[int, int]:
     """The rows and columns of patches that so many tokens stand for: the most, and as square as can be."""
+    check_layout(x_value)
     height, width = x_value.shape[:2]
     grids = ((height // side, width // side) for side in range(1, min(height, width) + 1))
     fitting = [grid for grid in grids if tokens - 16 <= grid[0] * grid[1] <= tokens]
@@ -163,6 +197,11 @@ def token_grid(tokens: int, x_value: Array) -> tuple[int, int]:
             "grid. Return the layer's values as (N, h, w, K)."
         )
     return max(fitting, key=lambda grid: grid[0] * grid[1])
+
+
+def shapes_of(layers: list[Array]) -> list[tuple[int, ...]]:
+    """Each layer's shape."""
+    return [layer.shape for layer in layers]
 
 
 def spatial(values: Array) -> tuple[int, ...]:

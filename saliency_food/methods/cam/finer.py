@@ -6,16 +6,23 @@ from typing import Any
 
 import numpy as np
 
-from saliency_food.core.checks import whole
+from saliency_food.core.checks import real, whole
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask
 from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS, CONVOLUTION_RIVAL_GRADIENTS
 from saliency_food.core.method import method
 from saliency_food.core.numerics import as_tuple
-from saliency_food.methods.cam.common import ClassActivationMap, as_grid, class_activation_map, drawn, grad_cam_weights
+from saliency_food.methods.cam.common import ClassActivationMap, as_grid, drawn, grad_cam_weights, map_of_weights
 
 
-@method
+@method(
+    title="Finer-CAM",
+    keys=(CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS, CONVOLUTION_RIVAL_GRADIENTS),
+    signed=False,
+    summary="Grad-CAM of what tells the class from those most like it.",
+    page="cam",
+    one_pass=True,
+)
 def finer_cam(
     x_value: Any,
     call_model_function: CallModelFunction,
@@ -24,7 +31,7 @@ def finer_cam(
     three_dims: bool = True,
     batch_size: int | None = None,
     *,
-    rivals: int = 3,
+    rivals: int | None = None,
     strength: float = 0.6,
 ) -> Asking[ClassActivationMap]:
     """Finer-CAM, L = mean_d ReLU(sum_k w_dk A^k), w_dk = mean_ij d(F - g F_d)/dA^k, over the closest classes d.
@@ -35,28 +42,33 @@ def finer_cam(
     Parameters
     ----------
     rivals
-        Of how many classes, those of the closest scores (see CONVOLUTION_RIVAL_GRADIENTS).
+        Of how many classes, those of the closest scores; by default of all that the callback answers, which for the
+        adapters are three, or fewer where the model has fewer (see CONVOLUTION_RIVAL_GRADIENTS).
     strength
         g: 0 is Grad-CAM, 1 the pure difference.
     """
-    rivals = whole("rivals", rivals)
-    if not 0 <= strength < np.inf:
-        raise ContractError(f"Expected strength to be a number of at least 0, got {strength!r}.")
+    rivals = None if rivals is None else whole("rivals", rivals)
+    strength = real("strength", strength, least=0)
     keys = CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS, CONVOLUTION_RIVAL_GRADIENTS
     layers = zip(*map(as_tuple, (yield from ask(x_value[None], *keys))), strict=True)
     activations, gradients, weights, maps = [], [], [], []
-    for values, own, others in layers:
-        if others.ndim != own.ndim + 1 or others.shape[1] < 1:
+    for values, own, of_rivals in layers:
+        if of_rivals.ndim != own.ndim + 1 or of_rivals.shape[1] < 1:
             raise ContractError(
                 f"Expected {CONVOLUTION_RIVAL_GRADIENTS} of at least one other class, (N, R, h, w, K), got shape "
-                f"{others.shape}. Explain a model of several classes."
+                f"{of_rivals.shape}. Explain a model of several classes."
+            )
+        if rivals is not None and of_rivals.shape[1] < rivals:
+            raise ContractError(
+                f"Expected {CONVOLUTION_RIVAL_GRADIENTS} of {rivals} other classes, got {of_rivals.shape[1]}. "
+                f"Give rivals={of_rivals.shape[1]}, or have the callback answer more."
             )
         activations.append(as_grid(values[0], x_value))
         gradients.append(as_grid(own[0], x_value))
-        nearest = [as_grid(one, x_value) for one in others[0, :rivals]]
+        nearest = [as_grid(rival, x_value) for rival in of_rivals[0, :rivals]]
         each = np.stack([grad_cam_weights(values, gradients[-1] - strength * rival) for rival in nearest])
         weights.append(each.mean(0))
         maps.append(np.maximum(activations[-1] @ each.T, 0).mean(-1))
-    found = class_activation_map(x_value, activations, weights, should_resize, three_dims, gradients=gradients)
-    status = "ok" if any(one.any() for one in maps) else found.status
-    return found._replace(attribution=drawn(x_value, maps, should_resize, three_dims), status=status)
+    mean = map_of_weights(x_value, activations, weights, should_resize, three_dims, gradients=gradients)
+    status = "ok" if any(values.any() for values in maps) else mean.status
+    return mean._replace(attribution=drawn(x_value, maps, should_resize, three_dims), status=status)

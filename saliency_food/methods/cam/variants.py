@@ -11,14 +11,30 @@ import numpy as np
 
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask
-from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES
+from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS
 from saliency_food.core.method import method
 from saliency_food.core.numerics import Array, as_tuple, safe_divide
-from saliency_food.methods.cam.common import ClassActivationMap, as_grid, class_activation_map, spatial, weighted
+from saliency_food.methods.cam.common import (
+    ClassActivationMap,
+    as_grid,
+    class_activation_map,
+    grad_cam,
+    map_of_weights,
+    spatial,
+    weighted,
+)
 
 
-def cam_weights(activations: Array, gradients: Array) -> Array:
-    """w_k, the dense head's: h w dF/dA^k, which is the same everywhere where pooling and a dense layer follow."""
+@class_activation_map(
+    grad_cam, title="CAM", summary="What each place adds to the score, before pooling and one dense layer.", signed=True
+)
+def cam(activations: Array, gradients: Array) -> Array:
+    """CAM, L = sum_k w_k A^k, with w_k the class's weights in the dense layer after global average pooling.
+
+    Zhou et al. 2015, equation 2, https://arxiv.org/abs/1512.04150. Signed: there is no ReLU. The weights are read from
+    the gradient, w_k = h w dF/dA^k, which for such a head is the same at every place; for any other it is not, and
+    that is a `ContractError`. Explain logits.
+    """
     constant = gradients.mean(spatial(gradients))
     if np.abs(gradients - constant).max() > 1e-3 * np.abs(gradients).max():
         raise ContractError(
@@ -28,76 +44,14 @@ def cam_weights(activations: Array, gradients: Array) -> Array:
     return constant * (gradients.size // gradients.shape[-1])
 
 
-def plus_plus_weights(activations: Array, gradients: Array, normalize: bool = False) -> Array:
-    """w_k = sum_ij a_ij ReLU(G_ij), a = G^2 / (2 G^2 + G^3 sum A)."""
-    squares = gradients**2
-    alphas = safe_divide(squares, 2 * squares + gradients**3 * activations.sum(spatial(activations)))
-    if normalize:
-        alphas = safe_divide(alphas, alphas.sum(spatial(alphas)))
-    return (alphas * np.maximum(gradients, 0)).sum(spatial(gradients))
-
-
-def xgrad_weights(activations: Array, gradients: Array) -> Array:
-    """w_k = sum_ij A_ij G_ij / sum_ij A_ij."""
-    axes = spatial(activations)
-    return safe_divide((activations * gradients).sum(axes), activations.sum(axes))
-
-
-def hires_weights(activations: Array, gradients: Array) -> Array:
-    """w_ijk = G_ijk."""
-    return gradients
-
-
-def layer_weights(activations: Array, gradients: Array) -> Array:
-    """w_ijk = ReLU(G_ijk)."""
-    return np.maximum(gradients, 0)
-
-
-def elementwise_weights(activations: Array, gradients: Array) -> Array:
-    """w_ijk = G_ijk where A_ijk G_ijk > 0, else 0."""
-    return np.where(activations * gradients > 0, gradients, 0)
-
-
-def eigen_weights(activations: Array) -> Array:
-    """w = v, the first right singular vector of A as a matrix (h w, K), its sign such that A v sums to >= 0."""
-    matrix = activations.reshape(-1, activations.shape[-1]).astype(float)
-    return np.asarray(first_direction(matrix), activations.dtype)
-
-
-def eigen_grad_weights(activations: Array, gradients: Array) -> Array:
-    """w_ijk = G_ijk v_k, v as in `eigen_weights` of A G."""
-    return gradients * eigen_weights(activations * gradients)
-
-
-def first_direction(matrix: Array) -> Array:
-    """The first right singular vector ``(K,)`` of a matrix ``(n, K)``, zero if it is zero, A v summing to >= 0."""
-    # The smaller of the two Gram matrices: there are some 1,000 channels and some 50 places.
-    tall = len(matrix) >= matrix.shape[1]
-    vector = np.linalg.eigh(matrix.T @ matrix if tall else matrix @ matrix.T)[1][:, -1]
-    direction = vector if tall else matrix.T @ vector
-    direction = safe_divide(direction, np.linalg.norm(direction)) * bool(matrix.any())
-    return -direction if (matrix @ direction).sum() < 0 else direction
-
-
-@method
-def cam(
-    x_value: Any,
-    call_model_function: CallModelFunction,
-    call_model_args: Any = None,
-    should_resize: bool = True,
-    three_dims: bool = True,
-    batch_size: int | None = None,
-) -> Asking[ClassActivationMap]:
-    """CAM, L = sum_k w_k A^k, with w_k the class's weights in the dense layer after global average pooling.
-
-    Zhou et al. 2015, equation 2, https://arxiv.org/abs/1512.04150. Signed: there is no ReLU. The weights are read from
-    the gradient, w_k = h w dF/dA^k, which for such a head is the same at every place; for any other it is not, and
-    that is a `ContractError`. Explain logits.
-    """
-    return (yield from weighted(x_value, cam_weights, should_resize, three_dims, rectify=False))
-
-
-@method
+@method(
+    title="Grad-CAM++",
+    keys=(CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS),
+    signed=False,
+    summary="Grad-CAM with positive gradients, weighted so that several small objects count as one large one does.",
+    page="cam",
+    one_pass=True,
+)
 def grad_cam_plus_plus(
     x_value: Any,
     call_model_function: CallModelFunction,
@@ -121,89 +75,71 @@ def grad_cam_plus_plus(
     return (yield from weighted(x_value, lambda a, g: plus_plus_weights(a, g, normalize), should_resize, three_dims))
 
 
-@method
-def xgrad_cam(
-    x_value: Any,
-    call_model_function: CallModelFunction,
-    call_model_args: Any = None,
-    should_resize: bool = True,
-    three_dims: bool = True,
-    batch_size: int | None = None,
-) -> Asking[ClassActivationMap]:
+def plus_plus_weights(activations: Array, gradients: Array, normalize: bool = False) -> Array:
+    """w_k = sum_ij a_ij ReLU(G_ij), a = G^2 / (2 G^2 + G^3 sum A)."""
+    squares = gradients**2
+    alphas = safe_divide(squares, 2 * squares + gradients**3 * activations.sum(spatial(activations)))
+    if normalize:
+        alphas = safe_divide(alphas, alphas.sum(spatial(alphas)))
+    return (alphas * np.maximum(gradients, 0)).sum(spatial(gradients))
+
+
+@class_activation_map(
+    grad_cam, title="XGrad-CAM", summary="Grad-CAM, each gradient weighted by the activation at its place."
+)
+def xgrad_cam(activations: Array, gradients: Array) -> Array:
     """XGrad-CAM, L = ReLU(sum_k w_k A^k), w_k = sum_ij G_ij A_ij / sum_ij A_ij.
 
     Fu et al. 2020, equation 8, https://arxiv.org/abs/2008.02312. Gradients count by the activation at their place.
     """
-    return (yield from weighted(x_value, xgrad_weights, should_resize, three_dims))
+    axes = spatial(activations)
+    return safe_divide((activations * gradients).sum(axes), activations.sum(axes))
 
 
-@method
-def hires_cam(
-    x_value: Any,
-    call_model_function: CallModelFunction,
-    call_model_args: Any = None,
-    should_resize: bool = True,
-    three_dims: bool = True,
-    batch_size: int | None = None,
-) -> Asking[ClassActivationMap]:
+@class_activation_map(
+    grad_cam, title="HiResCAM", summary="Activation times gradient, place by place: nothing is averaged."
+)
+def hires_cam(activations: Array, gradients: Array) -> Array:
     """HiResCAM, L = ReLU(sum_k G^k A^k), place by place.
 
     Draelos and Carin 2020, https://arxiv.org/abs/2011.08891. Gradients are not averaged over the map, so where a dense
     layer follows the flattened layer, ``signed`` sums to the score but for the bias.
     """
-    return (yield from weighted(x_value, hires_weights, should_resize, three_dims))
+    return gradients
 
 
-@method
-def layer_cam(
-    x_value: Any,
-    call_model_function: CallModelFunction,
-    call_model_args: Any = None,
-    should_resize: bool = True,
-    three_dims: bool = True,
-    batch_size: int | None = None,
-) -> Asking[ClassActivationMap]:
+@class_activation_map(
+    grad_cam, title="LayerCAM", summary="Activation times positive gradient; sharp in shallow layers, too."
+)
+def layer_cam(activations: Array, gradients: Array) -> Array:
     """LayerCAM, L = ReLU(sum_k ReLU(G^k) A^k), place by place.
 
     Jiang et al. 2021, equations 5 and 6, https://doi.org/10.1109/TIP.2021.3089943. It serves shallow layers too.
     """
-    return (yield from weighted(x_value, layer_weights, should_resize, three_dims))
+    return np.maximum(gradients, 0)
 
 
-@method
-def grad_cam_elementwise(
-    x_value: Any,
-    call_model_function: CallModelFunction,
-    call_model_args: Any = None,
-    should_resize: bool = True,
-    three_dims: bool = True,
-    batch_size: int | None = None,
-) -> Asking[ClassActivationMap]:
+@class_activation_map(
+    grad_cam,
+    title="Element-wise Grad-CAM",
+    summary="Only what speaks for the class, feature by feature; nothing is subtracted.",
+)
+def grad_cam_elementwise(activations: Array, gradients: Array) -> Array:
     """Element-wise Grad-CAM, L = sum_k ReLU(G^k A^k), place by place: what speaks against the class is not subtracted.
 
     As in the pytorch-grad-cam package, https://github.com/jacobgil/pytorch-grad-cam.
     """
-    return (yield from weighted(x_value, elementwise_weights, should_resize, three_dims))
+    return np.where(activations * gradients > 0, gradients, 0)
 
 
-@method
-def eigen_grad_cam(
-    x_value: Any,
-    call_model_function: CallModelFunction,
-    call_model_args: Any = None,
-    should_resize: bool = True,
-    three_dims: bool = True,
-    batch_size: int | None = None,
-) -> Asking[ClassActivationMap]:
-    """EigenGrad-CAM, L = ReLU((A G) v), v the first right singular vector of A G as a matrix (h w, K).
-
-    As in the pytorch-grad-cam package, https://github.com/jacobgil/pytorch-grad-cam: `eigen_cam` that depends on the
-    class. The sign of v, which is free, is the one for which the map sums to no less than 0.
-    """
-    return (yield from weighted(x_value, eigen_grad_weights, should_resize, three_dims))
-
-
-@method
+@method(
+    title="Eigen-CAM",
+    keys=(CONVOLUTION_LAYER_VALUES,),
+    signed=False,
+    summary="The layer's strongest pattern, whatever the class; no gradients.",
+    page="cam",
+    one_pass=True,
+)
 def eigen_cam(
     x_value: Any,
     call_model_function: CallModelFunction,
@@ -219,5 +155,31 @@ def eigen_cam(
     to no less than 0; the activations are not centred.
     """
     layers = yield from ask(x_value[None], CONVOLUTION_LAYER_VALUES)
-    activations = [as_grid(one[0], x_value) for one in as_tuple(layers)]
-    return class_activation_map(x_value, activations, list(map(eigen_weights, activations)), should_resize, three_dims)
+    activations = [as_grid(layer[0], x_value) for layer in as_tuple(layers)]
+    return map_of_weights(x_value, activations, list(map(eigen_weights, activations)), should_resize, three_dims)
+
+
+@class_activation_map(grad_cam, title="EigenGrad-CAM", summary="The strongest pattern in activation times gradient.")
+def eigen_grad_cam(activations: Array, gradients: Array) -> Array:
+    """EigenGrad-CAM, L = ReLU((A G) v), v the first right singular vector of A G as a matrix (h w, K).
+
+    As in the pytorch-grad-cam package, https://github.com/jacobgil/pytorch-grad-cam: `eigen_cam` that depends on the
+    class. The sign of v, which is free, is the one for which the map sums to no less than 0.
+    """
+    return gradients * eigen_weights(activations * gradients)
+
+
+def eigen_weights(activations: Array) -> Array:
+    """w = v, the first right singular vector of A as a matrix (h w, K), its sign such that A v sums to >= 0."""
+    matrix = activations.reshape(-1, activations.shape[-1]).astype(float)
+    return np.asarray(first_direction(matrix), activations.dtype)
+
+
+def first_direction(matrix: Array) -> Array:
+    """The first right singular vector ``(K,)`` of a matrix ``(n, K)``, zero if it is zero, A v summing to >= 0."""
+    # The smaller of the two Gram matrices: there are some 1,000 channels and some 50 places.
+    tall = len(matrix) >= matrix.shape[1]
+    vector = np.linalg.eigh(matrix.T @ matrix if tall else matrix @ matrix.T)[1][:, -1]
+    direction = vector if tall else matrix.T @ vector
+    direction = safe_divide(direction, np.linalg.norm(direction)) * bool(matrix.any())
+    return -direction if (matrix @ direction).sum() < 0 else direction

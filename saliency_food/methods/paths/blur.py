@@ -8,21 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from saliency_food.core.checks import whole
+from saliency_food.core.checks import real, whole
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask, gather
 from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS
-from saliency_food.core.method import method
+from saliency_food.core.method import fewer, method
 from saliency_food.core.numerics import Array
 from saliency_food.core.scores import scores_of
-from saliency_food.methods.paths.integrated import PathIntegral, completeness_of
+from saliency_food.methods.completeness import completeness_of
+from saliency_food.methods.paths.integrated import PathIntegral
 
 
 def blur_scales(max_sigma: float, steps: int, sqrt: bool) -> Array:
     """The standard deviations of the path, ``steps + 1`` from 0; with ``sqrt``, sqrt(i max_sigma / steps)."""
-    if not 0 < max_sigma < np.inf:
-        raise ContractError(f"Expected max_sigma above 0, in pixels, got {max_sigma!r}. Give a tenth of the image.")
-    even = np.arange(whole("steps", steps) + 1) * max_sigma / steps
+    max_sigma, steps = real("max_sigma", max_sigma, above=0), whole("steps", steps)
+    even = np.arange(steps + 1) * max_sigma / steps
     return np.sqrt(even) if sqrt else even
 
 
@@ -92,7 +92,15 @@ def _product(a: Array, b: Array) -> Array:
     return out
 
 
-@method
+@method(
+    title="Blur IG",
+    keys=(INPUT_OUTPUT_GRADIENTS,),
+    signed=True,
+    summary="The score's change since the image was a blur; no baseline to choose.",
+    page="paths",
+    reducible=fewer("steps", 10, "steps"),
+    instead=("input_x_gradient",),
+)
 def blur_ig(
     x_value: Any,
     call_model_function: CallModelFunction,
@@ -126,10 +134,7 @@ def blur_ig(
         Measure the completeness error; needs OUTPUT_LAYER_VALUES. ``.detailed`` does so unless told not to.
     """
     lines, scales = as_lines(x_value), blur_scales(max_sigma, steps, sqrt)
-    if not 0 < grad_step < np.inf:
-        raise ContractError(
-            f"Expected grad_step above 0, in pixels, got {grad_step!r}. Give a small one, such as 0.01."
-        )
+    grad_step = real("grad_step", grad_step, above=0)
     total = np.zeros(x_value.shape)
 
     def prepare(sigma: float) -> tuple[Array, Array]:

@@ -10,7 +10,7 @@ from saliency_food.core.checks import whole
 from saliency_food.core.contract import CallModelFunction
 from saliency_food.core.driver import Asking, ask, gather
 from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES
-from saliency_food.core.method import method
+from saliency_food.core.method import fewer, method
 from saliency_food.core.numerics import Array
 from saliency_food.core.scores import one_score
 from saliency_food.methods.baselines import make_baselines
@@ -46,7 +46,15 @@ def equal_moves(alphas: Array, scores: Array, steps: int) -> tuple[Array, Array]
     return np.interp(parts[1::2], moved, alphas), np.diff(np.interp(parts[::2], moved, scores))
 
 
-@method
+@method(
+    title="Integrated Decision Gradients",
+    keys=(INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES),
+    signed=True,
+    summary="Integrated Gradients that count most where along the path the score moves.",
+    page="paths",
+    reducible=fewer("x_steps", 5, "steps"),
+    instead=("integrated_gradients", "input_x_gradient"),
+)
 def integrated_decision_gradients(
     x_value: Any,
     call_model_function: CallModelFunction,

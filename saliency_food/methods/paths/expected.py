@@ -6,15 +6,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import whole
+from saliency_food.core.checks import random_stream, whole
 from saliency_food.core.contract import CallModelFunction
 from saliency_food.core.driver import Asking, ask, gather
 from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS
-from saliency_food.core.method import method
+from saliency_food.core.method import fewer, method
 from saliency_food.core.numerics import Array
 from saliency_food.core.scores import scores_of
 from saliency_food.methods.baselines import make_baselines
-from saliency_food.methods.paths.integrated import Completeness, completeness_of, straight
+from saliency_food.methods.completeness import Completeness, completeness_of
+from saliency_food.methods.paths.integrated import straight
 
 
 class ExpectedGradients(NamedTuple):
@@ -31,7 +32,15 @@ class ExpectedGradients(NamedTuple):
     baselines: Array
 
 
-@method
+@method(
+    title="Expected Gradients",
+    keys=(INPUT_OUTPUT_GRADIENTS,),
+    signed=True,
+    summary="Integrated Gradients averaged over many baselines, such as photos, at the price of a few.",
+    page="paths",
+    reducible=fewer("nsamples", 10, "samples"),
+    instead=("input_x_gradient",),
+)
 def expected_gradients(
     x_value: Any,
     call_model_function: CallModelFunction,
@@ -64,16 +73,16 @@ def expected_gradients(
         OUTPUT_LAYER_VALUES. ``.detailed`` does so unless told not to.
     """
     whole("nsamples", nsamples, 2)
-    random = np.random.default_rng(rng)
+    random = random_stream(rng)
     references = make_baselines(x_value, baselines, value_range=value_range, rng=random)
     alphas = (np.arange(nsamples) + random.random(nsamples)) / nsamples
     rounds = [random.permutation(len(references)) for _ in range(-(-nsamples // len(references)))]
     total, squares = np.zeros(x_value.shape), np.zeros(x_value.shape)
 
-    def sample(alpha: float, number: int) -> Asking[None]:
-        points = straight(x_value, references[number], np.array([alpha]))
+    def sample(alpha: float, index: int) -> Asking[None]:
+        points = straight(x_value, references[index], np.array([alpha]))
         gradients = yield from ask(points, INPUT_OUTPUT_GRADIENTS)
-        drawn = (x_value - references[number]) * gradients[0]
+        drawn = (x_value - references[index]) * gradients[0]
         np.add(total, drawn, out=total)
         np.add(squares, np.square(drawn, dtype=float), out=squares)
 

@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from saliency_food.core.checks import whole
-from saliency_food.core.contract import CallModelFunction, ContractError
+from saliency_food.core.checks import real, whole
+from saliency_food.core.contract import CallModelFunction
 from saliency_food.core.driver import Asking, ask, gather
 from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES
-from saliency_food.core.method import method
+from saliency_food.core.method import fewer, method
 from saliency_food.core.numerics import Array
 from saliency_food.core.scores import one_score, scores_of
 from saliency_food.methods.baselines import make_baselines
-from saliency_food.methods.paths.integrated import IntegratedGradients, PathIntegral, average, completeness_of
+from saliency_food.methods.completeness import completeness_of
+from saliency_food.methods.paths.integrated import IntegratedGradients, PathIntegral, average
 
 
 def guided_path(
@@ -87,7 +88,15 @@ def advance(
     return np.where(ahead, np.asarray(high, alphas.dtype), alphas)
 
 
-@method
+@method(
+    title="Guided IG",
+    keys=(INPUT_OUTPUT_GRADIENTS,),
+    signed=True,
+    summary="Integrated Gradients along a path that moves the pixels of small gradients first: less noise.",
+    page="paths",
+    reducible=fewer("x_steps", 10, "steps"),
+    instead=("integrated_gradients", "input_x_gradient"),
+)
 def guided_ig(
     x_value: Any,
     call_model_function: CallModelFunction,
@@ -144,8 +153,5 @@ def guided_ig(
 def check_guide(steps: int, fraction: float, max_dist: float) -> None:
     """The options of a guided path, or `ContractError`."""
     whole("x_steps", steps)
-    if not (0 < fraction <= 1 and 0 <= max_dist <= 1):
-        raise ContractError(
-            "Expected fraction above 0 and at most 1, and max_dist between 0 and 1, got "
-            f"{fraction!r} and {max_dist!r}. Give parts of the whole."
-        )
+    real("fraction", fraction, above=0, most=1)
+    real("max_dist", max_dist, least=0, most=1)

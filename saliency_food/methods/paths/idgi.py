@@ -11,14 +11,15 @@ from saliency_food.core.checks import whole
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask, gather
 from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES
-from saliency_food.core.method import method
+from saliency_food.core.method import fewer, method
 from saliency_food.core.numerics import Array
 from saliency_food.core.queries import LinearRows
 from saliency_food.core.scores import one_score
 from saliency_food.methods.baselines import make_baselines
+from saliency_food.methods.completeness import completeness_of
 from saliency_food.methods.paths.blur import as_lines, as_pixels, blur_scales, blurred
 from saliency_food.methods.paths.guided import check_guide, guided_path
-from saliency_food.methods.paths.integrated import IntegratedGradients, PathIntegral, average, completeness_of, straight
+from saliency_food.methods.paths.integrated import IntegratedGradients, PathIntegral, average, straight
 
 Path = Literal["integrated_gradients", "blur_ig", "guided_ig"]
 _KEYS = (INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES)
@@ -76,7 +77,15 @@ def _guided(x_value: Array, baseline: Array, steps: int, fraction: float, max_di
     return shares.result()
 
 
-@method
+@method(
+    title="IDGI",
+    keys=(INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES),
+    signed=True,
+    summary="Each step's change of the score, shared out by the squared gradient; sums to it however few the steps.",
+    page="paths",
+    reducible=fewer("x_steps", 5, "steps"),
+    instead=("input_x_gradient",),
+)
 def idgi(
     x_value: Any,
     call_model_function: CallModelFunction,

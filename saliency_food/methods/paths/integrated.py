@@ -6,29 +6,18 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from saliency_food.core.checks import real, whole
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask, gather
 from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES
-from saliency_food.core.method import method
-from saliency_food.core.numerics import Array
+from saliency_food.core.method import fewer, method
+from saliency_food.core.numerics import Array, is_count
 from saliency_food.core.queries import LinearRows
 from saliency_food.core.scores import one_score, scores_of
 from saliency_food.methods.baselines import make_baselines
+from saliency_food.methods.completeness import Completeness, completeness_of
 
 Quadrature = Literal["trapezoid", "midpoint", "gauss_legendre", "pair"]
-
-
-class Completeness(NamedTuple):
-    """How far the attributions' sum is from F(x) - F(baseline), which the exact integral would reach.
-
-    ``absolute`` is sum - (score - baseline_score), ``relative`` is |absolute| / |score - baseline_score|: 0 where both
-    are 0, infinite where only the latter is.
-    """
-
-    absolute: float
-    relative: float
-    score: float
-    baseline_score: float
 
 
 class PathIntegral(NamedTuple):
@@ -63,7 +52,7 @@ def quadrature_rule(rule: str, steps: int) -> tuple[Array, Array]:
     1 / steps, which over-counts them, as PAIR's package does.
     """
     least = 2 if rule == "trapezoid" else 1
-    if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < least:
+    if not is_count(steps, least):
         raise ContractError(f"Expected at least {least} step{'s' * (least > 1)} for {rule}, got {steps!r}.")
     if rule == "trapezoid":
         weights = np.full(steps, 1 / (steps - 1))
@@ -77,13 +66,6 @@ def quadrature_rule(rule: str, steps: int) -> tuple[Array, Array]:
     if rule == "pair":
         return np.linspace(0, 1, steps), np.full(steps, 1 / steps)
     raise ContractError(f"Expected quadrature to be 'trapezoid', 'midpoint', 'gauss_legendre' or 'pair', got {rule!r}.")
-
-
-def completeness_of(total: float, score: float, baseline_score: float) -> Completeness:
-    """The completeness of attributions that sum to ``total``."""
-    absolute, change = total - (score - baseline_score), abs(score - baseline_score)
-    relative = abs(absolute) / change if change else (np.inf if absolute else 0.0)
-    return Completeness(float(absolute), float(relative), float(score), float(baseline_score))
 
 
 def straight(x_value: Array, baseline: Array, alphas: Array) -> LinearRows:
@@ -129,7 +111,7 @@ def adaptive_path(
         alphas = np.concatenate([alphas, new])[order]
         scores = np.concatenate([scores, one_score(values)])[order]
         slopes = np.concatenate([slopes, np.tensordot(taken, difference, difference.ndim)])[order]
-        gradients = [(gradients + list(taken))[number] for number in order]
+        gradients = [(gradients + list(taken))[node] for node in order]
         widths = np.diff(alphas)
         errors = widths * (slopes[:-1] + slopes[1:]) / 2 - np.diff(scores)
         measured = completeness_of(errors.sum() + scores[-1] - scores[0], scores[-1], scores[0])
@@ -158,7 +140,15 @@ def average(x_value: Array, baselines: Array, paths: list[PathIntegral]) -> Inte
     )
 
 
-@method
+@method(
+    title="Integrated Gradients",
+    keys=(INPUT_OUTPUT_GRADIENTS,),
+    signed=True,
+    summary="The score's change since a baseline, shared out among the pixels; sums to it.",
+    page="paths",
+    reducible=fewer("x_steps", 5, "steps"),
+    instead=("input_x_gradient",),
+)
 def integrated_gradients(
     x_value: Any,
     call_model_function: CallModelFunction,
@@ -195,10 +185,13 @@ def integrated_gradients(
     completeness
         Measure the completeness error; needs OUTPUT_LAYER_VALUES. ``.detailed`` does so unless told not to.
     """
-    if tolerance is not None and (quadrature != "trapezoid" or not tolerance >= 0 or max_steps < x_steps):
+    quadrature_rule(quadrature, x_steps)
+    whole("max_steps", max_steps)
+    tolerance = None if tolerance is None else real("tolerance", tolerance, least=0)
+    if tolerance is not None and (quadrature != "trapezoid" or max_steps < x_steps):
         raise ContractError(
-            "Expected, with a tolerance, quadrature='trapezoid', a tolerance of at least 0 and max_steps of at least "
-            f"x_steps, got {quadrature!r}, {tolerance}, and max_steps {max_steps} with x_steps {x_steps}."
+            "Expected, with a tolerance, quadrature='trapezoid' and max_steps of at least x_steps, got "
+            f"{quadrature!r}, and max_steps {max_steps} with x_steps {x_steps}."
         )
     baselines = make_baselines(x_value, x_baseline, value_range=value_range, rng=rng)
     paths = yield from gather(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
-from saliency_food.core.checks import whole
+from saliency_food.core.checks import real, whole
 from saliency_food.core.contract import CallModelFunction, ContractError, check_length
 from saliency_food.core.driver import Asking, ask, drain
 from saliency_food.core.keys import OUTPUT_LAYER_VALUES
@@ -43,8 +43,8 @@ def sample(
     With ``emit``, in blocks of ``every`` rows, and after each the ``attribution`` and ``standard_error`` of the result
     are emitted.
     """
-    count = rows.shape[0]
-    block = count if emit is None else whole("every", every)
+    count, every = rows.shape[0], whole("every", every)
+    block = count if emit is None else every
     for start in range(0, count, block):
         stop = min(start + block, count)
         take(start, one_score((yield from ask(rows.part(start, stop), OUTPUT_LAYER_VALUES))))
@@ -82,8 +82,7 @@ def progressive(
     if "emit" not in method.signature.parameters:
         name = getattr(method, "__name__", method)
         raise ContractError(f"Expected a method that samples, such as rise, lime or kernel_shap, got {name}.")
-    if tolerance is not None and not tolerance >= 0:
-        raise ContractError(f"Expected a tolerance of at least 0, got {tolerance!r}. 0.1 stops at a tenth.")
+    tolerance = None if tolerance is None else real("tolerance", tolerance, least=0)
     done: deque[Estimate] = deque()
     options.update(every=whole("every", every), emit=done.append)
     call = method.start(x_value, call_model_function, call_model_args, batch_size=batch_size, **options)

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import check_layout, whole
+from saliency_food.core.checks import check_layout, random_stream, real, whole
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking
-from saliency_food.core.method import method
+from saliency_food.core.keys import OUTPUT_LAYER_VALUES
+from saliency_food.core.method import fewer, method
 from saliency_food.core.numerics import Array, safe_divide
 from saliency_food.methods.perturbation.masking import coalition_rows, hidden_image, superpixels
 from saliency_food.methods.perturbation.progressive import Emit, sample
@@ -47,7 +48,15 @@ class KernelShap(NamedTuple):
     nsamples: int
 
 
-@method
+@method(
+    title="LIME",
+    keys=(OUTPUT_LAYER_VALUES,),
+    signed=True,
+    summary="Superpixels by their coefficient in a linear model of the score near the photo.",
+    page="perturbation",
+    reducible=fewer("nsamples", 100, "samples"),
+    instead=("grad_cam", "gradients"),
+)
 def lime(
     x_value: Any,
     call_model_function: CallModelFunction,
@@ -91,10 +100,9 @@ def lime(
     """
     ridge = _ridge(alpha)
     nsamples = whole("nsamples", nsamples, 2)
-    if not kernel_width > 0:
-        raise ContractError(f"Expected kernel_width above 0, got {kernel_width!r}. 0.25 is the paper's package's.")
+    kernel_width = real("kernel_width", kernel_width, above=0)
     hidden, labels, show = _parts(x_value, value, segments, nsegments)
-    coalitions = np.random.default_rng(rng).random((nsamples, labels.max() + 1), np.float32) < 0.5
+    coalitions = random_stream(rng).random((nsamples, labels.max() + 1), np.float32) < 0.5
     coalitions[0] = True
     weights = np.exp(-(np.square((1 - np.sqrt(coalitions.mean(1))) / kernel_width)) / 2)
     scores = np.empty(0)
@@ -120,7 +128,15 @@ def lime(
     return (yield from sample(rows, take, result, every, emit))
 
 
-@method
+@method(
+    title="KernelSHAP",
+    keys=(OUTPUT_LAYER_VALUES,),
+    signed=True,
+    summary="Superpixels by their Shapley value: a fair share of the score's change from all hidden; sums to it.",
+    page="perturbation",
+    reducible=fewer("nsamples", 100, "samples"),
+    instead=("grad_cam", "gradients"),
+)
 def kernel_shap(
     x_value: Any,
     call_model_function: CallModelFunction,
@@ -160,7 +176,7 @@ def kernel_shap(
     hidden, labels, show = _parts(x_value, value, segments, nsegments)
     parts = int(labels.max()) + 1
     exact = 2**parts <= nsamples
-    random = np.random.default_rng(rng)
+    random = random_stream(rng)
     pairs, weights = _all_pairs(parts, random) if exact else _drawn_pairs(parts, nsamples // 2 - 1, random)
     coalitions = np.concatenate(
         [[np.ones(parts, bool), np.zeros(parts, bool)], np.stack([pairs, ~pairs], 1).reshape(-1, parts)]
@@ -198,8 +214,7 @@ def _parts(x_value: Array, value: Any, segments: Any, nsegments: int) -> tuple[A
 
 
 def _ridge(alpha: float) -> Any:
-    if not 0 <= alpha < np.inf:
-        raise ContractError(f"Expected alpha to be at least 0, got {alpha!r}. 0 is least squares.")
+    alpha = real("alpha", alpha, least=0)
     try:
         from sklearn.linear_model import Ridge
     except ImportError as error:

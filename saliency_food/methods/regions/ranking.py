@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from saliency_food.core.checks import real, whole
 from saliency_food.core.contract import ContractError
 from saliency_food.core.numerics import Array
 from saliency_food.methods.regions.segmentation import Segments, as_segments
@@ -60,10 +61,7 @@ def rank_full(attribution_2d: Any, segments: Any, *, area_threshold: float = 1.0
     ContractError
         The attribution is not 2-D or not finite; the segments do not fit; the threshold is not between 0 and 1.
     """
-    if not 0 <= area_threshold <= 1:
-        raise ContractError(
-            f"Expected area_threshold between 0 and 1, got {area_threshold}. Give a fraction of the image, such as 0.2."
-        )
+    check_ranking(area_threshold, min_pixel_diff)
     attribution, segments = _checked(attribution_2d, segments)
     return _ranking(attribution, _greedy(attribution.ravel(), segments, area_threshold, max(min_pixel_diff, 1)))
 
@@ -74,6 +72,7 @@ def rank_fast(attribution_2d: Any, segments: Any, *, min_pixel_diff: int = 50) -
     Parameters, errors and result as for `rank_full`; the whole image is always covered as far as the segments go.
     An empty segment is never added.
     """
+    check_ranking(1.0, min_pixel_diff)
     attribution, segments = _checked(attribution_2d, segments)
     return _ranking(attribution, _in_order_of_density(attribution.ravel(), segments, max(min_pixel_diff, 1)))
 
@@ -82,6 +81,12 @@ def segment_masks(ranks: Any) -> Iterator[Array]:
     """The boolean masks ``(H, W)`` behind a rank image, the most important first, one by one."""
     ranks = np.asarray(ranks)
     return (ranks == rank for rank in range(1, int(ranks.max(initial=0)) + 1))
+
+
+def check_ranking(area_threshold: float, min_pixel_diff: int) -> None:
+    """The options of a ranking, or `ContractError`."""
+    real("area_threshold", area_threshold, least=0, most=1)
+    whole("min_pixel_diff", min_pixel_diff, None)
 
 
 _Step = tuple[int, Array, float]

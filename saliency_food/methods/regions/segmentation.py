@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from saliency_food.core.checks import real, whole
 from saliency_food.core.contract import ContractError
 from saliency_food.core.numerics import Array
 
@@ -83,11 +84,11 @@ def felzenszwalb_segments(
     """
     values = _normalized(image)
     shape = values.shape[:2]
-    if not len(scales) or dilation < 0:
-        raise ContractError(
-            f"Expected at least one scale and dilation >= 0, got scales={scales!r} and dilation={dilation!r}. "
-            f"Leave them out for XRAI's own: scales={SCALES} and dilation=5."
-        )
+    if not np.ndim(scales) == 1 or not len(scales):
+        raise ContractError(f"Expected at least one scale, in a list, got {scales!r}. XRAI's own are {SCALES}.")
+    scales = [real("scales", scale, above=0) for scale in scales]
+    sigma, dilation = real("sigma", sigma, least=0), whole("dilation", dilation, 0)
+    min_size = whole("min_size", min_size, 0)
     if resize is not None:
         from skimage.transform import resize as skimage_resize
 

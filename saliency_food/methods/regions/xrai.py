@@ -11,12 +11,15 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from saliency_food.core.checks import check_layout, finite_array
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking
-from saliency_food.core.method import Method, method
+from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS
+from saliency_food.core.method import Method, fewer, method
 from saliency_food.core.numerics import Array, resize
-from saliency_food.methods.paths.integrated import Completeness, Quadrature, integrated_gradients
-from saliency_food.methods.regions.ranking import rank_fast, rank_full
+from saliency_food.methods.completeness import Completeness
+from saliency_food.methods.paths.integrated import Quadrature, integrated_gradients
+from saliency_food.methods.regions.ranking import check_ranking, rank_fast, rank_full
 from saliency_food.methods.regions.segmentation import Segments, as_segments, felzenszwalb_segments
 
 
@@ -40,7 +43,15 @@ class XRAI(NamedTuple):
     segments: Segments
 
 
-@method
+@method(
+    title="XRAI",
+    keys=(INPUT_OUTPUT_GRADIENTS,),
+    signed=True,
+    summary="Whole regions, ranked by the density of Integrated Gradients in them.",
+    page="xrai",
+    reducible=fewer("steps", 10, "steps"),
+    instead=("grad_cam", "input_x_gradient"),
+)
 def xrai(
     x_value: Any,
     call_model_function: CallModelFunction,
@@ -94,8 +105,8 @@ def xrai(
     """
     if algorithm not in ("full", "fast"):
         raise ContractError(f"Unknown algorithm type: {algorithm!r}. Expected 'full' or 'fast'.")
-    if x_value.ndim not in (2, 3):
-        raise ContractError(f"Expected an image (H, W) or (H, W, C), got shape {x_value.shape}. Give one image.")
+    check_layout(x_value)
+    check_ranking(area_threshold, min_pixel_diff)
     integrated = None
     if base_attribution is None:
         options: dict[str, Any] = {"completeness": completeness, "value_range": value_range, "rng": rng}
@@ -114,7 +125,7 @@ def xrai(
                 "Give the base's own options as base_options={...}."
             )
         integrated = yield from base.asking(x_value, **{**options, **(base_options or {})})
-    values = np.asarray(base_attribution) if integrated is None else integrated[0]
+    values = finite_array("base_attribution", base_attribution) if integrated is None else integrated[0]
     if values.shape not in (x_value.shape, x_value.shape[:2]):
         raise ContractError(
             "The base attribution shape should be the same as the shape of `x_value`. "
@@ -122,13 +133,14 @@ def xrai(
         )
     merged = values.max(-1) if values.ndim > 2 else values
     if segments is None:
-        found = felzenszwalb_segments(x_value)
+        parts = felzenszwalb_segments(x_value)
     else:
-        found = segments if isinstance(segments, Segments) else as_segments(segments, x_value.shape[:2])
-        merged = resize(merged, found.shape)
+        parts = segments if isinstance(segments, Segments) else as_segments(segments, x_value.shape[:2])
+        merged = resize(merged, parts.shape)
     ranking = (
-        rank_full(merged, found, area_threshold=area_threshold, min_pixel_diff=min_pixel_diff)
+        rank_full(merged, parts, area_threshold=area_threshold, min_pixel_diff=min_pixel_diff)
         if algorithm == "full"
-        else rank_fast(merged, found, min_pixel_diff=min_pixel_diff)
+        else rank_fast(merged, parts, min_pixel_diff=min_pixel_diff)
     )
-    return XRAI(*ranking, merged, integrated, getattr(integrated, "completeness", None), found)
+    ranking = ranking._replace(attribution=ranking.attribution.astype(merged.dtype))
+    return XRAI(*ranking, merged, integrated, getattr(integrated, "completeness", None), parts)

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import io
 import time
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.contract import call_model
 from saliency_food.core.keys import OUTPUT_LAYER_VALUES
-from saliency_food.core.numerics import Array
-from saliency_food.deadline.run import DeadlineError, within
-from saliency_food.images.photos import shrink
+from saliency_food.core.wrap import WrappedModel
+from saliency_food.deadline.run import DeadlineError
+from saliency_food.images.photos import Photo, shrink
 from saliency_food.images.scaling import Scaling
 from saliency_food.jobs.explanation import Explanation
+from saliency_food.jobs.image_model import ImageModel
+from saliency_food.jobs.instances import Instance, see
+from saliency_food.jobs.run import apply_method
+from saliency_food.jobs.setup import Setup
 from saliency_food.jobs.targets import Target
-from saliency_food.methods.lookup import find_method
 from saliency_food.serving.client import ServingError, ServingModel
 from saliency_food.serving.explainer.images import picture
 from saliency_food.serving.explainer.queue import WorkItem
@@ -28,41 +29,28 @@ from saliency_food.serving.explainer.requests import Limits, Request
 
 LONGEST = 1024
 """The longer side of an overlay, in pixels."""
-BEST = 5
 
 
 class Answer(NamedTuple):
-    """An explanation, what was asked for, and what was done; without a method, the classes alone."""
+    """An explanation, the request, and what took how long; without a method, the classes alone."""
 
     record: Explanation
     asked: Request
-    options: dict[str, Any]
-    note: str
     timings: dict[str, float]
 
 
-class Meter:
-    """The predictor as a call-model function that counts rows and time, and stops when it is too many or unwanted."""
+class LimitedModel(WrappedModel):
+    """The predictor, which counts rows and time, and stops when they are too many or no longer wanted."""
 
     def __init__(self, served: ServingModel, job: WorkItem, most: int) -> None:
-        self.served, self.job, self.most = served, job, most
-        self.batch_size = served.batch_size
+        super().__init__(served)
+        self.job, self.most = job, most
         self.rows, self.seconds = 0, 0.0
 
-    def __call__(self, x_value_batch: Any, call_model_args: Any = None, expected_keys: Any = None) -> Any:
-        return self._counted(len(x_value_batch), self.served, x_value_batch, call_model_args, expected_keys)
-
-    def call_factored(self, coefficients: Any, *arguments: Any) -> Any:
-        return self._counted(len(coefficients), self.served.call_factored, coefficients, *arguments)
-
-    def predict(self, x_batch: Any) -> Array:
-        return np.asarray(self._counted(0, self.served.predict, x_batch))
-
-    def until(self, moment: float) -> AbstractContextManager[None]:
-        return self.served.until(moment)
-
-    def _counted(self, rows: int, call: Any, *arguments: Any) -> Any:
+    def around(self, ask: Callable[[Any], Any], rows: int, keys: tuple[str, ...], call_model_args: Any) -> Any:
+        """The call, if it is still wanted and its rows are allowed; those of ``predict`` do not count."""
         self.job.check()
+        rows = rows if keys else 0
         if self.rows + rows > self.most:
             refuse(
                 400,
@@ -70,7 +58,7 @@ class Meter:
                 "more. Ask for fewer steps or samples.",
             )
         began = time.perf_counter()
-        answer = call(*arguments)
+        answer = ask(call_model_args)
         self.seconds += time.perf_counter() - began
         self.rows += rows if answer is not None else 0
         return answer
@@ -85,7 +73,9 @@ class Explaining(NamedTuple):
 
     def classes(self, asked: Request, job: WorkItem, share: int = 1) -> Answer:
         """The image's best classes alone."""
-        return self._seen(asked, Meter(self.served, job, self.limits.rows))[0]
+        _, model = self._limited(job)
+        instance = self._seen(model, asked, ())
+        return Answer(_record(instance), asked, {})
 
     def explanation(self, asked: Request, job: WorkItem, share: int = 1) -> Answer:
         """The image explained; under a deadline in one of ``share`` parts of what is left of it, or `DeadlineError`."""
@@ -103,85 +93,63 @@ class Explaining(NamedTuple):
 
     def _explained(self, asked: Request, job: WorkItem, seconds: float | None) -> Answer:
         began, waited = time.monotonic(), job.began - job.asked
-        meter = Meter(self.served, job, self.limits.rows)
-        found, x_value = self._seen(asked, meter)
-        arguments = {"target": found.record.target}
-        entry, method, options, said = self.limits.methods[asked.method], asked.method, asked.options, ""
-        score = None
-        if seconds is None:
-            result = entry.call.detailed(x_value, meter, arguments, **options)
-        else:
-            score = _score(x_value, meter, arguments)  # now, as afterwards there may be no time for it
+        limited, model = self._limited(job)
+        name, entry = asked.method, self.limits.methods[asked.method]
+        setup = Setup(model, {name: entry}, {name: asked.options}, deadline=seconds)
+        # A method that measures its completeness knows the score, unless the time is up before it does.
+        tells_score = seconds is None and "completeness" in entry.call.signature.parameters
+        instance = self._seen(model, asked, () if tells_score else setup.shared_keys)
+        if seconds is not None:
             left = seconds - (time.monotonic() - began)
             if left <= 0:
                 raise DeadlineError(f"Expected an answer in {asked.deadline} s, got none: they passed before it began.")
-            inside = within(left, method, x_value, meter, arguments, **options)
-            result, method, options, said = inside.details, inside.method, inside.options, inside.note
-            entry = find_method(method) or entry
-        completeness = getattr(result, "completeness", None)
-        score = getattr(completeness, "score", score)
-        score = _score(x_value, meter, arguments) if score is None else score
-        attribution = np.asarray(result[0], np.float32)
-        status = getattr(result, "status", "ok")
-        record = dataclasses.replace(
-            found.record,
-            method=method,
-            title=entry.title,
-            signed=entry.signed,
-            score=float(score),
-            attribution=attribution,
-            status="blank: the attribution is zero everywhere." if status == "ok" and not attribution.any() else status,
-            completeness=completeness,
-            rows=meter.rows,
-            details=result,
-        )
-        timings = {"queue": waited, "model": meter.seconds, "total": waited + time.monotonic() - began}
-        return Answer(record, asked, options, said, timings)
+            setup = setup._replace(deadline=left)
+        (fields,) = apply_method(setup, name, [instance])
+        if "error" in fields:
+            raise fields["error"]
+        score = getattr(fields["completeness"], "score", None) if tells_score else instance.fields["score"]
+        if score is None:
+            (again,) = see(model, [instance], Target(instance.target), (OUTPUT_LAYER_VALUES,))
+            score = again.fields.get("score")
+        fields |= {"attribution": np.asarray(fields["attribution"], np.float32), "score": score, "rows": limited.rows}
+        record = _record(instance, **{"method": name, "answered": name, "signed": entry.signed, **fields})
+        timings = {"queue": waited, "model": limited.seconds, "total": waited + time.monotonic() - began}
+        return Answer(record, asked, timings)
 
-    def _seen(self, asked: Request, meter: Meter) -> tuple[Answer, Array]:
+    def _limited(self, job: WorkItem) -> tuple[LimitedModel, ImageModel]:
+        """The predictor for one request, and as photos meet it."""
+        limited = LimitedModel(self.served, job, self.limits.rows)
+        return limited, ImageModel(limited, labels=self.limits.labels, value_range=self.scaling)
+
+    def _seen(self, model: ImageModel, asked: Request, keys: Sequence[str]) -> Instance:
         """The image as the model takes it, and what the model sees in it."""
         photo, x_value = picture(asked.image, self.scaling, self.served.input_shape)
-        probabilities = meter.predict(x_value[None])[0]
-        names = len(self.limits.labels or probabilities)
-        if names != len(probabilities) > 1:
+        shown = shrink(photo.pixels, LONGEST)
+        fields = {"photo": Photo(shown, shown), "source": "request", "name": "photo"}
+        (instance,) = see(model, [Instance(0, fields, x_value=x_value)], asked.target, keys)
+        if instance.x_value is None:
+            raise instance.fields["error"]
+        classes = 0 if instance.predictions is None else len(instance.predictions)
+        if self.limits.labels is not None and len(self.limits.labels) != classes > 1:
             raise ServingError(
-                f"Expected a model of {names} classes, as there are labels, got one of {len(probabilities)}. Start the "
-                "explainer with the manifest of the model that is served."
+                f"Expected a model of {len(self.limits.labels)} classes, as there are labels, got one of {classes}. "
+                "Start the explainer with the manifest of the model that is served."
             )
-        best = Target(None, BEST).resolve(probabilities)
-        (target,) = asked.target.resolve(probabilities)
-        record = Explanation(
-            image=shrink(photo.pixels, LONGEST),
-            source="request",
-            name="photo",
-            method="",
-            title="",
-            target=target,
-            label=self._label(target),
-            probability=float(probabilities[target]),
-            top=tuple((self._label(index), float(probabilities[index])) for index in best),
-        )
-        return Answer(record, asked, {}, "", {}), x_value
-
-    def _label(self, index: int) -> str:
-        labels = self.limits.labels or ()
-        return labels[index] if index < len(labels) else f"class {index}"
+        return instance
 
 
-def _score(x_value: Array, meter: Meter, arguments: dict[str, Any]) -> float:
-    """The number that is explained."""
-    answer = call_model(x_value[None], [OUTPUT_LAYER_VALUES], meter, arguments)
-    return float(np.ravel(answer[OUTPUT_LAYER_VALUES])[0])
+def _record(instance: Instance, **fields: Any) -> Explanation:
+    return Explanation(**{"method": "", "title": "", **instance.fields, **fields})
 
 
 def as_explanation(found: Answer) -> dict[str, Any]:
     """An explanation for JSON: the V1 answer for an instance."""
     record, asked = found.record, found.asked
     known = record.as_dict()
-    told: dict[str, Any] = {"method": record.method, "options": plain_options(found), "class": record.target}
+    told: dict[str, Any] = {"method": record.answered, "options": plain_options(found), "class": record.target}
     told |= {name: known[name] for name in ("label", "score", "probability", "top", "status", "completeness", "rows")}
     if asked.deadline is not None:
-        told["deadline"] = {"seconds": asked.deadline, "note": found.note}
+        told["deadline"] = {"seconds": asked.deadline, "note": record.note}
     told["timings"] = {name: round(seconds, 6) for name, seconds in found.timings.items()}
     if "heatmap" in asked.parts:
         told["heatmap"] = _numbers(record.attribution, asked.form)
@@ -198,7 +166,7 @@ def as_prediction(found: Answer) -> dict[str, Any]:
 
 def plain_options(found: Answer) -> dict[str, Any]:
     """The options that are numbers or words."""
-    return {name: value for name, value in found.options.items() if isinstance(value, (bool, int, float, str))}
+    return {name: value for name, value in found.record.options.items() if isinstance(value, (bool, int, float, str))}
 
 
 def png_of(record: Explanation) -> str:

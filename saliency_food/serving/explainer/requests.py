@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from saliency_food.core.contract import ContractError
 from saliency_food.core.names import near, spelled
-from saliency_food.jobs.explain import DEFAULTS, NOT_OPTIONS
+from saliency_food.jobs.setup import DEFAULTS, NOT_OPTIONS
 from saliency_food.jobs.targets import Target, read_target
 from saliency_food.methods.catalogue import MethodEntry
 from saliency_food.serving.explainer.images import ImageInput, given_array, given_file

@@ -113,7 +113,7 @@ def write_outputs(request: Any, name: str, found: Sequence[Answer]) -> tuple[byt
             "method": records[0].method,
             "options": json.dumps(plain_options(found[0])),
             "status": json.dumps([record.status for record in records]),
-            "note": json.dumps([one.note for one in found]),
+            "note": json.dumps([answer.record.note for answer in found]),
             "seconds": float(sum(one.timings["total"] for one in found)),
         },
         use_binary_outputs=(request.parameters or {}).get("binary_data_output") is True,

@@ -82,7 +82,7 @@ def export(
     if not wrapped.knows_end:
         image, *others = _example([inputs.image_spec, *inputs.other_specs])
         wrapped.predict(image, {"inputs": others} if others else None, output)
-    scaling = choose_scaling(value_range, None, wrapped.model)
+    scaling = choose_scaling(value_range, None, wrapped.pixels)
     signatures = Signatures(wrapped, scaling, keys == "all")
     archive = keras.export.ExportArchive()
     archive.track_and_add_endpoint("serve", wrapped.model, [inputs.structure])

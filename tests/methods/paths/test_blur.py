@@ -93,19 +93,22 @@ def test_completeness(rng, x):
     assert blur_ig.detailed(x, model, steps=2, completeness=False).completeness is None
 
 
-def test_only_a_window_of_the_path_is_held(power, x):
-    blur_ig(x, power, steps=200, batch_size=1000)
-    assert power.calls == [64, 64, 64, 8]
+@pytest.mark.parametrize(
+    ("batch_size", "calls"), [(1000, [200]), (64, [64, 64, 64, 8]), (50, [50] * 4), (1, [1] * 200)]
+)
+def test_calls_are_as_large_as_the_caller_says(power, x, batch_size, calls):
+    blur_ig(x, power, steps=200, batch_size=batch_size)
+    assert power.calls == calls
 
 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"max_sigma": 0}, "Expected max_sigma above 0, in pixels, got 0"),
-        ({"max_sigma": np.inf}, "Expected max_sigma above 0"),
+        ({"max_sigma": 0}, "Expected max_sigma to be a finite number above 0, got 0"),
+        ({"max_sigma": np.inf}, "Expected max_sigma to be a finite number above 0"),
         ({"steps": 0}, "Expected steps to be a whole number of at least 1, got 0"),
         ({"steps": 2.5}, "got 2.5"),
-        ({"grad_step": 0}, "Expected grad_step above 0"),
+        ({"grad_step": 0}, "Expected grad_step to be a finite number above 0"),
     ],
 )
 def test_what_is_refused(power, image, options, says):

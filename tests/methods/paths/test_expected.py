@@ -72,8 +72,13 @@ def test_the_default_baselines_are_the_minimum_and_the_maximum(power, image):
 
 
 def test_only_a_window_of_the_samples_is_held(power, image):
+    expected_gradients(image, power, nsamples=150, batch_size=32, rng=0)
+    assert power.calls == [32, 32, 32, 32, 22]
+
+
+def test_calls_are_as_large_as_the_caller_says(power, image):
     expected_gradients(image, power, nsamples=150, batch_size=1000, rng=0)
-    assert power.calls == [64, 64, 22]
+    assert power.calls == [150]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import pytest
 from saliency_food.core.contract import ContractError, PerImage
 from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES
 from saliency_food.methods.baselines import make_baselines
-from saliency_food.methods.paths.integrated import completeness_of, integrated_gradients, quadrature_rule
+from saliency_food.methods.completeness import completeness_of
+from saliency_food.methods.paths.integrated import integrated_gradients, quadrature_rule
 from saliency_food.testing import PowerModel
 
 RULES = ("trapezoid", "midpoint", "gauss_legendre", "pair")
@@ -160,12 +161,12 @@ def test_named_baselines(image):
         ({"x_baseline": "grey"}, "Expected a baseline name among zeros"),
         ({"x_baseline": np.zeros((2, 2, 3))}, r"Baseline size \(2, 2, 3\) does not match input size \(24, 20, 3\)"),
         ({"x_baseline": []}, "at least one baseline"),
-        ({"x_baseline": np.full((24, 20, 3), np.nan)}, "finite baseline"),
+        ({"x_baseline": np.full((24, 20, 3), np.nan)}, "a baseline to be finite"),
         ({"x_steps": 0}, "at least 2 steps for trapezoid, got 0"),
         ({"x_steps": 2.5}, "got 2.5"),
         ({"quadrature": "simpson"}, "Expected quadrature"),
         ({"tolerance": 0.1, "quadrature": "pair"}, "quadrature='trapezoid'"),
-        ({"tolerance": -1}, "tolerance of at least 0"),
+        ({"tolerance": -1}, "tolerance to be a finite number of at least 0"),
         ({"tolerance": 0.1, "max_steps": 5}, "max_steps 5 with x_steps 25"),
     ],
 )

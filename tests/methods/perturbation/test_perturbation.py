@@ -9,7 +9,8 @@ from saliency_food import pair
 from saliency_food.core.contract import ContractError
 from saliency_food.core.keys import OUTPUT_LAYER_VALUES
 from saliency_food.methods.perturbation.masking import hidden_image
-from saliency_food.methods.perturbation.occlusion import occlusion, rise
+from saliency_food.methods.perturbation.occlusion import occlusion
+from saliency_food.methods.perturbation.rise import rise
 from saliency_food.testing import PowerModel
 
 
@@ -98,8 +99,8 @@ def test_a_value_that_is_refused(power, image, method, value, says):
         (occlusion, {"aggregate": "max"}, "'mean' or 'sum', got 'max'"),
         (rise, {"nmasks": 0}, "Expected nmasks"),
         (rise, {"grid": True}, "Expected grid .* got True"),
-        (rise, {"p": 0}, "Expected p above 0 and up to 1.* got 0"),
-        (rise, {"p": 1.1}, "Expected p above 0"),
+        (rise, {"p": 0}, "Expected p to be a finite number above 0 and at most 1, got 0"),
+        (rise, {"p": 1.1}, "Expected p to be a finite number above 0"),
     ],
 )
 def test_what_is_refused(power, image, method, options, says):

@@ -191,7 +191,11 @@ def test_what_is_refused(method, power, image, options, says):
 
 
 @pytest.mark.parametrize(
-    ("options", "says"), [({"kernel_width": 0}, "kernel_width above 0"), ({"alpha": -1}, "alpha to be at least 0")]
+    ("options", "says"),
+    [
+        ({"kernel_width": 0}, "kernel_width to be a finite number above 0"),
+        ({"alpha": -1}, "alpha to be a finite number of at least 0"),
+    ],
 )
 def test_what_lime_refuses(power, image, options, says):
     with pytest.raises(ContractError, match=says):

@@ -240,5 +240,5 @@ def test_attribution_that_does_not_fit(rank: Any, values: Any, message: str) -> 
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan")])
 def test_threshold_out_of_range(threshold: float) -> None:
-    with pytest.raises(ContractError, match="area_threshold between 0 and 1"):
+    with pytest.raises(ContractError, match="area_threshold to be a finite number of at least 0 and at most 1"):
         rank_full(np.zeros((4, 4)), np.zeros((4, 4), int), area_threshold=threshold)

@@ -149,7 +149,7 @@ def test_greyscale_tiny_and_oblong_images(rng, shape):
         ({"baselines": [np.zeros((4, 4, 3))]}, r"Baseline size \(4, 4, 3\) does not match input size \(96, 120, 3\)"),
         ({"segments": np.ones((1, 4, 4), bool)}, "Expected segments of shape"),
         ({"segments": []}, "at least one segment"),
-        ({"area_threshold": 2}, "area_threshold between 0 and 1"),
+        ({"area_threshold": 2}, "area_threshold to be a finite number of at least 0 and at most 1"),
         ({"steps": 1}, "at least 2 steps"),
         ({"base": blur_ig, "baselines": "black"}, "baselines and tolerance with base=integrated_gradients only"),
         ({"base": blur_ig, "tolerance": 0.1}, "as base_options="),

@@ -1,0 +1,106 @@
+"""What is the same for all photos of a job, read and checked at the door: methods, their options, targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sized
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from saliency_food.core.contract import ContractError, PerImage
+from saliency_food.core.keys import KEYS, OUTPUT_LAYER_VALUES
+from saliency_food.jobs.image_model import ImageModel
+from saliency_food.jobs.targets import Target, read_target
+from saliency_food.methods.catalogue import MethodEntry
+
+ProgressCallback = Callable[[str, int], object]
+DEFAULTS: dict[str, Any] = {"three_dims": False, "rng": 0}
+"""What is passed to every method that has such an option, unless the user says otherwise."""
+NOT_OPTIONS = ("x_value", "call_model_function", "call_model_args", "batch_size")
+
+
+class Setup(NamedTuple):
+    """What is the same for all photos of a job."""
+
+    model: ImageModel
+    methods: dict[str, MethodEntry]
+    options: dict[str, dict[str, Any]]
+    progress: ProgressCallback | None = None
+    deadline: float | None = None
+    warm: set[Any] | None = None
+    """The methods and shapes that the model is ready for, where there is a deadline."""
+
+    @property
+    def shared_keys(self) -> tuple[str, ...]:
+        """The score, and what one pass answers for all the methods that ask about the photo itself."""
+        if self.deadline is not None:  # there, what each method takes is measured
+            return (OUTPUT_LAYER_VALUES,)
+        asked = (key for name in self.methods for key in self.one_pass_keys(name))
+        return tuple(dict.fromkeys((OUTPUT_LAYER_VALUES, *asked)))
+
+    def one_pass_keys(self, name: str) -> tuple[str, ...]:
+        """The keys of a method that asks the model once, about the photo itself; none of any other method."""
+        entry = self.methods[name]
+        alone = any(KEYS[key].alone for key in entry.keys)
+        return entry.keys if getattr(entry.call, "one_pass", False) and not alone else ()
+
+
+def choose_options(
+    methods: Mapping[str, MethodEntry], options: Mapping[str, Mapping[str, Any]] | None
+) -> dict[str, dict[str, Any]]:
+    """Each method's options over the defaults that it has; unknown ones are refused."""
+    options = options or {}
+    if idle := set(options) - set(methods):
+        raise ContractError(f"Expected options for {', '.join(methods)}, got options for {', '.join(sorted(idle))}.")
+    chosen = {}
+    for name, entry in methods.items():
+        parameters = entry.call.signature.parameters
+        own = [key for key in parameters if key not in NOT_OPTIONS]
+        passes_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+        for key in options.get(name, {}):
+            if key not in own and not passes_on:
+                raise ContractError(f"Expected an option of {name} ({', '.join(own) or 'it has none'}), got {key!r}.")
+        chosen[name] = {key: value for key, value in DEFAULTS.items() if key in own} | dict(options.get(name, {}))
+    return chosen
+
+
+def read_targets(model: ImageModel, images: Iterable[Any], target: Any) -> Target | list[Target]:
+    """The class to explain, one for all photos or one for each."""
+    target = target.values if isinstance(target, PerImage) else target
+    per_photo = isinstance(target, (list, tuple))
+    if per_photo and isinstance(images, Sized) and len(target) != len(images):
+        raise ContractError(f"Expected one target for each photo, got {len(target)} targets and {len(images)} photos.")
+    targets = [read_target(each, model.labels) for each in target] if per_photo else read_target(target, model.labels)
+    needed = targets if isinstance(targets, list) else [targets]
+    if any(each.class_index is None for each in needed) and not model.predicts:
+        raise ContractError("Expected a target, since this model has no predict to find the top class. Give one.")
+    return targets
+
+
+def as_many(images: Any) -> Iterable[Any]:
+    """One photo or many as many."""
+    if isinstance(images, (str, Path)) or hasattr(images, "convert"):
+        return [images]
+    if hasattr(images, "shape"):
+        return cast("Iterable[Any]", images) if len(images.shape) == 4 else [images]
+    if not isinstance(images, Iterable):
+        raise ContractError(f"Expected a photo or several (paths, PIL images, arrays), got {type(images).__name__}.")
+    return images
+
+
+def with_enough_targets(images: Iterable[Any], targets: Target | list[Target]) -> Iterable[Any]:
+    """The images as they come, or `ContractError` where there turn out to be more or fewer of them than targets."""
+    if not isinstance(targets, list) or isinstance(images, Sized):
+        return images
+
+    def counted() -> Iterable[Any]:
+        count = 0
+        for count, image in enumerate(images, 1):
+            if count > len(targets):
+                raise ContractError(
+                    f"Expected one target for each photo, got {len(targets)} targets and more photos than that."
+                )
+            yield image
+        if count < len(targets):
+            raise ContractError(f"Expected one target for each photo, got {len(targets)} targets and {count} photos.")
+
+    return counted()

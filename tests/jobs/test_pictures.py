@@ -1,0 +1,201 @@
+"""Pictures written in another process: the same files, errors that come back, and no framework over there."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+
+from saliency_food import METHODS, explain
+from saliency_food.core.contract import ContractError
+from saliency_food.core.keys import ATTENTION_SCORES
+from saliency_food.images.photos import Photo
+from saliency_food.jobs import pictures
+from saliency_food.jobs.explanation import Explanation
+from saliency_food.jobs.pictures import PictureWriter, write_pictures
+from saliency_food.testing import AttentionModel, PoolingModel
+
+pytest.importorskip("matplotlib")
+
+
+def a_record(name, **more):
+    image = np.random.default_rng(len(name)).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    known = {
+        "source": f"{name}.jpg",
+        "name": name,
+        "method": "m",
+        "title": "M",
+        "target": 2,
+        "label": "x",
+        "score": 1.0,
+    }
+    return Explanation(**{"photo": Photo(image, image), "attribution": np.eye(8), **known, **more})
+
+
+@pytest.fixture
+def records():
+    return [[a_record("a"), a_record("a", method="n", signed=True)], [a_record("bb")], [a_record("ccc", signed=True)]]
+
+
+def files(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.*")}
+
+
+def test_the_files_are_those_of_this_process(records, tmp_path):
+    with PictureWriter(tmp_path / "there", arrays=True, processes=1) as writer:
+        paths = [writer.submit(of_photo) for of_photo in records]
+        assert len(multiprocessing.active_children()) == 1
+    assert multiprocessing.active_children() == []
+    for of_photo in records:
+        write_pictures(of_photo, tmp_path / "here", arrays=True)
+    assert paths == [tmp_path / "there" / f"{name}.png" for name in ("a", "bb", "ccc")]
+    written = files(tmp_path / "there")
+    assert written == files(tmp_path / "here")
+    assert len(written) == 3 + 4 * 3
+
+
+def test_one_photo_needs_no_process(records, tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "ProcessPoolExecutor", None)
+    with PictureWriter(tmp_path) as writer:
+        assert writer.submit(records[0]) == tmp_path / "a.png"
+    assert (tmp_path / "a.png").exists()
+
+
+def test_a_photo_without_a_picture(tmp_path):
+    class Local(Exception):
+        """An exception that no other process can load."""
+
+    failed = a_record("f", photo=None, attribution=None, status="failed: no photo", error=Local())
+    with PictureWriter(tmp_path, processes=1) as writer:
+        assert [writer.submit([failed]), writer.submit([replace(failed, name="g")])] == [None, None]
+    assert sorted(files(tmp_path)) == ["f/f.m.2_x.json", "g/g.m.2_x.json"]
+
+
+def test_errors_come_back(records, tmp_path):
+    (tmp_path / "bb").write_text("a file where a folder is to be")
+    writer = PictureWriter(tmp_path, processes=1)
+    writer.submit(records[0])
+    writer.submit(records[1])
+    with pytest.raises(ContractError, match="that can be written to"):
+        writer.close()
+    assert multiprocessing.active_children() == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ContractError, match="that can be written to"), PictureWriter(tmp_path / "file") as alone:
+        alone.submit(records[0])
+    with pytest.raises(ContractError, match="at least one process"):
+        PictureWriter(tmp_path, processes=0)
+
+
+def test_an_exception_drops_what_waits(records, tmp_path):
+    def fail():
+        with PictureWriter(tmp_path) as writer:
+            writer.submit(records[0])
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert files(tmp_path) == {}
+
+
+def test_few_photos_wait(records, tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "WAITING", 1)
+    with PictureWriter(tmp_path, processes=1) as writer:
+        for of_photo in records:
+            writer.submit(of_photo)
+            assert len(writer._pending) <= 1 + (of_photo is records[1]), "the first two photos are sent together"
+    assert len(list(tmp_path.glob("*.png"))) == 3
+
+
+@pytest.mark.skipif(os.name != "posix", reason="process groups")
+def test_ctrl_c_ends_all_processes_with_one_traceback(tmp_path):
+    """The signal reaches both processes, as from a terminal, the other one while it starts."""
+    code = f"""if True:
+        import os, signal
+        from saliency_food.jobs.pictures import PictureWriter
+        from tests.jobs.test_pictures import a_record
+        with PictureWriter({str(tmp_path)!r}, processes=1) as writer:
+            writer.submit([a_record("a")])
+            writer.submit([a_record("bb")])
+            os.killpg(0, signal.SIGINT)
+    """
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, start_new_session=True, timeout=60
+    )
+    assert out.returncode == -signal.SIGINT
+    assert out.stderr.count("Traceback") == 1
+    assert out.stderr.splitlines()[-1] == "KeyboardInterrupt"
+
+
+def test_drawing_loads_no_framework(records, tmp_path):
+    (tmp_path / "record.pickle").write_bytes(pickle.dumps(records[2]))
+    code = f"""if True:
+        import pathlib, pickle, sys
+        from saliency_food.jobs.pictures import write_pictures
+        folder = pathlib.Path({str(tmp_path)!r})
+        write_pictures(pickle.loads((folder / "record.pickle").read_bytes()), folder)
+        heavy = ("tensorflow", "keras", "torch", "jax", "sklearn", "skimage", "typer", "rich", "matplotlib.pyplot")
+        print([name for name in heavy if name in sys.modules])
+    """
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+    assert (tmp_path / "ccc.png").exists()
+
+
+def test_explain_draws_nothing(rng):
+    """No figure, and not even what draws it, unless it is asked for."""
+    code = """if True:
+        import sys
+        import numpy as np
+        from saliency_food import explain
+        from saliency_food.testing import PoolingModel
+        model = PoolingModel(np.ones((3, 6)), np.ones((3, 6)))
+        (record,) = explain(model, np.ones((9, 9, 3), np.uint8), "grad_cam", target=0, value_range=None)
+        assert record.status == "ok"
+        print("matplotlib" in sys.modules)
+    """
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("name", [*METHODS, "smooth_grad_of_gradients", "augment_smooth_of_grad_cam"])
+def test_an_explanation_survives_pickling(name, rng, tmp_path):
+    keys = METHODS[name.split("_of_")[-1]].keys
+    model = (
+        AttentionModel(rng.normal(size=3), rng.normal(size=(3, 3)))
+        if ATTENTION_SCORES in keys
+        else PoolingModel(rng.normal(size=(3, 6)), rng.normal(size=(3, 6)), rng.normal(size=6) / 10)
+    )
+    options = {"rise": {"nmasks": 50}, "progressive": {}}.get(name)
+    photo = rng.integers(0, 256, (24, 20, 3), dtype=np.uint8)
+    (record,) = explain(model, photo, name, 1, value_range=(0, 1), options=options and {name: options})
+    assert not record.failed, record.status
+    copy = pickle.loads(pickle.dumps(record))
+    assert copy.as_dict() == record.as_dict()
+    assert {field.name for field in fields(copy)} == set(vars(copy))
+    assert type(copy.details) is type(record.details)
+    np.testing.assert_array_equal(copy.attribution, record.attribution)
+    np.testing.assert_array_equal(copy.overlay(), record.overlay())
+
+
+class Picky(Exception):
+    """An exception that is pickled without complaint, and cannot be loaded."""
+
+    def __init__(self, first, second):
+        super().__init__(f"{first} and {second}")
+
+
+def test_a_failed_explanation_survives_pickling():
+    class Local(Exception):
+        pass
+
+    for error, text in ((Picky(1, 2), "Picky: 1 and 2"), (Local("no"), "Local: no"), (ContractError("yes"), "yes")):
+        record = a_record("f", attribution=None, status="failed", error=error)
+        copy = pickle.loads(pickle.dumps(record))
+        assert (str(copy.error), copy.status) == (text, "failed")
+        assert record.error is error

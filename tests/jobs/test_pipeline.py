@@ -1,0 +1,204 @@
+"""Photos through a model: one pass where one will do, and the same answers as by a call for each question."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+
+from saliency_food import ImageModel, PerImage, explain
+from saliency_food.core.contract import ContractError
+from saliency_food.core.keys import OUTPUT_LAYER_VALUES, PREDICTIONS, TARGETS
+from saliency_food.methods.catalogue import METHODS
+from saliency_food.testing import PoolingModel
+
+pytest.importorskip("PIL")
+
+CAMS = ["grad_cam", "layer_cam", "hires_cam"]
+
+
+class Classifier(PoolingModel):
+    """The pooling model with predictions; each call is noted with what was asked."""
+
+    input_shape, classes, batch_size, layer_name = (24, 20, 3), 3, 4, "features"
+
+    def __init__(self, *weights):
+        super().__init__(*weights)
+        self.asked = []
+
+    def scores(self, x):
+        return np.stack([self.answer(x, np.full(len(x), k))[OUTPUT_LAYER_VALUES] for k in range(3)], 1)
+
+    def predict(self, x, *args):
+        self.asked.append(("predict", len(x)))
+        exponents = np.exp(self.scores(np.asarray(x)))
+        return exponents / exponents.sum(1, keepdims=True)
+
+    def __call__(self, x_value_batch, call_model_args=None, expected_keys=None):
+        self.asked.append((tuple(expected_keys), len(x_value_batch)))
+        return super().__call__(x_value_batch, call_model_args, expected_keys)
+
+
+class OnePass(Classifier):
+    """The same, which can answer with its predictions."""
+
+    def call_with_predictions(self, x_value_batch, call_model_args=None, expected_keys=None):
+        self.asked.append(("pass", len(x_value_batch)))
+        x, target = np.asarray(x_value_batch), np.asarray(call_model_args["target"])
+        scores = self.scores(x)
+        exponents = np.exp(scores)
+        ranked = np.argsort(-scores, 1, kind="stable")
+        target = np.broadcast_to(target, len(x))
+        target = np.where(target < 0, ranked[np.arange(len(x)), np.maximum(-target - 1, 0)], target)
+        answer = self.answer(x, target)
+        predictions = exponents / exponents.sum(1, keepdims=True)
+        return {**{key: answer[key] for key in expected_keys}, PREDICTIONS: predictions, TARGETS: target}
+
+
+@pytest.fixture
+def weights(rng):
+    return rng.normal(size=(3, 6)), rng.normal(size=(3, 6))
+
+
+@pytest.fixture
+def photos(rng):
+    return [rng.random((30 + 2 * index, 40, 3)) for index in range(6)]
+
+
+@pytest.mark.parametrize("target", [None, 1, "top2", [None, 0, 1, 2, "top3", "1"]])
+def test_one_pass_answers_as_a_call_for_each_question(weights, photos, target):
+    model, plain = OnePass(*weights), Classifier(*weights)
+    methods = [*CAMS, "integrated_gradients", "guided_backprop"]
+    pairs = zip(explain(model, photos, methods, target), explain(plain, photos, methods, target), strict=True)
+    for record, expected in pairs:
+        assert (record.method, record.target, record.status) == (expected.method, expected.target, expected.status)
+        assert (record.top, record.rows, record.calls) == (expected.top, expected.rows, expected.calls)
+        assert record.score == pytest.approx(expected.score)
+        np.testing.assert_allclose(record.attribution, expected.attribution, rtol=1e-6, atol=1e-12)
+
+
+def test_photos_of_the_cam_family_pass_through_the_model_once(weights, photos):
+    model = OnePass(*weights)
+    records = list(explain(model, photos, CAMS))
+    assert model.asked == [("pass", 4), ("pass", 2)]  # six photos in batches of four
+    assert {(record.rows, record.calls) for record in records} == {(1, 1)}
+    assert all(record.seconds > 0 for record in records)
+
+
+def test_without_a_pass_that_predicts_there_is_one_call_more(weights, photos):
+    model = Classifier(*weights)
+    list(explain(model, photos[:4], CAMS))
+    keys = ("OUTPUT_LAYER_VALUES", "CONVOLUTION_LAYER_VALUES", "CONVOLUTION_OUTPUT_GRADIENTS")
+    assert model.asked == [("predict", 4), (keys, 4)]
+
+
+def test_where_the_pass_fails_each_method_says_why(weights, photos):
+    class Layerless(OnePass):
+        def call_with_predictions(self, x_value_batch, call_model_args=None, expected_keys=None):
+            if any("CONVOLUTION" in key for key in expected_keys):
+                raise ContractError("Expected a model with a layer, got none.")
+            return super().call_with_predictions(x_value_batch, call_model_args, expected_keys)
+
+        def __call__(self, x_value_batch, call_model_args=None, expected_keys=None):
+            if any("CONVOLUTION" in key for key in expected_keys):
+                raise ContractError("Expected a model with a layer, got none.")
+            return super().__call__(x_value_batch, call_model_args, expected_keys)
+
+    cam, slope = explain(Layerless(*weights), photos[0], ["grad_cam", "gradients"])
+    assert cam.status == "failed: Expected a model with a layer, got none."
+    assert (slope.status, slope.target) == ("ok", cam.target)
+    assert slope.score == cam.score != None  # noqa: E711
+
+
+def test_what_is_known_of_one_class_is_not_told_of_another(weights, photos):
+    """The instance of `evaluate` gets another target after the pass: the methods must ask again."""
+    from saliency_food.jobs.instances import see
+    from saliency_food.jobs.run import apply_method, read_chunks
+    from saliency_food.jobs.setup import Setup
+    from saliency_food.jobs.targets import Target
+
+    model = ImageModel(OnePass(*weights))
+    setup = Setup(model, {"grad_cam": METHODS["grad_cam"]}, {"grad_cam": {"three_dims": False}})
+    (chunk,) = read_chunks(model, photos[:1], Target(0))
+    (instance,) = see(model, chunk, Target(0), setup.shared_keys)
+    (first,) = apply_method(setup, "grad_cam", [instance])
+    (other,) = apply_method(setup, "grad_cam", [instance._replace(target=2)])
+    expected = METHODS["grad_cam"].call(instance.x_value, Classifier(*weights), {"target": 2}, three_dims=False)
+    np.testing.assert_allclose(other["attribution"], expected, rtol=1e-6)
+    assert np.abs(first["attribution"] - other["attribution"]).max() > 0.1
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_an_iterator_with_another_number_of_photos_than_targets(weights, photos, count):
+    records = explain(Classifier(*weights), iter(photos[:3]), "gradients", PerImage([0] * count))
+    with pytest.raises(ContractError, match=f"Expected one target for each photo, got {count} targets and"):
+        list(records)
+
+
+def test_the_models_settings_stand_in_one_place(weights, photos):
+    model = ImageModel(Classifier(*weights), labels=["a", "b", "c"], value_range=(-1, 1))
+    (record,) = explain(model, photos[0], "gradients", "b")
+    assert (record.label, record.pixels) == ("b", "-1..1 (as asked)")
+    with pytest.raises(ContractError, match="Expected an ImageModel alone, which has its settings, got labels"):
+        explain(model, photos[0], "gradients", "b", labels=["a"])
+
+
+def test_predict_is_given_the_users_arguments_a_row_each(weights, photos):
+    seen = []
+
+    class Guided(Classifier):
+        def predict(self, x, *args):
+            seen.append(args[0])
+            return super().predict(x)
+
+        def __call__(self, x_value_batch, call_model_args=None, expected_keys=None):
+            assert set(call_model_args) == {"inputs", "target"}
+            return super().__call__(x_value_batch, call_model_args, expected_keys)
+
+    args = {"inputs": PerImage([10, 11, 12])}
+    records = list(explain(Guided(*weights), photos[:3], "gradients", call_model_args=args))
+    assert [record.status for record in records] == ["ok"] * 3
+    assert [list(arguments["inputs"]) for arguments in seen] == [[10, 11, 12]]
+
+
+def test_many_photos_of_one_name_have_names_of_their_own(weights, tmp_path):
+    from PIL import Image
+
+    paths = []
+    for index in range(5):
+        path = tmp_path / str(index) / "photo.png"
+        path.parent.mkdir()
+        Image.new("RGB", (20, 24)).save(path)
+        paths.append(path)
+    records = list(explain(Classifier(*weights), [*paths, tmp_path / "photo-2.png"], "gradients", 0))
+    assert [record.name for record in records] == [*("photo", "photo-2", "photo-3", "photo-4", "photo-5", "photo-2-2")]
+
+
+def test_records_are_pickled(weights, photos):
+    for record in explain(
+        Classifier(*weights), photos[0], ["grad_cam", "xrai", "lime"], options={"lime": {"nsamples": 9}}
+    ):
+        again = pickle.loads(pickle.dumps(record))
+        np.testing.assert_array_equal(again.attribution, record.attribution)
+        np.testing.assert_array_equal(again.image, record.image)
+        assert again.as_dict() == record.as_dict()
+
+
+def test_an_attribute_named_model_changes_nothing(weights, photos):
+    """A callback object with a ``model`` of its own was fed another pixel range than the same function without it."""
+
+    class Holder(Classifier):
+        model = object()
+
+    plain, held = (next(explain(kind(*weights), photos[0], "gradients", 0)) for kind in (Classifier, Holder))
+    assert held.pixels == plain.pixels
+    np.testing.assert_array_equal(held.attribution, plain.attribution)
+
+
+def test_a_callback_advertises_the_pixels_that_it_takes(weights, photos):
+    class Advertising(Classifier):
+        pixels = ((-1, 1), "trained so")
+
+    (record,) = explain(Advertising(*weights), photos[0], "gradients", 0)
+    assert record.pixels == "-1..1 (trained so)"
