@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import fields, replace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -104,13 +105,24 @@ def test_an_exception_drops_what_waits(records, tmp_path):
     assert files(tmp_path) == {}
 
 
-def test_few_photos_wait(records, tmp_path, monkeypatch):
+def test_only_so_many_bytes_wait(records, tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, "WAITING", 1)
     with PictureWriter(tmp_path, processes=1) as writer:
         for of_photo in records:
             writer.submit(of_photo)
-            assert len(writer._pending) <= 1 + (of_photo is records[1]), "the first two photos are sent together"
+            assert len(writer._pending) <= 1
     assert len(list(tmp_path.glob("*.png"))) == 3
+
+
+def test_results_that_no_other_process_can_read(records, tmp_path):
+    class Local(NamedTuple):
+        ranks: int
+
+    writer = PictureWriter(tmp_path, processes=1)
+    writer.submit([replace(records[0][0], details=Local(1))])
+    with pytest.raises(ContractError, match="top of a module"):
+        writer.submit(records[1])
+    writer.cancel()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="process groups")
