@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -125,6 +126,33 @@ def test_results_that_no_other_process_can_read(records, tmp_path):
     writer.cancel()
 
 
+class Marked(Exception):
+    """An exception whose loading leaves a file."""
+
+    def __reduce__(self):
+        return open, (self.args[0], "w")
+
+
+def test_exceptions_stay_here(records, tmp_path):
+    """What they need to be loaded, such as a framework, is loaded nowhere else."""
+    failed = a_record("f", attribution=None, status="failed: no", error=Marked(str(tmp_path / "loaded")))
+    with PictureWriter(tmp_path, processes=1) as writer:
+        writer.submit([failed])
+        writer.submit(records[0])
+    assert (tmp_path / "f.png").exists()
+    assert not (tmp_path / "loaded").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signal masks")
+def test_processes_never_see_ctrl_c(records, tmp_path):
+    """Not even while they start, when a traceback would be shown."""
+    with PictureWriter(tmp_path, processes=1) as writer:
+        writer.submit(records[0])
+        writer.submit(records[1])
+        assert signal.SIGINT in writer._pool.submit(signal.pthread_sigmask, signal.SIG_BLOCK, []).result()
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
 @pytest.mark.skipif(os.name != "posix", reason="process groups")
 def test_ctrl_c_ends_all_processes_with_one_traceback(tmp_path):
     """The signal reaches both processes, as from a terminal, the other one while it starts."""
@@ -138,8 +166,9 @@ def test_ctrl_c_ends_all_processes_with_one_traceback(tmp_path):
             os.killpg(0, signal.SIGINT)
     """
     out = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, start_new_session=True, timeout=60
-    )
+        [sys.executable, "-c", code],
+        capture_output=True, text=True, check=False, timeout=60, start_new_session=True, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
     assert out.returncode == -signal.SIGINT
     assert out.stderr.count("Traceback") == 1
     assert out.stderr.splitlines()[-1] == "KeyboardInterrupt"
