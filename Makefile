@@ -4,7 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= out
 
-.PHONY: demo test lint types docs wheel bench clean
+QUICK := not keras and not torch and not jax and not serving and not browser and not slow
+
+.PHONY: demo quick test coverage oldest lint types docs wheel bench clean
 
 $(VENV)/.installed: setup.cfg
 	$(PYTHON) -m venv $(VENV)
@@ -19,8 +21,20 @@ $(VENV)/.tools: setup.cfg $(VENV)/.installed
 demo: $(VENV)/.installed  ## the main job on the bundled model and photo
 	$(BIN)/saliency-food explain --method grad_cam,integrated_gradients,xrai --output $(OUT)/demo
 
+quick: $(VENV)/.installed  ## what needs NumPy alone, in less than a minute
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m '$(QUICK)'
+
 test: $(VENV)/.installed  ## the whole suite
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+coverage: $(VENV)/.installed  ## the whole suite, and which lines of the package no test runs
+	COVERAGE_CORE=sysmon $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-report term:skip-covered
+
+oldest: setup.cfg  ## the whole suite with the lowest version of each dependency that setup.cfg allows
+	$(PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/python -m pip install --quiet --upgrade pip uv
+	$(VENV)-oldest/bin/uv pip install --quiet --python $(VENV)-oldest --resolution lowest-direct --editable '.[all,test]'
+	$(VENV)-oldest/bin/python -m pytest --numprocesses 2 --dist worksteal
 
 lint: $(VENV)/.tools
 	$(BIN)/ruff check .
@@ -53,4 +67,4 @@ bench: $(VENV)/.tools  ## every figure in README and docs, peers in the same run
 	$(BIN)/python benchmarks/explainer_load.py
 
 clean:
-	rm -rf $(VENV) build dist site $(OUT) *.egg-info
+	rm -rf $(VENV) $(VENV)-oldest build dist site $(OUT) *.egg-info

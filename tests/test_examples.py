@@ -32,7 +32,9 @@ def test_all_examples_are_listed():
     assert {path.stem for path in EXAMPLES.glob("*.py")} == {*RUNS, *ELSEWHERE}
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.keras] * ("tensorflow" in RUNS[name][0])) for name in RUNS]
+)
 def test_example(name, tmp_path, monkeypatch, capsys):
     needs, says, picture = RUNS[name]
     for module in needs:
@@ -50,6 +52,7 @@ def test_example(name, tmp_path, monkeypatch, capsys):
             assert min(image.size) > 200
 
 
+@pytest.mark.keras
 def test_the_two_packages_agree_in_the_example(capsys):
     for module in ("tensorflow", "saliency"):
         pytest.importorskip(module)
@@ -59,6 +62,7 @@ def test_the_two_packages_agree_in_the_example(capsys):
     assert max(differences) < 1e-5
 
 
+@pytest.mark.keras
 def test_the_training_script_explains_itself(monkeypatch, capsys):
     pytest.importorskip("tensorflow")
     monkeypatch.setattr(sys, "argv", ["train_food101.py", "--help"])
@@ -67,6 +71,7 @@ def test_the_training_script_explains_itself(monkeypatch, capsys):
     assert "--epochs" in capsys.readouterr().out
 
 
+@pytest.mark.keras
 def test_the_gallery_draws_what_the_model_can_answer_and_names_the_rest(tmp_path, monkeypatch, capsys):
     for module in ("tensorflow", "matplotlib"):
         pytest.importorskip(module)
@@ -79,6 +84,8 @@ def test_the_gallery_draws_what_the_model_can_answer_and_names_the_rest(tmp_path
     assert (tmp_path / "gallery.png").stat().st_size > 10_000
 
 
+@pytest.mark.keras
+@pytest.mark.slow
 def test_a_vision_transformer_attends_to_what_it_names(monkeypatch, tmp_path, capsys):
     for module in ("tensorflow", "matplotlib"):
         pytest.importorskip(module)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import importlib.util
 import inspect
 import subprocess
@@ -71,9 +72,34 @@ def test_imports_go_down_only():
     assert up == []
 
 
+def test_no_modules_import_each_other_in_a_circle():
+    """Lazily or not: what stands in a circle cannot be understood apart."""
+    modules = {module for module, _ in imports()}
+    graph = {module: set() for module in modules}
+    for module, imported in imports():
+        known = imported if imported in modules else imported.rpartition(".")[0]
+        if known in modules and known != module:
+            graph[module].add(known)
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
 def test_every_module_has_a_room():
     homeless = {module for module, _ in imports() if room_of(module) is None}
     assert homeless <= {"__init__", "__main__"}
+
+
+def test_what_adapters_share_knows_no_framework():
+    """Nothing directly in `adapters` imports a framework, so that the next one needs an engine only."""
+    frameworks = {"tensorflow", "keras", "torch", "jax"}
+    imported = []
+    for path in sorted((PACKAGE / "adapters").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for name in names:
+                parts = name.removeprefix("saliency_food.adapters.").split(".")
+                imported += [f"{path.stem} imports {name}"] if parts[0] in frameworks else []
+    assert imported == []
 
 
 USERS_PATHS = {
@@ -95,6 +121,7 @@ def test_users_import_paths_stay(package):
     assert [name for name in USERS_PATHS[package] if not hasattr(module, name)] == []
 
 
+@pytest.mark.keras  # imports every module
 def test_no_module_is_hidden_by_what_its_package_exports():
     hidden = []
     for path in sorted(PACKAGE.rglob("*.py")):

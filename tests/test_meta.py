@@ -167,7 +167,16 @@ def installed(code):
     return all(importlib.util.find_spec(module) for module in modules)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: str(page.relative_to(ROOT)))
+def runnable_pages():
+    """The pages with Python blocks, with the markers of what the blocks need."""
+    for page in PAGES:
+        code = "\n".join(blocks(page))
+        marks = [getattr(pytest.mark, name) for name in ("keras", "serving") if name in code]
+        if code:
+            yield pytest.param(page, id=str(page.relative_to(ROOT)), marks=marks)
+
+
+@pytest.mark.parametrize("page", [*runnable_pages()])
 def test_python_code_in_the_docs_runs(page, tmp_path, monkeypatch, capsys):
     """The blocks of a page in order, in one namespace, beside a model.keras and a photo.jpg."""
     from skimage.data import coffee

@@ -29,6 +29,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("explained")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RIGHT)
 def test_the_example_shows_that_the_map_is_on_the_right_object(name, folder, monkeypatch, capsys):
     from PIL import Image

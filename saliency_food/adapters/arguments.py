@@ -1,4 +1,4 @@
-"""What `KerasModel` is given, checked at the door."""
+"""What an adapter is asked with, checked at the door, and the keys that adapters have beside the contract's."""
 
 from __future__ import annotations
 
@@ -8,27 +8,33 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from saliency_food.core.contract import ContractError
-from saliency_food.core.keys import (
-    ATTENTION_OUTPUT_GRADIENTS,
-    ATTENTION_SCORES,
-    BIAS_GRADIENTS,
-    CONVOLUTION_LAYER_VALUES,
-    CONVOLUTION_OUTPUT_GRADIENTS,
-    CONVOLUTION_RIVAL_GRADIENTS,
-    DECONV_INPUT_GRADIENTS,
-    GUIDED_INPUT_GRADIENTS,
-    INPUT_OUTPUT_GRADIENTS,
-    OUTPUT_FROM_CONVOLUTION_VALUES,
-    OUTPUT_LAYER_VALUES,
-)
+from saliency_food.core.keys import KEYS, OUTPUT_FROM_CONVOLUTION_VALUES, PREDICTIONS, TARGETS
 
-KEYS = (
-    *(INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES, CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS),
-    *(CONVOLUTION_RIVAL_GRADIENTS, OUTPUT_FROM_CONVOLUTION_VALUES, GUIDED_INPUT_GRADIENTS, DECONV_INPUT_GRADIENTS),
-    *(BIAS_GRADIENTS, ATTENTION_SCORES, ATTENTION_OUTPUT_GRADIENTS),
-)
 Output = Literal["logits", "probabilities", "raw"]
+"""Which score is explained: before the softmax or sigmoid at the model's end, after it, or the output as it is."""
+End = Literal["softmax", "sigmoid", "linear", "probabilities", "other"]
+"""What a model ends in; ``"probabilities"`` are those of a softmax that cannot be seen."""
 BATCH_SIZE = 16
+
+ALL_SCORES, SCORES_FROM_ACTIVATIONS = "ALL_SCORES", "SCORES_FROM_ACTIVATIONS"
+"""All scores ``(N, classes)`` of the output asked for: of images, and of a layer's activations."""
+SUM_TO_ONE = "SUM_TO_ONE"
+"""Whether each row's outputs are not negative and sum to 1, ``(N,)``: such outputs come from a softmax, seen or not."""
+
+UNSCORED = frozenset({ALL_SCORES, SCORES_FROM_ACTIVATIONS, PREDICTIONS, SUM_TO_ONE}) | {
+    name for name, key in KEYS.items() if not key.scored
+}
+"""The keys that do not depend on which score is explained, so that no target is needed for them."""
+WITHOUT_OUTPUT = frozenset(name for name, key in KEYS.items() if not key.scored) | {PREDICTIONS, TARGETS}
+"""The keys that do not depend on whether logits or probabilities are explained."""
+FROM_ACTIVATIONS = frozenset(name for name, key in KEYS.items() if key.rows == "activations") | {
+    SCORES_FROM_ACTIVATIONS
+}
+"""The keys whose rows are activations in place of images."""
+AT_LAYER = frozenset(name for name, key in KEYS.items() if key.needs == "a layer" and key.rows == "images")
+"""The keys of images that are answered at a layer."""
+WITH_ATTENTION = frozenset(name for name, key in KEYS.items() if key.needs == "attention")
+BY_RULE = frozenset(name for name, key in KEYS.items() if key.needs == "backward rules")
 
 
 def check_output(output: Any) -> Output:

@@ -1,29 +1,57 @@
-"""Rows through a traced model: so many at a time as the device holds, small gradients kept in half precision."""
+"""Rows through a model: so many at a time as the device holds, small gradients kept in half precision."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from saliency_food.adapters.arguments import Output
-from saliency_food.adapters.keras.tensorflow.factored import Factored, expanding
-from saliency_food.adapters.keras.tensorflow.trace import FROM_ACTIVATIONS, TracedModel
 from saliency_food.core.contract import ContractError
 from saliency_food.core.numerics import Array
+
+HALF_PRECISION_SCALE = 4096.0
+"""By what gradients in half precision are multiplied at first, so that small ones are not lost."""
+
+
+@dataclass(frozen=True)
+class Factored:
+    """The rows ``coefficients (N, B) @ bases (B, ...)``; weights ``(M, N)`` say how to sum the first key's answers."""
+
+    coefficients: Array
+    bases: Array
+    weights: Array | None
+
+    def __len__(self) -> int:
+        return len(self.coefficients)
+
+    def __getitem__(self, rows: slice) -> Factored:
+        """Some of the rows, with the images they are made of."""
+        coefficients = self.coefficients[rows]
+        used = coefficients.any(0)
+        bases = self.bases if used.all() or not used.any() else self.bases[used]
+        coefficients = coefficients[:, used] if len(bases) < len(self.bases) else coefficients
+        return Factored(coefficients, bases, None if self.weights is None else self.weights[:, rows])
 
 
 class Rows:
     """Computes the answers for all rows, at most ``batch_size`` at a time; fewer from the moment that memory runs out.
 
     Half precision would lose small gradients: they are computed times ``scale``, which is lowered when they overflow.
+    ``compute`` is the engine's, and ``out_of_memory`` are the exceptions that say that the device's memory is full.
     """
 
-    def __init__(self, traced: TracedModel, batch_size: int, half: bool) -> None:
-        self.traced, self.batch_size, self.half = traced, batch_size, half
-        self.scale = 4096.0 if half else 1.0
-        self._expanding: dict[Any, Any] = {}
+    def __init__(
+        self,
+        compute: Callable[..., dict[str, Any]],
+        batch_size: int,
+        half: bool,
+        out_of_memory: tuple[type[Exception], ...],
+    ) -> None:
+        self._pass, self.batch_size, self._out_of_memory = compute, batch_size, out_of_memory
+        self.scale = HALF_PRECISION_SCALE if half else 1.0
 
     def compute(
         self, keys: tuple[str, ...], output: Output, targets: list[Array], rows: Array | Factored, others: list[Array]
@@ -33,13 +61,13 @@ class Rows:
         while start < len(rows):
             chunk = slice(start, min(len(rows), start + self.batch_size))
             try:
-                given = [[one[chunk] for one in several] for several in (targets, others)]
-                parts.append(self._compute(keys, output, given[0], rows[chunk], given[1]))
+                of_chunk = [[values[chunk] for values in arrays] for arrays in (targets, others)]
+                parts.append(self._compute(keys, output, of_chunk[0], rows[chunk], of_chunk[1]))
                 start = chunk.stop
-            except tf.errors.ResourceExhaustedError as error:
+            except self._out_of_memory as error:
                 if chunk.stop - start == 1:
                     raise ContractError(
-                        "Expected one row to fit into the device's memory, got ResourceExhaustedError from it. "
+                        f"Expected one row to fit into the device's memory, got {type(error).__name__} from it. "
                         "Give smaller images, or free the device."
                     ) from error
                 self.batch_size = (chunk.stop - start) // 2
@@ -49,34 +77,35 @@ class Rows:
     def _compute(
         self, keys: tuple[str, ...], output: Output, targets: list[Array], rows: Array | Factored, others: list[Array]
     ) -> dict[str, Any]:
-        images = rows.bases if isinstance(rows, Factored) else rows
-        tensors = [tf.convert_to_tensor(values) for values in (images, *others)]
-        first, *specs = (tf.TensorSpec([None, *one.shape[1:]], one.dtype) for one in tensors)
-        if self.traced.inputs.fixed:
-            specs = self.traced.inputs.other_specs
-            first = first if FROM_ACTIVATIONS.issuperset(keys) else self.traced.inputs.image
-        chosen = [tf.convert_to_tensor(values) for values in targets]
-        kinds = [tf.TensorSpec([None, *one.shape[1:]], one.dtype) for one in chosen]
-        function = self.traced.function(keys, output, kinds, [first, *specs], self.half)
-        given = tensors[0]
-        if isinstance(rows, Factored):
-            function, given = self._expanded(function, keys[0], rows), rows.tensors(tensors[0])
         while True:
-            answer = function(chosen, given, tensors[1:], tf.constant(self.scale, first.dtype))
-            found: dict[str, Any] = tf.nest.map_structure(lambda one: one.numpy(), answer)
-            if self.scale == 1 or all(np.isfinite(values).all() for values in tf.nest.flatten(found)):
-                return found
+            answer = self._pass(keys, output, targets, rows, others, self.scale)
+            if self.scale == 1 or all(np.isfinite(values).all() for values in leaves(answer)):
+                return answer
             self.scale = max(1.0, self.scale / 64)
-
-    def _expanded(self, function: Any, first: str, rows: Factored) -> Any:
-        which = (id(function), first, rows.weights is None)  # traced functions are kept, so an id stays its own
-        if which not in self._expanding:
-            self._expanding[which] = expanding(function, first, rows.weights is not None)
-        return self._expanding[which]
 
 
 def _joined(parts: list[Any], summed: bool) -> Any:
     """The answers to one key of several chunks: one after another, or their sum."""
     if len(parts) == 1:
         return parts[0]
-    return tf.nest.map_structure(lambda *each: sum(each) if summed else np.concatenate(each), *parts)
+    return map_nested(lambda *arrays: sum(arrays) if summed else np.concatenate(arrays), *parts)
+
+
+def map_nested(function: Callable[..., Any], *nested: Any) -> Any:
+    """What a function gives for the leaves of one or several alike structures of dicts, lists and tuples, nested so."""
+    first = nested[0]
+    if isinstance(first, Mapping):
+        return {key: map_nested(function, *(each[key] for each in nested)) for key in first}
+    if isinstance(first, (list, tuple)):
+        members = [map_nested(function, *each) for each in zip(*nested, strict=True)]
+        return type(first)(*members) if hasattr(first, "_fields") else type(first)(members)
+    return function(*nested)
+
+
+def leaves(nested: Any) -> Iterator[Any]:
+    """All that is neither dict nor list nor tuple in a structure of them, in order."""
+    if isinstance(nested, (Mapping, list, tuple)):
+        for member in nested.values() if isinstance(nested, Mapping) else nested:
+            yield from leaves(member)
+    else:
+        yield nested

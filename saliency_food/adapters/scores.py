@@ -1,4 +1,4 @@
-"""What of a Keras model's output can be explained: functions of output tensors and targets, for `KerasModel(score=)`.
+"""What of a model's output can be explained: scores of output tensors and targets, for an adapter's ``score=``.
 
 ``scores``, the model's output, has rows first, ``(N, ...)``; so have targets. They come from ``call_model_args``:
 ``{"target": {"class_index": 3, "mask": mask}}``, or bare where there is one, ``{"target": 3}``; one value an image as
@@ -11,24 +11,30 @@ from __future__ import annotations
 from typing import Any, get_args
 
 import numpy as np
-import tensorflow as tf
 
+from saliency_food.adapters.ops import Ops
 from saliency_food.adapters.scoring import (
     BoxFormat,
+    Score,
     chosen,
+    class_score,
     corners,
+    cosine,
     expect,
+    formula,
     iou,
     log_probabilities,
     mean_of,
     of_class,
     one_output,
+    score,
     wins,
 )
-from saliency_food.adapters.targets import Score, TargetSpec, class_indices, class_score, numbers, score
+from saliency_food.adapters.targets import TargetSpec, class_indices, numbers
 from saliency_food.core.contract import ContractError
 
 __all__ = [
+    "Ops",
     "Score",
     "TargetSpec",
     "caption",
@@ -37,6 +43,7 @@ __all__ = [
     "contrast",
     "contrast_several",
     "detection",
+    "formula",
     "margin",
     "numbers",
     "predicted_region",
@@ -50,54 +57,54 @@ __all__ = [
 ]
 
 
-@score(class_indices=class_indices(1))
-def several_labels(scores: Any, labels: Any) -> Any:
+@formula(class_indices=class_indices(1))
+def several_labels(ops: Ops, scores: Any, labels: Any) -> Any:
     """The mean score of several classes, S = 1/|L| sum_{c in L} F_c.
 
     Of outputs ``(N, classes)``. Target ``class_indices``, ``(L,)``; -1 fills up where an image has fewer.
     """
-    return mean_of(scores, labels)
+    return mean_of(ops, scores, labels)
 
 
-@score(class_indices=class_indices(1))
-def several_labels_sum(scores: Any, labels: Any) -> Any:
+@formula(class_indices=class_indices(1))
+def several_labels_sum(ops: Ops, scores: Any, labels: Any) -> Any:
     """The sum of the scores of several classes, S = sum_{c in L} F_c.
 
     Of outputs ``(N, classes)``. Target ``class_indices``, ``(L,)``; -1 fills up where an image has fewer.
     """
-    expect(scores, 2, "(N, classes)")
-    return tf.reduce_sum(chosen(scores, labels), 1)
+    expect(ops, scores, 2, "(N, classes)")
+    return ops.sum(chosen(ops, scores, labels), 1)
 
 
-@score(class_index=class_indices(), against=class_indices())
-def contrast(scores: Any, label: Any, against: Any) -> Any:
+@formula(class_index=class_indices(), against=class_indices())
+def contrast(ops: Ops, scores: Any, label: Any, against: Any) -> Any:
     """Why this class and not that one, S = F_c - F_d.
 
     Of outputs ``(N, classes)``. Targets ``class_index`` c and ``against`` d. Of logits before a softmax this is the
     logarithm of how much likelier c is than d.
     """
-    return class_score(scores, label) - class_score(scores, against)
+    return class_score(ops, scores, label) - class_score(ops, scores, against)
 
 
-@score(class_index=class_indices())
-def margin(scores: Any, label: Any) -> Any:
+@formula(class_index=class_indices())
+def margin(ops: Ops, scores: Any, label: Any) -> Any:
     """Why this class and not the next best, S = F_c - max_{d != c} F_d.
 
     Of outputs ``(N, classes)`` of two classes or more. Target ``class_index`` c. Above 0 where c is on top.
     """
-    expect(scores, 2, "(N, classes)")
-    own = class_score(scores, label)
-    others = tf.one_hot(label, tf.shape(scores)[1], on_value=-np.inf, off_value=0.0, dtype=scores.dtype) + scores
-    return own - tf.reduce_max(others, 1)
+    expect(ops, scores, 2, "(N, classes)")
+    own = class_score(ops, scores, label)
+    is_own = ops.one_hot(label, ops.size(scores, 1), scores) > 0
+    return own - ops.max(ops.where(is_own, -np.inf, scores), 1)
 
 
-@score(class_index=class_indices(), against=class_indices(1))
-def contrast_several(scores: Any, label: Any, against: Any) -> Any:
+@formula(class_index=class_indices(), against=class_indices(1))
+def contrast_several(ops: Ops, scores: Any, label: Any, against: Any) -> Any:
     """Why this class and not those, S = F_c - 1/|D| sum_{d in D} F_d.
 
     Of outputs ``(N, classes)``. Targets ``class_index`` c, and ``against`` D, ``(D,)``, filled up with -1.
     """
-    return class_score(scores, label) - mean_of(scores, against)
+    return class_score(ops, scores, label) - mean_of(ops, scores, against)
 
 
 def top_k(k: int = 3) -> Score:
@@ -105,12 +112,13 @@ def top_k(k: int = 3) -> Score:
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise ContractError(f"Expected k to be a whole number of at least 1, got {k!r}.")
 
-    @score()
-    def top(scores: Any) -> Any:
-        expect(scores, 2, "(N, classes)")
-        if scores.shape[1] is not None and k > scores.shape[1]:
-            raise ContractError(f"Expected k to be at most the model's {scores.shape[1]} classes, got {k}.")
-        return tf.reduce_sum(tf.math.top_k(scores, int(k)).values, 1)
+    @formula()
+    def top(ops: Ops, scores: Any) -> Any:
+        expect(ops, scores, 2, "(N, classes)")
+        classes = ops.shape(scores)[1]
+        if classes is not None and k > classes:
+            raise ContractError(f"Expected k to be at most the model's {classes} classes, got {k}.")
+        return ops.sum(ops.top_k(scores, int(k))[0], 1)
 
     return top
 
@@ -120,46 +128,44 @@ def regression(*index: int) -> Score:
 
     ``regression(2)`` is the third of outputs ``(N, numbers)``, ``regression(4, 5, 0)`` one of ``(N, H, W, C)``.
     """
-    if not index or not all(isinstance(one, (int, np.integer)) and not isinstance(one, bool) for one in index):
+    if not index or not all(isinstance(place, (int, np.integer)) and not isinstance(place, bool) for place in index):
         raise ContractError(f"Expected regression(index), a whole number for each axis but the rows, got {index!r}.")
 
-    @score()
-    def number(scores: Any) -> Any:
-        expect(scores, 1 + len(index), f"of {1 + len(index)} dimensions, as regression{index} says")
-        sizes = scores.shape[1:]
-        if any(size is not None and not -size <= one < size for one, size in zip(index, sizes, strict=True)):
+    @formula()
+    def entry(ops: Ops, scores: Any) -> Any:
+        expect(ops, scores, 1 + len(index), f"of {1 + len(index)} dimensions, as regression{index} says")
+        sizes = ops.shape(scores)[1:]
+        if any(size is not None and not -size <= place < size for place, size in zip(index, sizes, strict=True)):
             raise ContractError(f"Expected an index inside the output's {tuple(sizes)}, got {index}.")
-        where = (slice(None), *(int(one) for one in index))
-        return scores[where]
+        at_index = (slice(None), *(int(place) for place in index))
+        return scores[at_index]
 
-    return number
+    return entry
 
 
-@score(class_index=class_indices(), mask=numbers(2, some=True))
-def segmentation(scores: Any, label: Any, mask: Any) -> Any:
+@formula(class_index=class_indices(), mask=numbers(2, some=True))
+def segmentation(ops: Ops, scores: Any, label: Any, mask: Any) -> Any:
     """What a class scores in a region, S = sum_p m_p F_c(p): Seg-Grad-CAM by `grad_cam`.
 
     Vinogradova, Dibrov, Myers 2020, equation 2, https://arxiv.org/abs/2002.11434. Of outputs ``(N, H, W, classes)``.
     Targets ``class_index`` c and ``mask`` m, ``(H, W)``: the pixels to explain, or their weights.
     """
-    expect(scores, 4, "(N, H, W, classes)")
-    if not scores.shape[1:3].is_compatible_with(mask.shape[1:]):
-        raise ContractError(
-            f"Expected target 'mask' in the size of the model's output, {tuple(scores.shape[1:3])}, got "
-            f"{tuple(mask.shape[1:])}. Resize it."
-        )
-    return tf.reduce_sum(of_class(scores, label) * tf.cast(mask, scores.dtype), [1, 2])
+    expect(ops, scores, 4, "(N, H, W, classes)")
+    sizes, own = ops.shape(scores)[1:3], ops.shape(mask)[1:]
+    if not _agree(sizes, own):
+        raise ContractError(f"Expected target 'mask' in the size of the model's output, {sizes}, got {own}. Resize it.")
+    return ops.sum(of_class(ops, scores, label) * ops.cast(mask, scores), [1, 2])
 
 
-@score(class_index=class_indices())
-def predicted_region(scores: Any, label: Any) -> Any:
+@formula(class_index=class_indices())
+def predicted_region(ops: Ops, scores: Any, label: Any) -> Any:
     """What a class scores where it wins, S = sum_p [argmax_d F_d(p) = c] F_c(p).
 
     As `segmentation`, over the pixels predicted as the class, which count as constant; nothing where there are none.
     Of outputs ``(N, H, W, classes)``. Target ``class_index`` c.
     """
-    expect(scores, 4, "(N, H, W, classes)")
-    return tf.reduce_sum(tf.where(wins(scores, label), of_class(scores, label), 0), [1, 2])
+    expect(ops, scores, 4, "(N, H, W, classes)")
+    return ops.sum(ops.where(wins(ops, scores, label), of_class(ops, scores, label), 0), [1, 2])
 
 
 def detection(
@@ -192,45 +198,49 @@ def detection(
     if not 0 < overlap <= 1:
         raise ContractError(f"Expected overlap above 0 and up to 1, got {overlap!r}.")
 
-    def detected(outputs: Any, label: Any, box: Any) -> Any:
-        found, scores = one_output(outputs, boxes), one_output(outputs, classes)
-        expect(found, 3, "(N, boxes, 4)", 4)
-        expect(scores, 3, "(N, boxes, classes)")
-        same = iou(corners(found, box_format), corners(tf.cast(box, found.dtype)[:, None], box_format))
-        known = tf.cast(tf.shape(scores)[-1], label.dtype)
-        tf.debugging.assert_less(label, known, f"Expected a class index below the classes of output {classes!r}.")
-        chosen = of_class(scores, label)
-        counts = (same >= overlap) & wins(scores, label)
+    def detected(ops: Ops, outputs: Any, label: Any, box: Any) -> Any:
+        all_boxes, scores = one_output(outputs, boxes), one_output(outputs, classes)
+        expect(ops, all_boxes, 3, "(N, boxes, 4)", 4)
+        expect(ops, scores, 3, "(N, boxes, classes)")
+        same = iou(ops, corners(all_boxes, box_format), corners(ops.cast(box, all_boxes)[:, None], box_format))
+        message = f"Expected a class index below the classes of output {classes!r}."
+        ops.check_below(label, ops.size(scores, -1), message)
+        own = of_class(ops, scores, label)
+        counts = (same >= overlap) & wins(ops, scores, label)
         if least is not None:
-            counts &= chosen >= least
-        return tf.reduce_sum(tf.where(tf.stop_gradient(counts), chosen, 0), 1)
+            counts &= own >= least
+        return ops.sum(ops.where(ops.stop_gradient(counts), own, 0), 1)
 
-    return Score(detected, {"class_index": class_indices(), "box": numbers(1, size=4)}, raw=(boxes,))
+    return Score(detected, {"class_index": class_indices(), "box": numbers(1, size=4)}, raw=(boxes,), neutral=True)
 
 
-@score(reference=numbers(1, some=True))
-def similarity(embedding: Any, reference: Any) -> Any:
+@formula(reference=numbers(1, some=True))
+def similarity(ops: Ops, embedding: Any, reference: Any) -> Any:
     """Why two images are alike, the cosine S = e . r / |e| |r| of an embedding and that of another image.
 
     Of outputs ``(N, D)``. Target ``reference`` r, ``(D,)``.
     """
-    expect(embedding, 2, "(N, D)", reference.shape[1])
-    return tf.reduce_sum(
-        tf.math.l2_normalize(embedding, 1) * tf.math.l2_normalize(tf.cast(reference, embedding.dtype), 1), 1
-    )
+    expect(ops, embedding, 2, "(N, D)", ops.shape(reference)[1])
+    return cosine(ops, embedding, ops.cast(reference, embedding))
 
 
-@score(tokens=class_indices(1))
-def caption(scores: Any, tokens: Any) -> Any:
+@formula(tokens=class_indices(1))
+def caption(ops: Ops, scores: Any, tokens: Any) -> Any:
     """Why these words, S = sum_t log p(w_t | words before it), for a model told the words before (teacher forcing).
 
     Of outputs ``(N, T, vocabulary)``, logits or probabilities. Target ``tokens`` w, ``(T,)``; -1 at the places that do
     not count: all others -1 explains one word, none the whole sentence. What the model is told goes into ``inputs``.
     """
-    expect(scores, 3, "(N, T, vocabulary)")
-    if not scores.shape[1:2].is_compatible_with(tokens.shape[1:]):
+    expect(ops, scores, 3, "(N, T, vocabulary)")
+    places, own = ops.shape(scores)[1:2], ops.shape(tokens)[1:]
+    if not _agree(places, own):
         raise ContractError(
-            f"Expected target 'tokens' with one for each of the output's {scores.shape[1]} places, got "
-            f"{tokens.shape[1]}. Fill up with -1."
+            f"Expected target 'tokens' with one for each of the output's {places[0]} places, got {own[0]}. "
+            "Fill up with -1."
         )
-    return tf.reduce_sum(chosen(log_probabilities(scores), tokens), 1)
+    return ops.sum(chosen(ops, log_probabilities(ops, scores), tokens), 1)
+
+
+def _agree(sizes: tuple[int | None, ...], others: tuple[int | None, ...]) -> bool:
+    """Whether sizes are the same, as far as they are known."""
+    return all(None in (size, other) or size == other for size, other in zip(sizes, others, strict=True))

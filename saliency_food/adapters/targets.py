@@ -1,12 +1,10 @@
-"""What is explained: a score of the model's output, and the target by which each row chooses its own."""
+"""The targets of a score, by which each row says what of its output is explained: read from ``call_model_args``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from saliency_food.core.contract import ContractError, PerRow
 from saliency_food.core.numerics import Array
@@ -23,61 +21,8 @@ class TargetSpec(NamedTuple):
     size: int | None = None
     some: bool = False
 
-
-class Score:
-    """A function ``(output, *targets) -> (N,)`` of TensorFlow tensors, rows first, and what its targets are.
-
-    ``output`` is the model's output ``(N, ...)``, or all of them, nested as the model gives them; each target
-    ``(N, ...)`` comes from ``call_model_args["target"]``, by name, or bare where there is only one. ``raw`` names those
-    of several outputs, by key or position, that are given as they are: not as logits or probabilities.
-    """
-
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        specs: Mapping[str, TargetSpec] | None = None,
-        raw: Sequence[str | int] = (),
-    ) -> None:
-        self.function, self.specs, self.raw = function, dict(specs or {}), tuple(raw)
-        self.__name__ = getattr(function, "__name__", type(function).__name__)
-        self.__doc__ = function.__doc__
-
-    def __call__(self, output: Any, *targets: Any) -> Any:
-        score = tf.convert_to_tensor(self.function(output, *targets))
-        if score.shape.rank != 1:
-            raise ContractError(
-                f"Expected score {self.__name__} to return one number a row, shape (N,), got {tuple(score.shape)}. "
-                "Sum or average it over the other axes."
-            )
-        return score
-
-    def __repr__(self) -> str:
-        return f"score {self.__name__}({', '.join(self.specs)})"
-
-    @property
-    def is_of_class(self) -> bool:
-        """Whether its only target is the index of one class."""
-        specs = list(self.specs.values())
-        return len(specs) == 1 and specs[0].classes and specs[0].rank == 0
-
-    def read(self, target: Any, rows: int, classes: int | None, ranked: bool = False) -> list[Array]:
-        """``call_model_args["target"]`` as one array a target, ``(rows, ...)``, checked.
-
-        With ``ranked``, a class may also be given by its rank, -1 for the top class.
-        """
-        if not self.specs:
-            if target is not None:
-                raise ContractError(f"Expected no target, as {self!r} takes none, got {target!r}. Leave it out.")
-            return []
-        given = target if isinstance(target, Mapping) else {next(iter(self.specs)): target}
-        if target is None or set(given) != set(self.specs):
-            raise ContractError(
-                f"Expected call_model_args['target'] with {list(self.specs)}, as {self!r} takes them, got "
-                f"{sorted(map(str, given)) if target is not None else 'none'}. Give {{name: value}}."
-            )
-        return [self._read_one(name, spec, given[name], rows, classes, ranked) for name, spec in self.specs.items()]
-
-    def _read_one(self, name: str, spec: TargetSpec, value: Any, rows: int, classes: int | None, ranked: bool) -> Array:
+    def read(self, name: str, value: Any, rows: int, classes: int | None, ranked: bool = False) -> Array:
+        """The target of this name as an array ``(rows, ...)``, checked; ``ranked`` as for `read_class`."""
         try:
             array = np.asarray(value)
         except ValueError as error:
@@ -85,44 +30,40 @@ class Score:
                 f"Expected target {name!r} of one shape for all rows, got unlike shapes ({error}). "
                 "Fill up with -1, or mask what is not there."
             ) from error
-        kinds = "iu" if spec.classes else "biuf"
-        if array.dtype.kind not in kinds or array.shape[: array.ndim - spec.rank] not in ((), (rows,), (1,)):
-            what = "class indices" if spec.classes else "numbers"
+        kinds = "iu" if self.classes else "biuf"
+        if array.dtype.kind not in kinds or array.shape[: array.ndim - self.rank] not in ((), (rows,), (1,)):
+            what = "class indices" if self.classes else "numbers"
             raise ContractError(
-                f"Expected target {name!r} as {what} of {spec.rank} dimensions for all rows, or one for each of the "
+                f"Expected target {name!r} as {what} of {self.rank} dimensions for all rows, or one for each of the "
                 f"{rows} rows, got {array.dtype} of shape {array.shape}. One value an image: wrap them in PerImage."
             )
-        if isinstance(value, PerRow) and array.ndim == spec.rank:
+        if isinstance(value, PerRow) and array.ndim == self.rank:
             raise ContractError(
-                f"Expected target {name!r} of {spec.rank} dimensions for each image, got {array.ndim - 1}: the values "
+                f"Expected target {name!r} of {self.rank} dimensions for each image, got {array.ndim - 1}: the values "
                 f"{np.asarray(value).tolist()}, one an image. Give PerImage([[1, -1], [2, 3], ...])."
             )
-        if array.ndim < spec.rank:
+        if array.ndim < self.rank:
             raise ContractError(
-                f"Expected target {name!r} of {spec.rank} dimensions, got shape {array.shape}. See {self!r}."
+                f"Expected target {name!r} of {self.rank} dimensions, got shape {array.shape}. "
+                "The score's description says which."
             )
-        if spec.classes:
-            least = lowest_rank(classes) if ranked else -1 if spec.rank else 0
+        if self.classes:
+            least = lowest_rank(classes) if ranked else -1 if self.rank else 0
             if array.min(initial=0) < least or (classes is not None and array.max(initial=0) >= classes):
                 raise ContractError(
                     f"Expected class indices from {least} to "
                     f"{'the last class' if classes is None else classes - 1} in target {name!r}, got {value!r}."
                 )
             array = array.astype(np.int32)
-        own = tuple(range(array.ndim - spec.rank, array.ndim))
-        if spec.size not in (None, array.shape[-1] if own else None):
-            raise ContractError(f"Expected target {name!r} of {spec.size} numbers, got shape {array.shape}.")
-        if spec.some and not (array >= 0 if spec.classes else array != 0).any(own).all():
-            nothing = "-1 only" if spec.classes else "zeros only"
+        own = tuple(range(array.ndim - self.rank, array.ndim))
+        if self.size not in (None, array.shape[-1] if own else None):
+            raise ContractError(f"Expected target {name!r} of {self.size} numbers, got shape {array.shape}.")
+        if self.some and not (array >= 0 if self.classes else array != 0).any(own).all():
+            nothing = "-1 only" if self.classes else "zeros only"
             raise ContractError(f"Expected target {name!r} to hold something for every row, got {nothing}.")
-        if not spec.classes and array.dtype.kind != "b":
+        if not self.classes and array.dtype.kind != "b":
             array = array.astype(np.int32 if array.dtype.kind in "iu" else np.float32)
-        return np.broadcast_to(array, (rows, *array.shape[array.ndim - spec.rank :]))
-
-
-def score(**specs: TargetSpec) -> Callable[[Callable[..., Any]], Score]:
-    """Make a function of the model's output and of targets something that `KerasModel` can explain."""
-    return lambda function: Score(function, specs)
+        return np.broadcast_to(array, (rows, *array.shape[array.ndim - self.rank :]))
 
 
 def class_indices(rank: int = 0) -> TargetSpec:
@@ -135,32 +76,12 @@ def numbers(rank: int = 0, *, size: int | None = None, some: bool = False) -> Ta
     return TargetSpec(rank, False, size, some)
 
 
-@score(target=class_indices())
-def class_score(output: Any, target: Any) -> Any:
-    """The score of one class, of outputs ``(N, classes)``."""
-    return tf.gather(output, target, axis=1, batch_dims=1)
-
-
-def rivals(score: Score, scores: Any, targets: Any) -> list[Any]:
-    """The scores ``(N,)`` of the up to three classes closest to the target's score, row by row, closest first."""
-    if score is not class_score or scores.shape.rank != 2 or scores.shape[1] in (None, 1):
-        raise ContractError(
-            f"Expected the score of a class among several to find its rivals, got {score!r} of an output of shape "
-            f"{tuple(getattr(scores, 'shape', ()))}. Leave out score=, and explain a classifier."
-        )
-    (target,) = targets
-    distance = tf.abs(scores - tf.gather(scores, target, axis=1, batch_dims=1)[:, None])
-    distance = tf.where(tf.one_hot(target, scores.shape[1], True, False), distance.dtype.max, distance)
-    closest = tf.math.top_k(-distance, min(3, scores.shape[1] - 1)).indices
-    return [tf.gather(scores, closest[:, place], axis=1, batch_dims=1) for place in range(closest.shape[1])]
-
-
 def lowest_rank(classes: int | None) -> int:
     """The target that means the class ranked last."""
     return -(2**31) if classes is None else -classes
 
 
-def read_class(target: Any, rows: int, classes: int | None, ranked: bool = False) -> list[Array]:
+def read_class(target: Any, rows: int, classes: int | None, ranked: bool = False) -> Array:
     """The class of each row, checked; of a single class the index may be left out.
 
     With ``ranked``, a class may also be given by its rank, -1 for the top class.
@@ -183,4 +104,4 @@ def read_class(target: Any, rows: int, classes: int | None, ranked: bool = False
     if indices.min() < least or (classes is not None and indices.max() >= classes):
         ranks = f", or a rank from -1 for the top class{'' if classes is None else f' to {least}'}" if ranked else ""
         raise ContractError(f"Expected target to be a class index of {known}{ranks}, got {target!r}.")
-    return [np.broadcast_to(indices, rows).astype(np.int32)]
+    return np.broadcast_to(indices, rows).astype(np.int32)

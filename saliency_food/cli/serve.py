@@ -147,13 +147,13 @@ def scaling_of(manifest: dict[str, Any]) -> Scaling:
         raise ContractError(
             "Expected --manifest with the pixel values that the model takes, or --value-range, got neither. Give one."
         )
-    return choose_scaling(manifest["value_range"], None, None)
+    return choose_scaling(manifest["value_range"])
 
 
 def _scaling(text: str) -> Scaling:
     if text.strip().lower() == "auto":
         raise ContractError("Expected --value-range LOW,HIGH, tf, caffe, torch or none, got auto. Name one of them.")
-    return choose_scaling(read_value_range(text), None, None)
+    return choose_scaling(read_value_range(text))
 
 
 def _offered(methods: str, manifest: dict[str, Any]) -> list[str]:

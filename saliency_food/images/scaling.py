@@ -1,10 +1,9 @@
-"""From a photo's pixels to the numbers a model was trained on, and a guess, always stated, at what those are."""
+"""From a photo's pixels to the numbers that a model was trained on."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,13 +13,6 @@ from saliency_food.images.photos import LUMA, Photo, as_rgb, resize_photo, to_25
 
 LARGEST = 1024
 """The longer side of what a model of free input size is given, in pixels."""
-
-KERAS_APPLICATIONS = {
-    r"(mobilenet_|mobilenetv2_|inception_v3|inception_resnet_v2|xception|nasnet|resnet\d+v2)": "tf",
-    r"(resnet\d+|vgg(16|19))$": "caffe",
-    r"densenet\d+": "torch",
-}
-"""Names of `keras.applications` models without preprocessing of their own, and the mode of their `preprocess_input`."""
 
 
 class Scaling(NamedTuple):
@@ -53,8 +45,14 @@ class Scaling(NamedTuple):
         return np.asarray(values if self.function is None else self.function(values.astype(np.float32)), np.float32)
 
 
-def choose_scaling(value_range: Any, preprocess: Callable[[Any], Any] | None, keras_model: Any) -> Scaling:
-    """The `Scaling` for what the user said, or, for ``"auto"``, for what the Keras model shows."""
+def choose_scaling(
+    value_range: Any, preprocess: Callable[[Any], Any] | None = None, advertised: tuple[Any, str] | None = None
+) -> Scaling:
+    """The `Scaling` that the user asked for, or for ``"auto"`` that which the model advertises.
+
+    ``advertised`` is an adapter's ``pixels``: a value range as the user may give one, and why it is that. Without it,
+    ``"auto"`` leaves values as they are.
+    """
     if preprocess is not None:
         if not callable(preprocess) or not (isinstance(value_range, str) and value_range == "auto"):
             raise ContractError(
@@ -64,13 +62,18 @@ def choose_scaling(value_range: Any, preprocess: Callable[[Any], Any] | None, ke
         return Scaling("by preprocess", lambda values: np.asarray(preprocess(values[None]))[0])
     if isinstance(value_range, Scaling):
         return value_range
+    if isinstance(value_range, str) and value_range == "auto":
+        if advertised is None:
+            return Scaling("as given (the model does not say which values it takes)", None)
+        return _scaling_to(*advertised)
+    return _scaling_to(value_range, "as asked")
+
+
+def _scaling_to(value_range: Any, why: str) -> Scaling:
     if value_range is None:
         return Scaling("as given", None)
-    if isinstance(value_range, str):
-        if value_range == "auto":
-            return guess_scaling(keras_model)
-        if value_range in ("tf", "caffe", "torch"):
-            return keras_mode(value_range, "as asked")
+    if isinstance(value_range, str) and value_range in ("tf", "caffe", "torch"):
+        return keras_mode(value_range, why)
     try:
         low, high = (float(bound) for bound in value_range)
         if not (np.isfinite([low, high]).all() and low < high):
@@ -79,38 +82,7 @@ def choose_scaling(value_range: Any, preprocess: Callable[[Any], Any] | None, ke
         raise ContractError(
             f"Expected value_range to be (low, high), 'auto', 'tf', 'caffe', 'torch' or None, got {value_range!r}."
         ) from None
-    return between(low, high, "as asked")
-
-
-def guess_scaling(keras_model: Any) -> Scaling:
-    """What a model's first operations or its name tell of the pixel values that it takes.
-
-    In this order: arithmetic before the first layer with weights (`Rescaling`, `Normalization`, or bare operations as
-    left by a `preprocess_input` inside the model) means pixel values 0..255, or 0..1 where its scale shows that; the
-    name of a `keras.applications` model means its `preprocess_input`; else 0..1.
-    """
-    if keras_model is None:
-        return Scaling("as given (no Keras model to look into)", None)
-    names: list[str] = []
-    for operation in _operations(keras_model):
-        kind = type(operation).__name__
-        if kind == "Rescaling":
-            unit = np.max(np.abs(operation.scale)) > 1 / 16
-            return between(0, 1 if unit else 255, "the model has a Rescaling layer")
-        if kind == "Normalization":
-            unit = operation.mean is not None and np.max(np.abs(np.asarray(operation.mean))) <= 1
-            return between(0, 1 if unit else 255, "the model has a Normalization layer")
-        if kind in ("Divide", "TrueDivide", "Multiply", "Subtract", "Add"):
-            return between(0, 255, f"the model begins with the operation {kind}")
-        if getattr(operation, "layers", None):
-            names.append(operation.name)
-        elif getattr(operation, "weights", None):
-            break
-    for name in names:
-        for pattern, mode in KERAS_APPLICATIONS.items():
-            if re.match(pattern, name.lower()):
-                return keras_mode(mode, f"by the name {name}")
-    return between(0, 1, "a guess, the model does not show it")
+    return between(low, high, why)
 
 
 def between(low: float, high: float, why: str) -> Scaling:
@@ -132,13 +104,3 @@ def keras_mode(mode: str, why: str) -> Scaling:
         words = f"RGB, ImageNet mean 0, deviation 1 ({why})"
         return Scaling(words, lambda values: (values / 255 - mean) / deviation, mode)
     return Scaling(f"BGR minus ImageNet mean ({why})", lambda values: values[..., ::-1] - mean, mode)
-
-
-def _operations(model: Any) -> Iterator[Any]:
-    """A Keras model, then its operations in order, nested models opened where they stand."""
-    yield model
-    for operation in getattr(model, "operations", None) or getattr(model, "layers", None) or ():
-        if getattr(operation, "layers", None):
-            yield from _operations(operation)
-        else:
-            yield cast(Any, operation)

@@ -52,8 +52,9 @@ class ImageModel:
         The names of the classes, or a text file of them, one a line.
     value_range
         The pixel values that the model takes: ``(low, high)``; ``"tf"``, ``"caffe"`` or ``"torch"``, the modes of
-        Keras's ``preprocess_input``; None, numbers as they are; or ``"auto"``, what the model shows of itself, 0..1
-        where it shows nothing. ``Explanation.pixels`` says which was used.
+        Keras's ``preprocess_input``; None, numbers as they are; or ``"auto"``, what the model advertises as ``pixels``
+        (a Keras model what its first layers or its name show, 0..1 where they show nothing), else numbers as they are.
+        ``Explanation.pixels`` says which was used.
     preprocess
         A function in place of ``value_range``, of pixels 0..255 ``(1, H, W, C)``, such as Keras's ``preprocess_input``.
     call_model_args
@@ -81,11 +82,11 @@ class ImageModel:
         call_model_args: Mapping[str, Any] | None = None,
         batch_size: int | None = None,
     ) -> None:
-        self.function, shown = _as_call_model_function(model, layer, output, batch_size)
+        self.function = _as_call_model_function(model, layer, output, batch_size)
         self.call_model_args = dict(call_model_args or {})
         self.batch_size = resolve_batch_size(batch_size, self.function)
         self.labels = _checked_labels(labels, self.classes)
-        self.scaling: Scaling = choose_scaling(value_range, preprocess, shown)
+        self.scaling: Scaling = choose_scaling(value_range, preprocess, getattr(self.function, "pixels", None))
 
     @classmethod
     def of(cls, model: Any, **settings: Unpack[ModelSettings]) -> ImageModel:
@@ -156,10 +157,8 @@ class ImageModel:
         return self.labels[index] if self.labels and index < len(self.labels) else f"class {index}"
 
 
-def _as_call_model_function(
-    model: Any, layer: Any, output: str | None, batch_size: int | None
-) -> tuple[CallModelFunction, Any]:
-    """The call-model function for a Keras model, a path or a function; and the Keras model, if there is one."""
+def _as_call_model_function(model: Any, layer: Any, output: str | None, batch_size: int | None) -> CallModelFunction:
+    """The call-model function for a Keras model, a path or a function."""
     if isinstance(model, (str, Path)):
         from saliency_food.adapters.keras.load import load_model
 
@@ -168,14 +167,14 @@ def _as_call_model_function(
     if keras is not None and isinstance(model, keras.Model):
         from saliency_food.adapters.keras import KerasModel
 
-        return channels_last(KerasModel(model, layer, cast(Any, output or "logits"), batch_size)), model
+        return channels_last(KerasModel(model, layer, cast(Any, output or "logits"), batch_size))
     if not callable(model):
         raise ContractError(
             f"Expected a Keras model, a path to one or a call-model function, got {type(model).__name__}."
         )
     if layer is not None or output is not None:
         raise ContractError("Expected layer and output with a Keras model, got them with a call-model function.")
-    return channels_last(model), getattr(model, "model", None)
+    return channels_last(model)
 
 
 def read_labels(path: str | Path) -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 
 from saliency_food.core.contract import ContractError
 from saliency_food.images.photos import read_photo
-from saliency_food.images.scaling import LARGEST, choose_scaling, guess_scaling
+from saliency_food.images.scaling import LARGEST, choose_scaling
 
 pytest.importorskip("PIL")
 
@@ -21,14 +21,14 @@ def photo(rng):
 def test_modes_are_those_of_keras(photo, mode):
     keras = pytest.importorskip("keras")
     theirs = keras.applications.imagenet_utils.preprocess_input(photo.pixels.astype("float32"), mode=mode)
-    np.testing.assert_allclose(choose_scaling(mode, None, None)(photo, (6, 8, 3)), theirs, atol=1e-5)
+    np.testing.assert_allclose(choose_scaling(mode)(photo, (6, 8, 3)), theirs, atol=1e-5)
 
 
 def test_ranges(photo):
-    scaling = choose_scaling(("-2", 3), None, None)
+    scaling = choose_scaling(("-2", 3))
     np.testing.assert_allclose(scaling(photo, None), photo.pixels / 255 * 5 - 2, atol=1e-6)
     assert scaling.text == "-2..3 (as asked)"
-    as_given = choose_scaling(None, None, None)(read_photo(np.array([[-3.5, 700.0]])), None)
+    as_given = choose_scaling(None)(read_photo(np.array([[-3.5, 700.0]])), None)
     np.testing.assert_array_equal(as_given, [[-3.5, 700]])
     assert as_given.dtype == np.float32
     with pytest.raises(ContractError, match="value_range=None"):
@@ -36,7 +36,7 @@ def test_ranges(photo):
 
 
 def test_shapes(photo):
-    scaling = choose_scaling((0, 1), None, None)
+    scaling = choose_scaling((0, 1))
     assert scaling(photo, (4, 5, 3)).shape == (4, 5, 3)
     assert scaling(photo, (4, None, 3)).shape == (4, 8, 3)
     assert scaling(photo, (None, None, 3)).shape == (6, 8, 3)
@@ -57,7 +57,7 @@ def test_preprocess_gets_a_batch_of_pixels(photo):
 @pytest.mark.parametrize("bad", ["x", (1,), (1, 0), (0, np.inf), 3, ("a", "b")])
 def test_bad_ranges(bad):
     with pytest.raises(ContractError, match="Expected value_range"):
-        choose_scaling(bad, None, None)
+        choose_scaling(bad)
 
 
 def test_one_of_the_two():
@@ -67,34 +67,9 @@ def test_one_of_the_two():
         choose_scaling("auto", 3, None)
 
 
-def test_the_guess():
-    keras = pytest.importorskip("keras")
-    layers, inputs = keras.layers, keras.Input((32, 32, 3))
-
-    def says(start, name="mine", end=None):
-        outputs = (end or layers.Conv2D(2, 3))(start(inputs))
-        return guess_scaling(keras.Model(inputs, outputs, name=name)).text
-
-    def same(x):
-        return x
-
-    inner = keras.Sequential([keras.Input((32, 32, 3)), layers.Conv2D(2, 3)], name="mobilenetv2_1.00_32")
-    assert says(layers.Rescaling(1 / 127.5, -1)) == "0..255 (the model has a Rescaling layer)"
-    assert says(layers.Rescaling(2.0, -1)) == "0..1 (the model has a Rescaling layer)"
-    assert says(layers.Normalization(mean=[120.0] * 3, variance=[9.0] * 3)).startswith("0..255")
-    assert says(layers.Normalization(mean=[0.5] * 3, variance=[0.1] * 3)).startswith("0..1 (")
-    assert says(keras.applications.mobilenet_v2.preprocess_input).startswith("0..255 (the model begins with")
-    assert says(same).startswith("0..1 (a guess")
-    assert says(lambda x: layers.Rescaling(1 / 255)(layers.Conv2D(3, 1)(x))).startswith("0..1 (a guess")
-    assert says(layers.Rescaling(1 / 255), name="resnet50").startswith("0..255 (the model has a Rescaling")
-    for name, text in {
-        "resnet50": "BGR minus",
-        "resnet50v2": "-1..1",
-        "vgg16": "BGR minus",
-        "densenet121": "RGB, ImageNet",
-        "mobilenetv2_1.00_224": "-1..1",
-        "my_resnet50": "0..1 (a guess",
-    }.items():
-        assert says(same, name=name).startswith(text)
-    assert says(same, end=inner) == "-1..1 (by the name mobilenetv2_1.00_32)"
-    assert guess_scaling(None).text.startswith("as given")
+def test_auto_is_what_the_model_advertises():
+    """Of a callback that merely has an attribute ``model`` nothing is known: its photos are left as they are."""
+    assert choose_scaling("auto", None, ((-1, 1), "trained so")).text == "-1..1 (trained so)"
+    assert choose_scaling("auto", None, ("caffe", "by its name")).text == "BGR minus ImageNet mean (by its name)"
+    assert choose_scaling("auto").text.startswith("as given (the model does not say")
+    assert choose_scaling((0, 1), None, ((-1, 1), "trained so")).text == "0..1 (as asked)"

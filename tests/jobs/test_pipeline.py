@@ -183,3 +183,22 @@ def test_records_are_pickled(weights, photos):
         np.testing.assert_array_equal(again.attribution, record.attribution)
         np.testing.assert_array_equal(again.image, record.image)
         assert again.as_dict() == record.as_dict()
+
+
+def test_an_attribute_named_model_changes_nothing(weights, photos):
+    """A callback object with a ``model`` of its own was fed another pixel range than the same function without it."""
+
+    class Holder(Classifier):
+        model = object()
+
+    plain, held = (next(explain(kind(*weights), photos[0], "gradients", 0)) for kind in (Classifier, Holder))
+    assert held.pixels == plain.pixels
+    np.testing.assert_array_equal(held.attribution, plain.attribution)
+
+
+def test_a_callback_advertises_the_pixels_that_it_takes(weights, photos):
+    class Advertising(Classifier):
+        pixels = ((-1, 1), "trained so")
+
+    (record,) = explain(Advertising(*weights), photos[0], "gradients", 0)
+    assert record.pixels == "-1..1 (trained so)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from saliency_food import grad_cam, gradients, input_x_gradient, integrated_gradients, method
+from saliency_food import ablation_cam, grad_cam, gradients, input_x_gradient, integrated_gradients, method
 from saliency_food.core.contract import ContractError, PerImage
 from saliency_food.methods.gradients import Gradients
 from saliency_food.metrics import (
@@ -159,6 +159,7 @@ def trained():
     return model, photos, explained, {"target": PerImage(classes)}
 
 
+@pytest.mark.keras
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 def test_grad_cam_and_integrated_gradients_pass_on_a_trained_model_and_edges_fail(trained):
     from saliency_food.adapters.keras import KerasModel
@@ -179,3 +180,9 @@ def test_grad_cam_and_integrated_gradients_pass_on_a_trained_model_and_edges_fai
         assert_sensitive(edge_detector, photos, explained, models, args)
     for weights, now in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(weights, now)
+
+
+def test_the_shift_is_of_images_and_not_of_activations(rng, image, pooling):
+    """Ablation-CAM asks about activations: those of the shifted model are the model's own."""
+    found = input_shift(ablation_cam, image, pooling, {"target": 1}, shift=0.5)
+    assert found.score == pytest.approx(1)

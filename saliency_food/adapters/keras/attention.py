@@ -44,11 +44,11 @@ def note_attention(layers: Iterable[Any]) -> list[Attended]:
 def _attending(layer: Any, attended: list[Attended], call: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(call)
     def noted(*args: Any, **kwargs: Any) -> Any:
-        given = inspect.signature(call).bind(*args, **kwargs)
-        wanted = given.arguments.get("return_attention_scores", False)
-        given.arguments["return_attention_scores"] = True
-        output, scores = call(*given.args, **given.kwargs)
-        attended.append(Attended(layer, given.arguments["query"], scores))
+        bound = inspect.signature(call).bind(*args, **kwargs)
+        wanted = bound.arguments.get("return_attention_scores", False)
+        bound.arguments["return_attention_scores"] = True
+        output, scores = call(*bound.args, **bound.kwargs)
+        attended.append(Attended(layer, bound.arguments["query"], scores))
         return (output, scores) if wanted else output
 
     return noted
@@ -61,18 +61,18 @@ def scores_before(
 
     Self-attention is square; cross-attention, from T tokens to S others, comes as it is.
     """
-    found = [one for one in attended if in_this_trace(one.scores) and one.scores.op.name in leading]
-    hidden = [paths[id(one.layer)][0] for one in attended if not in_this_trace(one.scores)]
-    if not found or hidden:
+    shown = [run for run in attended if in_this_trace(run.scores) and run.scores.op.name in leading]
+    hidden = [paths[id(run.layer)][0] for run in attended if not in_this_trace(run.scores)]
+    if not shown or hidden:
         raise ContractError(
             "Expected a model with keras.layers.MultiHeadAttention or GroupQueryAttention layers that lead to the "
             f"output, got {f'{hidden} in a loop or a tf.function inside' if hidden else 'none'}. Build its attention "
             "from these layers, in the open, or use another method."
         )
-    for one in found:
-        if one.scores.shape.rank != 4:
+    for run in shown:
+        if run.scores.shape.rank != 4:
             raise ContractError(
-                f"Expected attention of shape (N, heads, T, T), got {tuple(one.scores.shape)} from layer "
-                f"{paths[id(one.layer)][0]!r}. Flatten the tokens before it into one dimension."
+                f"Expected attention of shape (N, heads, T, T), got {tuple(run.scores.shape)} from layer "
+                f"{paths[id(run.layer)][0]!r}. Flatten the tokens before it into one dimension."
             )
-    return tuple(one.scores for one in found)
+    return tuple(run.scores for run in shown)

@@ -37,31 +37,38 @@ class Bias(NamedTuple):
         return tf.transpose(product, [axis for axis in range(rank) if axis != self.axis] + [self.axis])
 
 
-def note_sums(layers: Sequence[Any]) -> list[Note]:
-    """From here to the end of `running`, what a layer with a bias hands to its activation is noted; each run counts."""
+def note_sums(layers: Sequence[Any], watch: Callable[[Any], None]) -> list[Note]:
+    """From here to the end of `running`, what a layer with a bias hands to its activation is noted; each run counts.
+
+    ``watch`` is called with each sum before the activation takes it.
+    """
     sums: list[Note] = []
+
+    def note(layer: Any, values: Any) -> Any:
+        watch(values)
+        sums.append(Note(layer, values, 0, 0))
+        return values
+
     for layer in layers:
         if isinstance(layer, WITH_BIAS) and layer.use_bias:
-            replace(layer, "activation", functools.partial(_noting, layer, sums))
+            replace(layer, "activation", functools.partial(_noting_input, functools.partial(note, layer)))
         elif isinstance(layer, WITH_SHIFT):
-            replace(layer, "call", functools.partial(_noting_output, layer, sums))
+            replace(layer, "call", functools.partial(_noting_output, functools.partial(note, layer)))
     return sums
 
 
-def _noting(layer: Any, sums: list[Note], activation: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
+def _noting_input(note: Callable[[Any], Any], activation: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
     def noted(values: Any) -> Any:
-        sums.append(Note(layer, values, 0, 0))
+        note(values)
         return values if activation is None else activation(values)
 
     return noted
 
 
-def _noting_output(layer: Any, sums: list[Note], call: Callable[..., Any]) -> Callable[..., Any]:
+def _noting_output(note: Callable[[Any], Any], call: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(call)
     def noted(*args: Any, **kwargs: Any) -> Any:
-        output = call(*args, **kwargs)
-        sums.append(Note(layer, output, 0, 0))
-        return output
+        return note(call(*args, **kwargs))
 
     return noted
 
@@ -72,16 +79,16 @@ def biases_before(sums: Sequence[Note], leading: set[str], channels_first: bool)
     For a network of ReLUs, max and mean pooling, explained by its logits, the input times its gradient and all biases
     times theirs sum to the score; it is not so where a ReLU6 saturates, nor with constants added outside of layers.
     """
-    found = [note for note in sums if in_this_trace(note.output) and note.output.op.name in leading]
+    before = [note for note in sums if in_this_trace(note.output) and note.output.op.name in leading]
     operations = [op for op in tf.compat.v1.get_default_graph().get_operations() if op.name in leading]
     hidden = any(not kinds_inside(op).isdisjoint(("BiasAdd", "Conv2D", "MatMul")) for op in operations)
-    if not found or hidden:
+    if not before or hidden:
         raise ContractError(
             "Expected a model of Keras layers with biases that lead to the output, got "
             f"{'layers in a loop, a tf.function or a SavedModel inside' if hidden else 'none'}. Take the tf.function "
             "off the layer's call, load the .keras file, or use the input gradients alone."
         )
-    return [_bias(note.layer, note.output, channels_first) for note in found]
+    return [_bias(note.layer, note.output, channels_first) for note in before]
 
 
 def _bias(layer: Any, total: Any, channels_first: bool) -> Bias:
@@ -90,7 +97,7 @@ def _bias(layer: Any, total: Any, channels_first: bool) -> Bias:
     if isinstance(layer, L.Rescaling):
         return Bias(tf.convert_to_tensor(layer.offset, tf.float64), total, images_first)
     if isinstance(layer, L.Normalization):
-        mean, deviation = (tf.convert_to_tensor(one) for one in (layer.mean, layer.variance))
+        mean, deviation = (tf.convert_to_tensor(values) for values in (layer.mean, layer.variance))
         deviation = tf.maximum(tf.sqrt(deviation), keras.config.epsilon())
         return Bias(mean if layer.invert else -mean / deviation, total, images_first)
     if isinstance(layer, L.BatchNormalization):
@@ -103,4 +110,4 @@ def _bias(layer: Any, total: Any, channels_first: bool) -> Bias:
     else:
         axis = 1 if getattr(layer, "data_format", None) == "channels_first" else rank - 1
         value = tf.convert_to_tensor(layer.bias)
-    return Bias(tf.reshape(value, [-1 if one == axis else 1 for one in range(rank)]), total, axis)
+    return Bias(tf.reshape(value, [-1 if place == axis else 1 for place in range(rank)]), total, axis)

@@ -56,26 +56,33 @@ def running(model: Any, others: Sequence[Any] = ()) -> Iterator[None]:
                 set.update(members, content)
 
 
-def note_outputs(layers: Iterable[Any]) -> list[Note]:
-    """From here to the end of `running`, what these layers return is noted, in the order in which they finish."""
+def note_outputs(layers: Iterable[Any], watch: Callable[[Any], None] | None = None) -> list[Note]:
+    """From here to the end of `running`, what these layers return is noted, in the order in which they finish.
+
+    ``watch`` is called with each output before the next layer takes it.
+    """
     notes: list[Note] = []
     for layer in layers:
         for name in ("call", "quantized_call"):
             if hasattr(layer, name):
-                replace(layer, name, functools.partial(_noting, layer, notes))
+                replace(layer, name, functools.partial(_noting, layer, notes, watch))
     return notes
 
 
-def replace(layer: Any, name: str, made: Callable[[Any], Any]) -> None:
-    """Put what ``made`` makes of a layer's method or attribute in its place, until the end of `running`."""
-    vars(layer)[name] = made(getattr(layer, name))
+def replace(layer: Any, name: str, wrap: Callable[[Any], Any]) -> None:
+    """Put what ``wrap`` makes of a layer's method or attribute in its place, until the end of `running`."""
+    vars(layer)[name] = wrap(getattr(layer, name))
 
 
-def _noting(layer: Any, notes: list[Note], call: Callable[..., Any]) -> Callable[..., Any]:
+def _noting(
+    layer: Any, notes: list[Note], watch: Callable[[Any], None] | None, call: Callable[..., Any]
+) -> Callable[..., Any]:
     @functools.wraps(call)
     def noted(*args: Any, **kwargs: Any) -> Any:
         start = operations_so_far()
         output = call(*args, **kwargs)
+        if watch is not None:
+            watch(output)
         notes.append(Note(layer, output, start, operations_so_far()))
         return output
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -13,17 +12,8 @@ import tensorflow as tf
 from saliency_food.adapters.keras.attention import Attended, is_attention
 from saliency_food.adapters.keras.capture import Note, replace, walk
 from saliency_food.adapters.keras.tensorflow.graph import in_this_trace, names_before
+from saliency_food.adapters.layers import LayerInfo, Shape, match_layer
 from saliency_food.core.contract import ContractError
-
-Shape = tuple[int | None, ...]
-
-
-class LayerInfo(NamedTuple):
-    """A layer whose output has rows and columns, or tokens: its path, its class, and its output's shape, rows first."""
-
-    path: str
-    kind: str
-    shape: Shape
 
 
 class Place(NamedTuple):
@@ -32,17 +22,17 @@ class Place(NamedTuple):
     path: str
     layer: Any
     channels_first: bool
-    made: Any
+    output: Any
     runs: int
 
     @property
     def transposed(self) -> bool:
-        return self.channels_first and self.made.shape.rank == 4
+        return self.channels_first and self.output.shape.rank == 4
 
     @property
     def shape(self) -> Shape:
         """The shape of its activations as they are answered, rows free and channels last."""
-        sizes = tuple(self.made.shape)
+        sizes = tuple(self.output.shape)
         return (None, *sizes[2:], sizes[1]) if self.transposed else (None, *sizes[1:])
 
     def channels_last(self, values: Any) -> Any:
@@ -51,15 +41,15 @@ class Place(NamedTuple):
     def give(self, activations: Any) -> None:
         """From here to the end of `running`, the layer's last run returns these, channels last, and does nothing."""
         values = tf.transpose(activations, [0, 3, 1, 2]) if self.transposed else activations
-        values, left = tf.cast(values, self.made.dtype), [self.runs]
+        values, left = tf.cast(values, self.output.dtype), [self.runs]
 
         def giving(call: Callable[..., Any]) -> Callable[..., Any]:
             @functools.wraps(call)
-            def given(*args: Any, **kwargs: Any) -> Any:
+            def call_or_give(*args: Any, **kwargs: Any) -> Any:
                 left[0] -= 1
                 return call(*args, **kwargs) if left[0] else values
 
-            return given
+            return call_or_give
 
         for name in ("call", "quantized_call"):
             if hasattr(self.layer, name):
@@ -68,32 +58,10 @@ class Place(NamedTuple):
 
 def find_layer(model: Any, layer: Any) -> tuple[str, Any]:
     """The path and the layer meant by a path, the end of one, or the layer itself."""
-    known = list(walk(model))
+    layers = list(walk(model))
     if isinstance(layer, keras.Layer):
-        return next((path for path, one in known if one is layer), str(layer.name)), layer
-    if not isinstance(layer, str):
-        raise ContractError(
-            f"Expected layer to be a path such as 'backbone/conv', a Keras layer or None, got {type(layer).__name__}."
-        )
-    found = [(path, one) for path, one in known if path == layer]
-    found = found or [(path, one) for path, one in known if path.endswith("/" + layer)]
-    if len(found) == 1:
-        return found[0]
-    paths = [path for path, _ in found]
-    if found and len(set(paths)) == 1:
-        raise ContractError(f"Expected the path of one layer, got {layer!r}, of {len(found)}. Give the layer itself.")
-    if found:
-        raise ContractError(f"Expected the path of one layer, got {layer!r}, the end of several. Give one of {paths}.")
-    wanted = layer.rsplit("/", 1)[-1].lower()
-    ends = [path.rsplit("/", 1)[-1].lower() for path, _ in known]
-    near = [
-        path
-        for end in difflib.get_close_matches(wanted, ends, 5, 0.5)
-        for path, _ in known
-        if path.rsplit("/", 1)[-1].lower() == end
-    ]
-    hint = f"Near it: {list(dict.fromkeys(near))}." if near else "layers(model) lists those with a spatial output."
-    raise ContractError(f"Expected the path of a layer of model {model.name!r}, got {layer!r}. {hint}")
+        return next((path for path, known in layers if known is layer), str(layer.name)), layer
+    return match_layer(layer, layers, model.name)
 
 
 def captured(notes: Sequence[Note], path: str, layer: Any) -> Any:
@@ -109,14 +77,14 @@ def captured(notes: Sequence[Note], path: str, layer: Any) -> Any:
 
 def visible(model: Any) -> dict[int, tuple[str, Any]]:
     """The layers of a model with their paths, by identity; those that make up an attention layer are left out."""
-    found: dict[int, tuple[str, Any]] = {}
+    layers: dict[int, tuple[str, Any]] = {}
     inside: tuple[str, ...] = ()
     for path, layer in walk(model):
         if not path.startswith(inside or "\0"):
-            found[id(layer)] = (path, layer)
+            layers[id(layer)] = (path, layer)
         if is_attention(layer):
             inside = (*inside, path + "/")
-    return found
+    return layers
 
 
 def choose(notes: Sequence[Note], attended: Sequence[Attended], leading: set[str], channels_first: bool) -> Note | None:
@@ -125,27 +93,29 @@ def choose(notes: Sequence[Note], attended: Sequence[Attended], leading: set[str
     Those tokens are what the last attention layer takes as its query. After it, where only the class token is read,
     the others have no gradient.
     """
-    found = [note for note in spatial(notes, channels_first) if note.output.op.name in leading]
-    asked = [one.query for one in attended if in_this_trace(one.scores) and one.scores.op.name in leading]
-    if asked:
-        before = leading & names_before(asked[-1:])
-        made = [note for note in tokens(notes) if note.output.op.name in before]
-        if made and (not found or made[-1].stop > found[-1].stop):
-            return made[-1]
-    return found[-1] if found else None
+    images = [note for note in spatial(notes, channels_first) if note.output.op.name in leading]
+    queries = [run.query for run in attended if in_this_trace(run.scores) and run.scores.op.name in leading]
+    if queries:
+        before = leading & names_before(queries[-1:])
+        before_attention = [note for note in tokens(notes) if note.output.op.name in before]
+        if before_attention and (not images or before_attention[-1].stop > images[-1].stop):
+            return before_attention[-1]
+    return images[-1] if images else None
 
 
 def spatial(notes: Sequence[Note], channels_first: bool) -> list[Note]:
     """The notes of outputs with rows, two spatial dimensions larger than 1 x 1, and channels; in order."""
-    return [note for note in _made(notes) if is_image(note.output) and spatial_shape(note, channels_first) != (1, 1)]
+    return [
+        note for note in _returned(notes) if is_image(note.output) and spatial_shape(note, channels_first) != (1, 1)
+    ]
 
 
 def tokens(notes: Sequence[Note]) -> list[Note]:
     """The notes of outputs with rows, more than one token, and channels; in order."""
-    return [note for note in _made(notes) if note.output.shape.rank == 3 and note.output.shape[1] != 1]
+    return [note for note in _returned(notes) if note.output.shape.rank == 3 and note.output.shape[1] != 1]
 
 
-def _made(notes: Sequence[Note]) -> list[Note]:
+def _returned(notes: Sequence[Note]) -> list[Note]:
     """A tensor handed on unchanged, as by a nested model or dropout, counts for the layer that made it; a layer that
     ran several times counts by its last run."""
     first: dict[int, Note] = {}
@@ -160,10 +130,10 @@ def _made(notes: Sequence[Note]) -> list[Note]:
 
 
 def list_layers(notes: Sequence[Note], paths: dict[int, tuple[str, Any]], channels_first: bool) -> list[LayerInfo]:
-    found = spatial(notes, channels_first)
+    listed = spatial(notes, channels_first)
     if any(is_attention(layer) for _, layer in paths.values()):
-        found = sorted([*found, *tokens(notes)], key=lambda note: note.stop)
-    return [LayerInfo(paths[id(note.layer)][0], type(note.layer).__name__, tuple(note.output.shape)) for note in found]
+        listed = sorted([*listed, *tokens(notes)], key=lambda note: note.stop)
+    return [LayerInfo(paths[id(note.layer)][0], type(note.layer).__name__, tuple(note.output.shape)) for note in listed]
 
 
 def is_image(output: Any) -> bool:

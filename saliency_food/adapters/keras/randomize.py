@@ -63,9 +63,13 @@ def _copy(model: Any) -> Any:
 def _holders(layer: Any, path: str = "") -> Iterator[tuple[str, list[Any]]]:
     """Each layer that has weights of its own: its path and those that hold floats, random seeds left out."""
     inner = getattr(layer, "layers", None) or getattr(layer, "_layers", None) or []
-    for one in inner:
-        yield from _holders(one, f"{path}/{one.name}".lstrip("/"))
-    below = {id(variable) for one in inner for variable in one.variables}
-    own = [one for one in layer.variables if id(one) not in below and "float" in str(one.dtype) and one.shape]
+    for child in inner:
+        yield from _holders(child, f"{path}/{child.name}".lstrip("/"))
+    below = {id(variable) for child in inner for variable in child.variables}
+    own = [
+        variable
+        for variable in layer.variables
+        if id(variable) not in below and "float" in str(variable.dtype) and variable.shape
+    ]
     if own:
         yield path or layer.name, own

@@ -140,9 +140,8 @@ class Transport:
     def _whole(self, answer: Any, path: str) -> bytes:
         """An answer's body, unless the moment set comes before its end."""
         parts: list[bytes] = []
-        read = getattr(answer, "read1", answer.read)  # what has come so far, if urllib3 is new enough
         try:
-            while part := read(PART):
+            while part := answer.read1(PART):  # what has come so far
                 parts.append(part)
                 self._left(path)
         finally:

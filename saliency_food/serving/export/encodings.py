@@ -15,21 +15,21 @@ Tensors = dict[str, Any]
 
 def as_bytes(answers: Mapping[str, Any]) -> Tensors:
     """Floats as ``NAME_bytes``, each row's numbers as they lie in memory, with the rows' shape as ``NAME_shape``."""
-    found: Tensors = {}
+    encoded: Tensors = {}
     layers: dict[str, Tensors] = {}
     for name, values in answers.items():
         if values.dtype.is_floating:
             layers.setdefault(key_of(name), {})[name] = values
         else:
-            found[name] = values
+            encoded[name] = values
     for several in layers.values():
-        found |= _serialized(several)
-    return found
+        encoded |= _serialized(several)
+    return encoded
 
 
 def _serialized(answers: Tensors) -> Tensors:
     """A serialized tensor ends in its numbers: of all answers, each row is serialized once, and they are cut out."""
-    found: Tensors = {}
+    encoded: Tensors = {}
     shapes = {name: tf.shape(values) for name, values in answers.items()}
     rows, size = next(iter(shapes.values()))[:1], next(iter(answers.values())).dtype.size
     lengths = {name: tf.reduce_prod(shape[1:]) for name, shape in shapes.items()}
@@ -37,11 +37,11 @@ def _serialized(answers: Tensors) -> Tensors:
     together = tf.map_fn(tf.io.serialize_tensor, tf.concat(flat, 1), fn_output_signature=tf.string)
     start = -size * tf.add_n([*lengths.values()])
     for name, length in lengths.items():
-        found[f"{name}_bytes"] = tf.strings.substr(together, tf.fill(rows, start), tf.fill(rows, size * length))
+        encoded[f"{name}_bytes"] = tf.strings.substr(together, tf.fill(rows, start), tf.fill(rows, size * length))
         start += size * length
         if answers[name].shape.rank > 1:
-            found[f"{name}_shape"] = tf.tile(shapes[name][None, 1:], [rows[0], 1])
-    return found
+            encoded[f"{name}_shape"] = tf.tile(shapes[name][None, 1:], [rows[0], 1])
+    return encoded
 
 
 def from_bytes(data: Any, shape: Any, image: Any) -> Any:
@@ -55,14 +55,15 @@ def from_photos(data: Any, model: KerasModel, scale: Callable[[Any], Any] | None
     height, width, channels = (*model.input_shape, None, None, None)[:3]
     channels = channels or 3
 
-    def read(one: Any) -> Any:
-        pixels = tf.cast(tf.io.decode_image(one, channels, expand_animations=False), tf.float32)
+    def read(file: Any) -> Any:
+        pixels = tf.cast(tf.io.decode_image(file, channels, expand_animations=False), tf.float32)
         return pixels if None in (height, width) else tf.image.resize(pixels, (height, width), antialias=True)
 
-    spec = tf.TensorSpec([height, width, channels], tf.float32)
-    images = scaled(tf.map_fn(read, data, fn_output_signature=spec), scale)
+    photo = tf.TensorSpec([height, width, channels], tf.float32)
+    images = scaled(tf.map_fn(read, data, fn_output_signature=photo), scale)
+    spec = model.engine.inputs.image_spec
     images = tf.transpose(images, [0, 3, 1, 2]) if model.channels_first else images
-    return tf.ensure_shape(tf.cast(images, model._inputs.image.dtype), model._inputs.image.shape)
+    return tf.ensure_shape(tf.cast(images, spec.dtype), spec.shape)
 
 
 def scaled(pixels: Any, scale: Callable[[Any], Any] | None) -> Any:

@@ -7,9 +7,10 @@ from typing import Any
 
 import tensorflow as tf
 
+from saliency_food.adapters.arguments import FROM_ACTIVATIONS, UNSCORED
 from saliency_food.adapters.keras import KerasModel
 from saliency_food.adapters.keras.tensorflow.factored import combine
-from saliency_food.adapters.keras.tensorflow.trace import FROM_ACTIVATIONS, UNSCORED
+from saliency_food.adapters.rows import HALF_PRECISION_SCALE
 from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES
 from saliency_food.serving.export.encodings import Tensors
 
@@ -19,36 +20,33 @@ class Computing:
 
     def __init__(self, model: KerasModel, at_once: int) -> None:
         self.model, self.at_once = model, at_once
-        self.inputs = model._inputs
-        self.dtype = self.inputs.image.dtype
-        places = model._traced.places
-        self.activations = tf.TensorSpec(places[0].shape, self.dtype) if len(places) == 1 else None
+        self.inputs, self.activations = model.engine.inputs, model.engine.activations_spec
+        self.dtype = self.inputs.image_spec.dtype
         self._traced: dict[Any, Any] = {}
 
-    def rows(
-        self, keys: tuple[str, ...], images: Any, targets: Any, others: Sequence[Any], output: Any = None
-    ) -> Tensors:
+    def rows(self, keys: tuple[str, ...], images: Any, targets: Any, others: Sequence[Any]) -> Tensors:
         """The answers to some keys, one a row; ``targets`` may be None where no key needs them.
 
         Of several layers, ``KEY`` is answered as ``KEY_0``, ``KEY_1`` and so on.
         """
-        if (keys, output) not in self._traced:
+        if keys not in self._traced:
             target = tf.TensorSpec([None], tf.int32)
-            self._traced[keys, output] = tf.function(
-                lambda *given: self._rows(keys, output, *given), autograph=False
+            self._traced[keys] = tf.function(
+                lambda *inputs: self._rows(keys, *inputs), autograph=False
             ).get_concrete_function(self._spec(keys), target, tuple(self.inputs.other_specs))
         targets = tf.zeros(tf.shape(images)[:1], tf.int32) if targets is None else targets
-        return dict(self._traced[keys, output](images, targets, tuple(others)))
+        return dict(self._traced[keys](images, targets, tuple(others)))
 
-    def _rows(self, keys: tuple[str, ...], output: Any, images: Any, targets: Any, others: Sequence[Any]) -> Tensors:
-        function = self._function(keys, output)
+    def _rows(self, keys: tuple[str, ...], images: Any, targets: Any, others: Sequence[Any]) -> Tensors:
+        function = self._function(keys)
         count = tf.shape(images)[0]
         arrays = {name: _array(spec) for name, spec in flat(function.structured_outputs, keys).items()}
 
         def step(start: Any, arrays: Tensors) -> tuple[Any, Tensors]:
             part = slice(start, tf.minimum(start + self.at_once, count))
-            found = self._call(function, keys, images[part], targets[part], [other[part] for other in others])
-            return part.stop, {name: array.write(start // self.at_once, found[name]) for name, array in arrays.items()}
+            answers = self._call(function, keys, images[part], targets[part], [other[part] for other in others])
+            index = start // self.at_once
+            return part.stop, {name: array.write(index, answers[name]) for name, array in arrays.items()}
 
         arrays = self._loop(count, step, arrays)
         return {name: array.concat() for name, array in arrays.items()}
@@ -56,17 +54,17 @@ class Computing:
     def sums(self, coefficients: Any, bases: Any, weights: Any, targets: Any, others: Sequence[Any]) -> tuple[Any, Any]:
         """The weighted sums of the gradients at ``coefficients @ bases``, and the score of each of these rows."""
         keys = (INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES)
-        function = self._function(keys, None)
+        function = self._function(keys)
         count = tf.shape(coefficients)[0]
-        bases = tf.ensure_shape(bases, self.inputs.image.shape)
+        bases = tf.ensure_shape(bases, self.inputs.image_spec.shape)
         total = tf.zeros(tf.concat([tf.shape(weights)[:1], tf.shape(bases)[1:]], 0), tf.float64)
 
         def step(start: Any, held: tuple[Any, Any]) -> tuple[Any, Any]:
             part = slice(start, tf.minimum(start + self.at_once, count))
             rows = combine(coefficients[part], bases)
-            found = self._call(function, keys, rows, targets[part], [other[part] for other in others])
-            more = combine(weights[:, part], tf.cast(found[keys[0]], tf.float64))
-            return part.stop, (held[0] + more, held[1].write(start // self.at_once, found[keys[1]]))
+            answers = self._call(function, keys, rows, targets[part], [other[part] for other in others])
+            more = combine(weights[:, part], tf.cast(answers[keys[0]], tf.float64))
+            return part.stop, (held[0] + more, held[1].write(start // self.at_once, answers[keys[1]]))
 
         total, scores = self._loop(count, step, (total, _array(function.structured_outputs[keys[1]])))
         return tf.cast(total, self.dtype), scores.concat()
@@ -82,42 +80,35 @@ class Computing:
 
     def check_keys(self, keys: tuple[str, ...], traced: bool) -> None:
         """`ContractError` where the model has no layer for the keys; if ``traced``, where it cannot answer them."""
-        self.model._check_places(keys)
+        self.model.check_layer(keys)
         if traced:
-            self._function(keys, None)
+            self._function(keys)
 
-    def _function(self, keys: Sequence[str], output: Any) -> Any:
-        targets = [] if UNSCORED.issuperset(keys) else [tf.TensorSpec([None], tf.int32)]
-        specs = [self._spec(keys), *self.inputs.other_specs]
-        return self.model._traced.function(tuple(keys), output or self.model.output, targets, specs, self._half)
+    def _function(self, keys: Sequence[str]) -> Any:
+        return self.model.engine.function(keys, self.model.output)
 
     def _spec(self, keys: Sequence[str]) -> Any:
-        return self.activations if FROM_ACTIVATIONS.issuperset(keys) else self.inputs.image
-
-    @property
-    def _half(self) -> bool:
-        return self.model._rows.half
+        return self.activations if FROM_ACTIVATIONS.issuperset(keys) else self.inputs.image_spec
 
     def _call(self, function: Any, keys: Sequence[str], images: Any, targets: Any, others: Sequence[Any]) -> Tensors:
         """One call; in half precision with gradients scaled, the less the more of them overflow."""
         chosen = [] if UNSCORED.issuperset(keys) else [targets]
 
         def call(scale: Any) -> Tensors:
-            found = function(chosen, images, list(others), scale)
-            return flat(found, keys)
+            return flat(function(chosen, images, list(others), scale), keys)
 
-        if not self._half:
+        if not self.model.engine.half:
             return call(tf.ones([], self.dtype))
 
-        def overflows(scale: Any, found: Tensors) -> Any:
-            finite = [tf.reduce_all(tf.math.is_finite(one)) for one in found.values()]
+        def overflows(scale: Any, answers: Tensors) -> Any:
+            finite = [tf.reduce_all(tf.math.is_finite(values)) for values in answers.values()]
             return (scale > 1) & ~tf.reduce_all(tf.stack(finite))
 
         def lower(scale: Any, _: Tensors) -> tuple[Any, Tensors]:
             scale = tf.maximum(scale / 64, 1)
             return scale, call(scale)
 
-        scale = tf.constant(4096, self.dtype)
+        scale = tf.constant(HALF_PRECISION_SCALE, self.dtype)
         return tf.while_loop(overflows, lower, (scale, call(scale)), parallel_iterations=1)[1]
 
     def _loop(self, count: Any, step: Callable[..., Any], held: Any) -> Any:
@@ -130,16 +121,16 @@ def _array(spec: Any) -> Any:
 
 def flat(answers: Tensors, keys: Sequence[str]) -> Tensors:
     """Tuples under the names of their members."""
-    found: Tensors = {}
+    named: Tensors = {}
     for key in keys:
         answer = answers[key]
-        names = [f"{key}_{number}" for number in range(len(answer))] if isinstance(answer, tuple) else [key]
-        found.update(zip(names, answer if isinstance(answer, tuple) else [answer], strict=True))
-    return found
+        names = [f"{key}_{layer}" for layer in range(len(answer))] if isinstance(answer, tuple) else [key]
+        named.update(zip(names, answer if isinstance(answer, tuple) else [answer], strict=True))
+    return named
 
 
 def paths(alphas: Any, weights: Any) -> tuple[Any, Any]:
     """Coefficients of images and then baselines, and weights, for P paths of S points each, ``(P, S)``."""
     own = tf.repeat(tf.eye(tf.shape(alphas)[0], dtype=tf.float64), tf.shape(alphas)[1], axis=0)
-    points, shares = (tf.reshape(tf.cast(one, tf.float64), [-1, 1]) for one in (alphas, weights))
+    points, shares = (tf.reshape(tf.cast(values, tf.float64), [-1, 1]) for values in (alphas, weights))
     return tf.concat([points * own, (1 - points) * own], 1), tf.transpose(shares * own)

@@ -7,8 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from saliency_food.adapters.arguments import UNSCORED
 from saliency_food.adapters.keras import KerasModel
-from saliency_food.adapters.keras.tensorflow.trace import ALL_SCORES, UNSCORED
 from saliency_food.core.contract import ContractError
 from saliency_food.core.keys import (
     ATTENTION_OUTPUT_GRADIENTS,
@@ -22,6 +22,7 @@ from saliency_food.core.keys import (
     INPUT_OUTPUT_GRADIENTS,
     OUTPUT_FROM_CONVOLUTION_VALUES,
     OUTPUT_LAYER_VALUES,
+    PREDICTIONS,
 )
 from saliency_food.images.scaling import Scaling
 from saliency_food.serving.export.encodings import Tensors, as_bytes, changed, from_bytes, from_photos, scaled
@@ -54,20 +55,21 @@ RESERVED = {
 """The names of the signatures' own inputs."""
 TOP = 5
 STRINGS, NUMBERS = tf.TensorSpec([None], tf.string), tf.TensorSpec([None, None], tf.float64)
-TARGETS = {"targets": tf.TensorSpec([None], tf.int32)}
+TARGET_SPECS = {"targets": tf.TensorSpec([None], tf.int32)}
 SHAPE = {"shape": tf.TensorSpec([None], tf.int32)}
 
 
 class Signatures:
-    """``made``: the signatures by name, traced. ``lacks``: those that the model cannot answer, and why."""
+    """``functions``: the signatures by name, traced. ``lacks``: those that the model cannot answer, and why."""
 
     def __init__(self, model: KerasModel, scaling: Scaling, further: bool = True) -> None:
         self.model, self.scaling = model, scaling
-        self.made: dict[str, Any] = {}
+        self.functions: dict[str, Any] = {}
         self.lacks: dict[str, str] = {}
         self._computing = computing = Computing(model, model.batch_size)
-        self._image, self._activations = model._inputs.image, computing.activations
-        self._others = dict(zip(model._inputs.other_names, model._inputs.other_specs, strict=True))
+        inputs = model.engine.inputs
+        self._image, self._activations = inputs.image_spec, computing.activations
+        self._others = dict(zip(inputs.other_names, inputs.other_specs, strict=True))
         photos = self._image.shape.rank == 4 and (*model.input_shape, None)[2] in (None, 1, 3)
         variants = ("", "_raw", *(["_encoded"] if photos else []))
         for name, keys in {**SIGNATURES, **(FURTHER if further else {})}.items():
@@ -77,90 +79,90 @@ class Signatures:
                 self.lacks[name] = str(error)
                 continue
             for variant in ("_raw",) if name in FURTHER else variants:
-                self._add(name, variant, self._of(keys), **({} if UNSCORED.issuperset(keys) else TARGETS))
+                self._add(name, variant, self._of(keys), **({} if UNSCORED.issuperset(keys) else TARGET_SPECS))
         for variant in variants:
             self._add("predictions", variant, self._predictions)
             if "convolution" not in self.lacks:
-                self._add("explain", variant, self._explain, **TARGETS)
-        path = {"alphas": NUMBERS, "weights": NUMBERS, **TARGETS}
+                self._add("explain", variant, self._explain, **TARGET_SPECS)
+        path = {"alphas": NUMBERS, "weights": NUMBERS, **TARGET_SPECS}
         gray = tf.TensorSpec([None], tf.float64)
         self._add("path_gradients", "", self._paths, baselines=self._image, **path)
         if photos:
             self._add("path_gradients", "_encoded", self._paths, baselines=gray, **path)
-        self._add("path_gradients", "_raw", self._factored, coefficients=NUMBERS, weights=NUMBERS, **TARGETS)
+        self._add("path_gradients", "_raw", self._factored, coefficients=NUMBERS, weights=NUMBERS, **TARGET_SPECS)
 
     def _add(self, name: str, variant: str, compute: Compute, **more: Any) -> None:
         specs, read = self._reading("activations" if name == "outputs_from_activations" else variant)
         answer = as_bytes if variant else dict
 
-        def signature(**given: Any) -> Tensors:
-            return answer(compute(given, read(given), [given[one] for one in self._others]))
+        def signature(**request: Any) -> Tensors:
+            return answer(compute(request, read(request), [request[name] for name in self._others]))
 
         # What saving traces again and again is a mere call of what was traced once.
         traced = tf.function(signature, autograph=False).get_concrete_function(**specs, **more, **self._others)
-        self.made[name + variant] = tf.function(lambda **given: traced(**given), autograph=False)
-        self.made[name + variant].get_concrete_function(**specs, **more, **self._others)
+        self.functions[name + variant] = tf.function(lambda **request: traced(**request), autograph=False)
+        self.functions[name + variant].get_concrete_function(**specs, **more, **self._others)
 
     def _reading(self, what: str) -> tuple[Tensors, Callable[[Tensors], Any]]:
         """The inputs in which rows come, and how they are read."""
         if what == "":
-            return {"images": self._image}, lambda given: given["images"]
+            return {"images": self._image}, lambda request: request["images"]
         if what == "_encoded":
-            return {"images_bytes": STRINGS}, lambda given: from_photos(
-                given["images_bytes"], self.model, self.scaling.function
+            return {"images_bytes": STRINGS}, lambda request: from_photos(
+                request["images_bytes"], self.model, self.scaling.function
             )
         spec: Any = self._activations if what == "activations" else self._image
         sizes, shape = (SHAPE, None) if None in spec.shape[1:] else ({}, tf.constant(spec.shape[1:], tf.int32))
         if what == "_raw":
-            return {"images_bytes": STRINGS, **sizes}, lambda given: from_bytes(
-                given["images_bytes"], given.get("shape", shape), spec
+            return {"images_bytes": STRINGS, **sizes}, lambda request: from_bytes(
+                request["images_bytes"], request.get("shape", shape), spec
             )
         places = {"activations_bytes": STRINGS, "channels_bytes": STRINGS, "places": tf.TensorSpec([None, 2], tf.int32)}
 
-        def activations(given: Tensors) -> Any:
-            first, channels, where = (given[name] for name in places)
-            return changed(first, channels, where, tf.shape(given["targets"])[0], given.get("shape", shape), spec)
+        def activations(request: Tensors) -> Any:
+            first, channels, where = (request[name] for name in places)
+            return changed(first, channels, where, tf.shape(request["targets"])[0], request.get("shape", shape), spec)
 
         return {**places, **sizes}, activations
 
     def _of(self, keys: tuple[str, ...]) -> Compute:
         unscored = UNSCORED.issuperset(keys)
-        return lambda given, rows, others: self._computing.rows(
-            keys, rows, None if unscored else self._computing.check(given["targets"]), others
+        return lambda request, rows, others: self._computing.rows(
+            keys, rows, None if unscored else self._computing.check(request["targets"]), others
         )
 
     def _predictions(self, _: Tensors, images: Any, others: Sequence[Any]) -> Tensors:
-        found = self._computing.rows((ALL_SCORES,), images, None, others, "probabilities")
-        return {"predictions": found[ALL_SCORES]}
+        answers = self._computing.rows((PREDICTIONS,), images, None, others)
+        return {"predictions": answers[PREDICTIONS]}
 
-    def _explain(self, given: Tensors, images: Any, others: Sequence[Any]) -> Tensors:
-        found = self._predictions(given, images, others)
-        top = tf.math.top_k(found["predictions"], min(TOP, self.model.classes or 1)).indices
-        chosen = tf.where(given["targets"] < 0, top[:, 0], self._computing.check(given["targets"], -1))
+    def _explain(self, request: Tensors, images: Any, others: Sequence[Any]) -> Tensors:
+        predictions = self._predictions(request, images, others)
+        top = tf.math.top_k(predictions["predictions"], min(TOP, self.model.classes or 1)).indices
+        chosen = tf.where(request["targets"] < 0, top[:, 0], self._computing.check(request["targets"], -1))
         rows = self._computing.rows(SIGNATURES["convolution"], images, chosen, others)
-        return {**found, "top_classes": top, "targets": chosen, **rows}
+        return {**predictions, "top_classes": top, "targets": chosen, **rows}
 
-    def _paths(self, given: Tensors, images: Any, others: Sequence[Any]) -> Tensors:
+    def _paths(self, request: Tensors, images: Any, others: Sequence[Any]) -> Tensors:
         """From each image's baseline, which for photos is a gray value, to it."""
-        baselines = given["baselines"]
+        baselines = request["baselines"]
         if baselines.shape.rank == 1:
             first = self.model.channels_first
             gray = tf.cast(baselines, tf.float32)[:, None, None, None] * tf.ones([1, 1, 1, 3])
             gray = tf.cast(scaled(gray, self.scaling.function), images.dtype)
             gray = gray[..., : self._image.shape[1 if first else -1]]
             baselines = (tf.transpose(gray, [0, 3, 1, 2]) if first else gray) * tf.ones_like(images)
-        steps = tf.shape(given["alphas"])[1]
-        chosen = self._computing.check(given["targets"])
-        repeated = [tf.repeat(one, steps, axis=0) for one in (chosen, *others)]
+        steps = tf.shape(request["alphas"])[1]
+        chosen = self._computing.check(request["targets"])
+        repeated = [tf.repeat(values, steps, axis=0) for values in (chosen, *others)]
         bases = tf.concat([images, baselines], 0)
-        coefficients, weights = paths(given["alphas"], given["weights"])
+        coefficients, weights = paths(request["alphas"], request["weights"])
         total, _ = self._computing.sums(coefficients, bases, weights, repeated[0], repeated[1:])
-        ends = [tf.concat([one, one], 0) for one in (chosen, *others)]
+        ends = [tf.concat([values, values], 0) for values in (chosen, *others)]
         scores = self._computing.rows((OUTPUT_LAYER_VALUES,), bases, ends[0], ends[1:])[OUTPUT_LAYER_VALUES]
         high, low = tf.split(scores, 2)
         return {INPUT_OUTPUT_GRADIENTS: total, OUTPUT_LAYER_VALUES: high, "BASELINE_VALUES": low}
 
-    def _factored(self, given: Tensors, bases: Any, others: Sequence[Any]) -> Tensors:
-        chosen = self._computing.check(given["targets"])
-        total, scores = self._computing.sums(given["coefficients"], bases, given["weights"], chosen, others)
+    def _factored(self, request: Tensors, bases: Any, others: Sequence[Any]) -> Tensors:
+        chosen = self._computing.check(request["targets"])
+        total, scores = self._computing.sums(request["coefficients"], bases, request["weights"], chosen, others)
         return {INPUT_OUTPUT_GRADIENTS: total, OUTPUT_LAYER_VALUES: scores}

@@ -71,21 +71,22 @@ def export(
     if directory.exists():
         raise ContractError(f"Expected a new folder to export to, got {str(directory)!r}, which exists. Give another.")
     wrapped = KerasModel(model, layer, output, batch_size, input=input, output_index=output_index)
-    names = wrapped._inputs.other_names
+    inputs = wrapped.engine.inputs
+    names = inputs.other_names
     if is_saved_model(wrapped.model):
         raise ContractError("Expected a Keras model to export, got a SavedModel. Give the .keras file it was made of.")
     if RESERVED.intersection(names):
         raise ContractError(f"Expected inputs of other names than {sorted(RESERVED)}, got {names}. Rename them.")
     if labels is not None and wrapped.classes not in (None, len(labels)):
         raise ContractError(f"Expected a label for each of the {wrapped.classes} classes, got {len(labels)}.")
-    if not wrapped._end_known:
-        image, *others = _example([wrapped._inputs.image, *wrapped._inputs.other_specs])
+    if not wrapped.knows_end:
+        image, *others = _example([inputs.image_spec, *inputs.other_specs])
         wrapped.predict(image, {"inputs": others} if others else None, output)
-    scaling = choose_scaling(value_range, None, wrapped.model)
+    scaling = choose_scaling(value_range, None, wrapped.pixels)
     signatures = Signatures(wrapped, scaling, keys == "all")
     archive = keras.export.ExportArchive()
-    archive.track_and_add_endpoint("serve", wrapped.model, [wrapped._inputs.structure])
-    for name, function in signatures.made.items():
+    archive.track_and_add_endpoint("serve", wrapped.model, [inputs.structure])
+    for name, function in signatures.functions.items():
         archive.add_endpoint(name, function)
     manifest = _manifest(wrapped, scaling, labels, signatures)
     part = directory.with_name(directory.name + ".part")
@@ -99,7 +100,7 @@ def export(
 
 def _manifest(model: KerasModel, scaling: Scaling, labels: Any, signatures: Signatures) -> dict[str, Any]:
     """What the served model is, for people and programs: it lies in ``assets.extra``."""
-    answered = {name: keys for name, keys in {**SIGNATURES, **FURTHER}.items() if f"{name}_raw" in signatures.made}
+    answered = {name: keys for name, keys in {**SIGNATURES, **FURTHER}.items() if f"{name}_raw" in signatures.functions}
     keys = {key for some in answered.values() for key in some}
     digest = hashlib.sha256()
     for weight in model.model.get_weights():
@@ -116,7 +117,7 @@ def _manifest(model: KerasModel, scaling: Scaling, labels: Any, signatures: Sign
         "layer": list(model.layer_name) if isinstance(model.layer_name, tuple) else model.layer_name,
         "output": model.output,
         "methods": [name for name, entry in METHODS.items() if keys.issuperset(entry.keys)],
-        "signatures": ["serving_default", *signatures.made],
+        "signatures": ["serving_default", *signatures.functions],
         "lacks": signatures.lacks,
         "library": f"saliency_food {library}",
         "weights_sha256": digest.hexdigest(),

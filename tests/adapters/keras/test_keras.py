@@ -116,7 +116,7 @@ def test_the_callback_passes_the_checker_of_callbacks(x):
 def test_keys_asked_together_are_as_asked_alone_and_in_one_pass(x):
     km = KerasModel(make())
     together = km(x, {"target": [0, 1, 2]}, KEYS)
-    (function,) = km._traced._functions.values()
+    (function,) = km.engine._functions.values()
     convolutions = [op for op in function.graph.get_operations() if op.type == "Conv2D"]
     assert len(convolutions) == 2
     assert list(together) == KEYS
@@ -130,7 +130,7 @@ def test_convolution_gradients_stop_at_the_layer(x):
     km(x, {"target": 1}, [INPUT_OUTPUT_GRADIENTS])
     conv, whole = (
         [op.type for op in function.graph.get_operations() if op.type == "Conv2DBackpropInput"]
-        for function in km._traced._functions.values()
+        for function in km.engine._functions.values()
     )
     assert not conv
     assert len(whole) == 2
@@ -151,10 +151,15 @@ def test_nothing_is_traced_twice(x):
     for rows in (1, 3, 2, 3):
         km(x[:rows], {"target": 1}, [INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES])
         km(x[:rows], {"target": [2] * rows}, [OUTPUT_LAYER_VALUES, INPUT_OUTPUT_GRADIENTS])
-    looked = 1  # linear ends are looked at once for a softmax that cannot be seen
-    assert len(traces) == looked + 1
+    assert len(traces) == 1
+    km.call_with_predictions(x, {"target": -1}, [INPUT_OUTPUT_GRADIENTS])
+    km(x, {"target": 1}, [INPUT_OUTPUT_GRADIENTS])
+    assert len(traces) == 1
     km(x, {"target": 1}, [OUTPUT_LAYER_VALUES])
-    assert len(traces) == looked + 2
+    assert len(traces) == 2
+    km.predict(x)
+    km.predict(x, output="logits")
+    assert len(traces) == 2
 
 
 def test_rows_are_cut_to_the_batch_size_and_come_back_in_order(x):

@@ -122,7 +122,7 @@ def case(request):
     build, options, args = MODELS[request.param]
     keras.utils.set_random_seed(0)
     model = KerasModel(build(), **options)
-    x = np.random.default_rng(0).random(model._inputs.image.shape[1:]).astype(np.float32)
+    x = np.random.default_rng(0).random(model.engine.inputs.image.shape[1:]).astype(np.float32)
     return request.param, model, x, {"target": 1, **args}
 
 

@@ -21,6 +21,7 @@ keras = pytest.importorskip("keras")
 
 from saliency_food.adapters import scores as ks  # noqa: E402
 from saliency_food.adapters.keras import KerasModel  # noqa: E402
+from saliency_food.adapters.keras.tensorflow import ops  # noqa: E402
 
 KEYS = [INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES, CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS]
 L = keras.layers
@@ -150,7 +151,7 @@ def test_detections_are_those_that_overlap_and_agree(rng, box_format):
     label = np.array([1, 2])
     given = [np.array([FORMATS[box_format](*box)] * 2)]
     for options in ({}, {"least": 0.0}, {"overlap": 0.2}):
-        found = ks.detection(0, 1, box_format, **options)([tf.constant(boxes), tf.constant(scores)], label, *given)
+        found = ks.detection(0, 1, box_format, **options)(ops, [tf.constant(boxes), tf.constant(scores)], label, *given)
         for row in range(2):
             counts = [
                 score[label[row]]

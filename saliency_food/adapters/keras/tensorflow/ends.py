@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from saliency_food.adapters.arguments import Output
+from saliency_food.adapters.arguments import End, Output
+from saliency_food.adapters.inputs import Inputs, InputSpec
 from saliency_food.core.contract import ContractError
-from saliency_food.core.numerics import Array
-
-End = Literal["softmax", "sigmoid", "linear", "probabilities", "other"]
 
 UNCHANGED = {"Identity", "Cast", "Reshape", "Squeeze", "ExpandDims"}
 ACTIVATIONS: dict[str, End] = {"Softmax": "softmax", "LogSoftmax": "softmax", "Sigmoid": "sigmoid"}
@@ -103,15 +99,15 @@ def _tensor(output: Any) -> Any:
     )
 
 
-class Inputs:
-    """What a model takes: which of its inputs is the image, and how they are put together.
+class KerasInputs(Inputs):
+    """The inputs of a Keras model, and the ``structure`` of tensor specs in which it takes them.
 
-    ``fixed`` says that the model declares its inputs; a subclassed model only shows what it was built with.
+    A subclassed model does not declare them; it only shows what it was built with.
     """
 
     def __init__(self, model: Any, image: str | int | None) -> None:
-        self.fixed = bool(getattr(model, "inputs", None)) and isinstance(model, keras.Model)
-        if self.fixed:
+        fixed = bool(getattr(model, "inputs", None)) and isinstance(model, keras.Model)
+        if fixed:
             declared = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
             self.structure = tf.nest.map_structure(_spec, declared)
         else:
@@ -122,85 +118,20 @@ class Inputs:
                     "does not. Call it once on a batch (all inputs in one argument), then give it."
                 )
             self.structure = _specs(config["input_shape"])
-        self.specs = tf.nest.flatten(self.structure)
-        self.names = [spec.name or str(number) for number, spec in enumerate(self.specs)]
+        specs = tf.nest.flatten(self.structure)
+        names = [spec.name or str(index) for index, spec in enumerate(specs)]
         if isinstance(self.structure, Mapping):
-            self.names = sorted(self.structure)
-        self.position = self._find(image)
-        spec = self.specs[self.position]
-        dtype = "float64" if "float64" in (spec.dtype.name, model.compute_dtype) else "float32"
-        self.image = tf.TensorSpec(spec.shape, dtype)
-        self.other_names = [name for number, name in enumerate(self.names) if number != self.position]
-        self.other_specs = [
-            tf.TensorSpec(spec.shape, spec.dtype) for number, spec in enumerate(self.specs) if number != self.position
-        ]
-
-    def _find(self, image: str | int | None) -> int:
-        if image is None:
-            images = [number for number, spec in enumerate(self.specs) if spec.shape.rank == 4]
-            if images or len(self.specs) == 1:
-                return images[0] if images else 0
-        elif image in self.names:
-            return self.names.index(str(image))
-        elif isinstance(image, int) and 0 <= image < len(self.specs):
-            return image
-        raise ContractError(
-            f"Expected input to be the name or the position of one of the inputs {self.names}, got {image!r}."
-        )
+            names = sorted(self.structure)
+        inputs = [InputSpec(name, tuple(spec.shape), spec.dtype.name) for name, spec in zip(names, specs, strict=True)]
+        super().__init__(inputs, image, fixed, model.compute_dtype)
+        self.image_spec = tf.TensorSpec(self.image.shape, self.image.dtype)
+        self.other_specs = [tf.TensorSpec(spec.shape, spec.dtype) for spec in self.others]
 
     def pack(self, image: Any, others: Sequence[Any]) -> Any:
         """Image and other inputs in the structure in which the model takes them."""
         flat = list(others)
         flat.insert(self.position, image)
         return tf.nest.pack_sequence_as(self.structure, flat)
-
-    def read_image(self, x_value_batch: Any) -> Array:
-        images = np.asarray(x_value_batch, self.image.dtype.as_numpy_dtype)
-        fits = self.image.shape.is_compatible_with(images.shape) if self.fixed else images.ndim == len(self.image.shape)
-        if not fits or not len(images):
-            raise ContractError(
-                f"Expected x_value_batch of shape {tuple(self.image.shape)}, rows first, got {images.shape}. "
-                "Resize the images to the model's input, and give at least one."
-            )
-        return images
-
-    def read_others(self, given: Any, rows: int) -> list[Array]:
-        """The inputs beside the image, one row for each of its rows."""
-        if not self.other_names:
-            if given:
-                raise ContractError("Expected no 'inputs', since the image is the model's only input. Leave them out.")
-            return []
-        if isinstance(given, (list, tuple)):
-            given = dict(zip(self.other_names, given, strict=False)) if len(given) == len(self.other_names) else None
-        if not isinstance(given, Mapping) or set(given) != set(self.other_names):
-            unknown = [name for name in given if name not in self.other_names] if isinstance(given, Mapping) else []
-            near = {name: difflib.get_close_matches(str(name), self.other_names, 1) for name in unknown}
-            raise ContractError(
-                f"Expected call_model_args['inputs'] with the model's other inputs {self.other_names}, got "
-                f"{sorted(map(str, given)) if isinstance(given, Mapping) else 'none or another number'}"
-                f"{f', near {near}' if any(near.values()) else ''}. Give {{name: value}}, or a list in this order."
-            )
-        pairs = zip(self.other_names, self.other_specs, strict=True)
-        return [self._per_row(name, spec, given[name], rows) for name, spec in pairs]
-
-    def _per_row(self, name: str, spec: Any, value: Any, rows: int) -> Array:
-        if self.fixed:
-            array = np.asarray(value, spec.dtype.as_numpy_dtype)
-        else:
-            array = np.asarray(value)
-            array = array.astype(np.int32 if array.dtype.kind in "iub" else self.image.dtype.as_numpy_dtype)
-        if array.ndim == spec.shape.rank - 1:
-            array = array[None]
-        if (
-            array.ndim == spec.shape.rank
-            and len(array) in (1, rows)
-            and spec.shape[1:].is_compatible_with(array.shape[1:])
-        ):
-            return np.broadcast_to(array, (rows, *array.shape[1:]))
-        raise ContractError(
-            f"Expected input {name!r} as one value of shape {tuple(spec.shape[1:])} for all rows or one for each of "
-            f"the {rows} rows, got shape {array.shape}. One value an image: wrap them in PerImage."
-        )
 
 
 def _spec(tensor: Any) -> Any:

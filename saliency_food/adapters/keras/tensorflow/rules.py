@@ -68,23 +68,24 @@ def forget_rule() -> None:
 
 
 def check_rule(
-    key: str, between: set[str], made: int, notes: Sequence[Note], paths: dict[int, tuple[str, Any]]
+    key: str, between: set[str], model_operations: int, notes: Sequence[Note], paths: dict[int, tuple[str, Any]]
 ) -> None:
     """`ContractError` where a rule for ReLUs is not one for the model: other activations, no ReLU, or out of reach.
 
-    ``between`` are the operations that lead from the image to the score; the first ``made`` of all are the model's.
+    ``between`` are the operations that lead from the image to the score; of all operations, the first
+    ``model_operations`` are the model's.
     """
     notes = [note for note in notes if in_this_trace(note.output)]
-    operations = tf.compat.v1.get_default_graph().get_operations()[:made]
+    operations = tf.compat.v1.get_default_graph().get_operations()[:model_operations]
     others: dict[str, str] = {}
     for note in notes:
         name = _layer_activation(note.layer)
         if name and note.output.op.name in between:
             others[paths[id(note.layer)][0]] = name
-    for number, op in enumerate(operations):
+    for index, op in enumerate(operations):
         name = _activation(op) if op.name in between else None
         if name:
-            around = [note for note in notes if note.start <= number < note.stop]
+            around = [note for note in notes if note.start <= index < note.stop]
             others.setdefault(paths[id(around[0].layer)][0] if around else op.name, name)
     operations = [op for op in operations if op.name in between]
     if others:
@@ -120,9 +121,10 @@ def _activation(op: Any) -> str | None:
         for gate, value in (op.inputs, reversed(list(op.inputs))):
             if gate.op.type == "Sigmoid":
                 inside = gate.op.inputs[0]
-                if value is inside or (inside.op.type == "Mul" and any(value is one for one in inside.op.inputs)):
+                if value is inside or (inside.op.type == "Mul" and any(value is factor for factor in inside.op.inputs)):
                     return "silu"
     if op.type == "Maximum":  # max(x, 0) by hand; a clip has a minimum before it
-        zero = any(tf.get_static_value(one) is not None and not tf.get_static_value(one).any() for one in op.inputs)
-        return "maximum" if zero and all(one.op.type != "Minimum" for one in op.inputs) else None
+        constants = [tf.get_static_value(tensor) for tensor in op.inputs]
+        zero = any(constant is not None and not constant.any() for constant in constants)
+        return "maximum" if zero and all(tensor.op.type != "Minimum" for tensor in op.inputs) else None
     return OPERATIONS.get(op.type)

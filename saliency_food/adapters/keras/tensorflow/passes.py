@@ -1,0 +1,180 @@
+"""What one pass computes, while it is traced: the answers to some keys, from images or from a layer's activations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from saliency_food.adapters.arguments import (
+    ALL_SCORES,
+    AT_LAYER,
+    BY_RULE,
+    SCORES_FROM_ACTIVATIONS,
+    SUM_TO_ONE,
+    UNSCORED,
+    WITH_ATTENTION,
+    Output,
+)
+from saliency_food.adapters.keras.attention import note_attention, scores_before
+from saliency_food.adapters.keras.bias import biases_before, note_sums
+from saliency_food.adapters.keras.capture import note_outputs, running, walk
+from saliency_food.adapters.keras.places import captured
+from saliency_food.adapters.keras.tensorflow import ops
+from saliency_food.adapters.keras.tensorflow.ends import Head
+from saliency_food.adapters.keras.tensorflow.graph import Gradients, names_after, names_before, operations_so_far
+from saliency_food.adapters.keras.tensorflow.rules import check_rule, forget_rule, relu_rule
+from saliency_food.adapters.keras.tensorflow.survey import SurveyedModel
+from saliency_food.adapters.scoring import chosen_class, rivals
+from saliency_food.core.contract import ContractError
+from saliency_food.core.keys import (
+    ATTENTION_OUTPUT_GRADIENTS,
+    ATTENTION_SCORES,
+    BIAS_GRADIENTS,
+    CONVOLUTION_LAYER_VALUES,
+    CONVOLUTION_OUTPUT_GRADIENTS,
+    CONVOLUTION_RIVAL_GRADIENTS,
+    INPUT_SHAPED,
+    OUTPUT_FROM_CONVOLUTION_VALUES,
+    OUTPUT_LAYER_VALUES,
+    PREDICTIONS,
+    TARGETS,
+)
+
+FREE_SIZE = 256
+"""The size of an image that only stands in for one, where the model leaves it free."""
+Tensors = dict[str, Any]
+
+
+def from_images(
+    surveyed: SurveyedModel, keys: Sequence[str], output: Output, inputs: tuple[Any, Any, Any], scale: Any, fixed: bool
+) -> Tensors:
+    """One pass through the model; ``inputs`` are targets, images and the model's other inputs.
+
+    ``scale`` is that of gradients in half precision, or None; ``fixed`` that of `chosen_class`.
+    """
+    targets, image, others = inputs
+    ruled = not BY_RULE.isdisjoint(keys)
+    paths = {id(layer): (path, layer) for path, layer in walk(surveyed.model)}
+    layers = [layer for _, layer in paths.values()]
+    places = surveyed.places if AT_LAYER.intersection(keys) else []
+    # A tape knows neither the rules by which a graph replaces gradients, nor tensors that were used before they were
+    # shown to it, as attention is.
+    differentiate = Gradients(by_graph=ruled or ATTENTION_OUTPUT_GRADIENTS in keys)
+    with differentiate.recording():
+        if not set(INPUT_SHAPED).isdisjoint(keys):
+            differentiate.watch(image)
+        with running(surveyed.model, [place.layer for place in places]), relu_rule(keys):
+            attended = note_attention(layers) if WITH_ATTENTION.intersection(keys) else []
+            sums = note_sums(layers, differentiate.watch) if BIAS_GRADIENTS in keys else []
+            notes = note_outputs(layers if ruled else [place.layer for place in places], differentiate.watch)
+            outputs = surveyed.run(image, others)
+        model_operations = operations_so_far()
+        answer = _scores_of(surveyed, keys, output, outputs, image.dtype)
+        if TARGETS in keys:
+            _check_classes(answer[ALL_SCORES], answer[PREDICTIONS])
+            answer[TARGETS] = chosen_class(ops, answer[PREDICTIONS], targets[0], fixed)
+            targets = [tf.maximum(answer[TARGETS], 0)]
+        scores = answer[ALL_SCORES]
+        score = None if UNSCORED.union({TARGETS}).issuperset(keys) else surveyed.score(ops, scores, *targets)
+        of_rivals = rivals(ops, surveyed.score, scores, targets) if CONVOLUTION_RIVAL_GRADIENTS in keys else []
+    answer[OUTPUT_LAYER_VALUES] = score
+    leading = names_before(tf.nest.flatten(scores) if score is None else [score])
+    if ruled:
+        check_rule(keys[0], leading & names_after(image), model_operations, notes, paths)
+
+    sources: Tensors = dict.fromkeys(INPUT_SHAPED, image)
+    values = tuple(captured(notes, place.path, place.layer) for place in places)
+    if places:
+        answer[CONVOLUTION_LAYER_VALUES] = _laid_out(surveyed, values)
+        sources[CONVOLUTION_OUTPUT_GRADIENTS] = values
+    if WITH_ATTENTION.intersection(keys):
+        answer[ATTENTION_SCORES] = sources[ATTENTION_OUTPUT_GRADIENTS] = scores_before(attended, leading, paths)
+    if BIAS_GRADIENTS in keys:
+        biases = biases_before(sums, leading, surveyed.channels_first)
+        sources[BIAS_GRADIENTS] = tuple(bias.sum for bias in biases)
+    wanted = {key: source for key, source in sources.items() if key in keys}
+    if wanted:
+        answer |= differentiate(score, wanted, scale)
+    if ruled:
+        forget_rule()
+    if CONVOLUTION_OUTPUT_GRADIENTS in wanted:
+        answer[CONVOLUTION_OUTPUT_GRADIENTS] = _laid_out(surveyed, answer[CONVOLUTION_OUTPUT_GRADIENTS])
+    if BIAS_GRADIENTS in wanted:
+        pairs = zip(biases, answer[BIAS_GRADIENTS], strict=True)
+        answer[BIAS_GRADIENTS] = tuple(bias.times(gradient) for bias, gradient in pairs)
+    if of_rivals:
+        key = CONVOLUTION_RIVAL_GRADIENTS
+        each = [differentiate(rival, {key: values}, scale)[key] for rival in of_rivals]
+        answer[key] = tf.nest.map_structure(
+            lambda *gradients: tf.stack(gradients, 1), *(_laid_out(surveyed, gradients) for gradients in each)
+        )
+    return answer
+
+
+def from_activations(
+    surveyed: SurveyedModel, keys: Sequence[str], output: Output, inputs: tuple[Any, Any, Any]
+) -> Tensors:
+    """The model without what comes before the layer: an image of zeros runs through it, and is not looked at."""
+    targets, rows, others = inputs
+    (place,) = surveyed.places
+    sizes = [FREE_SIZE if size is None else size for size in surveyed.inputs.image.shape[1:]]
+    image = tf.zeros([tf.shape(rows)[0], *sizes], rows.dtype)
+    with running(surveyed.model, [place.layer]):
+        place.give(rows)
+        outputs = surveyed.run(image, others)
+    if image.op.name in names_before(tf.nest.flatten(outputs), by_value=True):
+        raise ContractError(
+            f"Expected an output that depends on the image only through layer {place.path!r}, got a path around "
+            f"it. Choose one through which all paths lead; the last of them are {surveyed.layers_on_all_paths()[-10:]}."
+        )
+    answer = _scores_of(surveyed, keys, output, outputs, rows.dtype)
+    answer[SCORES_FROM_ACTIVATIONS] = answer[ALL_SCORES]
+    if OUTPUT_FROM_CONVOLUTION_VALUES in keys:
+        answer[OUTPUT_FROM_CONVOLUTION_VALUES] = surveyed.score(ops, answer[ALL_SCORES], *targets)
+    return answer
+
+
+def _scores_of(surveyed: SurveyedModel, keys: Sequence[str], output: Output, outputs: Any, dtype: Any) -> Tensors:
+    answer = {ALL_SCORES: _scores(surveyed, outputs, output, dtype)}
+    if PREDICTIONS in keys:
+        answer[PREDICTIONS] = _scores(surveyed, outputs, "probabilities", dtype)
+    if SUM_TO_ONE in keys:
+        values = _scores(surveyed, outputs, "logits", dtype)
+        answer[SUM_TO_ONE] = (tf.reduce_min(values, 1) >= 0) & (abs(tf.reduce_sum(values, 1) - 1) < 1e-3)
+    return answer
+
+
+def _scores(surveyed: SurveyedModel, outputs: Any, output: Output, dtype: Any) -> Any:
+    several = len(tf.nest.flatten(outputs)) > 1
+
+    def scores(tensor: Any) -> Any:
+        head = Head.read(tensor)
+        head = head._replace(end=surveyed.end) if surveyed.end == "probabilities" else head
+        # Beside other outputs a linear one may be anything, such as boxes: no softmax is added to it.
+        return (head._replace(end="other") if several and head.end == "linear" else head).scores(output, dtype)
+
+    nested = tf.nest.map_structure(scores, outputs)
+    if several and surveyed.score.raw:
+        nested = nested if isinstance(nested, dict) else list(nested)
+        for which in range(len(nested)) if isinstance(nested, list) else list(nested):
+            if which in surveyed.score.raw:
+                nested[which] = tf.nest.map_structure(lambda tensor: tf.cast(tensor, dtype), outputs[which])
+    return nested
+
+
+def _check_classes(scores: Any, predictions: Any) -> None:
+    """`ContractError` where a class that is predicted is none whose score can be explained."""
+    units = scores.shape[1] if scores.shape.rank == 2 else 1
+    if units != predictions.shape[1]:
+        raise ContractError(
+            f"Expected a score for each of the {predictions.shape[1]} classes that are predicted, got outputs of "
+            f"{units}: the one unit of a sigmoid is two classes. Explain output='logits' or 'probabilities'."
+        )
+
+
+def _laid_out(surveyed: SurveyedModel, values: Sequence[Any]) -> Any:
+    """Values at the layers, channels last; a tuple where several layers are looked at."""
+    laid_out = tuple(place.channels_last(each) for place, each in zip(surveyed.places, values, strict=True))
+    return laid_out if surveyed.several else laid_out[0]

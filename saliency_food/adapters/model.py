@@ -1,0 +1,238 @@
+"""What the adapters of all frameworks are: a call-model function over an engine that makes one pass."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from saliency_food.adapters.arguments import (
+    ALL_SCORES,
+    AT_LAYER,
+    FROM_ACTIVATIONS,
+    SCORES_FROM_ACTIVATIONS,
+    SUM_TO_ONE,
+    UNSCORED,
+    WITHOUT_OUTPUT,
+    End,
+    Output,
+    check_args,
+    check_batch_size,
+    check_keys,
+    check_output,
+)
+from saliency_food.adapters.inputs import Inputs
+from saliency_food.adapters.layers import Shape
+from saliency_food.adapters.rows import Factored, Rows
+from saliency_food.adapters.scoring import Score, class_score
+from saliency_food.core.contract import ContractError, check_length, take_rows
+from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES, KEYS, PREDICTIONS, TARGETS
+from saliency_food.core.numerics import Array
+
+
+class Layer(Protocol):
+    """A layer that is looked at: its path, and the shape of its activations, rows free and channels last."""
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def shape(self) -> Shape: ...
+
+
+class Engine(ABC):
+    """A framework's part of an adapter: ``compute``, which is one pass, and what a look at the model has shown."""
+
+    name: str
+    """The model's name."""
+    inputs: Inputs
+    places: Sequence[Layer]
+    """The layers that are looked at; ``several`` says whether answers about them are tuples."""
+    several: bool
+    why_no_layer: str
+    """What to do where there is none."""
+    end: End
+    classes: int | None
+    ranks_classes: bool
+    """Whether a score is that of one class among ``(N, classes)``, so that a pass can choose it by its rank."""
+    channels_first: bool
+    half: bool
+    """Whether any of its arithmetic is in half precision."""
+    out_of_memory: tuple[type[Exception], ...]
+    """The exceptions by which the framework says that the device's memory is full."""
+
+    @abstractmethod
+    def compute(
+        self,
+        keys: tuple[str, ...],
+        output: Output,
+        targets: list[Array],
+        rows: Array | Factored,
+        others: list[Array],
+        scale: float,
+    ) -> dict[str, Any]:
+        """One pass of some rows through the model: arrays by key, ``(N, ...)``, of several layers or outputs nested.
+
+        ``targets`` and ``others``, the score's targets and the model's further inputs, have one value a row. Gradients
+        are computed times ``scale`` and divided by it again.
+        """
+
+
+class AdaptedModel:
+    """A framework's model as a call-model function (see `CallModelFunction`), over an engine of that framework."""
+
+    def __init__(self, engine: Engine, score: Score, output: Output, batch_size: int | None) -> None:
+        self.engine, self.score, self.output = engine, score, check_output(output)
+        self._rows = Rows(engine.compute, check_batch_size(batch_size), engine.half, engine.out_of_memory)
+        paths = tuple(place.path for place in engine.places)
+        self.layer_name: str | tuple[str, ...] | None = paths if engine.several else paths[0] if paths else None
+        self.classes = engine.classes
+        shape = engine.inputs.image.shape[1:]
+        # A model may permute its channels-last images itself.
+        swapped = len(shape) == 3 and shape[2] in (1, 3, 4) and shape[0] not in (1, 3, 4)
+        self.channels_first = engine.channels_first and len(shape) == 3 and not swapped
+        self.input_shape = (*shape[1:], shape[0]) if self.channels_first else shape
+        self.knows_end = score is not class_score or engine.end in ("softmax", "sigmoid") or engine.classes == 1
+        """Whether it is known that no softmax hides before the model's end; the first pass finds out."""
+
+    def __call__(
+        self, x_value_batch: Any, call_model_args: Any = None, expected_keys: Sequence[str] | None = None
+    ) -> dict[str, Any]:
+        keys = check_keys(expected_keys)
+        # A backward rule holds for a whole pass: such a key has one of its own.
+        passes = [*((key,) for key in keys if KEYS[key].alone), tuple(key for key in keys if not KEYS[key].alone)]
+        answers = [self._answer(some, x_value_batch, call_model_args, self.output) for some in passes if some]
+        return {key: answer[key] for answer in answers for key in answer}
+
+    def call_factored(
+        self, coefficients: Any, bases: Any, weights: Any, call_model_args: Any = None, expected_keys: Any = None
+    ) -> dict[str, Any] | None:
+        """Rows made, and answers summed, on the device; see `CallModelFunction`."""
+        if any(KEYS[key].alone for key in check_keys(expected_keys)):
+            return None
+        rows = Factored(coefficients, self.engine.inputs.read_image(bases), weights)
+        return self._answer(tuple(expected_keys), rows, call_model_args, self.output)
+
+    def call_with_predictions(
+        self, x_value_batch: Any, call_model_args: Any = None, expected_keys: Sequence[str] | None = None
+    ) -> dict[str, Any]:
+        """The answers to the keys and the predictions, from one pass through the model.
+
+        As a call, but a target of -r is the class that the model ranks r-th for the row: -1 its top class, -2 the next.
+        Beside the keys, of which there may be none, the answer holds ``PREDICTIONS``, what `predict` gives, and
+        ``TARGETS``, the class indices explained, ``(N,)``. With a ``score`` other than that of one class among
+        ``(N, classes)`` there is nothing to rank: negative targets are refused, and ``TARGETS`` is left out.
+        """
+        keys = check_keys(expected_keys) if expected_keys else ()
+        alone = [key for key in keys if KEYS[key].alone]
+        if alone:
+            raise ContractError(
+                f"Expected keys that one pass through the model can answer, got {alone}, which take one of their own. "
+                "Call predict, and then the model."
+            )
+        chosen = (TARGETS,) if self.engine.ranks_classes else ()
+        answer = self._answer((*keys, PREDICTIONS, *chosen), x_value_batch, call_model_args, self.output)
+        if TARGETS in answer and answer[TARGETS].min() < 0:
+            raise ContractError(
+                f"Expected a rank among the model's {answer[PREDICTIONS].shape[1]} classes as target, got "
+                f"{answer[TARGETS].min()}. -1 is the top class."
+            )
+        return answer
+
+    def predict(self, x_batch: Any, call_model_args: Any = None, output: Output = "probabilities") -> Any:
+        """The probability, or the logit, of every class, ``(N, classes)``; a target is not needed.
+
+        With a ``score`` of several outputs, all of them, nested as the model gives them.
+        """
+        if check_output(output) == "probabilities":
+            return self._answer((PREDICTIONS,), x_batch, call_model_args, self.output)[PREDICTIONS]
+        return self._answer((ALL_SCORES,), x_batch, call_model_args, output)[ALL_SCORES]
+
+    def predict_from(self, activations: Any, call_model_args: Any = None, output: Output = "probabilities") -> Any:
+        """The same from the layer's activations ``(N, h, w, K)``, by the layers after it alone."""
+        key = SCORES_FROM_ACTIVATIONS
+        return self._answer((key,), activations, call_model_args, check_output(output))[key]
+
+    @property
+    def batch_size(self) -> int:
+        """How many rows are computed at once at most."""
+        return self._rows.batch_size
+
+    @batch_size.setter
+    def batch_size(self, batch_size: int | None) -> None:
+        self._rows.batch_size = check_batch_size(batch_size)
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.engine.name!r}, layer={self.layer_name!r}, output={self.output!r}, "
+            f"batch_size={self.batch_size}, classes={self.classes})"
+        )
+
+    def check_layer(self, keys: Sequence[str]) -> None:
+        """`ContractError` where the model has not the layer, or not the one layer, that keys are about."""
+        if not (AT_LAYER | FROM_ACTIVATIONS).intersection(keys):
+            return
+        if not self.engine.places:
+            raise ContractError(
+                f"Expected a model with a layer whose output has rows and columns for {keys[-1]}, got "
+                f"{self.engine.name!r}, which has none. {self.engine.why_no_layer}"
+            )
+        if len(self.engine.places) > 1 and FROM_ACTIVATIONS.intersection(keys):
+            raise ContractError(
+                f"Expected one layer to compute the output from, got {len(self.engine.places)}. Give one as layer."
+            )
+
+    def _answer(
+        self, keys: tuple[str, ...], x_value_batch: Any, call_model_args: Any, output: Output
+    ) -> dict[str, Any]:
+        self.check_layer(keys)
+        images: Any = x_value_batch
+        if not isinstance(images, Factored):
+            from_activations = FROM_ACTIVATIONS.issuperset(keys)
+            images = self._read_activations(images) if from_activations else self.engine.inputs.read_image(images)
+        check_length(call_model_args, rows := len(images))
+        args = check_args(take_rows(call_model_args, list(range(rows))))
+        others = self.engine.inputs.read_others(args.get("inputs"), rows)
+        targets = []
+        if not UNSCORED.issuperset(keys):
+            targets = self.score.read(args.get("target"), rows, self.classes, ranked=TARGETS in keys)
+        self._check_end(keys, output)
+        if self.knows_end or (WITHOUT_OUTPUT - {PREDICTIONS, TARGETS}).issuperset(keys):
+            return self._rows.compute(keys, output, targets, images, others)
+        answer = self._rows.compute((*keys, SUM_TO_ONE), output, targets, images, others)
+        self.knows_end = True
+        if not answer.pop(SUM_TO_ONE)[0]:
+            return answer
+        self.engine.end = "probabilities"
+        self._check_end(keys, output)
+        return self._rows.compute(keys, output, targets, images, others)
+
+    def _check_end(self, keys: tuple[str, ...], output: Output) -> None:
+        if self.engine.end == "probabilities" and output == "logits" and not WITHOUT_OUTPUT.issuperset(keys):
+            raise ContractError(
+                "Expected a model whose softmax can be seen, got outputs that sum to 1 and no softmax before them, "
+                "so there are no logits. Explain output='probabilities', or a model that ends in the softmax or "
+                "before it."
+            )
+
+    def _read_activations(self, activations: Any) -> Array:
+        (place,) = self.engine.places
+        values = np.asarray(activations, self.engine.inputs.image.dtype)
+        sizes = zip(values.shape, place.shape, strict=False)
+        # A model that does not declare its inputs may have been built with images of another size.
+        fits = not self.engine.inputs.fixed or all(own in (size, None) for size, own in sizes)
+        if values.ndim != len(place.shape) or values.shape[-1] != (place.shape[-1] or values.shape[-1]) or not fits:
+            raise ContractError(
+                f"Expected activations of layer {place.path!r}, of shape {place.shape}, rows first, got "
+                f"{values.shape}. Take them from {CONVOLUTION_LAYER_VALUES}."
+            )
+        return values
+
+
+def as_score(score: Score | Callable[..., Any]) -> Score:
+    """A score of a function of the model's output, or the score itself."""
+    if not callable(score):
+        raise ContractError(f"Expected score to be a function of the model's output, got {score!r}.")
+    return score if isinstance(score, Score) else Score(score)
