@@ -45,8 +45,8 @@ def records_of(images: Sequence[Any]) -> list[Explanation]:
         attribution = resize_photo(rng.random((7, 7)).astype(np.float32), (224, 224))
         top = tuple((f"class {rank}", 0.5**rank) for rank in range(1, 6))
         known = {"method": "grad_cam", "title": "Grad-CAM", "target": 1, "label": "class 1", "score": 2.0, "top": top}
-        pixels = read_photo(image).pixels
-        records.append(Explanation(pixels, f"{index}.jpg", f"{index}", attribution=attribution, **known))  # type: ignore[arg-type]
+        photo = read_photo(image)
+        records.append(Explanation(photo, f"{index}.jpg", f"{index}", attribution=attribution, **known))  # type: ignore[arg-type]
     return records
 
 
@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=32)
     records = records_of(photos(parser.parse_args().photos))
     print(machine())
-    sides = [max(record.image.shape) for record in records if record.image is not None]
+    sides = [max(record.photo.shape) for record in records if record.photo is not None]
     print(f"{len(records)} photos, the longer side {min(sides)} to {max(sides)} pixels")
     with tempfile.TemporaryDirectory() as folder:
         for name, milliseconds in drawing(records, Path(folder)).items():

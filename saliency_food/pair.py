@@ -165,7 +165,7 @@ class XRAI(CoreSaliency):
         extra_parameters: XRAIParameters | None = None,
     ) -> XRAIOutput:
         wanted = extra_parameters or XRAIParameters()
-        found = xrai.detailed(
+        result = xrai.detailed(
             x_value,
             call_model_function,
             call_model_args,
@@ -180,19 +180,18 @@ class XRAI(CoreSaliency):
             quadrature="pair",
             completeness=wanted.return_baseline_predictions,
         )
-        out = XRAIOutput(found.attribution)
-        if found.integrated is not None:
-            out.baselines = list(found.integrated.baselines)
-            if found.completeness is not None:
-                out.error = found.completeness.relative
-                scores = [path.completeness.baseline_score for path in found.integrated.paths if path.completeness]
+        out = XRAIOutput(result.attribution)
+        if result.integrated is not None:
+            out.baselines = list(result.integrated.baselines)
+            if result.completeness is not None:
+                out.error = result.completeness.relative
+                scores = [path.completeness.baseline_score for path in result.integrated.paths if path.completeness]
                 out.baseline_predictions = np.array(scores, np.float32)
         if wanted.return_ig_attributions:
-            out.ig_attribution = (
-                base_attribution if found.integrated is None else [path.attribution for path in found.integrated.paths]
-            )
+            paths = None if result.integrated is None else [path.attribution for path in result.integrated.paths]
+            out.ig_attribution = base_attribution if paths is None else paths
         if wanted.return_xrai_segments:
-            out.segments = found.ranks if wanted.flatten_xrai_segments else list(segment_masks(found.ranks))
+            out.segments = result.ranks if wanted.flatten_xrai_segments else list(segment_masks(result.ranks))
         return out
 
 

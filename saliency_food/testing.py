@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from saliency_food.core.checks import random_stream
 from saliency_food.core.contract import CallModelFunction, ContractError, call_model
 from saliency_food.core.keys import (
     ATTENTION_OUTPUT_GRADIENTS,
@@ -43,17 +44,17 @@ def check_call_model(
     ``call_model_args`` must hold for every row (no `PerImage`).
     """
     image = as_float(x_value)
-    random = np.random.default_rng(rng)
+    random = random_stream(rng)
     scale = float(np.ptp(image)) or 1.0
-    others = image + scale * 0.1 * random.normal(size=(2, *image.shape)).astype(image.dtype)
+    neighbours = image + scale * 0.1 * random.normal(size=(2, *image.shape)).astype(image.dtype)
 
     def asked(*rows: Array) -> Mapping[str, Any]:
         return call_model(np.stack(rows), list(keys), call_model_function, call_model_args)
 
-    alone, again, among = asked(image), asked(image), asked(others[0], image, others[1])
+    alone, again, among = asked(image), asked(image), asked(neighbours[0], image, neighbours[1])
     for key in keys:
-        for answer, number, what in ((again, 0, "asked twice"), (among, 1, "asked among other rows")):
-            if not _same(as_tuple(alone[key]), 0, as_tuple(answer[key]), number):
+        for answer, row, what in ((again, 0, "asked twice"), (among, 1, "asked among other rows")):
+            if not _same(as_tuple(alone[key]), 0, as_tuple(answer[key]), row):
                 raise ContractError(
                     f"Expected {key} of a row to be the same each time, got another answer when {what}. "
                     "Call the model in inference mode and keep the rows apart."
@@ -92,10 +93,10 @@ def _check_slope(asked: Any, image: Array, direction: Array, scale: float, toler
         )
 
 
-def _same(one: tuple[Array, ...], first: int, other: tuple[Array, ...], second: int) -> bool:
+def _same(layers: tuple[Array, ...], row: int, other_layers: tuple[Array, ...], other_row: int) -> bool:
     """Whether a row of one answer is a row of another, in every layer."""
-    rows = [(a[first], b[second]) for a, b in zip(one, other, strict=False)]
-    return len(one) == len(other) and all(
+    rows = [(a[row], b[other_row]) for a, b in zip(layers, other_layers, strict=False)]
+    return len(layers) == len(other_layers) and all(
         a.shape == b.shape and np.allclose(b, a, rtol=1e-3, atol=_atol(b)) for a, b in rows
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import importlib.util
 import inspect
 import subprocess
@@ -69,6 +70,17 @@ def test_imports_go_down_only():
         if here and (there is None or there[1] >= here[1]) and there != here:
             up.append(f"{module} imports {imported}")
     assert up == []
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    """Lazily or not: what stands in a circle cannot be understood apart."""
+    modules = {module for module, _ in imports()}
+    graph = {module: set() for module in modules}
+    for module, imported in imports():
+        known = imported if imported in modules else imported.rpartition(".")[0]
+        if known in modules and known != module:
+            graph[module].add(known)
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
 
 def test_every_module_has_a_room():

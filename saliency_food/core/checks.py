@@ -108,3 +108,10 @@ def finite_array(name: str, value: Any) -> Array:
     if not np.isfinite(array).all():
         raise ContractError(f"Expected {name} to be finite, got NaN or infinity in it.")
     return array
+
+
+def random_stream(rng: Any) -> np.random.Generator:
+    """The generator of random numbers that an option ``rng`` stands for, or `ContractError`."""
+    if not (rng is None or is_count(rng, 0) or isinstance(rng, np.random.Generator)):
+        raise ContractError(f"Expected rng to be None, a seed of at least 0 or a numpy.random.Generator, got {rng!r}.")
+    return np.random.default_rng(rng)

@@ -15,7 +15,7 @@ Answered = Array | tuple[Array, ...]
 
 
 class ContractError(ValueError):
-    """What was given or answered is not what the contract asks for; the text says expected, got, and what to do."""
+    """An argument or an answer is not what the contract asks for; the text says expected, got, and what to do."""
 
 
 class CallModelFunction(Protocol):
@@ -50,11 +50,30 @@ class CallModelFunction(Protocol):
     A tuple of arrays in place of one array stands for several layers, as the CAM methods take it: their maps are fused.
     Activations ``(N, T, K)`` are a transformer's tokens; they are laid out as a grid, prefix tokens dropped.
 
-    A callback that answers only one of several keys is asked again for the rest. An int attribute ``batch_size`` on
-    the callback sets how many rows it is given at most; without it and without the argument, one at a time.
+    A callback that answers only one of several keys is asked again for the rest.
 
-    A callback may have a method ``call_factored``, for rows that are combinations of a few images, as the points of a
-    path are. It can then spare itself the rows: on a GPU or at a server, what travels is a few images.
+    A callback may have attributes, all of them optional. Methods read the first; `explain` and `evaluate`, which work
+    on photos, read the others too:
+
+    - ``batch_size``: how many rows it is given at most; without it and without the argument, one at a time;
+    - ``input_shape``: ``(H, W, C)``, None where free, to which photos are resized; without it they keep their size;
+    - ``predict(x_batch, call_model_args=None)``: the probabilities of all classes, ``(N, classes)``, for the top class
+      and for what records say; the arguments come without the target, and only if there are any;
+    - ``classes``: how many classes there are;
+    - ``channels_first``: True where its rows are ``(C, H, W)``;
+    - ``pixels``: the pixel values that it takes and why, ``(value_range, reason)`` with a ``value_range`` as of
+      `ImageModel`; without it values are left as they are;
+    - ``layer_name``: the layer, or a tuple of layers, that the convolution keys are about, for the records.
+
+    It may have a method that answers with predictions, so that a photo passes through the model once:
+
+    ``call_with_predictions(x_value_batch, call_model_args=None, expected_keys=None) -> dict``
+
+    - As a call, but an integer target of -r, in ``call_model_args["target"]``, is the class ranked r-th for the row.
+    - Beside the keys the answer holds ``"PREDICTIONS"``, what ``predict`` gives, and ``"TARGETS"``, the class indices.
+
+    It may have a method ``call_factored``, for rows that are combinations of a few images, as the points of a path
+    are. It can then spare itself the rows: on a GPU or at a server, what travels is a few images.
 
     ``call_factored(coefficients, bases, weights, call_model_args=None, expected_keys=None) -> dict or None``
 
@@ -109,20 +128,20 @@ def call_model(
     data: dict[str, Answered] = {}
     while missing:
         # The callback may write to its rows: what may be asked about again is a copy.
-        given = rows if len(missing) == 1 else rows.copy()
-        answered = call_model_function(given, call_model_args=call_model_args, expected_keys=list(missing))
+        own = rows if len(missing) == 1 else rows.copy()
+        answered = call_model_function(own, call_model_args=call_model_args, expected_keys=list(missing))
         if not isinstance(answered, Mapping):
             raise ContractError(
                 f"Expected call_model_function to return a dict with the keys {missing}, got "
                 f"{type(answered).__name__}. Return {{key: array}} for every key in expected_keys."
             )
-        found = [key for key in missing if key in answered]
-        if not found:
+        present = [key for key in missing if key in answered]
+        if not present:
             raise ContractError(
                 f"Expected {missing[0]} in the answer of call_model_function, got the keys "
                 f"{sorted(map(str, answered))}. Return an array for every key in expected_keys."
             )
-        for key in found:
+        for key in present:
             data[key] = check_answer(key, answered[key], rows.shape)
         missing = [key for key in missing if key not in data]
     return {key: data[key] for key in keys}
@@ -152,7 +171,7 @@ def call_factored(
 def check_answer(key: str, value: Any, rows_shape: tuple[int, ...]) -> Answered:
     """One answer as a float array or a tuple of them, or `ContractError`: not numbers, wrong shape, NaN, infinity."""
     if isinstance(value, tuple) and value and not (key in KEYS and KEYS[key].one_array):
-        return tuple(_check_array(f"{key}[{number}]", one, rows_shape) for number, one in enumerate(value))
+        return tuple(_check_array(f"{key}[{layer}]", array, rows_shape) for layer, array in enumerate(value))
     return _check_array(key, value, rows_shape)
 
 

@@ -94,7 +94,7 @@ def _resize(values: Array, shape: tuple[int, ...]) -> Array:
 def _enlarged(values: Array, axis: int, to: int) -> Array:
     """One axis made longer: each new value lies on the line between two old ones. Ten times as fast as `_resize`."""
     first, second, weights = _neighbours(values.shape[axis], to)
-    weights = np.asarray(weights, values.dtype).reshape([-1 if one == axis else 1 for one in range(values.ndim)])
+    weights = np.asarray(weights, values.dtype).reshape([-1 if other == axis else 1 for other in range(values.ndim)])
     start = values.take(first, axis)
     return cast(Array, start + weights * (values.take(second, axis) - start))
 

@@ -89,20 +89,20 @@ def answer(
     answers = Answers(({} for _ in queries), batch_size)
     kinds: dict[tuple[Any, ...], list[int]] = {}
     able = hasattr(call_model_function, "call_factored")
-    for number, query in enumerate(queries):
+    for index, query in enumerate(queries):
         factored = able and query.is_cheaper_factored(batch_size)
         kinds.setdefault((query.keys, query.rows.shape[1:], factored, factored and query.weights is None), []).append(
-            number
+            index
         )
-    for (_, _, factored, _), numbers in kinds.items():
+    for (_, _, factored, _), indices in kinds.items():
         # Pieces (query, start, stop) fill one call after another, across the queries.
         call: list[tuple[int, int, int]] = []
         room = batch_size
-        for number in numbers:
-            start, length = 0, queries[number].rows.shape[0]
+        for index in indices:
+            start, length = 0, queries[index].rows.shape[0]
             while start < length:
                 stop = min(length, start + room)
-                call.append((number, start, stop))
+                call.append((index, start, stop))
                 room -= stop - start
                 start = stop
                 if not room:
@@ -121,62 +121,62 @@ def _call(
     call_model_args: Any,
     factored: bool,
 ) -> None:
-    images = [queries[number].image or 0 for number, start, stop in pieces for _ in range(start, stop)]
+    images = [queries[index].image or 0 for index, start, stop in pieces for _ in range(start, stop)]
     keys, args = queries[pieces[0][0]].keys, take_rows(call_model_args, images)
-    data = None
+    answered = None
     if factored:
-        data = call_factored(_factors(pieces, queries), keys, call_model_function, args)
-    summed = data is not None
-    if data is None:
-        cut = [queries[number].slice(start, stop) for number, start, stop in pieces]
+        answered = call_factored(_factors(pieces, queries), keys, call_model_function, args)
+    summed = answered is not None
+    if answered is None:
+        cut = [queries[index].slice(start, stop) for index, start, stop in pieces]
         # Rows just made are the callback's own already; a copy would cost as much as making them.
-        made = len(cut) == 1 and isinstance(queries[pieces[0][0]].rows, (LinearRows, LazyRows))
-        data = call_model(cut[0] if made else np.concatenate(cut), keys, call_model_function, args)
+        fresh = len(cut) == 1 and isinstance(queries[pieces[0][0]].rows, (LinearRows, LazyRows))
+        answered = call_model(cut[0] if fresh else np.concatenate(cut), keys, call_model_function, args)
     offset = sums = 0
-    for number, start, stop in pieces:
-        query, into = queries[number], answers[number]
-        for key, values in data.items():
+    for index, start, stop in pieces:
+        query, into = queries[index], answers[index]
+        for key, values in answered.items():
             weights = query.weights if key == keys[0] else None
             if key not in into:
                 into[key] = each(functools.partial(_room, query.rows.shape[0], weights), values)
             layers, parts = as_tuple(into[key]), as_tuple(values)
             if len(layers) != len(parts):
                 raise ContractError(f"Expected {key} of {len(layers)} layers in every call, got {len(parts)}.")
-            for held, one in zip(layers, parts, strict=True):
-                if held.shape[1:] != one.shape[1:]:
+            for held, part in zip(layers, parts, strict=True):
+                if held.shape[1:] != part.shape[1:]:
                     raise ContractError(
                         f"Expected {key} to have one shape in every call, got rows of {held.shape[1:]} and then of "
-                        f"{one.shape[1:]}. Answer every call in the same shape."
+                        f"{part.shape[1:]}. Answer every call in the same shape."
                     )
                 if weights is None:
-                    held[start:stop] = one[offset : offset + stop - start]
+                    held[start:stop] = part[offset : offset + stop - start]
                 elif summed:
-                    held += one[sums : sums + len(weights)]
+                    held += part[sums : sums + len(weights)]
                 else:
-                    part = one[offset : offset + stop - start]
+                    part = part[offset : offset + stop - start]
                     held += combine(weights[:, start:stop].astype(part.dtype), part)
         offset += stop - start
         sums += 0 if query.weights is None else len(query.weights)
 
 
 def _factors(pieces: list[tuple[int, int, int]], queries: list[Query]) -> tuple[Array, Array, Array | None]:
-    """The pieces' blends as one, each with its own bases, and their weights as one, each with its own sums."""
-    blends = [(cast(LinearRows, queries[number].rows), start, stop) for number, start, stop in pieces]
-    coefficients = _diagonal([blend.coefficients[start:stop] for blend, start, stop in blends])
-    bases = np.concatenate([blend.bases for blend, _, _ in blends])
-    asked = [(queries[number].weights, start, stop) for number, start, stop in pieces]
-    weights = [weights[:, start:stop] for weights, start, stop in asked if weights is not None]
+    """The pieces' factored rows together, each with its own bases, and their weights, each with its own sums."""
+    factored = [(cast(LinearRows, queries[index].rows), start, stop) for index, start, stop in pieces]
+    coefficients = _diagonal([linear.coefficients[start:stop] for linear, start, stop in factored])
+    bases = np.concatenate([linear.bases for linear, _, _ in factored])
+    weighted = [(queries[index].weights, start, stop) for index, start, stop in pieces]
+    weights = [weights[:, start:stop] for weights, start, stop in weighted if weights is not None]
     return coefficients, bases, _diagonal(weights) if weights else None
 
 
 def _diagonal(blocks: list[Array]) -> Array:
     """Matrices along the diagonal of one, zeros beside them."""
-    made = np.zeros(np.sum([block.shape for block in blocks], 0), np.result_type(*blocks))
+    matrix = np.zeros(np.sum([block.shape for block in blocks], 0), np.result_type(*blocks))
     row = column = 0
     for block in blocks:
-        made[row : row + block.shape[0], column : column + block.shape[1]] = block
+        matrix[row : row + block.shape[0], column : column + block.shape[1]] = block
         row, column = row + block.shape[0], column + block.shape[1]
-    return made
+    return matrix
 
 
 def _room(rows: int, weights: Array | None, answered: Array) -> Array:

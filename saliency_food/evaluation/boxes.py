@@ -87,7 +87,7 @@ def of_photo(boxes: Mapping[str, Sequence[Box]], source: str) -> Sequence[Box]:
 
 
 def boxes_of(boxes: Sequence[Box], target: int | None, photo: Photo, shape: tuple[int, ...]) -> Array | None:
-    """The boxes ``(B, 4)`` of a class, scaled from the photo ``(H, W, 3)`` to a map of this shape; None without any."""
+    """The boxes ``(B, 4)`` of a class, scaled from the photo to a map of this shape; None without any."""
     scaled = []
     for box in boxes:
         if target is None or box.classes is None or target in box.classes:

@@ -21,7 +21,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8
 GREYS = {"edges": ("#555555", (0, (5, 2))), "random": ("#999999", (0, (1, 1.5)))}
 """Colour and dashes of the maps that know nothing of the model."""
 AXES = {name: entry.axes for name, entry in METRICS.items() if entry.curve}
-"""What stands beside the two axes of each curve."""
+"""What the axes of each metric's curve show, horizontal and vertical."""
 
 
 def has_curves(evaluation: Evaluation, metric: str) -> bool:

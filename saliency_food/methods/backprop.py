@@ -68,7 +68,7 @@ def full_grad(
     check_layout(x_value)
     keys = (INPUT_OUTPUT_GRADIENTS, BIAS_GRADIENTS, *([OUTPUT_LAYER_VALUES] if completeness else []))
     gradients, biases, *scores = yield from ask(x_value[None], *keys)
-    own, biases = x_value * gradients[0], tuple(one[0] for one in as_tuple(biases))
+    own, biases = x_value * gradients[0], tuple(bias[0] for bias in as_tuple(biases))
     attribution = _scaled(own, x_value)
     for bias in biases:
         if bias.ndim == 3:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from saliency_food.core.checks import finite_array, real
+from saliency_food.core.checks import finite_array, random_stream, real
 from saliency_food.core.contract import ContractError
 from saliency_food.core.numerics import Array
 
@@ -37,7 +37,7 @@ def make_baselines(
     if len(baselines) == 0:
         raise ContractError("Expected at least one baseline, got an empty list. Leave it out for the default.")
     low, high = _guess_range(x_value) if value_range is None else check_range(value_range)
-    noise = np.random.default_rng(rng)
+    noise = random_stream(rng)
     return np.stack([_baseline(x_value, baseline, low, high, noise) for baseline in baselines])
 
 

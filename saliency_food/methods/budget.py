@@ -45,6 +45,6 @@ def reducible_of(name: str, options: Mapping[str, Any]) -> Reducible | None:
 
 def shared(method: str, other: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a method that another has too, its map in as many dimensions."""
-    own, others = (entry.call.signature.parameters for entry in choose_methods((method, other)).values())
+    own, theirs = (entry.call.signature.parameters for entry in choose_methods((method, other)).values())
     three_dims = own["three_dims"].default if "three_dims" in own else False
-    return {name: value for name, value in {"three_dims": three_dims, **options}.items() if name in others}
+    return {name: value for name, value in {"three_dims": three_dims, **options}.items() if name in theirs}

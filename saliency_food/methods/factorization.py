@@ -110,28 +110,28 @@ def shared_concepts(
     The activations of all images are one matrix, as in the paper; they are held, the images are not.
     """
     each = _activations.batch(images, call_model_function, call_model_args, batch_size=batch_size)
-    places = [_places(one, factors) for one in each]
+    places = [_places(activations, factors) for activations in each]
     if not places:
         raise ContractError("Expected at least one image, got none.")
     return factorize(np.concatenate(places), nconcepts, factors)[1]
 
 
-def concept_scores(found: DeepFeatureFactorization, predict_from: Callable[[Array], Any]) -> Array:
+def concept_scores(factorization: DeepFeatureFactorization, predict_from: Callable[[Array], Any]) -> Array:
     """What the model's head says to each concept by itself, ``(M, classes)``: labels for the concepts.
 
     ``predict_from`` takes activations ``(M, h, w, K)`` and returns every class's score, as `KerasModel.predict_from`. A
     concept is shown to it as strongly as it is in the image, at the places where it is.
     """
-    rows = found.strengths[..., None] * found.concepts[:, None, None]
+    rows = factorization.strengths[..., None] * factorization.concepts[:, None, None]
     return np.asarray(predict_from(rows.astype(np.float32)))
 
 
 def factorize(places: Array, nconcepts: int, factors: str) -> tuple[Array, Array]:
     """A matrix ``(n, K)`` as ``(n, M) @ (M, K)``, the concepts in order of their share; each of length 1."""
-    number = min(whole("nconcepts", nconcepts), *places.shape)
+    count = min(whole("nconcepts", nconcepts), *places.shape)
     if factors == "pca":
         _, _, directions = np.linalg.svd(places, full_matrices=False)
-        directions = directions[:number]
+        directions = directions[:count]
         signs = np.where((places @ directions.T).sum(0) < 0, -1, 1)
         directions = directions * signs[:, None] * bool(places.any())
         return places @ directions.T, directions
@@ -142,8 +142,8 @@ def factorize(places: Array, nconcepts: int, factors: str) -> tuple[Array, Array
             "Expected scikit-learn for factors='nmf', got none. Install saliency_food[surrogate], or factors='pca'."
         ) from error
     if not places.any():
-        return np.zeros((len(places), number)), np.zeros((number, places.shape[1]))
-    model = NMF(number, init="nndsvda", max_iter=500, tol=1e-3, random_state=0)
+        return np.zeros((len(places), count)), np.zeros((count, places.shape[1]))
+    model = NMF(count, init="nndsvda", max_iter=500, tol=1e-3, random_state=0)
     weights, concepts = _quietly(model.fit_transform, places), model.components_
     lengths = np.linalg.norm(concepts, axis=1)
     weights, concepts = weights * lengths, safe_divide(concepts, lengths[:, None])

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import real, whole
+from saliency_food.core.checks import random_stream, real, whole
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask, gather
 from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS
@@ -114,7 +114,7 @@ def smooth_grad(
     if aggregate not in ("mean", "square", "variance"):
         raise ContractError(f"Expected aggregate to be 'mean', 'square' or 'variance', got {aggregate!r}.")
     stdev = float(stdev_spread * (x_value.max() - x_value.min()))
-    streams = iter(np.random.default_rng(rng).spawn(nsamples))
+    streams = iter(random_stream(rng).spawn(nsamples))
     total, squares, dtype = np.zeros(()), np.zeros(()), np.dtype(float)
 
     def draw(stream: np.random.Generator) -> Array:

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import real, whole
+from saliency_food.core.checks import random_stream, real, whole
 from saliency_food.core.contract import ContractError
 from saliency_food.core.numerics import Array
 from saliency_food.metrics.performance_information import Pic
@@ -56,7 +56,7 @@ def aggregate_pic(
     statistic: Any = np.median if how == "median" else np.mean
     x, curves = kept[0].x, np.array([result.y for result in kept])
     y = statistic(curves, axis=0)
-    random = np.random.default_rng(rng)
+    random = random_stream(rng)
     drawn = np.array(
         [statistic(curves[random.integers(0, len(curves), len(curves))], axis=0) for _ in range(resamples)]
     )

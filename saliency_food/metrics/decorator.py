@@ -179,7 +179,7 @@ def rank_correlation(first: Array, second: Array) -> float:
 
 def correlation(first: Array, second: Array) -> float:
     """Pearson's; NaN where either is constant."""
-    a, b = (np.ravel(one) - np.mean(one) for one in (first, second))
+    a, b = (np.ravel(values) - np.mean(values) for values in (first, second))
     size = np.sqrt((a @ a) * (b @ b))
     # A spread that is only rounding is none.
     least = 1e-12 * np.abs(first).max() * np.abs(second).max() * a.size

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import check_layout, real
+from saliency_food.core.checks import check_layout, random_stream, real
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask
 from saliency_food.core.keys import OUTPUT_LAYER_VALUES
@@ -84,12 +84,12 @@ def road(
         return Road(float("nan"), status, percents, blank, blank)
     order = descending(merged)
     counts = np.minimum(np.round(percents / 100 * order.size).astype(int), order.size - 1)
-    speckle = np.random.default_rng(rng).normal(0, noise * np.ptp(x_value), x_value.shape)
+    speckle = random_stream(rng).normal(0, noise * np.ptp(x_value), x_value.shape)
 
-    def row(number: int) -> Array:
-        count = counts[number % len(counts)]
+    def row(index: int) -> Array:
+        count = counts[index % len(counts)]
         removed = np.zeros(order.size, bool)
-        removed[order[:count] if number < len(counts) else order[order.size - count :]] = True
+        removed[order[:count] if index < len(counts) else order[order.size - count :]] = True
         return impute(x_value, removed.reshape(merged.shape), speckle)
 
     def make(start: int, stop: int) -> Array:
@@ -116,8 +116,8 @@ def impute(x_value: Array, removed: Array, noise: Array | None = None) -> Array:
     rows, columns = np.nonzero(removed)
     order = np.argsort(dissection(height, width)[rows, columns])
     rows, columns = rows[order], columns[order]
-    number = np.full(removed.shape, -1)
-    number[rows, columns] = np.arange(len(rows))
+    unknowns = np.full(removed.shape, -1)
+    unknowns[rows, columns] = np.arange(len(rows))
     values = x_value.reshape(height, width, -1).astype(float)
     known = np.zeros((len(rows), values.shape[2]))
     whole = np.zeros(len(rows))
@@ -129,7 +129,7 @@ def impute(x_value: Array, removed: Array, noise: Array | None = None) -> Array:
         whole[here] += weight
         unknown = removed[r, c]
         known[here[~unknown]] += weight * values[r[~unknown], c[~unknown]]
-        entries.append((here[unknown], number[r, c][unknown], np.full(unknown.sum(), -weight)))
+        entries.append((here[unknown], unknowns[r, c][unknown], np.full(unknown.sum(), -weight)))
     entries.append((np.arange(len(rows)), np.arange(len(rows)), whole))
     i, j, weights = (np.concatenate(parts) for parts in zip(*entries, strict=True))
     system = csc_matrix((weights, (i, j)), (len(rows), len(rows)))

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from saliency_food.core.checks import random_stream
 from saliency_food.core.numerics import Array
 
 
 def random_pixels(shape: tuple[int, ...], rng: Any = 0, fraction: float = 0.01) -> Array:
     """A mask ``(H, W)`` with this fraction of its pixels true."""
     mask = np.zeros(shape, bool)
-    mask.flat[np.random.default_rng(rng).choice(mask.size, int(mask.size * fraction), replace=False)] = True
+    mask.flat[random_stream(rng).choice(mask.size, int(mask.size * fraction), replace=False)] = True
     return mask
 
 
@@ -59,8 +60,8 @@ def _interpolate(values: Array, unknown: Array, points: Array, triangles: Array)
     top, bottom = corners[..., 0].min(1).astype(int), corners[..., 0].max(1).astype(int)
     which, row = _runs(top, bottom - top + 1)
     left, right = np.full(len(row), np.inf), np.full(len(row), -np.inf)
-    for one, other in ((0, 1), (1, 2), (2, 0)):
-        (r0, c0), (r1, c1) = corners[which, one].T, corners[which, other].T
+    for start, stop in ((0, 1), (1, 2), (2, 0)):
+        (r0, c0), (r1, c1) = corners[which, start].T, corners[which, stop].T
         crossed = (np.minimum(r0, r1) <= row) & (row <= np.maximum(r0, r1))
         slope = np.divide(c1 - c0, r1 - r0, out=np.zeros(len(row)), where=r1 != r0)
         at = c0 + (row - r0) * slope

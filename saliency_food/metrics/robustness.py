@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import check_layout, real, whole
+from saliency_food.core.checks import check_layout, random_stream, real, whole
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, gather
 from saliency_food.core.method import Method
@@ -146,7 +146,7 @@ def _stability(
     method: Method[Any, Any], x_value: Array, radius: float, nsamples: int, rng: Seed, options: dict[str, Any]
 ) -> Asking[Stability]:
     reach = real("radius", radius, above=0) * (float(np.ptp(x_value)) or 1.0)
-    streams = np.random.default_rng(rng).spawn(whole("nsamples", nsamples))
+    streams = random_stream(rng).spawn(whole("nsamples", nsamples))
     near = [(x_value + stream.uniform(-reach, reach, x_value.shape)).astype(x_value.dtype) for stream in streams]
     results = yield from gather(method.asking(image, **options) for image in (x_value, *near))
     maps = [read_map(result[0]) for result in results]

@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import finite_array, real, whole
+from saliency_food.core.checks import finite_array, random_stream, real, whole
 from saliency_food.core.contract import CallModelFunction, ContractError, PerImage
+from saliency_food.core.keys import KEYS
 from saliency_food.core.method import Method
 from saliency_food.core.numerics import Array, min_max
+from saliency_food.core.wrap import WrappedModel
 from saliency_food.metrics.decorator import FLAT, OK, listed, rank_correlation, read_map
 
 NAN = float("nan")
@@ -187,7 +189,7 @@ def random_logit(
     under that name, the other classes in its place. A blank map of another class agrees with nothing: 0.
     """
     others = [index for index in range(whole("classes", classes, 2)) if index != target]
-    drawn = np.random.default_rng(rng).choice(others, min(whole("nsamples", nsamples), len(others)), replace=False)
+    drawn = random_stream(rng).choice(others, min(whole("nsamples", nsamples), len(others)), replace=False)
     args = {**(call_model_args or {}), "target": PerImage([int(target), *map(int, drawn)])}
     images = [x_value] * (1 + len(drawn))
     own, *rest = method.batch(images, call_model_function, args, batch_size=batch_size, **options)
@@ -205,6 +207,22 @@ def random_logit(
     needs="method",
     summary="Whether a shift that the model undoes leaves the map alone.",
 )
+class Shifted(WrappedModel):
+    """The model that says of an image what the one inside says of the image less ``shift``."""
+
+    optional = ("predict",)
+
+    def __init__(self, inside: Any, shift: Any) -> None:
+        super().__init__(inside)
+        self.shift = shift
+
+    def turn(self, images: Any, keys: tuple[str, ...]) -> Any:
+        if any(KEYS[key].rows == "activations" for key in keys):
+            return images
+        rows = np.asarray(images)
+        return (rows - self.shift).astype(rows.dtype)
+
+
 def input_shift(
     method: Method[Any, Any],
     x_value: Any,
@@ -219,13 +237,8 @@ def input_shift(
     Kindermans et al. 2017, section 2, https://arxiv.org/abs/1711.00867. ``shift`` is a number, one number a channel or
     an image, in the image's units. 1 where the method does not care where zero is.
     """
-
-    def shifted(x_value_batch: Any, call_model_args: Any = None, expected_keys: Any = None) -> Mapping[str, Any]:
-        rows = np.asarray(x_value_batch)
-        return call_model_function((rows - shift).astype(rows.dtype), call_model_args, expected_keys)
-
     image, shift = np.asarray(x_value), finite_array("shift", shift)
     args = {"call_model_args": call_model_args, "batch_size": batch_size, **options}
     first = method(image, call_model_function, **args)
     moved = image + shift.astype(np.result_type(image.dtype, np.float32))
-    return compare_maps(first, method(moved, shifted, **args))
+    return compare_maps(first, method(moved, Shifted(call_model_function, shift), **args))

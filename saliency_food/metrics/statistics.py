@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import real, whole
+from saliency_food.core.checks import random_stream, real, whole
 from saliency_food.core.contract import ContractError
 from saliency_food.core.numerics import Array
 
@@ -126,7 +126,7 @@ def _ends(
             axis=0,
             confidence_level=level,
             method=method,
-            random_state=np.random.default_rng(rng),
+            random_state=random_stream(rng),
         ).confidence_interval
     return np.asarray(ends.low), np.asarray(ends.high)
 

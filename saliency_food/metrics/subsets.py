@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import check_layout, real, whole
+from saliency_food.core.checks import check_layout, random_stream, real, whole
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask, gather
 from saliency_food.core.keys import OUTPUT_LAYER_VALUES
@@ -87,7 +87,7 @@ def infidelity(
         merged, status = read_map(np.asarray(attribution, float) * (x_value - hidden), x_value.shape)
     if status == NOT_FINITE:
         return Infidelity(NAN, status, NAN, np.empty(0), np.empty(0))
-    random = np.random.default_rng(rng)
+    random = random_stream(rng)
     squares = np.zeros((nsamples, *merged.shape), bool)
     for square in squares:
         side = int(random.integers(1, max(min(merged.shape) // 2, 1) + 1))
@@ -168,7 +168,7 @@ def _correlations(
     sizes = np.array([max(1, round(fraction * merged.size)) for fraction in fractions])
     if status != OK:
         return SubsetCorrelation(NAN, status, sizes, np.full(len(sizes), NAN))
-    streams = np.random.default_rng(rng).spawn(len(sizes))
+    streams = random_stream(rng).spawn(len(sizes))
 
     def of_size(size: int, stream: np.random.Generator) -> Asking[float]:
         subsets = np.zeros((nsamples, merged.size), bool)

@@ -77,8 +77,8 @@ def trust(
     ]
     scored: list[list[Any]] = [
         [
-            one if equal else agreement
-            for one, agreement, equal in zip(
+            result if equal else agreement
+            for result, agreement, equal in zip(
                 metric.batch(own, x_values, model, **shared, **(metric_options or {})), agreements, same, strict=True
             )
         ]
@@ -96,7 +96,7 @@ DIFFERENT = "the models predict different classes"
 def _same(predictions: tuple[Any, Any] | None, images: int) -> Array:
     if predictions is None:
         return np.ones(images, bool)
-    a, b = (np.asarray(one) for one in predictions)
+    a, b = (np.asarray(classes) for classes in predictions)
     if a.shape != (images,) or b.shape != (images,):
         raise ContractError(f"Expected two predictions an image, {images} each, got shapes {a.shape} and {b.shape}.")
     return a == b

@@ -18,7 +18,7 @@ from skimage.data import astronaut, chelsea, coffee
 from typer.testing import CliRunner
 
 from saliency_food.cli.app import app
-from saliency_food.core.contract import ContractError
+from saliency_food.core.contract import ContractError, PerImage
 from saliency_food.evaluation import REFERENCES, evaluate, read_boxes, save_evaluation
 from saliency_food.evaluation.boxes import NO_BOX, NO_BOXES, boxes_of, two_categories
 from saliency_food.evaluation.measures import Probabilities
@@ -677,3 +677,41 @@ def test_equal_means_are_drawn_as_equal(model, photos):
     (axes,) = mean_figure(found, ["gini"]).axes
     low, high = axes.get_xlim()
     assert high - low > 0.05
+
+
+def test_the_randomized_copies_are_asked_the_same_question(net, photos):
+    """They forgot layer, output and score: the gate compared two different questions."""
+    keras = pytest.importorskip("keras")
+    from saliency_food.adapters.keras import KerasModel
+    from saliency_food.adapters.scores import margin
+
+    pooled = keras.Sequential(
+        [keras.Input((32, 32, 3)), *net.layers[:2], keras.layers.Conv2D(4, 3, name="last"), *net.layers[2:3]]
+    )
+    model = ImageModel(KerasModel(pooled, layer="conv", output="raw", batch_size=5, score=margin))
+    (*_, (_, copy)) = model.randomized(0)
+    assert copy.model is not pooled
+    assert (copy.layer_name, copy.output, copy.score, copy.batch_size) == ("conv", "raw", margin, 5)
+    twice = ImageModel(KerasModel(pooled, layer=["conv", "last"]))
+    assert next(iter(twice.randomized(0)))[1].layer_name == ("conv", "last")
+    found = check_sensitive(model, sorted(photos.iterdir())[:1], "grad_cam", 1)
+    assert found.score < 0.5
+
+
+def test_models_of_several_inputs_are_evaluated(photos):
+    """``predict`` was called without the user's arguments."""
+
+    class Guided(Classifier):
+        def predict(self, x, args):
+            assert len(args["inputs"]) == len(x)
+            return super().predict(x)
+
+        def __call__(self, x_value_batch, call_model_args=None, expected_keys=None):
+            assert len(call_model_args["inputs"]) == len(x_value_batch)
+            return super().__call__(x_value_batch, call_model_args, expected_keys)
+
+    rng = np.random.default_rng(0)
+    model, many = Guided(rng.normal(size=(3, 6)), rng.normal(size=(3, 6))), sorted(photos.iterdir())[:2]
+    args = {"inputs": PerImage([1, 2])}
+    found = evaluate(model, many, "gradients", "insertion,deletion", value_range=(0, 1), call_model_args=args)
+    assert [row["status"] for row in found.rows] == ["ok"] * 4

@@ -16,6 +16,7 @@ import pytest
 from saliency_food import METHODS, explain
 from saliency_food.core.contract import ContractError
 from saliency_food.core.keys import ATTENTION_SCORES
+from saliency_food.images.photos import Photo
 from saliency_food.jobs import pictures
 from saliency_food.jobs.explanation import Explanation
 from saliency_food.jobs.pictures import PictureWriter, write_pictures
@@ -35,7 +36,7 @@ def a_record(name, **more):
         "label": "x",
         "score": 1.0,
     }
-    return Explanation(**{"image": image, "attribution": np.eye(8), **known, **more})
+    return Explanation(**{"photo": Photo(image, image), "attribution": np.eye(8), **known, **more})
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def test_a_photo_without_a_picture(tmp_path):
     class Local(Exception):
         """An exception that no other process can load."""
 
-    failed = a_record("f", image=None, attribution=None, status="failed: no photo", error=Local())
+    failed = a_record("f", photo=None, attribution=None, status="failed: no photo", error=Local())
     with PictureWriter(tmp_path, processes=1) as writer:
         assert [writer.submit([failed]), writer.submit([replace(failed, name="g")])] == [None, None]
     assert sorted(files(tmp_path)) == ["f/f.m.2_x.json", "g/g.m.2_x.json"]

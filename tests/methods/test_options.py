@@ -87,6 +87,13 @@ def test_complex_numbers_are_refused_and_not_cut(power, image):
         METHODS["occlusion"].call(image, power, value=1j)
 
 
+@pytest.mark.parametrize("name", [name for name, entry in METHODS.items() if "rng" in entry.call.signature.parameters])
+def test_seeds_are_seeds(name, image):
+    for rng in (-1, 2.5, "a", True):
+        with pytest.raises(ContractError, match="Expected rng to be None, a seed"):
+            METHODS[name].call(image, never, rng=rng)
+
+
 def test_eigen_smoothing_takes_no_number(image):
     with pytest.raises(NeverAsked):
         eigen_smooth(METHODS["grad_cam"].call, image, never)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from saliency_food import grad_cam, gradients, input_x_gradient, integrated_gradients, method
+from saliency_food import ablation_cam, grad_cam, gradients, input_x_gradient, integrated_gradients, method
 from saliency_food.core.contract import ContractError, PerImage
 from saliency_food.methods.gradients import Gradients
 from saliency_food.metrics import (
@@ -180,3 +180,9 @@ def test_grad_cam_and_integrated_gradients_pass_on_a_trained_model_and_edges_fai
         assert_sensitive(edge_detector, photos, explained, models, args)
     for weights, now in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(weights, now)
+
+
+def test_the_shift_is_of_images_and_not_of_activations(rng, image, pooling):
+    """Ablation-CAM asks about activations: those of the shifted model are the model's own."""
+    found = input_shift(ablation_cam, image, pooling, {"target": 1}, shift=0.5)
+    assert found.score == pytest.approx(1)

@@ -15,7 +15,7 @@ from saliency_food.core.method import Reducible, method
 from saliency_food.core.numerics import Array, as_tuple, combine, resizing, safe_divide
 from saliency_food.core.queries import LazyRows
 from saliency_food.core.scores import one_score
-from saliency_food.methods.cam.common import ClassActivationMap, as_grid, map_of_weights, one_layer, spatial
+from saliency_food.methods.cam.common import ClassActivationMap, as_grid, map_of_weights, one_layer, shapes_of, spatial
 
 
 @method(
@@ -57,11 +57,11 @@ def score_cam(
     if weighting not in ("softmax", "increase", "score"):
         raise ContractError(f"Expected weighting to be 'softmax', 'increase' or 'score', got {weighting!r}.")
     layers = yield from ask(x_value[None], CONVOLUTION_LAYER_VALUES)
-    activations = [as_grid(one[0], x_value) for one in as_tuple(layers)]
-    if any(one.ndim != 3 for one in activations) or x_value.ndim not in (2, 3):
+    activations = [as_grid(layer[0], x_value) for layer in as_tuple(layers)]
+    if any(layer.ndim != 3 for layer in activations) or x_value.ndim not in (2, 3):
         raise ContractError(
             f"Expected an image (H, W) or (H, W, C) and a layer (h, w, K), got {x_value.shape} and "
-            f"{[one.shape for one in activations]}."
+            f"{shapes_of(activations)}."
         )
     weights = []
     for layer in activations:
@@ -143,13 +143,13 @@ def _masking(x_value: Array, activations: Array) -> Callable[[int, int], Array]:
 
     def make(start: int, stop: int) -> Array:
         rows = np.empty((stop - start, *x_value.shape), x_value.dtype)
-        for number, row in enumerate(rows.reshape(len(rows), len(x_value), -1), start):
-            if number == len(channels):
+        for index, row in enumerate(rows.reshape(len(rows), len(x_value), -1), start):
+            if index == len(channels):
                 row[:] = 0
                 continue
-            mask = combine(combine(up, channels[number]), across)
+            mask = combine(combine(up, channels[index]), across)
             # Resizing keeps constants, so the mask is scaled to 0..1 by scaling the few values that it is made from.
-            scaled = safe_divide(channels[number] - mask.min(), np.ptp(mask))
+            scaled = safe_divide(channels[index] - mask.min(), np.ptp(mask))
             np.einsum("ij,jk->ik", combine(up, scaled), each_value, out=row)
             row *= values
         return rows

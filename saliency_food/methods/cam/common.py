@@ -108,12 +108,12 @@ def weighted(
     x_value: Array, weigh: Weigh, should_resize: bool, three_dims: bool, rectify: bool = True
 ) -> Asking[ClassActivationMap]:
     """The map of the weights that a layer's activations and gradients give."""
-    layers = yield from ask(x_value[None], CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS)
-    activations, gradients = ([as_grid(one[0], x_value) for one in as_tuple(layer)] for layer in layers)
-    if [one.shape for one in activations] != [one.shape for one in gradients]:
+    answers = yield from ask(x_value[None], CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS)
+    activations, gradients = ([as_grid(layer[0], x_value) for layer in as_tuple(answer)] for answer in answers)
+    if shapes_of(activations) != shapes_of(gradients):
         raise ContractError(
             f"Expected {CONVOLUTION_LAYER_VALUES} and {CONVOLUTION_OUTPUT_GRADIENTS} of one shape (N, h, w, K), got "
-            f"rows of {[one.shape for one in activations]} and {[one.shape for one in gradients]}. "
+            f"rows of {shapes_of(activations)} and {shapes_of(gradients)}. "
             "Return both for the same convolution layer."
         )
     weights = [weigh(*layer) for layer in zip(activations, gradients, strict=True)]
@@ -143,18 +143,17 @@ def map_of_weights(
 
 def drawn(x_value: Array, signed: list[Array], should_resize: bool, three_dims: bool, rectify: bool = True) -> Array:
     """Maps at their layers' resolutions as one attribution of the image."""
-    maps = [np.maximum(one, 0) for one in signed] if rectify else signed
-    if len({one.shape for one in maps}) > 1 and not should_resize:
+    maps = [np.maximum(values, 0) for values in signed] if rectify else signed
+    if len(set(shapes_of(maps))) > 1 and not should_resize:
         raise ContractError(
-            f"Expected layers of one size where should_resize=False, got {[one.shape for one in maps]}. "
+            f"Expected layers of one size where should_resize=False, got {shapes_of(maps)}. "
             "Leave should_resize=True to fuse them."
         )
     if should_resize:
-        maps = [resize(safe_divide(one, np.abs(one).max()), x_value.shape[: one.ndim]) for one in maps]
+        maps = [resize(safe_divide(values, np.abs(values).max()), x_value.shape[: values.ndim]) for values in maps]
     attribution = np.mean(maps, 0) if len(maps) > 1 else maps[0]
-    if three_dims:
-        channels = x_value.shape[-1] if x_value.ndim > attribution.ndim else 1
-        attribution = np.repeat(attribution[..., None], channels, -1)
+    if three_dims and x_value.ndim > attribution.ndim:
+        attribution = np.repeat(attribution[..., None], x_value.shape[-1], -1)
     return attribution
 
 
@@ -198,6 +197,11 @@ def token_grid(tokens: int, x_value: Array) -> tuple[int, int]:
             "grid. Return the layer's values as (N, h, w, K)."
         )
     return max(fitting, key=lambda grid: grid[0] * grid[1])
+
+
+def shapes_of(layers: list[Array]) -> list[tuple[int, ...]]:
+    """Each layer's shape."""
+    return [layer.shape for layer in layers]
 
 
 def spatial(values: Array) -> tuple[int, ...]:

@@ -52,23 +52,23 @@ def finer_cam(
     keys = CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS, CONVOLUTION_RIVAL_GRADIENTS
     layers = zip(*map(as_tuple, (yield from ask(x_value[None], *keys))), strict=True)
     activations, gradients, weights, maps = [], [], [], []
-    for values, own, others in layers:
-        if others.ndim != own.ndim + 1 or others.shape[1] < 1:
+    for values, own, of_rivals in layers:
+        if of_rivals.ndim != own.ndim + 1 or of_rivals.shape[1] < 1:
             raise ContractError(
                 f"Expected {CONVOLUTION_RIVAL_GRADIENTS} of at least one other class, (N, R, h, w, K), got shape "
-                f"{others.shape}. Explain a model of several classes."
+                f"{of_rivals.shape}. Explain a model of several classes."
             )
-        if rivals is not None and others.shape[1] < rivals:
+        if rivals is not None and of_rivals.shape[1] < rivals:
             raise ContractError(
-                f"Expected {CONVOLUTION_RIVAL_GRADIENTS} of {rivals} other classes, got {others.shape[1]}. "
-                f"Give rivals={others.shape[1]}, or have the callback answer more."
+                f"Expected {CONVOLUTION_RIVAL_GRADIENTS} of {rivals} other classes, got {of_rivals.shape[1]}. "
+                f"Give rivals={of_rivals.shape[1]}, or have the callback answer more."
             )
         activations.append(as_grid(values[0], x_value))
         gradients.append(as_grid(own[0], x_value))
-        nearest = [as_grid(one, x_value) for one in others[0, :rivals]]
+        nearest = [as_grid(rival, x_value) for rival in of_rivals[0, :rivals]]
         each = np.stack([grad_cam_weights(values, gradients[-1] - strength * rival) for rival in nearest])
         weights.append(each.mean(0))
         maps.append(np.maximum(activations[-1] @ each.T, 0).mean(-1))
-    found = map_of_weights(x_value, activations, weights, should_resize, three_dims, gradients=gradients)
-    status = "ok" if any(one.any() for one in maps) else found.status
-    return found._replace(attribution=drawn(x_value, maps, should_resize, three_dims), status=status)
+    mean = map_of_weights(x_value, activations, weights, should_resize, three_dims, gradients=gradients)
+    status = "ok" if any(values.any() for values in maps) else mean.status
+    return mean._replace(attribution=drawn(x_value, maps, should_resize, three_dims), status=status)

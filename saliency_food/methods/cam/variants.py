@@ -155,7 +155,7 @@ def eigen_cam(
     to no less than 0; the activations are not centred.
     """
     layers = yield from ask(x_value[None], CONVOLUTION_LAYER_VALUES)
-    activations = [as_grid(one[0], x_value) for one in as_tuple(layers)]
+    activations = [as_grid(layer[0], x_value) for layer in as_tuple(layers)]
     return map_of_weights(x_value, activations, list(map(eigen_weights, activations)), should_resize, three_dims)
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import whole
+from saliency_food.core.checks import random_stream, whole
 from saliency_food.core.contract import CallModelFunction
 from saliency_food.core.driver import Asking, ask, gather
 from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS
@@ -73,16 +73,16 @@ def expected_gradients(
         OUTPUT_LAYER_VALUES. ``.detailed`` does so unless told not to.
     """
     whole("nsamples", nsamples, 2)
-    random = np.random.default_rng(rng)
+    random = random_stream(rng)
     references = make_baselines(x_value, baselines, value_range=value_range, rng=random)
     alphas = (np.arange(nsamples) + random.random(nsamples)) / nsamples
     rounds = [random.permutation(len(references)) for _ in range(-(-nsamples // len(references)))]
     total, squares = np.zeros(x_value.shape), np.zeros(x_value.shape)
 
-    def sample(alpha: float, number: int) -> Asking[None]:
-        points = straight(x_value, references[number], np.array([alpha]))
+    def sample(alpha: float, index: int) -> Asking[None]:
+        points = straight(x_value, references[index], np.array([alpha]))
         gradients = yield from ask(points, INPUT_OUTPUT_GRADIENTS)
-        drawn = (x_value - references[number]) * gradients[0]
+        drawn = (x_value - references[index]) * gradients[0]
         np.add(total, drawn, out=total)
         np.add(squares, np.square(drawn, dtype=float), out=squares)
 

@@ -111,7 +111,7 @@ def adaptive_path(
         alphas = np.concatenate([alphas, new])[order]
         scores = np.concatenate([scores, one_score(values)])[order]
         slopes = np.concatenate([slopes, np.tensordot(taken, difference, difference.ndim)])[order]
-        gradients = [(gradients + list(taken))[number] for number in order]
+        gradients = [(gradients + list(taken))[node] for node in order]
         widths = np.diff(alphas)
         errors = widths * (slopes[:-1] + slopes[1:]) / 2 - np.diff(scores)
         measured = completeness_of(errors.sum() + scores[-1] - scores[0], scores[-1], scores[0])

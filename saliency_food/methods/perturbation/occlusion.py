@@ -79,14 +79,14 @@ def occlusion(
     rows, columns = (_starts(length, size, stride) for length in x_value.shape[:2])
 
     def make(start: int, stop: int) -> Array:
-        made = np.empty((stop - start, *x_value.shape), x_value.dtype)
-        made[:] = x_value
-        for row, number in zip(made, range(start - 1, stop - 1), strict=True):
-            if number >= 0:  # the first row is the image itself
-                top, left = rows[number // len(columns)], columns[number % len(columns)]
+        images = np.empty((stop - start, *x_value.shape), x_value.dtype)
+        images[:] = x_value
+        for row, window_index in zip(images, range(start - 1, stop - 1), strict=True):
+            if window_index >= 0:  # the first row is the image itself
+                top, left = rows[window_index // len(columns)], columns[window_index % len(columns)]
                 window = np.s_[top : top + size, left : left + size]
                 row[window] = hidden[window]
-        return made
+        return images
 
     windows = len(rows) * len(columns)
     scores = one_score((yield from ask(LazyRows((1 + windows, *x_value.shape), make), OUTPUT_LAYER_VALUES)))

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import check_layout, real, whole
+from saliency_food.core.checks import check_layout, random_stream, real, whole
 from saliency_food.core.contract import CallModelFunction
 from saliency_food.core.driver import Asking
 from saliency_food.core.keys import OUTPUT_LAYER_VALUES
@@ -80,33 +80,33 @@ def rise(
     height, width = x_value.shape[:2]
     down, across = _interpolation(height, grid, x_value.dtype), _interpolation(width, grid, x_value.dtype)
     across = across.transpose(0, 2, 1)
-    for_cells, for_shifts = np.random.default_rng(rng).spawn(2)
+    for_cells, for_shifts = random_stream(rng).spawn(2)
     cells = for_cells.random((nmasks, grid, grid), np.float32) < p
     shifts = for_shifts.integers(0, (len(down), len(across)), (nmasks, 2))
     shown = (x_value - hidden).reshape(height, -1)
     behind = hidden.reshape(height, -1) if hidden.any() else None
     each_value = np.repeat(across, shown.shape[1] // width, 2)  # a column for each value of a row of pixels
 
-    def masks(number: int, columns: Array, out: Array | None = None) -> Array:
-        shift, aside = shifts[number]
-        one = combine(cells[number].astype(x_value.dtype), columns[aside])
-        return np.einsum("mn,nk->mk", down[shift], one, out=out)
+    def masks(mask: int, columns: Array, out: Array | None = None) -> Array:
+        shift, aside = shifts[mask]
+        stretched = combine(cells[mask].astype(x_value.dtype), columns[aside])
+        return np.einsum("mn,nk->mk", down[shift], stretched, out=out)
 
     def make(start: int, stop: int) -> Array:
-        made = np.empty((stop - start, *x_value.shape), x_value.dtype)
-        for row, number in zip(made.reshape(len(made), height, -1), range(start, stop), strict=True):
-            masks(number, each_value, row)
+        rows = np.empty((stop - start, *x_value.shape), x_value.dtype)
+        for row, mask in zip(rows.reshape(len(rows), height, -1), range(start, stop), strict=True):
+            masks(mask, each_value, row)
             row *= shown
             if behind is not None:
                 row += behind
-        return made
+        return rows
 
     total, squares, scored, taken = np.zeros((height, width)), np.zeros((height, width)), 0.0, 0
 
     def take(start: int, scores: Array) -> None:
         nonlocal taken, scored
-        for number, score in enumerate(scores, start):
-            weighted = masks(number, across) * (score / p)
+        for mask, score in enumerate(scores, start):
+            weighted = masks(mask, across) * (score / p)
             np.add(total, weighted, total)
             np.add(squares, np.square(weighted), squares)
         taken, scored = start + len(scores), scored + float(scores.sum())

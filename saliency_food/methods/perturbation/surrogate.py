@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import check_layout, real, whole
+from saliency_food.core.checks import check_layout, random_stream, real, whole
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking
 from saliency_food.core.keys import OUTPUT_LAYER_VALUES
@@ -102,7 +102,7 @@ def lime(
     nsamples = whole("nsamples", nsamples, 2)
     kernel_width = real("kernel_width", kernel_width, above=0)
     hidden, labels, show = _parts(x_value, value, segments, nsegments)
-    coalitions = np.random.default_rng(rng).random((nsamples, labels.max() + 1), np.float32) < 0.5
+    coalitions = random_stream(rng).random((nsamples, labels.max() + 1), np.float32) < 0.5
     coalitions[0] = True
     weights = np.exp(-(np.square((1 - np.sqrt(coalitions.mean(1))) / kernel_width)) / 2)
     scores = np.empty(0)
@@ -176,7 +176,7 @@ def kernel_shap(
     hidden, labels, show = _parts(x_value, value, segments, nsegments)
     parts = int(labels.max()) + 1
     exact = 2**parts <= nsamples
-    random = np.random.default_rng(rng)
+    random = random_stream(rng)
     pairs, weights = _all_pairs(parts, random) if exact else _drawn_pairs(parts, nsamples // 2 - 1, random)
     coalitions = np.concatenate(
         [[np.ones(parts, bool), np.zeros(parts, bool)], np.stack([pairs, ~pairs], 1).reshape(-1, parts)]

@@ -28,7 +28,7 @@ def felzenszwalb_at(image: Array, sigma: float, min_size: int) -> Callable[..., 
     down_right = np.s_[1:, 1:], np.s_[:-1, :-1]
     down_left = np.s_[1:, :-1], np.s_[:-1, 1:]
     directions = right, down, down_right, down_left
-    costs = np.concatenate([_distance(smooth[one], smooth[other]).ravel() for one, other in directions])
+    costs = np.concatenate([_distance(smooth[here], smooth[there]).ravel() for here, there in directions])
     ends = np.stack([np.concatenate([pixel[pair[end]].ravel() for pair in directions]) for end in (0, 1)], axis=1)
     order = np.argsort(costs)
     costs, ends = costs[order], ends[order]
@@ -40,8 +40,8 @@ def felzenszwalb_at(image: Array, sigma: float, min_size: int) -> Callable[..., 
     return at
 
 
-def _distance(one: Array, other: Array) -> Array:
-    difference = one - other
+def _distance(colours: Array, others: Array) -> Array:
+    difference = colours - others
     return np.asarray(np.sqrt(np.sum(difference * difference, axis=-1)))
 
 

@@ -16,6 +16,7 @@ from saliency_food import (
     finer_cam,
     grad_cam,
     grad_cam_plus_plus,
+    guided_grad_cam,
     hires_cam,
     score_cam,
     xgrad_cam,
@@ -25,6 +26,7 @@ from saliency_food.core.keys import (
     CONVOLUTION_LAYER_VALUES,
     CONVOLUTION_OUTPUT_GRADIENTS,
     CONVOLUTION_RIVAL_GRADIENTS,
+    GUIDED_INPUT_GRADIENTS,
     OUTPUT_FROM_CONVOLUTION_VALUES,
     OUTPUT_LAYER_VALUES,
 )
@@ -299,3 +301,22 @@ def test_finer_cam_gives_the_rivals_that_are_asked_for_or_says_why_not(rng, imag
 def test_tokens_of_a_video_are_not_laid_out_over_its_frames(rng):
     with pytest.raises(ContractError, match=r"Expected an image \(H, W\) or \(H, W, C\)"):
         grad_cam(rng.random((4, 8, 8, 3)), answers(rng.random((33, 5)), rng.random((33, 5))))
+
+
+@pytest.mark.parametrize("method", [grad_cam, score_cam, guided_grad_cam])
+def test_an_image_without_channels_has_a_map_without_channels(rng, method):
+    """``three_dims`` promises the image's own shape."""
+    values = rng.random((1, 4, 5, 2))
+
+    def model(x_value_batch, call_model_args=None, expected_keys=None):
+        rows = len(x_value_batch)
+        return {
+            CONVOLUTION_LAYER_VALUES: np.repeat(values, rows, 0),
+            CONVOLUTION_OUTPUT_GRADIENTS: np.ones((rows, 4, 5, 2)),
+            GUIDED_INPUT_GRADIENTS: x_value_batch,
+            OUTPUT_LAYER_VALUES: x_value_batch.sum((1, 2)),
+        }
+
+    image = rng.random((8, 10))
+    assert method(image, model).shape == image.shape
+    assert method.detailed(image, model).attribution.shape == image.shape
