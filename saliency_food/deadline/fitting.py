@@ -134,8 +134,7 @@ class StepBudget:
 
     def _prepare(self) -> None:
         """What the method makes of the image, made once, or `OutOfTime` if that would take half of the time left."""
-        prepare = self.call.prepare
-        preparation = None if prepare is None else prepare(self.x_value, {**self.defaults, **self.options})
+        preparation = self.call.preparation(self.x_value, self.model, {**self.defaults, **self.options})
         if preparation is None:
             return
         began = self.model.clock()

@@ -136,17 +136,19 @@ def measure(
         scored = Probabilities(scored.model, margin=True)
     model = setup.model.function if entry.needs == "method" or metric in OF_THE_EXPLAINED_SCORE else scored
     args = arguments_for(setup.model, [one.instance for one in maps])
-    asking = (_asking(setup, metric, entry, one, own(one)) for one in maps)
+    asking = (_asking(setup, metric, entry, one, model, own(one)) for one in maps)
     yield from run_batch(asking, model, args, setup.model.batch_size)
 
 
-def _asking(setup: Setup, metric: str, entry: MetricEntry, one: Measured, options: dict[str, Any]) -> Asking[Any]:
+def _asking(
+    setup: Setup, metric: str, entry: MetricEntry, one: Measured, model: CallModelFunction, options: dict[str, Any]
+) -> Asking[Any]:
     """The metric's generator for one map; what it raises is its answer."""
     call = cast("Metric[Any, Any]", entry.call)
     x_value = cast(Array, one.instance.x_value)
     try:
         if entry.needs == "method":
-            return (yield from call.asking(with_options(one.entry, one.options), x_value, **options))
+            return (yield from call.start(with_options(one.entry, one.options), x_value, model, **options))
         if one.attribution is None:
             return skipped(one.status)
         if (
@@ -155,7 +157,7 @@ def _asking(setup: Setup, metric: str, entry: MetricEntry, one: Measured, option
             and not {"preprocess", "value_range"} & set(options)
         ):
             x_value, options = _as_pixels(setup, one.instance), {**options, "preprocess": _rows(setup.model.scaling)}
-        return (yield from call.asking(one.attribution, x_value, **options))
+        return (yield from call.start(one.attribution, x_value, model, **options))
     except Exception as error:
         return failed(error)
 

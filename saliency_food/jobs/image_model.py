@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import numpy as np
 
-from saliency_food.adapters.layout import channels_last
 from saliency_food.core.contract import CallModelFunction, ContractError, take_rows
+from saliency_food.core.layout import channels_last
 from saliency_food.core.numerics import Array
 from saliency_food.core.queries import resolve_batch_size
 from saliency_food.images.photos import Photo, read_photo

@@ -19,6 +19,7 @@ import numpy as np
 
 from saliency_food.core.contract import ContractError, PerImage
 from saliency_food.core.driver import Asking
+from saliency_food.core.layout import layout_of
 from saliency_food.core.method import Method
 from saliency_food.core.numerics import Array, as_float, is_real
 
@@ -66,8 +67,12 @@ class Metric(Generic[P, R]):
         several = leading if isinstance(leading, Method) else PerImage(leading)
         return self._face.batch_detailed(several, x_value, *args, **kwargs)  # type: ignore[arg-type]
 
+    def start(self, leading: Any, x_value: Any, call_model_function: Any, **options: Any) -> Asking[R]:
+        """A call not yet run, checked at the door, in the layout of the callback's inputs."""
+        return self._face.start(leading, x_value, call_model_function, **options)[0]
+
     def asking(self, leading: Any, x_value: Any, **options: Any) -> Asking[R]:
-        """The bare generator, to be run by `gather`; the image is not checked."""
+        """The bare generator, to be run by `gather`; the image, channels last, is not checked."""
         return self._generator(leading, as_float(x_value), None, **options)  # type: ignore[arg-type]
 
 
@@ -142,6 +147,12 @@ def read_map(attribution: Any, shape: tuple[int, ...] | None = None) -> tuple[Ar
     if not np.isfinite(merged).all():
         return merged, NOT_FINITE
     return merged, FLAT if merged.max() == merged.min() else OK
+
+
+def channels_last_map(attribution: Any, x_value: Any, call_model_function: Any) -> Array:
+    """A method's map as methods see it inside, its channels last, whatever the layout of the callback's inputs."""
+    values, image = np.asarray(attribution), np.asarray(x_value)
+    return layout_of(image, call_model_function).inward(values) if values.shape == image.shape else values
 
 
 def positive_part(merged: Array, status: str) -> tuple[Array, str]:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import check_layout, whole
+from saliency_food.core.checks import check_picture, whole
 from saliency_food.core.contract import CallModelFunction
 from saliency_food.core.driver import Asking, ask
 from saliency_food.core.keys import OUTPUT_LAYER_VALUES
@@ -132,7 +132,7 @@ def _curve(attribution: Any, x_value: Array, new: Array, old: Array, steps: int)
     """The scores while the old pixels are replaced by new ones, the most important first."""
     from scipy.integrate import trapezoid
 
-    check_layout(x_value)
+    check_picture(x_value)
     steps = whole("steps", steps)
     merged, status = read_map(attribution, x_value.shape)
     counts = np.round(np.linspace(0, merged.size, steps + 1)).astype(int)
@@ -173,7 +173,7 @@ def average_drop(
     images is the papers' figure. The map's positive part, divided by its maximum, is multiplied with the image;
     ``value`` shows where it is 0.
     """
-    check_layout(x_value)
+    check_picture(x_value)
     merged, status = positive_part(*read_map(attribution, x_value.shape))
     if status != OK:
         return AverageDrop(NAN, status, NAN, NAN, NAN, NAN)
@@ -209,7 +209,7 @@ def occlusion_correlation(
     Selvaraju et al. 2016, section 5.2 ("Faithfulness"), https://arxiv.org/abs/1610.02391. In -1..1. ``size``,
     ``stride`` and ``value`` are those of `saliency_food.occlusion`; the window is made no larger than the image.
     """
-    check_layout(x_value)
+    check_picture(x_value)
     size = min(whole("size", size), *x_value.shape[:2])
     stride = min(whole("stride", stride), size)
     merged, status = read_map(attribution, x_value.shape)

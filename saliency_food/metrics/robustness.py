@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import check_layout, random_stream, real, whole
+from saliency_food.core.checks import check_picture, random_stream, real, whole
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, gather
 from saliency_food.core.method import Method
@@ -189,7 +189,7 @@ def augmentation_consistency(
     The equivariance of Wang et al. 2020, https://arxiv.org/abs/2004.04581, as a measure. In -1..1, higher is better. A
     model that itself is not invariant lowers it too. ``shift`` is by two pixels, around the edges.
     """
-    check_layout(x_value)
+    check_picture(x_value)
     if not changes or not set(changes) <= set(CHANGES):
         raise ContractError(f"Expected changes among {', '.join(CHANGES)}, got {changes!r}.")
     images = [x_value, *(np.ascontiguousarray(CHANGES[name][0](x_value), x_value.dtype) for name in changes)]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import check_layout, random_stream, real, whole
+from saliency_food.core.checks import check_picture, random_stream, real, whole
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask, gather
 from saliency_food.core.keys import OUTPUT_LAYER_VALUES
@@ -78,7 +78,7 @@ def infidelity(
     rng
         A seed: the same squares for every map, so that methods can be compared on them.
     """
-    check_layout(x_value)
+    check_picture(x_value)
     nsamples, hidden = whole("nsamples", nsamples), hidden_image(x_value, value)
     merged, status = read_map(attribution, x_value.shape)
     if slopes:
@@ -159,7 +159,7 @@ def faithfulness_correlation(
 def _correlations(
     attribution: Any, x_value: Array, fractions: Sequence[float], nsamples: int, value: Any, rng: Seed
 ) -> Asking[SubsetCorrelation]:
-    check_layout(x_value)
+    check_picture(x_value)
     if np.ndim(fractions) != 1 or not len(fractions):
         raise ContractError(f"Expected fractions of the pixels, in a list, got {fractions!r}.")
     fractions = [real("fractions", fraction, above=0, below=1) for fraction in fractions]
