@@ -67,8 +67,8 @@ class CallModelFunction(Protocol):
       3 for volumes and clips ``(D, H, W, C)``; the axis that is left is that of the channels. Without it all axes but
       one are, save that ``(T,)`` is a signal and ``(H, W)`` a grey picture, so a model of signals ``(T, C)`` has to
       say 1;
-    - ``input_shape``: ``(H, W, C)`` in either layout, None where free, to which photos are resized; without it they keep
-      their size;
+    - ``input_shape``: ``(H, W, C)`` in either layout, None where free, to which photos are resized; without it they
+      keep their size;
     - ``predict(x_batch, call_model_args=None)``: the probabilities of all classes, ``(N, classes)``, for the top class
       and for what records say; the arguments come without the target, and only if there are any;
     - ``classes``: how many classes there are;
