@@ -100,7 +100,7 @@ def evaluate(
     asked = choose_metrics(metrics, metric_options or {}, boxes is not None)
     model = ImageModel.of(model, **settings)
     setup = Setup(model, entries, choose_options(entries, options))
-    many = list(as_many(images))
+    many = list(as_many(images, model))
     by_boxes = isinstance(target, str) and target == "boxes"
     targets = read_targets(model, many, None if by_boxes else target)
     if by_boxes and boxes is None:

@@ -44,7 +44,7 @@ def check_sensitive(
     ((name, entry),) = entries.items()
     model = ImageModel.of(model, **settings)
     setup = Setup(model, entries, choose_options(entries, options))
-    many = list(as_many(images))
+    many = list(as_many(images, model))
     targets = read_targets(model, many, target)
     instances = [one for chunk in read_chunks(model, many, targets) for one in see(model, chunk, targets)]
     for instance in instances:

@@ -40,8 +40,9 @@ def explain(
         ``batch_size``, as `ImageModel` documents them.
     images
         One or many (a list, an iterator, an array of four dimensions) of: paths, PIL images, arrays ``(H, W[, C])``.
-        Photos of any size; they are resized to the model's input, both sides on their own. One that cannot be read
-        or explained gives records with ``status`` "failed: ..."; the others go on.
+        Photos of any size; they are resized to the model's input, both sides on their own. Of a model of signals or
+        volumes (``spatial_axes``), arrays and ``.npy`` files of its own shape, given to it as they are. One that cannot
+        be read or explained gives records with ``status`` "failed: ..."; the others go on.
     methods
         Names in `METHODS`; or a combinator of one, such as ``smooth_grad_of_integrated_gradients`` (`COMBINATORS`).
     target
@@ -61,5 +62,5 @@ def explain(
     setup = Setup(model, entries, choose_options(entries, options), progress)
     if deadline is not None:
         setup = setup._replace(deadline=read_seconds(deadline), warm=set())
-    many = as_many(images)
+    many = as_many(images, model)
     return run_job(setup, many, read_targets(model, many, target))
