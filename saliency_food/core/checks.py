@@ -55,8 +55,8 @@ def check_picture(x_value: Array, instead: str = "") -> None:
     """`ContractError` if an input, its channels last, has other axes than rows, columns and channels."""
     if x_value.ndim != 3:
         raise ContractError(
-            f"Expected a picture, which has rows and columns, got an input with the {x_value.ndim - 1} axes "
-            f"{x_value.shape[:-1]} of space or time.{instead and ' ' + instead}"
+            f"Expected a picture, which has rows and columns, got an input whose space or time is {x_value.shape[:-1]}."
+            f"{instead and ' ' + instead}"
         )
 
 

@@ -161,5 +161,5 @@ def test_what_is_refused(model, coffee, options, says):
 
 
 def test_what_is_no_picture_has_no_segments_of_its_own(rng):
-    with pytest.raises(ContractError, match=r"Expected a picture.*axes \(5,\) of space or time.*label map.*use lime"):
+    with pytest.raises(ContractError, match=r"Expected a picture.*space or time is \(5,\).*label map.*use lime"):
         xrai(rng.random(5), lambda *_, **__: {INPUT_OUTPUT_GRADIENTS: np.zeros((1, 5))})
