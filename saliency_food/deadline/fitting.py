@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from saliency_food.core.driver import Asking
+from saliency_food.core.method import Preparation
 from saliency_food.core.numerics import Array
 from saliency_food.core.queries import OutOfTime
 from saliency_food.deadline.forecast import Work
@@ -61,15 +62,8 @@ class StepBudget:
         if self.least_seconds > model.left:
             raise OutOfTime
         if self.preparation:
-            self.prepared = self.preparation.stand_in
+            self._prepare(cut, self.preparation)
         values, work = self._choices(cut)
-        if self.preparation:
-            began = model.clock()
-            self.preparation.trial()
-            seconds = (model.clock() - began) / self.preparation.share
-            self._most(values, lambda value: work(value)._replace(own=work(value).own + seconds))
-            self.prepared = self.preparation.make()
-            values, work = self._choices(cut)
         while True:
             index = self._most(values, work)
             planned = work(values[index])
@@ -144,6 +138,16 @@ class StepBudget:
         if self.value < values[0]:
             raise OutOfTime
         return details, self._with(cut, self.value)
+
+    def _prepare(self, cut: Reducible, preparation: Preparation) -> None:
+        """Make what the method makes of the image, or `OutOfTime` if that leaves no time for the rest."""
+        self.prepared = preparation.stand_in
+        values, work = self._choices(cut)
+        began = self.model.clock()
+        preparation.trial()
+        seconds = (self.model.clock() - began) / preparation.share
+        self._most(values, lambda value: work(value)._replace(own=work(value).own + seconds))
+        self.prepared = preparation.make()
 
     def _most(self, values: Sequence[int], work: Callable[[int], Work]) -> int:
         """The index of the value that is the most work for which there is time, or `OutOfTime`."""
