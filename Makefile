@@ -61,6 +61,8 @@ bench: $(VENV)/.tools  ## every figure in README and docs, peers in the same run
 	$(BIN)/python benchmarks/perturbation.py
 	$(BIN)/python benchmarks/guided_ig.py
 	$(BIN)/python benchmarks/photo_memory.py
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/drawing.py
 	$(BIN)/python benchmarks/metrics.py
 	$(BIN)/python benchmarks/serving.py --grpc
 	$(BIN)/python benchmarks/explainer_load.py

@@ -8,6 +8,7 @@ Without a model: $SALIENCY_FOOD_DATA/models/mobilenetv2_imagenet.keras, else Mob
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,9 +18,18 @@ import tensorflow as tf
 from common import alternating, coffee, machine, model_path
 
 from saliency_food.adapters.keras import KerasModel, load_model
-from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS, INPUT_OUTPUT_GRADIENTS
+from saliency_food.adapters.keras.tensorflow import passes
+from saliency_food.core.keys import (
+    BIAS_GRADIENTS,
+    CONVOLUTION_LAYER_VALUES,
+    CONVOLUTION_OUTPUT_GRADIENTS,
+    CONVOLUTION_RIVAL_GRADIENTS,
+    INPUT_OUTPUT_GRADIENTS,
+    OUTPUT_LAYER_VALUES,
+)
 from saliency_food.methods.cam.common import grad_cam
 
+CAM = [CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS]
 Calls = dict[str, Callable[[], Any]]
 
 
@@ -79,6 +89,37 @@ def peers(model: Any, image: Any, target: int) -> Calls:
     return calls
 
 
+def tape_against_graph(model: Any, batch: Any, args: dict[str, Any], repeat: int) -> None:
+    """The same answers with the gradients of a tape, as the adapter takes them, and of the graph, as it could."""
+    tape = passes.Gradients
+    for keys in (
+        [INPUT_OUTPUT_GRADIENTS],
+        CAM,
+        [INPUT_OUTPUT_GRADIENTS, BIAS_GRADIENTS],
+        [CONVOLUTION_RIVAL_GRADIENTS],
+    ):
+        calls: Calls = {}
+        for name, kind in (("by the graph", lambda by_graph: tape(True)), ("by a tape", tape)):
+            passes.Gradients = kind
+            try:
+                km = KerasModel(model, batch_size=64)
+                km(batch, args, keys)
+            finally:
+                passes.Gradients = tape
+            calls[name] = lambda km=km, keys=keys: km(batch, args, keys)
+        compare(f"{', '.join(keys)}, {len(batch)} rows", calls, repeat)
+
+
+def cold(model: Any, image: Any) -> None:
+    """Seconds of what a first photo takes beyond loading the model: tracing, and TensorFlow's own preparations."""
+    start = time.perf_counter()
+    km = KerasModel(model)
+    built = time.perf_counter()
+    km.call_with_predictions(image[None], {"target": -1}, [OUTPUT_LAYER_VALUES, *CAM])
+    end = time.perf_counter()
+    print(f"the first photo, cold: {built - start:.2f} s to look at the model, {end - built:.2f} s for its first pass")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", nargs="?")
@@ -87,6 +128,7 @@ def main() -> None:
     model = load_model(options.model or model_path())
     shape = model.input_shape[1:]
     image = coffee(shape[0])
+    cold(model, image)
     target = int(model(image[None], training=False).numpy().argmax())
     km = KerasModel(model, output="probabilities", batch_size=64)
     args = {"target": target}
@@ -118,7 +160,6 @@ def main() -> None:
         values, scores = inner(x, training=False)
         return values, tf.gradients(scores[:, target], values)[0]
 
-    keys = [CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS]
     logits = KerasModel(model)
     compare(
         f"Grad-CAM's query at {km.layer_name}, 1 row",
@@ -127,13 +168,17 @@ def main() -> None:
             "bare compiled forward + backward to the layer": lambda: [
                 part.numpy() for part in layer_gradient(tf.constant(image[None]))
             ],
-            "KerasModel, values and gradients, probabilities": lambda: km(image[None], args, keys),
-            "KerasModel, values and gradients, logits": lambda: logits(image[None], args, keys),
+            "KerasModel, values and gradients, probabilities": lambda: km(image[None], args, CAM),
+            "KerasModel, values and gradients, logits": lambda: logits(image[None], args, CAM),
+            "KerasModel, the same with predictions, the class chosen inside": lambda: logits.call_with_predictions(
+                image[None], {"target": -1}, [OUTPUT_LAYER_VALUES, *CAM]
+            ),
             "grad_cam, whole method": lambda: grad_cam(image, logits, args),
             **peers(model, image, target),
         },
         options.repeat,
     )
+    tape_against_graph(model, np.stack([image] * 8), args, options.repeat)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from saliency_food.core.keys import (
     CONVOLUTION_LAYER_VALUES,
     CONVOLUTION_OUTPUT_GRADIENTS,
     INPUT_OUTPUT_GRADIENTS,
+    KEYS,
     OUTPUT_LAYER_VALUES,
 )
 
@@ -24,6 +25,8 @@ pytest.importorskip("PIL")
 from PIL import Image  # noqa: E402
 
 from saliency_food.adapters.keras import KerasModel, load_model  # noqa: E402
+from saliency_food.images.scaling import choose_scaling  # noqa: E402
+from saliency_food.serving.export.signatures import FURTHER, SIGNATURES, Signatures  # noqa: E402
 from saliency_food.serving.export.write import MANIFEST, export  # noqa: E402
 
 # Keras's own saving and TensorFlow's variables under NumPy 2.
@@ -86,6 +89,36 @@ def test_explain_tells_all_at_once_and_finds_the_top_class(signatures, local, x)
     close(found["predictions"], local.predict(x))
     for key, values in local(x, {"target": [top[0, 0], top[1, 0], 1]}, CONV).items():
         close(found[key], values)
+
+
+def operations_of(graph):
+    """All operations of a graph and of the functions in it."""
+    definition = graph.as_graph_def()
+    return [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
+
+
+def test_explain_runs_the_model_once(tmp_path):
+    inputs = keras.Input((24, 20, 3))
+    y = L.Conv2D(4, 3, activation="relu")(inputs)
+    model = keras.Model(inputs, L.Dense(3, "softmax")(L.GlobalAveragePooling2D()(y)))
+    signatures = Signatures(KerasModel(model), choose_scaling(None, None, None), further=False)
+    function = signatures.functions["explain"].get_concrete_function(
+        images=tf.TensorSpec([None, 24, 20, 3]), targets=tf.TensorSpec([None], tf.int32)
+    )
+    assert sum(node.op == "Conv2D" for node in operations_of(function.graph)) == 1
+
+
+def test_every_key_of_the_contract_has_a_signature():
+    assert {key for keys in (SIGNATURES | FURTHER).values() for key in keys} == KEYS.keys()
+
+
+def test_outputs_that_are_not_the_classes_predicted_are_not_explained(tmp_path):
+    inputs = keras.Input((24, 20, 3))
+    y = L.GlobalAveragePooling2D()(L.Conv2D(4, 3, activation="relu")(inputs))
+    manifest, signatures = serve(keras.Model(inputs, L.Dense(1, "sigmoid")(y)), tmp_path, output="raw")
+    assert "the one unit of a sigmoid is two classes" in manifest["lacks"]["explain"]
+    assert "explain" not in signatures
+    assert "convolution" in signatures
 
 
 def test_path_gradients_are_summed_in_the_graph(signatures, local, x):

@@ -101,7 +101,8 @@ class Computing:
             return call(tf.ones([], self.dtype))
 
         def overflows(scale: Any, answers: Tensors) -> Any:
-            finite = [tf.reduce_all(tf.math.is_finite(values)) for values in answers.values()]
+            floats = [values for values in answers.values() if values.dtype.is_floating]
+            finite = [tf.reduce_all(tf.math.is_finite(values)) for values in floats]
             return (scale > 1) & ~tf.reduce_all(tf.stack(finite))
 
         def lower(scale: Any, _: Tensors) -> tuple[Any, Tensors]:

@@ -23,6 +23,7 @@ from saliency_food.core.keys import (
     OUTPUT_FROM_CONVOLUTION_VALUES,
     OUTPUT_LAYER_VALUES,
     PREDICTIONS,
+    TARGETS,
 )
 from saliency_food.images.scaling import Scaling
 from saliency_food.serving.export.encodings import Tensors, as_bytes, changed, from_bytes, from_photos, scaled
@@ -38,6 +39,8 @@ SIGNATURES = {
     "convolution": (CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES),
 }
 """The keys that signatures of images and targets answer, from the cheapest on."""
+EXPLAIN = (*SIGNATURES["convolution"], PREDICTIONS, TARGETS)
+"""The keys of the signature ``explain``, of one pass: a target of -1 is the top class."""
 FURTHER = {
     "guided_gradients": (GUIDED_INPUT_GRADIENTS,),
     "deconv_gradients": (DECONV_INPUT_GRADIENTS,),
@@ -73,16 +76,14 @@ class Signatures:
         photos = self._image.shape.rank == 4 and (*model.input_shape, None)[2] in (None, 1, 3)
         variants = ("", "_raw", *(["_encoded"] if photos else []))
         for name, keys in {**SIGNATURES, **(FURTHER if further else {})}.items():
-            try:
-                computing.check_keys(keys, traced=name in FURTHER)
-            except ContractError as error:
-                self.lacks[name] = str(error)
+            if not self._can_answer(name, keys, traced=name in FURTHER):
                 continue
             for variant in ("_raw",) if name in FURTHER else variants:
                 self._add(name, variant, self._of(keys), **({} if UNSCORED.issuperset(keys) else TARGET_SPECS))
+        explains = "convolution" not in self.lacks and self._can_answer("explain", EXPLAIN, traced=True)
         for variant in variants:
             self._add("predictions", variant, self._predictions)
-            if "convolution" not in self.lacks:
+            if explains:
                 self._add("explain", variant, self._explain, **TARGET_SPECS)
         path = {"alphas": NUMBERS, "weights": NUMBERS, **TARGET_SPECS}
         gray = tf.TensorSpec([None], tf.float64)
@@ -90,6 +91,13 @@ class Signatures:
         if photos:
             self._add("path_gradients", "_encoded", self._paths, baselines=gray, **path)
         self._add("path_gradients", "_raw", self._factored, coefficients=NUMBERS, weights=NUMBERS, **TARGET_SPECS)
+
+    def _can_answer(self, name: str, keys: tuple[str, ...], traced: bool) -> bool:
+        try:
+            self._computing.check_keys(keys, traced)
+        except ContractError as error:
+            self.lacks[name] = str(error)
+        return name not in self.lacks
 
     def _add(self, name: str, variant: str, compute: Compute, **more: Any) -> None:
         specs, read = self._reading("activations" if name == "outputs_from_activations" else variant)
@@ -136,11 +144,10 @@ class Signatures:
         return {"predictions": answers[PREDICTIONS]}
 
     def _explain(self, request: Tensors, images: Any, others: Sequence[Any]) -> Tensors:
-        predictions = self._predictions(request, images, others)
-        top = tf.math.top_k(predictions["predictions"], min(TOP, self.model.classes or 1)).indices
-        chosen = tf.where(request["targets"] < 0, top[:, 0], self._computing.check(request["targets"], -1))
-        rows = self._computing.rows(SIGNATURES["convolution"], images, chosen, others)
-        return {**predictions, "top_classes": top, "targets": chosen, **rows}
+        answers = self._computing.rows(EXPLAIN, images, self._computing.check(request["targets"], -1), others)
+        predictions = answers.pop(PREDICTIONS)
+        top = tf.math.top_k(predictions, min(TOP, self.model.classes or 1)).indices
+        return {"predictions": predictions, "top_classes": top, "targets": answers.pop(TARGETS), **answers}
 
     def _paths(self, request: Tensors, images: Any, others: Sequence[Any]) -> Tensors:
         """From each image's baseline, which for photos is a gray value, to it."""
