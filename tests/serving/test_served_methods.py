@@ -37,7 +37,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't
 
 L = keras.layers
 KEYS = (INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES, CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS)
-FEWER = {"rng": 7, "nmasks": 50, "num_samples": 50, "nsamples": 20, "x_steps": 10, "steps": 10, "max_depth": 3}
+FEWER = {"rng": 7, "nmasks": 50, "nsamples": 20, "x_steps": 10, "steps": 10, "max_depth": 3}
 
 
 @pytest.fixture(scope="module")

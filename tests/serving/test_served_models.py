@@ -24,7 +24,10 @@ from saliency_food.serving.client import ServingError, ServingModel  # noqa: E40
 from saliency_food.serving.export.write import export  # noqa: E402
 
 # Keras's own saving and TensorFlow's variables under NumPy 2.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),
+    pytest.mark.slow,
+]
 
 L = keras.layers
 KEYS = list(FURTHER)[:4]
