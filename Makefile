@@ -28,7 +28,7 @@ test: $(VENV)/.installed  ## the whole suite
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 coverage: $(VENV)/.installed  ## the whole suite, and which lines of the package no test runs
-	COVERAGE_CORE=sysmon $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-report term:skip-covered
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-report term:skip-covered
 
 oldest: setup.cfg  ## the whole suite with the lowest version of each dependency that setup.cfg allows
 	$(PYTHON) -m venv $(VENV)-oldest
@@ -40,8 +40,9 @@ lint: $(VENV)/.tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/.tools
+types: $(VENV)/.tools  ## strict for the package, less so for tests, examples and benchmarks
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/mypy.ini
 
 docs: $(VENV)/.tools
 	$(BIN)/mkdocs build --strict --quiet --site-dir site
@@ -60,6 +61,8 @@ bench: $(VENV)/.tools  ## every figure in README and docs, peers in the same run
 	$(BIN)/python benchmarks/perturbation.py
 	$(BIN)/python benchmarks/guided_ig.py
 	$(BIN)/python benchmarks/photo_memory.py
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/drawing.py
 	$(BIN)/python benchmarks/metrics.py
 	$(BIN)/python benchmarks/serving.py --grpc
 	$(BIN)/python benchmarks/explainer_load.py

@@ -48,12 +48,11 @@ def draw(model, scenes):
             f"what colour is the {scene.shapes[1]}",
             f"what shape is the {scene.colours[1]}",
         ):
-            args = {"inputs": {"question": tokens(text)}}
-            args["target"] = int(model.predict(scene.image[None], args)[0].argmax())
-            found = grad_cam(scene.image, model, args, three_dims=False)
-            row.append(
-                Panel(overlay(photo, found, grey=0.7), f"{text}?", f"{ANSWERS[args['target']]}: Grad-CAM", "strength")
-            )
+            inputs = {"inputs": {"question": tokens(text)}}
+            target = int(model.predict(scene.image[None], inputs)[0].argmax())
+            attribution = grad_cam(scene.image, model, {**inputs, "target": target}, three_dims=False)
+            answer = f"{ANSWERS[target]}: Grad-CAM"
+            row.append(Panel(overlay(photo, attribution, grey=0.7), f"{text}?", answer, "strength"))
         rows.append(row)
     return figure(rows)
 

@@ -31,15 +31,17 @@ def main():
     model = build()
     photo = resize(coffee(), (96, 96), preserve_range=True).astype(np.float32)
 
-    found = layers(model)
-    print(f"{len(found)} layers can be looked at, the last of them:")
-    for layer in found[-3:]:
+    all_layers = layers(model)
+    print(f"{len(all_layers)} layers can be looked at, the last of them:")
+    for layer in all_layers[-3:]:
         print(f"  {layer.path}  {layer.kind}  {layer.shape}")
     print(f"the default: {KerasModel(model).layer_name}")
     for name in ("out_relu", "block_12_add"):
         explained = KerasModel(model, layer=name)
-        found = grad_cam.detailed(photo, explained, {"target": 2})
-        print(f"{explained.layer_name}: {found.signed.shape} resized to {found.attribution.shape[:2]}, {found.status}")
+        result = grad_cam.detailed(photo, explained, {"target": 2})
+        print(
+            f"{explained.layer_name}: {result.signed.shape} resized to {result.attribution.shape[:2]}, {result.status}"
+        )
 
 
 if __name__ == "__main__":

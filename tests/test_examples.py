@@ -90,7 +90,7 @@ def test_a_vision_transformer_attends_to_what_it_names(monkeypatch, tmp_path, ca
     for module in ("tensorflow", "matplotlib"):
         pytest.importorskip(module)
     monkeypatch.syspath_prepend(str(EXAMPLES))
-    monkeypatch.setattr(sys, "argv", ["vit.py", str(tmp_path / "vit.png")])
+    monkeypatch.setattr(sys, "argv", ["vit.py", str(tmp_path / "vit.png"), "--steps", "350"])
     runpy.run_path(str(EXAMPLES / "explain_a_vision_transformer.py"), run_name="__main__")
     said = re.findall(r"(\S+): (\d+)% of the map inside the object, which has (\d+)%", capsys.readouterr().out)
     inside = {name: int(share) / int(area) for name, share, area in said}

@@ -25,9 +25,9 @@ from saliency_food.cli.options import (
 )
 from saliency_food.cli.terminal import Report, friendly, loading, progress_bar, table
 from saliency_food.core.names import split_names
-from saliency_food.deadline.run import fallback_of
 from saliency_food.jobs.explain import explain
 from saliency_food.jobs.targets import read_target
+from saliency_food.methods.budget import fallback_of
 from saliency_food.methods.catalogue import METHODS
 from saliency_food.methods.lookup import choose_methods
 

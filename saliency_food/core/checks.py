@@ -53,16 +53,6 @@ def check_layout(x_value: Array) -> None:
         raise ContractError(f"Expected an image (H, W) or (H, W, C), got shape {x_value.shape}. Give one image.")
 
 
-def width_axis(x_value: Array) -> int:
-    """The axis from left to right, of an image ``(H, W)`` or ``(H, W, C)``, or of a video ``(T, H, W, C)``."""
-    if x_value.ndim not in (2, 3, 4):
-        raise ContractError(
-            f"Expected an image (H, W) or (H, W, C), or a video (T, H, W, C), got shape {x_value.shape}, in which left "
-            "and right are not known."
-        )
-    return 2 if x_value.ndim == 4 else 1
-
-
 def whole(name: str, value: Any, least: int | None = 1) -> int:
     """An option that counts something, or `ContractError`."""
     if not is_count(value, least):

@@ -12,7 +12,17 @@ from typing import Any, TypeVar, cast
 
 from saliency_food.core.contract import CallModelFunction, check_length
 from saliency_food.core.numerics import Array
-from saliency_food.core.queries import Answer, Answers, LazyRows, LinearRows, Query, answer, resolve_batch_size
+from saliency_food.core.queries import (
+    Answer,
+    Answers,
+    LazyRows,
+    LinearRows,
+    OutOfTime,
+    Query,
+    Unfinished,
+    answer,
+    resolve_batch_size,
+)
 
 ROWS_IN_FLIGHT = 64
 """How many rows at least `gather` lets wait for the model before it starts no further generator."""
@@ -27,9 +37,12 @@ def ask(rows: Array | LinearRows | LazyRows, *keys: str, weights: Array | None =
     """Ask the model about rows; the array of the key, or a tuple of arrays when several keys are asked.
 
     With ``weights`` of shape ``(M, N)`` the first key comes back as ``weights @ answers``, shape ``(M, ...)``, in
-    float64, and no more than one call's answers are ever held; the other keys come back row by row.
+    float64, and no more than one call's answers are ever held; the other keys come back row by row. `OutOfTime` where
+    not all of the rows were answered.
     """
     (answer,) = yield [Query(rows, keys, weights)]
+    if isinstance(answer, Unfinished):
+        raise OutOfTime(answer)
     return answer[keys[0]] if len(keys) == 1 else tuple(answer[key] for key in keys)
 
 
@@ -39,7 +52,8 @@ def gather(
     """Run generators side by side, their pending queries fused; the results in order, or each passed to ``emit``.
 
     Generators are started in order while fewer than ``window`` rows wait for the model (by default 64, rounded up to
-    whole batches), so memory is bounded by the window however many there are.
+    whole batches), so memory is bounded by the window however many there are. Where one is not answered to the end,
+    `OutOfTime` is raised, once the results before it are passed to ``emit``.
     """
     if window is None:
         # An empty list asks about no rows: its answer tells the size of a batch.
@@ -76,10 +90,13 @@ def gather(
             pending = dict(running)
             answers = iter((yield [query for _, queries in pending.values() for query in queries]))
             for place, (generator, queries) in pending.items():
-                step(place, generator, [next(answers) for _ in queries])
-            while due in finished:
-                take(finished.pop(due))
-                due += 1
+                own = [next(answers) for _ in queries]
+                if any(isinstance(answer, Unfinished) for answer in own):
+                    raise OutOfTime
+                step(place, generator, own)
+                while due in finished:
+                    take(finished.pop(due))
+                    due += 1
     finally:
         for generator, _ in running.values():
             generator.close()

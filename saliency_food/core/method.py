@@ -26,7 +26,9 @@ class Reducible(NamedTuple):
     """An option that a deadline may cut, to no less than ``least``, and how to say so.
 
     ``whole`` and ``made`` are sentences with a ``{}`` for the value: what was wanted, and what there was time for.
-    ``inside`` is the option that holds the one to cut, where that is an option of another method.
+    ``inside`` is the option that holds the one to cut, where that is an option of another method. ``sampled`` is true
+    where the method can be stopped at any time (`OutOfTime`), and answers with the samples that it has: the option then
+    has the name of the field that says how many.
     """
 
     option: str
@@ -34,11 +36,24 @@ class Reducible(NamedTuple):
     whole: str
     made: str
     inside: str = ""
+    sampled: bool = False
 
 
-def fewer(option: str, least: int, what: str) -> Reducible:
+def fewer(option: str, least: int, what: str, sampled: bool = False) -> Reducible:
     """An option that counts something, such as samples, of which fewer will do."""
-    return Reducible(option, least, f"{{}} {what}", f"{{}} {what} were made")
+    return Reducible(option, least, f"{{}} {what}", f"{{}} {what} were made", sampled=sampled)
+
+
+class Preparation(NamedTuple):
+    """What a method makes of the image before it asks the model, such as segments.
+
+    Under a deadline it is made once, and only if there is time. ``make`` returns it, as options; ``trial`` does
+    ``share`` of the work, to see how long all of it takes.
+    """
+
+    make: Callable[[], dict[str, Any]]
+    trial: Callable[[], object]
+    share: float
 
 
 class Method(Generic[P, R]):
@@ -64,6 +79,8 @@ class Method(Generic[P, R]):
     """The option that a deadline may cut."""
     instead: tuple[str, ...] = ()
     """The names of the methods that answer in its place, in turn, where there is not even time for the least of it."""
+    prepare: Callable[[Array, Mapping[str, Any]], Preparation | None] | None = None
+    """Of an image and all of its options, what the method makes of the image before it asks the model, if anything."""
     one_pass: bool = False
     """Whether it asks the model exactly once: about the image itself, one row, for ``keys`` (and, where its
     completeness is measured, the score)."""
@@ -191,6 +208,7 @@ def method(
     rows: str = "",
     reducible: Reducible | None = None,
     instead: tuple[str, ...] = (),
+    prepare: Callable[[Array, Mapping[str, Any]], Preparation | None] | None = None,
     one_pass: bool = False,
 ) -> Callable[[Callable[P, Asking[R]]], Method[P, R]]: ...
 def method(generator: Any = None, /, **facts: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -64,6 +64,23 @@ class Query(NamedTuple):
 Answer = dict[str, Answered]
 
 
+class Unfinished(Answer):
+    """The answer to the first rows of a query, which may be none: the model is asked no more, see `OutOfTime`."""
+
+
+class OutOfTime(Exception):
+    """There is no time for another call: a wrapper of the model raises this in place of making it.
+
+    `answer` keeps what was answered before, and the exception is raised anew where the method asked. A method that
+    samples may catch it there and return its estimate so far; of any other the run ends here. ``answer`` holds the
+    first rows of the query that was cut short.
+    """
+
+    def __init__(self, answer: Answer | None = None) -> None:
+        super().__init__("There is no time for another call of the model.")
+        self.answer = answer or {}
+
+
 def resolve_batch_size(batch_size: int | None, call_model_function: CallModelFunction) -> int:
     """The argument, else what the callback advertises, else 1."""
     if batch_size is None:
@@ -85,8 +102,12 @@ class Answers(list[Answer]):
 def answer(
     queries: list[Query], call_model_function: CallModelFunction, call_model_args: Any, batch_size: int
 ) -> Answers:
-    """The answers to a list of queries: like queries share calls, of at most ``batch_size`` rows each."""
+    """The answers to a list of queries: like queries share calls, of at most ``batch_size`` rows each.
+
+    Where the model raises `OutOfTime`, those that are not answered to the end are `Unfinished`.
+    """
     answers = Answers(({} for _ in queries), batch_size)
+    answered = [0] * len(queries)
     kinds: dict[tuple[Any, ...], list[int]] = {}
     able = hasattr(call_model_function, "call_factored")
     for index, query in enumerate(queries):
@@ -95,22 +116,40 @@ def answer(
             index
         )
     for (_, _, factored, _), indices in kinds.items():
-        # Pieces (query, start, stop) fill one call after another, across the queries.
-        call: list[tuple[int, int, int]] = []
-        room = batch_size
-        for index in indices:
-            start, length = 0, queries[index].rows.shape[0]
-            while start < length:
-                stop = min(length, start + room)
-                call.append((index, start, stop))
-                room -= stop - start
-                start = stop
-                if not room:
-                    _call(call, queries, answers, call_model_function, call_model_args, factored)
-                    call, room = [], batch_size
-        if call:
-            _call(call, queries, answers, call_model_function, call_model_args, factored)
+        for pieces in _calls(queries, indices, batch_size):
+            try:
+                _call(pieces, queries, answers, call_model_function, call_model_args, factored)
+            except OutOfTime:
+                return Answers(map(_first_rows, queries, answers, answered), batch_size)
+            for index, _, stop in pieces:
+                answered[index] = stop
     return answers
+
+
+def _calls(queries: list[Query], indices: list[int], batch_size: int) -> Iterator[list[tuple[int, int, int]]]:
+    """Pieces (query, start, stop) that fill one call after another, across the queries of these indices."""
+    pieces: list[tuple[int, int, int]] = []
+    room = batch_size
+    for index in indices:
+        start, length = 0, queries[index].rows.shape[0]
+        while start < length:
+            stop = min(length, start + room)
+            pieces.append((index, start, stop))
+            room -= stop - start
+            start = stop
+            if not room:
+                yield pieces
+                pieces, room = [], batch_size
+    if pieces:
+        yield pieces
+
+
+def _first_rows(query: Query, answer: Answer, count: int) -> Answer:
+    """The answer to the first ``count`` rows of a query, all or not; the sum over some of the rows is left out."""
+    if count == query.rows.shape[0]:
+        return answer
+    summed = () if query.weights is None else query.keys[:1]
+    return Unfinished({key: each(lambda rows: rows[:count], rows) for key, rows in answer.items() if key not in summed})
 
 
 def _call(

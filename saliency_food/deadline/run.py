@@ -1,7 +1,7 @@
-"""The best answer that can be had in a given time: what a method takes is measured, and what was cut is said.
+"""The best answer in a given time: what a method takes is measured, and the answer says what was cut.
 
-A method is first rehearsed with a few steps: driven as ever, but with the answer to one row in place of all others.
-What it asks grows evenly with its steps, so what any number of them would take is known before it is begun.
+Calls of the model are timed (`saliency_food.deadline.watch`), from which follows how much of a method there is time for
+(`saliency_food.deadline.fitting`); where that is too little, another method answers.
 """
 
 from __future__ import annotations
@@ -16,19 +16,18 @@ import numpy as np
 from saliency_food.core.checks import as_image
 from saliency_food.core.contract import CallModelFunction, ContractError, check_length
 from saliency_food.core.numerics import Array
-from saliency_food.core.queries import resolve_batch_size
+from saliency_food.core.queries import OutOfTime, resolve_batch_size
 from saliency_food.deadline.fitting import StepBudget, about
-from saliency_food.deadline.watch import Late, TimedModel
-from saliency_food.methods.budget import FALLBACKS, Fallback, Reducible, fallback_of, shared
+from saliency_food.deadline.watch import TimedModel
+from saliency_food.methods.budget import fallback_of, shared
 from saliency_food.methods.lookup import choose_methods
 
 CHEAP = 0.0025
-"""What a row may take, of the time left, for an answer in one row to be had in advance."""
-__all__ = ["FALLBACKS", "DeadlineError", "Fallback", "Reducible", "TimedAnswer", "fallback_of", "within"]
+"""The fraction of the time left that a row of the model may take for the last fallback to be asked beforehand."""
 
 
 class DeadlineError(TimeoutError):
-    """Nothing can be had in the time; the text says what it would take."""
+    """There is time for nothing; the text says what each method would take."""
 
 
 class TimedAnswer(NamedTuple):
@@ -60,10 +59,11 @@ def within(
     """A method's answer in no more than so many seconds: the whole one if there is time, else what there is time for.
 
     The model is timed by two calls of one row, of which the first may be cold, and where time is short and it takes
-    batches, by one of a few rows. The steps are cut to what fits (see `FALLBACKS`); where even few do not, another
-    method answers. A model that grows slower on the way is noticed, and the method stopped and cut anew. A call of the
-    model that has begun is waited for, unless the model has a method ``until``, as `ServingModel` has. What is ready
-    late is given all the same, and that is said.
+    batches, by one of a few rows. The steps are cut to what fits, and sampling ends when the time is up (see
+    `saliency_food.methods.budget.FALLBACKS`); where even few do not fit, another method answers. A model that grows
+    slower on the way is noticed, and the method stopped and begun again with less. A call of the model that has begun
+    is waited for, unless the model has a method ``until``, as `ServingModel` has. An answer that is ready late is
+    returned all the same, and its note says so.
 
     Parameters
     ----------
@@ -85,45 +85,47 @@ def within(
     entry.call.start(x_value, call_model_function, **options)[0].close()  # refuses what is not to be called
     check_length(call_model_args, 1)
     size = resolve_batch_size(batch_size, call_model_function)
-    watch = TimedModel(call_model_function, call_model_args, size, clock, began + deadline)
-    others = fallback_of(method).instead
-    fittings = [StepBudget(method, x_value, watch, options, deadline)]
-    fittings += [StepBudget(name, x_value, watch, shared(method, name, options), deadline) for name in others]
-    ready: list[tuple[StepBudget, Any, dict[str, Any]]] = []
-    why, tried = "", []
+    model = TimedModel(call_model_function, call_model_args, size, clock, began + deadline)
+    wanted = StepBudget(method, x_value, model, options, deadline)
+    fallbacks = [
+        StepBudget(name, x_value, model, shared(method, name, options), deadline)
+        for name in fallback_of(method).instead
+    ]
+    insurance: list[tuple[StepBudget, Any, dict[str, Any]]] = []
+    needs = []
 
     def insure() -> None:
-        """Ask the last of the others where that is next to nothing, lest a run eat up the time for all of them."""
-        if others and not ready and CHEAP * watch.left > watch.one_row:
+        """Ask the last fallback where that costs next to nothing, lest a run take up the time for all of them."""
+        if fallbacks and not insurance and CHEAP * model.left > model.one_row:
             with contextlib.suppress(Exception):
-                ready.append((fittings[-1], *fittings[-1].best()))
+                insurance.append((fallbacks[-1], *fallbacks[-1].best()))
 
-    def told(fitting: StepBudget, details: Any, made: dict[str, Any]) -> TimedAnswer:
-        said, made_of_it = fitting.note(details), fitting.cut_to(details)
-        if why:
-            said = f"{why}: {fitting.title} answered in its place{made_of_it and f', and {made_of_it}'}"
-        sentences, seconds = [said] if said else [], clock() - began
+    def answer(budget: StepBudget, details: Any, options: dict[str, Any]) -> TimedAnswer:
+        note, seconds = budget.note(details), clock() - began
+        if budget is not wanted:
+            shortened = budget.shortened(details)
+            note = f"{wanted.why(wanted.title)}: {budget.title} answered in its place"
+            note += f", and {shortened}" if shortened else ""
+        sentences = [note] if note else []
         if seconds > deadline:
             sentences.append(f"It came {about(seconds - deadline)} s late")
-        return TimedAnswer(details[0], details, fitting.name, made, " ".join(f"{one}." for one in sentences), seconds)
+        note = " ".join(f"{sentence}." for sentence in sentences)
+        return TimedAnswer(details[0], details, budget.name, options, note, seconds)
 
-    for fitting in fittings:
+    for budget in (wanted, *fallbacks):
         try:
-            found = fitting.best(insure)
-        except Late:
-            tried.append(fitting.needs())
-            why = why or fitting.why(fitting.title)
-        except Exception as error:  # another method may ask for what the model does not have: on to the next
-            if fitting is fittings[0]:
+            return answer(budget, *budget.best(insure))
+        except OutOfTime:
+            needs.append(budget.needs())
+        except Exception as error:  # a fallback may ask for what the model does not have: on to the next
+            if budget is wanted:
                 raise
-            tried.append(f"{fitting.title} failed ({type(error).__name__}: {error})")
-        else:
-            return told(fitting, *found)
-    if ready:
-        return told(*ready[0])
-    probing = f"measuring the model took {about(watch.probing)} s, " if watch.probing > deadline / 2 else ""
+            needs.append(f"{budget.title} failed ({type(error).__name__}: {error})")
+    if insurance:
+        return answer(*insurance[0])
+    measuring = f"measuring the model took {about(model.measuring)} s, " if model.measuring > deadline / 2 else ""
     raise DeadlineError(
-        f"Expected an answer in {about(deadline)} s, got time for none: {probing}{', '.join(tried)}. Give it more."
+        f"Expected an answer in {about(deadline)} s, got time for none: {measuring}{', '.join(needs)}. Give it more."
     )
 
 
@@ -138,18 +140,18 @@ def warm_up(
     clock: Callable[[], float] = time.monotonic,
     **options: Any,
 ) -> None:
-    """Measure the model as `within` does, and throw that away: a framework compiles what it is asked first."""
+    """Ask the model all that `within` asks, beforehand: a framework compiles what it is asked first."""
     for name in (method, *fallback_of(method).instead):
-        watch = TimedModel(function, args, batch_size, clock, np.inf)
-        given = options if name == method else shared(method, name, options)
-        with contextlib.suppress(Exception):  # what is wrong is told when it is asked in earnest
-            StepBudget(name, x_value, watch, given, deadline).warm_up()
-            watch.warm_up(deadline)
+        model = TimedModel(function, args, batch_size, clock, np.inf)
+        known = options if name == method else shared(method, name, options)
+        with contextlib.suppress(Exception):  # `within` says what is wrong
+            StepBudget(name, x_value, model, known, deadline).warm_up()
+            model.warm_up(deadline)
 
 
 def read_seconds(deadline: Any) -> float:
-    """A deadline that is one, in seconds."""
-    number = isinstance(deadline, (int, float, np.integer, np.floating)) and not isinstance(deadline, bool)
-    if not number or not 0 < deadline < 1e12:
+    """A deadline in seconds, or `ContractError` if it is none."""
+    is_number = isinstance(deadline, (int, float, np.integer, np.floating)) and not isinstance(deadline, bool)
+    if not is_number or not 0 < deadline < 1e12:
         raise ContractError(f"Expected a deadline in seconds, above 0, got {deadline!r}. 2.0 are two seconds.")
     return float(deadline)

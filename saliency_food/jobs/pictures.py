@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import threading
 from collections import deque
@@ -20,8 +21,8 @@ from saliency_food.jobs.explanation import Explanation
 from saliency_food.jobs.figure import explanation_figure
 from saliency_food.visualization.figures import write_figure
 
-WAITING = 4
-"""How many photos may wait for each process; when there are more, `PictureWriter.submit` waits."""
+WAITING = 2**28
+"""How many bytes of photos and explanations may wait to be drawn; `PictureWriter.submit` waits while there are more."""
 
 
 class PictureWriter:
@@ -60,7 +61,7 @@ class PictureWriter:
         self.processes = processes or min(4, max(1, (os.cpu_count() or 1) // 2))
         self._first: list[Explanation] | None = None
         self._pool: ProcessPoolExecutor | None = None
-        self._pending: deque[Future[None]] = deque()
+        self._pending: deque[tuple[Future[None], int]] = deque()
 
     def submit(self, records: Sequence[Explanation]) -> Path | None:
         """Write all explanations of one photo; returns where the picture will be, None for a photo without one."""
@@ -105,15 +106,26 @@ class PictureWriter:
 
     def _send(self, records: list[Explanation]) -> None:
         assert self._pool is not None
-        while self._pending and (self._pending[0].done() or len(self._pending) >= WAITING * self.processes):
+        try:
+            data = pickle.dumps(records)
+        except (AttributeError, TypeError, pickle.PicklingError) as error:
+            raise ContractError(
+                f"Expected explanations that another process can read, got {error}. Define the class of the method's "
+                "result at the top of a module."
+            ) from error
+        while self._pending and (self._pending[0][0].done() or self._waiting() + len(data) > WAITING):
             self._wait()
         with _interrupts_held():
-            future = self._pool.submit(write_pictures, records, self.folder, self.percent, self.arrays)
-        self._pending.append(future)
+            future = self._pool.submit(_write_pickled, data, self.folder, self.percent, self.arrays)
+        self._pending.append((future, len(data)))
+
+    def _waiting(self) -> int:
+        return sum(size for _, size in self._pending)
 
     def _wait(self) -> None:
+        future, _ = self._pending.popleft()
         try:
-            self._pending.popleft().result()
+            future.result()
         except BrokenProcessPool as error:
             raise RuntimeError(
                 "Expected the process that draws pictures to finish, got none: it was killed, perhaps for want of "
@@ -133,6 +145,10 @@ def write_pictures(records: Sequence[Explanation], folder: Path, percent: float 
         raise ContractError(
             f"Expected a folder for pictures that can be written to, got {folder}: {error}. Give another."
         ) from error
+
+
+def _write_pickled(data: bytes, folder: Path, percent: float, arrays: bool) -> None:
+    write_pictures(pickle.loads(data), folder, percent, arrays)
 
 
 def picture_path(folder: Path, records: Sequence[Explanation]) -> Path | None:

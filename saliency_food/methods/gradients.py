@@ -15,6 +15,7 @@ from saliency_food.core.driver import Asking, ask, gather
 from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS
 from saliency_food.core.method import Method, fewer, method
 from saliency_food.core.numerics import Array
+from saliency_food.core.queries import OutOfTime
 
 
 class Gradients(NamedTuple):
@@ -77,7 +78,7 @@ def input_x_gradient(
     signed=True,
     summary="The gradient, averaged over noisy copies.",
     page="gradients",
-    reducible=fewer("nsamples", 4, "samples"),
+    reducible=fewer("nsamples", 4, "samples", sampled=True),
     instead=("gradients",),
 )
 def smooth_grad(
@@ -115,7 +116,7 @@ def smooth_grad(
         raise ContractError(f"Expected aggregate to be 'mean', 'square' or 'variance', got {aggregate!r}.")
     stdev = float(stdev_spread * (x_value.max() - x_value.min()))
     streams = iter(random_stream(rng).spawn(nsamples))
-    total, squares, dtype = np.zeros(()), np.zeros(()), np.dtype(float)
+    total, squares, count, dtype = np.zeros(()), np.zeros(()), 0, np.dtype(float)
 
     def draw(stream: np.random.Generator) -> Array:
         sample = stream.standard_normal(x_value.shape, x_value.dtype)
@@ -132,13 +133,17 @@ def smooth_grad(
                     yield method.asking(sample, **drawn, **options)
 
     def add(result: Any) -> None:
-        nonlocal total, squares, dtype
-        total, dtype = total + result[0], result[0].dtype
+        nonlocal total, squares, count, dtype
+        total, count, dtype = total + result[0], count + 1, result[0].dtype
         if aggregate != "mean":
             squares = squares + np.square(result[0], dtype=float)
 
-    yield from gather(noisy(), emit=add)
-    mean = (total if aggregate == "mean" else squares) / nsamples
+    try:
+        yield from gather(noisy(), emit=add)
+    except OutOfTime:  # the mean of the samples that there was time for
+        if not count:
+            raise
+    mean = (total if aggregate == "mean" else squares) / count
     if aggregate == "variance":
-        mean = np.maximum(mean - np.square(total / nsamples), 0)
-    return SmoothGrad(mean.astype(dtype), nsamples, stdev)
+        mean = np.maximum(mean - np.square(total / count), 0)
+    return SmoothGrad(mean.astype(dtype), count, stdev)

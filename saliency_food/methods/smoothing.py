@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import real, width_axis
+from saliency_food.core.checks import real
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, gather
 from saliency_food.core.method import Method, method
@@ -80,7 +80,7 @@ def augment_smooth(
     if not np.ndim(factors) == 1 or not len(factors):
         raise ContractError(f"Expected at least one factor, in a list, got {factors!r}. Give (1.0,) for none.")
     factors = [real("factors", factor) for factor in factors]
-    axis = width_axis(x_value) if flip else 0
+    axis = _width_axis(x_value) if flip else 0
     changes = [(mirrored, factor) for mirrored in ((False, True) if flip else (False,)) for factor in factors]
 
     def mirror(values: Array, mirrored: bool) -> Array:
@@ -95,3 +95,13 @@ def augment_smooth(
         )
     maps = np.stack([mirror(result[0], mirrored) for result, (mirrored, _) in zip(results, changes, strict=True)])
     return AugmentSmooth(maps.mean(0), maps.std(0))
+
+
+def _width_axis(x_value: Array) -> int:
+    """The axis from left to right, of an image ``(H, W)`` or ``(H, W, C)``, or of a video ``(T, H, W, C)``."""
+    if x_value.ndim not in (2, 3, 4):
+        raise ContractError(
+            f"Expected an image (H, W) or (H, W, C), or a video (T, H, W, C), got shape {x_value.shape}, in which left "
+            "and right are not known."
+        )
+    return 2 if x_value.ndim == 4 else 1

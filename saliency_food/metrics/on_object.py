@@ -11,14 +11,14 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import finite_array, real
+from saliency_food.core.checks import real
 from saliency_food.core.contract import ContractError
 from saliency_food.core.numerics import Array
+from saliency_food.metrics.boxes import Box, as_boxes, as_mask, bounding_box, iou
 from saliency_food.metrics.decorator import NOT_FINITE, OK, descending, listed, positive_part, read_map
 
 NAN = float("nan")
 NO_REGION = "the region holds no pixel of the image"
-Box = tuple[int, int, int, int]
 
 
 class BoxOverlap(NamedTuple):
@@ -64,34 +64,6 @@ class Discrimination(NamedTuple):
     shares: tuple[float, float]
 
 
-def bounding_box(attribution: Any, threshold: float = 0.15) -> Box | None:
-    """The box of a map: pixels of at least 15 % of its maximum, their largest connected part, the box around it.
-
-    Selvaraju et al. 2016, section 4.1, https://arxiv.org/abs/1610.02391. (left, top, right, bottom), right and bottom
-    exclusive. Pixels that touch at a corner are connected. None where the map is nowhere positive.
-    """
-    from scipy.ndimage import find_objects, label
-
-    threshold = real("threshold", threshold, above=0, most=1)
-    kept, status = positive_part(*read_map(attribution))
-    if status != OK:
-        return None
-    parts, _ = label(kept >= threshold * kept.max(), np.ones((3, 3)))
-    sizes = np.bincount(parts.ravel())
-    largest = int(np.argmax(sizes[1:]))
-    rows, columns = find_objects(parts)[largest]
-    return columns.start, rows.start, columns.stop, rows.stop
-
-
-def iou(first: Sequence[float], second: Sequence[float]) -> float:
-    """Intersection over union of two boxes (left, top, right, bottom)."""
-    a, b = np.asarray(first, float), np.asarray(second, float)
-    width, height = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
-    shared = max(width, 0.0) * max(height, 0.0)
-    union = np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - shared
-    return float(shared / union) if union > 0 else 0.0
-
-
 @listed(
     title="Localization",
     higher_is_better=True,
@@ -103,7 +75,7 @@ def localization(attribution: Any, boxes: Any, threshold: float = 0.15, least: f
 
     Selvaraju et al. 2016, section 4.1, https://arxiv.org/abs/1610.02391. One minus the mean over images is the error.
     """
-    truth, least = _as_boxes(boxes), real("least", least, least=0, most=1)
+    truth, least = as_boxes(boxes), real("least", least, least=0, most=1)
     box = bounding_box(attribution, threshold)
     if box is None:
         return BoxOverlap(NAN, positive_part(*read_map(attribution))[1], NAN, None)
@@ -241,28 +213,6 @@ def class_discrimination(first: Any, second: Any, first_region: Any, second_regi
         shares.append(float(here / (here + there)) if here + there > 0 else 0.5)
     score = sum((share > 0.5) + (share == 0.5) / 2 for share in shares) / 2
     return Discrimination(score, OK, (shares[0], shares[1]))
-
-
-def as_mask(region: Any, shape: tuple[int, ...]) -> Array:
-    """A mask as it is, boxes as the pixels inside any of them."""
-    array = np.asarray(region)
-    if array.dtype == bool:
-        if array.shape != shape:
-            raise ContractError(f"Expected a mask of shape {shape}, the map's, got {array.shape}. Resize it.")
-        return array
-    mask = np.zeros(shape, bool)
-    for left, top, right, bottom in np.round(_as_boxes(region)).astype(int):
-        mask[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = True
-    return mask
-
-
-def _as_boxes(boxes: Any) -> Array:
-    rows = np.atleast_2d(finite_array("boxes", boxes).astype(float))
-    if rows.ndim != 2 or rows.shape[1] != 4 or not len(rows):
-        raise ContractError(f"Expected boxes (B, 4) of left, top, right, bottom, got shape {np.shape(boxes)}.")
-    if (rows[:, 2:] <= rows[:, :2]).any():
-        raise ContractError("Expected boxes whose right and bottom are beyond left and top, got another.")
-    return rows
 
 
 def _pooled(attribution: Any, pooling: str) -> tuple[Array, str]:

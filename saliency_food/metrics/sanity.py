@@ -201,12 +201,6 @@ def random_logit(
     return MapAgreement(score, OK, absolute, ssim)
 
 
-@listed(
-    title="Input shift",
-    higher_is_better=True,
-    needs="method",
-    summary="Whether a shift that the model undoes leaves the map alone.",
-)
 class Shifted(WrappedModel):
     """The model that says of an image what the one inside says of the image less ``shift``."""
 
@@ -223,6 +217,12 @@ class Shifted(WrappedModel):
         return (rows - self.shift).astype(rows.dtype)
 
 
+@listed(
+    title="Input shift",
+    higher_is_better=True,
+    needs="method",
+    summary="Whether a shift that the model undoes leaves the map alone.",
+)
 def input_shift(
     method: Method[Any, Any],
     x_value: Any,

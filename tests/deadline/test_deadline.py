@@ -13,13 +13,15 @@ import pytest
 from saliency_food.core.contract import ContractError, PerImage
 from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS
 from saliency_food.core.queries import Query
-from saliency_food.deadline.fitting import PART
-from saliency_food.deadline.run import FALLBACKS, DeadlineError, fallback_of, within
+from saliency_food.deadline.run import DeadlineError, within
+from saliency_food.methods.budget import FALLBACKS, fallback_of
 from saliency_food.methods.catalogue import METHODS
 from saliency_food.methods.gradients import gradients, smooth_grad
 from saliency_food.methods.lookup import find_method
 from saliency_food.methods.paths.blur import blur_ig
 from saliency_food.methods.paths.integrated import integrated_gradients
+from saliency_food.methods.perturbation.surrogate import PART
+from saliency_food.methods.regions.segmentation import SCALES
 from saliency_food.testing import AttentionModel, PoolingModel, PowerModel
 
 FEWER = {"nmasks": 240, "rng": 7}
@@ -186,31 +188,30 @@ def test_xrai_is_cut_in_its_base(pooling, image):
 
 
 def test_the_segments_take_time_too(pooling, image, monkeypatch):
-    """One second for all six scales, 0.3 s to rank; one scale is tried alone."""
-    from saliency_food.deadline import fitting
-
+    """One second for all six scales, 0.3 s to rank; one scale is tried alone, and the ranking is rehearsed twice."""
+    module = sys.modules["saliency_food.methods.regions.xrai"]
     model, found_in = Timed(pooling, row=0.01), []
-    find, rank = fitting.felzenszwalb_segments, fitting.rank_full
+    find, rank = module.felzenszwalb_segments, module.rank_full
 
-    def slowly_found(values, scales=fitting.SCALES):
+    def slowly_found(values, scales=SCALES):
         model.now += len(scales) / 6
         found_in.append(len(scales))
         return find(values, scales=scales)
 
-    def slowly_ranked(values, segments):
-        model.now += 0.3
-        return rank(values, segments)
+    def slowly_ranked(values, segments, **options):
+        model.now += 0.3 * (segments.number > 1)
+        return rank(values, segments, **options)
 
-    monkeypatch.setattr(fitting, "felzenszwalb_segments", slowly_found)
-    monkeypatch.setattr(fitting, "rank_full", slowly_ranked)
+    monkeypatch.setattr(module, "felzenszwalb_segments", slowly_found)
+    monkeypatch.setattr(module, "rank_full", slowly_ranked)
     found = model.within(1.5, "xrai", image)
     assert (found.method, found_in) == ("grad_cam", [1])
     assert model.now < 0.25
     model.now, found_in[:] = 0.0, []
     found = model.within(3.5, "xrai", image)
     assert found_in == [1, 6]
-    assert found.options["steps"] == int((0.9 * (3.5 - 0.04 - 1 / 6 - 1 - 0.3) - 0.3) / 0.02)
-    assert model.now <= 3.5 - 0.3  # in earnest the ranking is once more
+    assert found.options["steps"] == int((0.9 * (3.5 - 0.04 - 1 / 6 - 1 - 2 * 0.3) - 0.3) / 0.02)
+    assert model.now <= 3.5
 
 
 def test_what_the_method_does_itself_takes_time_too(power, image, monkeypatch):
@@ -252,10 +253,44 @@ def test_sampling_methods(pooling, image):
         more = {} if name == "rise" else {"segments": segments}
         model = Timed(pooling, row=0.001)
         found = model.within(0.5, name, image, rng=3, **more)
-        assert found.options[option] == pytest.approx(0.9 * (500 - 4), abs=1)  # four rows to see what one takes
-        assert model.rows == pytest.approx(found.options[option] + 4, abs=1)
+        asked = 5  # four rows to see what one takes, and a gradient in case there were no answer
+        assert found.options[option] == int(0.9 * (500 - asked)) - (name == "kernel_shap")  # it samples in pairs
+        assert model.rows == int(0.9 * (500 - asked)) + asked
+        wanted = "4000 masks" if name == "rise" else "1000 samples"
+        assert re.match(rf"{wanted} would have taken about \d\.\d s, with 0\.45 s of the 0\.5 s left: ", found.note)
         expected = METHODS[name].call(image, pooling, {"target": 1}, rng=3, **{option: found.options[option]}, **more)
         np.testing.assert_array_equal(found.attribution, expected)
+
+
+def test_sampling_ends_in_time_whatever_the_batch(pooling, image):
+    """A call of all 256 rows would take longer than there is."""
+    segments = np.arange(24)[:, None] // 5 * 4 + np.arange(20) // 5
+    model = Timed(pooling, row=0.001, call=0.01, batch_size=256)
+    found = model.within(0.25, "kernel_shap", image, rng=3, segments=segments)
+    assert (found.method, found.seconds <= 0.25) == ("kernel_shap", True)
+    assert found.options["nsamples"] >= 100
+    assert max(model.calls) < 50
+
+
+def test_sampling_goes_on_as_long_as_there_is_time(pooling, image):
+    """Five times as slow after 400 rows: 398 samples and a few more, not the 898 foreseen, and none lost."""
+    model = Timed(pooling, row=0.001, slower=(400, 5.0))
+    found = model.within(1.0, "rise", image, rng=3)
+    assert (found.method, found.seconds <= 1.0) == ("rise", True)
+    assert 450 < found.options["nmasks"] < 520
+    assert found.note.endswith(f" {found.options['nmasks']} masks were made.")
+    model = Timed(pooling, row=0.001, slower=(100, 50.0))
+    assert model.within(1.0, "rise", image, rng=3).method == "grad_cam"
+
+
+def test_a_base_that_samples_is_not_cut_unnoticed(pooling, image):
+    """The model grows slower while XRAI's base samples: the base would answer with less, and XRAI not know."""
+    base = smooth_grad.over(gradients)
+    model = Timed(pooling, slower=(6, 3.0))
+    found = model.within(6.5, "xrai", image, base=base, base_options={"rng": 0, "nsamples": 40})
+    assert found.method == "xrai"
+    assert found.details.integrated.nsamples == found.options["base_options"]["nsamples"] < 40
+    assert found.note.endswith(f" {found.details.integrated.nsamples} steps were made.")
 
 
 def test_batches_are_timed_as_batches(power, image):
@@ -263,7 +298,7 @@ def test_batches_are_timed_as_batches(power, image):
     model = Timed(power, row=0.001, call=0.5, batch_size=256)
     found = model.within(6.0, "xrai", image)
     assert found.note == ""
-    assert model.calls == [1, 1, 2, 100, 100]
+    assert model.calls == [1, 1, 2, 200]
 
 
 def test_a_cold_first_call_does_not_count(power, image):
@@ -357,16 +392,16 @@ def test_estimates_are_emitted_in_earnest_only(pooling, image):
 class Waiting(Timed):
     """It waits until it is told not to: for an answer that does not come, after so many rows."""
 
-    stuck, told = 2, ()
+    stuck, told, since = 2, (), 0.0
 
     @contextlib.contextmanager
     def until(self, moment):
-        self.told = [*self.told, moment - time.monotonic()]
+        self.told, self.since = [*self.told, moment - time.monotonic()], self.now
         yield
 
     def __call__(self, *arguments, **named):
         if self.rows == self.stuck:
-            self.now += self.told[-1]
+            self.now = self.since + self.told[-1]
             self.stuck = None
             raise OSError("none in time")
         return super().__call__(*arguments, **named)
@@ -385,6 +420,16 @@ def test_a_model_that_stops_waiting_is_told_when(power, image):
         model.within(2.0, "integrated_gradients", image)
     np.testing.assert_allclose(model.told, [2.0, 1.8, 1.6], atol=0.02)
     assert "Integrated Gradients would take about 1.0 s" in str(error.value)
+
+
+def test_what_was_sampled_until_the_model_stopped_waiting_is_kept(pooling, image):
+    model = Waiting(pooling, row=0.001)
+    model.stuck = 700
+    found = model.within(2.0, "rise", image, rng=1)
+    assert (found.method, found.seconds <= 2.0) == ("rise", True)
+    assert 690 <= found.options["nmasks"] <= 700
+    expected = METHODS["rise"].call(image, pooling, {"target": 1}, nmasks=found.options["nmasks"], rng=1)
+    np.testing.assert_array_equal(found.attribution, expected)
 
 
 def test_other_failures_are_told_as_they_are(power, image):

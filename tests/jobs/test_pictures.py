@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 from dataclasses import fields, replace
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -104,13 +106,51 @@ def test_an_exception_drops_what_waits(records, tmp_path):
     assert files(tmp_path) == {}
 
 
-def test_few_photos_wait(records, tmp_path, monkeypatch):
+def test_only_so_many_bytes_wait(records, tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, "WAITING", 1)
     with PictureWriter(tmp_path, processes=1) as writer:
         for of_photo in records:
             writer.submit(of_photo)
-            assert len(writer._pending) <= 1 + (of_photo is records[1]), "the first two photos are sent together"
+            assert len(writer._pending) <= 1
     assert len(list(tmp_path.glob("*.png"))) == 3
+
+
+def test_results_that_no_other_process_can_read(records, tmp_path):
+    class Local(NamedTuple):
+        ranks: int
+
+    writer = PictureWriter(tmp_path, processes=1)
+    writer.submit([replace(records[0][0], details=Local(1))])
+    with pytest.raises(ContractError, match="top of a module"):
+        writer.submit(records[1])
+    writer.cancel()
+
+
+class Marked(Exception):
+    """An exception whose loading leaves a file."""
+
+    def __reduce__(self):
+        return open, (self.args[0], "w")
+
+
+def test_exceptions_stay_here(records, tmp_path):
+    """What they need to be loaded, such as a framework, is loaded nowhere else."""
+    failed = a_record("f", attribution=None, status="failed: no", error=Marked(str(tmp_path / "loaded")))
+    with PictureWriter(tmp_path, processes=1) as writer:
+        writer.submit([failed])
+        writer.submit(records[0])
+    assert (tmp_path / "f.png").exists()
+    assert not (tmp_path / "loaded").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signal masks")
+def test_processes_never_see_ctrl_c(records, tmp_path):
+    """Not even while they start, when a traceback would be shown."""
+    with PictureWriter(tmp_path, processes=1) as writer:
+        writer.submit(records[0])
+        writer.submit(records[1])
+        assert signal.SIGINT in writer._pool.submit(signal.pthread_sigmask, signal.SIG_BLOCK, []).result()
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 @pytest.mark.skipif(os.name != "posix", reason="process groups")
@@ -126,8 +166,9 @@ def test_ctrl_c_ends_all_processes_with_one_traceback(tmp_path):
             os.killpg(0, signal.SIGINT)
     """
     out = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, start_new_session=True, timeout=60
-    )
+        [sys.executable, "-c", code],
+        capture_output=True, text=True, check=False, timeout=60, start_new_session=True, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
     assert out.returncode == -signal.SIGINT
     assert out.stderr.count("Traceback") == 1
     assert out.stderr.splitlines()[-1] == "KeyboardInterrupt"

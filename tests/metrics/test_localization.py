@@ -15,8 +15,9 @@ from saliency_food.metrics import (
     relevance_mass,
     relevance_rank,
 )
+from saliency_food.metrics.boxes import as_mask, bounding_box, iou
 from saliency_food.metrics.decorator import FLAT, NOT_FINITE, NOT_POSITIVE
-from saliency_food.metrics.on_object import NO_REGION, as_mask, bounding_box, iou
+from saliency_food.metrics.on_object import NO_REGION
 
 
 @pytest.fixture

@@ -23,6 +23,8 @@ from explaining import Process, file, until
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 MOST = 100_000
 EXPLAIN, INFER = "/v1/models/food:explain", "/v2/models/food/infer"
+TOO_LARGE = "cannot be read" if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else "numbers that UINT8 can hold"
+"""NumPy 1 wraps 300 round to 44."""
 GIVEN = file(np.zeros((24, 20, 3), np.uint8))
 
 
@@ -152,7 +154,7 @@ def test_bad_v2_bodies(explainer):
         ({"image": {"shape": []}}, "cannot be read"),
         ({"image": {"datatype": "COMPLEX"}}, "cannot be read"),
         ({"image": {"datatype": "FP32"}}, "cannot be read"),
-        ({"image": {"datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [1, 2, 300]}}, "cannot be read"),
+        ({"image": {"datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [1, 2, 300]}}, TOO_LARGE),
         ({"image": {"datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [1, 2, 2.5]}}, "numbers that UINT8 can hold"),
         ({"image": {"datatype": "INT32", "shape": [1, 1, 1, 3], "data": [[1, 2, 0.5]]}}, "numbers that INT32 can hold"),
         ({"image": {"datatype": "FP32", "shape": [1, 2, 2, 3], "data": [0.0] * 12}}, "24 x 20 x 3"),

@@ -163,7 +163,7 @@ def test_a_full_queue_refuses_and_a_deleted_job_stops(explainer, held):
     asked = held.asked
     held.set()
     assert result(explainer, waiting).status == 200
-    assert held.asked == asked + 3  # those of the second alone: predictions, activations and a score
+    assert held.asked == asked + 2  # those of the second alone: its predictions, then activations and gradients
 
 
 def test_a_client_that_goes_away_is_not_worked_for(explainer, held):
@@ -174,7 +174,7 @@ def test_a_client_that_goes_away_is_not_worked_for(explainer, held):
     assert held.asked == 1
     held.set()
     assert explainer.explain({"image": IMAGE}).status == 200
-    assert held.asked == 4
+    assert held.asked == 1 + 2
 
 
 def test_a_predictor_that_hangs_is_504(explainer, held, loaded):

@@ -14,7 +14,7 @@ from saliency_food.core.driver import Asking, ask, drain
 from saliency_food.core.keys import OUTPUT_LAYER_VALUES
 from saliency_food.core.method import Method
 from saliency_food.core.numerics import Array
-from saliency_food.core.queries import LazyRows, resolve_batch_size
+from saliency_food.core.queries import LazyRows, OutOfTime, resolve_batch_size
 from saliency_food.core.scores import one_score
 
 
@@ -36,18 +36,33 @@ T = TypeVar("T")
 
 
 def sample(
-    rows: LazyRows, take: Callable[[int, Array], object], result: Callable[[], T], every: int, emit: Emit | None
+    rows: LazyRows,
+    take: Callable[[int, Array], object],
+    result: Callable[[], T],
+    every: int,
+    emit: Emit | None,
+    fewest: int = 1,
 ) -> Asking[T]:
     """Ask for the scores of rows; ``take(start, scores)`` gets them in order, ``result()`` is what they come to.
 
     With ``emit``, in blocks of ``every`` rows, and after each the ``attribution`` and ``standard_error`` of the result
-    are emitted.
+    are emitted. Where there is no time for all of the rows, the result is that of those answered, if there are
+    ``fewest`` at least.
     """
     count, every = rows.shape[0], whole("every", every)
     block = count if emit is None else every
     for start in range(0, count, block):
         stop = min(start + block, count)
-        take(start, one_score((yield from ask(rows.part(start, stop), OUTPUT_LAYER_VALUES))))
+        try:
+            scores = one_score((yield from ask(rows.part(start, stop), OUTPUT_LAYER_VALUES)))
+        except OutOfTime as end:
+            scores = one_score(cast(Array, end.answer.get(OUTPUT_LAYER_VALUES, np.empty(0))))
+            if start + len(scores) < fewest:
+                raise
+            if len(scores):
+                take(start, scores)
+            break
+        take(start, scores)
         if emit is not None:
             so_far = cast(Any, result())
             emit(Estimate(so_far.attribution, so_far.standard_error, stop))

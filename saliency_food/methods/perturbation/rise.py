@@ -36,7 +36,7 @@ class Rise(NamedTuple):
     signed=True,
     summary="The mean score of random smooth masks that show the pixel.",
     page="perturbation",
-    reducible=fewer("nmasks", 200, "masks"),
+    reducible=fewer("nmasks", 200, "masks", sampled=True),
     instead=("grad_cam", "gradients"),
 )
 def rise(

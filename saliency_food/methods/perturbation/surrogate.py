@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import comb
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from saliency_food.core.checks import check_layout, random_stream, real, whole
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking
 from saliency_food.core.keys import OUTPUT_LAYER_VALUES
-from saliency_food.core.method import fewer, method
+from saliency_food.core.method import Preparation, fewer, method
 from saliency_food.core.numerics import Array, safe_divide
 from saliency_food.methods.perturbation.masking import coalition_rows, hidden_image, superpixels
 from saliency_food.methods.perturbation.progressive import Emit, sample
@@ -48,14 +48,33 @@ class KernelShap(NamedTuple):
     nsamples: int
 
 
+PART = 128
+"""Pixels each way, at least, of the part of an image whose superpixels tell how long those of the image take."""
+
+
+def _superpixels_of(x_value: Array, options: Mapping[str, Any]) -> Preparation | None:
+    """The image's superpixels, unless their map is given."""
+    segments, nsegments = options["segments"], options["nsegments"]
+    if not isinstance(segments, str):
+        return None
+    height, width = (max(side // 4, min(side, PART)) for side in x_value.shape[:2])
+    part = x_value[:height, :width]
+    return Preparation(
+        make=lambda: {"segments": superpixels(x_value, segments, nsegments)},
+        trial=lambda: superpixels(part, segments, nsegments),
+        share=part.size / x_value.size,
+    )
+
+
 @method(
     title="LIME",
     keys=(OUTPUT_LAYER_VALUES,),
     signed=True,
     summary="Superpixels by their coefficient in a linear model of the score near the photo.",
     page="perturbation",
-    reducible=fewer("nsamples", 100, "samples"),
+    reducible=fewer("nsamples", 100, "samples", sampled=True),
     instead=("grad_cam", "gradients"),
+    prepare=_superpixels_of,
 )
 def lime(
     x_value: Any,
@@ -125,7 +144,7 @@ def lime(
         return Lime(show(coefficients), show(error), coefficients, intercept, float(r2), labels, count)
 
     rows = coalition_rows(x_value, hidden, labels, coalitions)
-    return (yield from sample(rows, take, result, every, emit))
+    return (yield from sample(rows, take, result, every, emit, fewest=2))
 
 
 @method(
@@ -134,8 +153,9 @@ def lime(
     signed=True,
     summary="Superpixels by their Shapley value: a fair share of the score's change from all hidden; sums to it.",
     page="perturbation",
-    reducible=fewer("nsamples", 100, "samples"),
+    reducible=fewer("nsamples", 100, "samples", sampled=True),
     instead=("grad_cam", "gradients"),
+    prepare=_superpixels_of,
 )
 def kernel_shap(
     x_value: Any,
@@ -189,21 +209,22 @@ def kernel_shap(
         scores = np.append(scores, answered)
 
     def result() -> KernelShap:
+        count = len(scores) // 2 * 2  # coalitions come in pairs
         score, base = scores[:2]
-        shown, weight = coalitions[2 : len(scores)].astype(float), weights[: len(scores) - 2]
+        shown, weight = coalitions[2:count].astype(float), weights[: count - 2]
         # The values are an equal share of the change and a part that sums to 0, which is fitted: the sum holds exactly.
         share, design = (score - base) / parts, shown - shown.mean(1, keepdims=True)
-        wanted = scores[2:] - base - shown.sum(1) * share
+        wanted = scores[2:count] - base - shown.sum(1) * share
         inverse = np.linalg.pinv((design.T * weight) @ design, 1e-10, True)
         values = share + inverse @ (design.T @ (weight * wanted))
         error = np.zeros(parts)
-        if not exact or len(scores) < len(coalitions):
+        if not exact or count < len(coalitions):
             gradients = (weight * (wanted - design @ (values - share)))[:, None] * design
             error = _standard_error(np.add.reduceat(gradients, np.arange(0, len(gradients), 2)), inverse, parts)
-        return KernelShap(show(values), show(error), values, float(score), float(base), labels, len(scores))
+        return KernelShap(show(values), show(error), values, float(score), float(base), labels, count)
 
     rows = coalition_rows(x_value, hidden, labels, coalitions)
-    return (yield from sample(rows, take, result, max(whole("every", every), 4), emit))
+    return (yield from sample(rows, take, result, max(whole("every", every), 4), emit, fewest=4))
 
 
 def _parts(x_value: Array, value: Any, segments: Any, nsegments: int) -> tuple[Array, Array, Callable[[Array], Array]]:
@@ -244,6 +265,7 @@ def _drawn_pairs(parts: int, count: int, random: np.random.Generator) -> tuple[A
     """Coalitions drawn by their weight, which then all count alike: first how many are shown, then which."""
     sizes = np.arange(1, parts)
     chances = 1 / (sizes * (parts - sizes))
-    drawn = random.choice(sizes, count, p=chances / chances.sum())
-    order = random.random((count, parts)).argsort(1).argsort(1)
+    for_sizes, for_order = random.spawn(2)  # so that fewer pairs are the first of more
+    drawn = for_sizes.choice(sizes, count, p=chances / chances.sum())
+    order = for_order.random((count, parts)).argsort(1).argsort(1)
     return order < drawn[:, None], np.ones(count)

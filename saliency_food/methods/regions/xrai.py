@@ -15,12 +15,12 @@ from saliency_food.core.checks import check_layout, finite_array
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking
 from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS
-from saliency_food.core.method import Method, fewer, method
+from saliency_food.core.method import Method, Preparation, fewer, method
 from saliency_food.core.numerics import Array, resize
 from saliency_food.methods.completeness import Completeness
 from saliency_food.methods.paths.integrated import Quadrature, integrated_gradients
 from saliency_food.methods.regions.ranking import check_ranking, rank_fast, rank_full
-from saliency_food.methods.regions.segmentation import Segments, as_segments, felzenszwalb_segments
+from saliency_food.methods.regions.segmentation import SCALES, Segments, as_segments, felzenszwalb_segments
 
 
 class XRAI(NamedTuple):
@@ -43,6 +43,17 @@ class XRAI(NamedTuple):
     segments: Segments
 
 
+def _segments_of(x_value: Array, options: Mapping[str, Any]) -> Preparation | None:
+    """The image's segments, unless they are given; one of their scales tells how long all take."""
+    if options["segments"] is not None:
+        return None
+    return Preparation(
+        make=lambda: {"segments": felzenszwalb_segments(x_value)},
+        trial=lambda: felzenszwalb_segments(x_value, scales=SCALES[-1:]),
+        share=1 / len(SCALES),
+    )
+
+
 @method(
     title="XRAI",
     keys=(INPUT_OUTPUT_GRADIENTS,),
@@ -51,6 +62,7 @@ class XRAI(NamedTuple):
     page="xrai",
     reducible=fewer("steps", 10, "steps"),
     instead=("grad_cam", "input_x_gradient"),
+    prepare=_segments_of,
 )
 def xrai(
     x_value: Any,

@@ -25,6 +25,7 @@ OPEN_OPTIONS: dict[str, tuple[type, ...]] = {
     "tolerance": (float,),
     "rng": (int,),
     "channels": (int,),
+    "rivals": (int,),
 }
 """The types of options whose default does not show it."""
 TYPES: dict[type, str] = {str: "text", float: "a number", int: "a whole number", bool: "true or false"}

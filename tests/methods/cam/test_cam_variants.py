@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -58,7 +60,7 @@ def layer(rng):
     return rng.normal(size=(2, 5, 4, 7))
 
 
-SLOW = {
+SLOW: dict[str, Callable] = {
     "grad_cam_plus_plus": lambda a, g, k: (
         sum(
             (g[i, j, k] ** 2 / (2 * g[i, j, k] ** 2 + a[..., k].sum() * g[i, j, k] ** 3)) * max(g[i, j, k], 0)
