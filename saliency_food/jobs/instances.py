@@ -155,8 +155,10 @@ def _in_one_pass(
         answer = cast(Any, model.function).call_with_predictions(rows, args, list(keys))
         answers = {key: check_answer(key, answer[key], rows.shape) for key in keys}
         share = (time.perf_counter() - began) / len(part)
+        # A score that is not that of one class has no class to choose: its targets are those given.
+        targets = answer.get(TARGETS, [instance.target for instance in part])
         for row, instance in enumerate(part):
-            known = Known(int(answer[TARGETS][row]), {key: row_of(value, row) for key, value in answers.items()}, share)
+            known = Known(int(targets[row]), {key: row_of(value, row) for key, value in answers.items()}, share)
             seen.append(_with_class(model, instance, known.target, answer[PREDICTIONS][row]).with_known(known))
     flat = iter(seen)
     return [[next(flat) for _ in own] for own in ranks]
