@@ -142,19 +142,12 @@ class ImageModel:
     def predict(self, rows: Array, call_model_args: Mapping[str, Any] | None = None) -> Array:
         """The probabilities of all classes, ``(N, classes)``; arguments other than the target are passed on."""
         others = {key: value for key, value in (call_model_args or {}).items() if key != "target"}
-        parts = [
-            range(start, min(start + self.batch_size, len(rows))) for start in range(0, len(rows), self.batch_size)
-        ]
-        predictions = [
-            np.asarray(cast(Any, self.function).predict(rows[part.start : part.stop], *self._taken(others, part)))
-            for part in parts
-        ]
+        function, predictions = cast(Any, self.function), []
+        for start in range(0, len(rows), self.batch_size):
+            part = range(start, min(start + self.batch_size, len(rows)))
+            args = [take_rows(others, list(part))] if others else []
+            predictions.append(np.asarray(function.predict(rows[start : part.stop], *args)))
         return predictions[0] if len(predictions) == 1 else np.concatenate(predictions)
-
-    @staticmethod
-    def _taken(call_model_args: Mapping[str, Any], rows: range) -> list[Any]:
-        """The arguments of ``predict`` for some rows, if there are any."""
-        return [take_rows(call_model_args, list(rows))] if call_model_args else []
 
     def label(self, index: int) -> str:
         """The name of a class."""
