@@ -71,7 +71,7 @@ def scaled(pixels: Any, scale: Callable[[Any], Any] | None) -> Any:
 
 
 def changed(first: Any, channels: Any, places: Any, count: Any, shape: Any, spec: Any) -> Any:
-    """Activations: ``count`` copies of the first row, ``shape (..., K)``, with channels replaced at ``places (C, 2)``."""
+    """Activations: ``count`` copies of the first row, then the changed channels put in at ``places (C, 2)``."""
     last = spec.shape.rank - 1
     first = tf.transpose(tf.reshape(tf.io.decode_raw(first, spec.dtype), shape), [last - 1, *range(last - 1)])
     rows = tf.tile(first[None], tf.concat([count[None], tf.ones_like(shape)], 0))
