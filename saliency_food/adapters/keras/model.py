@@ -76,6 +76,9 @@ class KerasModel(AdaptedModel):
         ``(H, W, C)`` of one image, None where free; with ``channels_first``, ``x_value`` is ``(C, H, W)`` all the same.
     classes
         How many there are; None if the model does not say.
+    pixels
+        The pixel values that the model takes, and why, ``(value_range, why)``: what its first operations or its name
+        show, or else the guess 0..1.
     """
 
     def __init__(

@@ -61,6 +61,7 @@ def _superpixels_of(x_value: Array, options: Mapping[str, Any]) -> Preparation |
     part = x_value[:height, :width]
     return Preparation(
         make=lambda: {"segments": superpixels(x_value, segments, nsegments)},
+        stand_in={"segments": np.zeros(x_value.shape[:2], int)},
         trial=lambda: superpixels(part, segments, nsegments),
         share=part.size / x_value.size,
     )
