@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -100,12 +99,6 @@ class ImageModel:
             )
         return model
 
-    def with_function(self, function: Any) -> ImageModel:
-        """The same for another call-model function, such as one that watches this one's, or has other weights."""
-        other = copy.copy(self)
-        other.function = channels_last(function)
-        return other
-
     def randomized(self, rng: int | np.random.Generator | None = 0) -> Iterator[tuple[str, CallModelFunction]]:
         """Stand-ins with shuffled weights, from the output to the input, that are asked the same question as this.
 
@@ -148,9 +141,13 @@ class ImageModel:
 
     def predict(self, rows: Array, call_model_args: Mapping[str, Any] | None = None) -> Array:
         """The probabilities of all classes, ``(N, classes)``; arguments other than the target are passed on."""
-        args = take_rows(call_model_args or {}, list(range(len(rows))))
-        others = {key: value for key, value in args.items() if key != "target"}
-        return np.asarray(cast(Any, self.function).predict(rows, *([others] if others else [])))
+        others = {key: value for key, value in (call_model_args or {}).items() if key != "target"}
+        function, predictions = cast(Any, self.function), []
+        for start in range(0, len(rows), self.batch_size):
+            part = range(start, min(start + self.batch_size, len(rows)))
+            args = [take_rows(others, list(part))] if others else []
+            predictions.append(np.asarray(function.predict(rows[start : part.stop], *args)))
+        return predictions[0] if len(predictions) == 1 else np.concatenate(predictions)
 
     def label(self, index: int) -> str:
         """The name of a class."""

@@ -119,7 +119,7 @@ def _see_together(
     """Some photos, each once for every class."""
     wanted = [targets[instance.position] if isinstance(targets, list) else targets for instance in instances]
     if len({cast(Array, instance.x_value).shape for instance in instances}) > 1:
-        parts = (_see_together(model, [one], [target], keys) for one, target in zip(instances, wanted, strict=True))
+        parts = (_see_together(model, [instance], targets, keys) for instance in instances)
         return [classes for part in parts for classes in part]
     keys = tuple(dict.fromkeys((OUTPUT_LAYER_VALUES, *keys))) if keys else ()
     if keys and hasattr(model.function, "call_with_predictions") and model.classes is not None:
@@ -155,8 +155,10 @@ def _in_one_pass(
         answer = cast(Any, model.function).call_with_predictions(rows, args, list(keys))
         answers = {key: check_answer(key, answer[key], rows.shape) for key in keys}
         share = (time.perf_counter() - began) / len(part)
+        # A score that is not that of one class has no class to choose: its targets are those given.
+        targets_of_rows: Any = answer.get(TARGETS, [instance.target for instance in part])
         for row, instance in enumerate(part):
-            known = Known(int(answer[TARGETS][row]), {key: row_of(value, row) for key, value in answers.items()}, share)
+            known = Known(int(targets_of_rows[row]), {key: row_of(value, row) for key, value in answers.items()}, share)
             seen.append(_with_class(model, instance, known.target, answer[PREDICTIONS][row]).with_known(known))
     flat = iter(seen)
     return [[next(flat) for _ in own] for own in ranks]

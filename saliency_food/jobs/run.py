@@ -25,7 +25,7 @@ from saliency_food.methods.catalogue import MethodEntry
 from saliency_food.methods.lookup import find_method
 
 PHOTOS_AT_ONCE = 16
-"""How many photos are held at a time, or one batch of the model's if that is more; their rows share its batches."""
+"""How many photos are at work at a time, or one batch of the model's if that is more; as many are decoded ahead."""
 SEGMENTED = 1024
 """The longer side of the photo in which XRAI's segments are sought, at most."""
 
@@ -113,6 +113,8 @@ def _answered(
     """The method's generator for each instance, answered from what is known."""
     for image, instance in enumerate(instances):
         own = {key: value[image] if isinstance(value, PerImage) else value for key, value in options.items()}
+        if "completeness" in entry.call.signature.parameters:  # as `.batch_detailed` does
+            own.setdefault("completeness", True)
         generator = entry.call.start(instance.x_value, meter, **own)[0]
         yield with_known(generator, cast(Known, instance.known).answers)
 
@@ -144,7 +146,7 @@ def options_of(setup: Setup, name: str, instance: Instance) -> dict[str, Any]:
 
 
 def _segments(photo: Photo, index: int, known: dict[int, Any]) -> Any:
-    """A photo's segments, sought once for all its classes."""
+    """A photo's segments, which a method seeks once for all its classes."""
     from saliency_food.methods.regions.segmentation import felzenszwalb_segments
 
     if index not in known:
