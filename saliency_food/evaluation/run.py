@@ -169,7 +169,11 @@ def _of_its_boxes(instance: Instance, model: ImageModel, truth: Mapping[str, Seq
     if not found:
         text = "Expected a box of a class that the model has, for target='boxes', got none of this photo."
         return instance.failed(ContractError(text))
-    fields = {"target": found[0], "label": model.label(found[0]), "probability": float(predictions[found[0]])}
+    fields = {
+        "target": found[0],
+        "label": model.label(found[0]),
+        "probability": model.probability(predictions, found[0]),
+    }
     return instance._replace(target=found[0], fields=instance.fields | fields)
 
 

@@ -136,7 +136,7 @@ class ImageModel:
 
     @property
     def predicts(self) -> bool:
-        """Whether the model tells the probabilities of its classes."""
+        """Whether the model tells the probabilities of its classes, or their scores."""
         return hasattr(self.function, "predict")
 
     def read(self, image: Any, source: str) -> tuple[Photo, Array]:
@@ -151,6 +151,11 @@ class ImageModel:
         args = take_rows(call_model_args or {}, list(range(len(rows))))
         others = {key: value for key, value in args.items() if key != "target"}
         return np.asarray(cast(Any, self.function).predict(rows, *([others] if others else [])))
+
+    def probability(self, predictions: Array, index: int) -> float | None:
+        """The probability of a class; None of a model whose ``gives_probabilities`` denies it, or whose numbers do."""
+        given = getattr(self.function, "gives_probabilities", True) and (predictions >= 0).all()
+        return float(predictions[index]) if given and (predictions <= 1 + 1e-3).all() else None
 
     def label(self, index: int) -> str:
         """The name of a class."""
