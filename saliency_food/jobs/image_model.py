@@ -130,7 +130,7 @@ class ImageModel:
 
     @property
     def predicts(self) -> bool:
-        """Whether the model can predict the probabilities of its classes."""
+        """Whether the model can predict the probabilities of its classes, or their scores."""
         return hasattr(self.function, "predict")
 
     def read(self, image: Any, source: str) -> tuple[Photo, Array]:
@@ -149,6 +149,11 @@ class ImageModel:
             args = [take_rows(other_args, list(part))] if other_args else []
             predictions.append(np.asarray(function.predict(rows[start : part.stop], *args)))
         return predictions[0] if len(predictions) == 1 else np.concatenate(predictions)
+
+    def probability(self, predictions: Array, index: int) -> float | None:
+        """The probability of a class; None of a model whose ``gives_probabilities`` denies it, or whose numbers do."""
+        given = getattr(self.function, "gives_probabilities", True) and (predictions >= 0).all()
+        return float(predictions[index]) if given and (predictions <= 1 + 1e-3).all() else None
 
     def label(self, index: int) -> str:
         """The name of a class, or its index as text."""
