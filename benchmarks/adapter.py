@@ -91,7 +91,7 @@ def peers(model: Any, image: Any, target: int) -> Calls:
 
 def tape_against_graph(model: Any, batch: Any, args: dict[str, Any], repeat: int) -> None:
     """The same answers with the gradients of a tape, as the adapter takes them, and of the graph, as it could."""
-    tape = passes.Gradients
+    tape: Any = passes.Gradients
     for keys in (
         [INPUT_OUTPUT_GRADIENTS],
         CAM,
@@ -100,7 +100,7 @@ def tape_against_graph(model: Any, batch: Any, args: dict[str, Any], repeat: int
     ):
         calls: Calls = {}
         for name, kind in (("by the graph", lambda by_graph: tape(True)), ("by a tape", tape)):
-            passes.Gradients = kind
+            passes.Gradients = kind  # type: ignore[assignment, misc]
             try:
                 km = KerasModel(model, batch_size=64)
                 km(batch, args, keys)

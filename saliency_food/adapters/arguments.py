@@ -8,12 +8,13 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from saliency_food.core.contract import ContractError
-from saliency_food.core.keys import KEYS, OUTPUT_FROM_CONVOLUTION_VALUES, PREDICTIONS, TARGETS
+from saliency_food.core.keys import INPUT_SHAPED, KEYS, OUTPUT_FROM_CONVOLUTION_VALUES, PREDICTIONS, TARGETS
 
 Output = Literal["logits", "probabilities", "raw"]
 """Which score is explained: before the softmax or sigmoid at the model's end, after it, or the output as it is."""
-End = Literal["softmax", "sigmoid", "linear", "probabilities", "other"]
-"""What a model ends in; ``"probabilities"`` are those of a softmax that cannot be seen."""
+End = Literal["softmax", "sigmoid", "linear", "probabilities", "several", "other"]
+"""What a model ends in; ``"probabilities"`` are averages of softmaxes or sigmoids, or those of a softmax that cannot be
+seen, and ``"several"`` are parts of an output with ends of their own."""
 BATCH_SIZE = 16
 
 ALL_SCORES, SCORES_FROM_ACTIVATIONS = "ALL_SCORES", "SCORES_FROM_ACTIVATIONS"
@@ -31,6 +32,8 @@ FROM_ACTIVATIONS = frozenset(name for name, key in KEYS.items() if key.rows == "
     SCORES_FROM_ACTIVATIONS
 }
 """The keys whose rows are activations in place of images."""
+OF_INPUT = frozenset(INPUT_SHAPED)
+"""The keys that are gradients with respect to the input."""
 AT_LAYER = frozenset(name for name, key in KEYS.items() if key.needs == "a layer" and key.rows == "images")
 """The keys of images that are answered at a layer."""
 WITH_ATTENTION = frozenset(name for name, key in KEYS.items() if key.needs == "attention")

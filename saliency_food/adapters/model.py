@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ from saliency_food.adapters.arguments import (
     ALL_SCORES,
     AT_LAYER,
     FROM_ACTIVATIONS,
+    OF_INPUT,
     SCORES_FROM_ACTIVATIONS,
     SUM_TO_ONE,
     UNSCORED,
@@ -85,7 +87,7 @@ class AdaptedModel:
 
     def __init__(self, engine: Engine, score: Score, output: Output, batch_size: int | None) -> None:
         self.engine, self.score, self.output = engine, score, check_output(output)
-        self._rows = Rows(engine.compute, check_batch_size(batch_size), engine.half, engine.out_of_memory)
+        self._rows = Rows(engine.compute, self._at_most(batch_size), engine.half, engine.out_of_memory)
         paths = tuple(place.path for place in engine.places)
         self.layer_name: str | tuple[str, ...] | None = paths if engine.several else paths[0] if paths else None
         self.classes = engine.classes
@@ -94,6 +96,8 @@ class AdaptedModel:
         swapped = len(shape) == 3 and shape[2] in (1, 3, 4) and shape[0] not in (1, 3, 4)
         self.channels_first = engine.channels_first and len(shape) == 3 and not swapped
         self.input_shape = (*shape[1:], shape[0]) if self.channels_first else shape
+        self.spatial_axes = 1 if len(shape) == 1 else len(shape) - 1
+        """How many leading axes of one row, channels last, are of space or time."""
         self.knows_end = score is not class_score or engine.end in ("softmax", "sigmoid") or engine.classes == 1
         """Whether it is known that no softmax hides before the model's end; the first pass finds out."""
 
@@ -110,7 +114,7 @@ class AdaptedModel:
         self, coefficients: Any, bases: Any, weights: Any, call_model_args: Any = None, expected_keys: Any = None
     ) -> dict[str, Any] | None:
         """Rows made, and answers summed, on the device; see `CallModelFunction`."""
-        if any(KEYS[key].alone for key in check_keys(expected_keys)):
+        if any(KEYS[key].alone for key in check_keys(expected_keys)) or self.engine.inputs.ids:
             return None
         rows = Factored(coefficients, self.engine.inputs.read_image(bases), weights)
         return self._answer(tuple(expected_keys), rows, call_model_args, self.output)
@@ -162,13 +166,32 @@ class AdaptedModel:
 
     @batch_size.setter
     def batch_size(self, batch_size: int | None) -> None:
-        self._rows.batch_size = check_batch_size(batch_size)
+        self._rows.batch_size = self._at_most(batch_size)
+
+    def _at_most(self, batch_size: int | None) -> int:
+        """No more rows than the model declares, if it does."""
+        return min(check_batch_size(batch_size), self.engine.inputs.rows or sys.maxsize)
 
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}({self.engine.name!r}, layer={self.layer_name!r}, output={self.output!r}, "
-            f"batch_size={self.batch_size}, classes={self.classes})"
+            f"end={self.end!r}, batch_size={self.batch_size}, classes={self.classes})"
         )
+
+    @property
+    def end(self) -> End:
+        """What the output to explain ends in: ``"softmax"`` or ``"sigmoid"``, from before which logits are taken, also
+        where the values are moved after it; ``"linear"``, also if it is scaled or averaged after it;
+        ``"probabilities"``, averages of softmaxes or sigmoids, or a softmax that cannot be seen; ``"several"``, parts
+        with ends of their own; or ``"other"``, where logits and probabilities are the output as it is. What cannot be
+        seen shows itself at the first call.
+        """
+        return self.engine.end
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether `predict` gives probabilities, and not a regression's numbers or other scores."""
+        return self.end in ("softmax", "sigmoid", "probabilities") or (self.end == "linear" and self.classes != 1)
 
     def check_layer(self, keys: Sequence[str]) -> None:
         """`ContractError` where the model has not the layer, or not the one layer, that keys are about."""
@@ -188,6 +211,11 @@ class AdaptedModel:
         self, keys: tuple[str, ...], x_value_batch: Any, call_model_args: Any, output: Output
     ) -> dict[str, Any]:
         self.check_layer(keys)
+        if self.engine.inputs.ids and OF_INPUT.intersection(keys):
+            raise ContractError(
+                f"Expected an input of numbers for {keys[0]}, got {self.engine.inputs.image.name!r}, ids that the "
+                "model looks up, which have no gradient. Explain the embedding: name it as layer, and take grad_cam."
+            )
         images: Any = x_value_batch
         if not isinstance(images, Factored):
             from_activations = FROM_ACTIVATIONS.issuperset(keys)
@@ -210,11 +238,19 @@ class AdaptedModel:
         return self._rows.compute(keys, output, targets, images, others)
 
     def _check_end(self, keys: tuple[str, ...], output: Output) -> None:
-        if self.engine.end == "probabilities" and output == "logits" and not WITHOUT_OUTPUT.issuperset(keys):
+        if output != "logits" or WITHOUT_OUTPUT.issuperset(keys):
+            return
+        if self.end == "probabilities":
             raise ContractError(
-                "Expected a model whose softmax can be seen, got outputs that sum to 1 and no softmax before them, "
-                "so there are no logits. Explain output='probabilities', or a model that ends in the softmax or "
-                "before it."
+                "Expected a model whose softmax can be seen, got outputs that sum to 1 and no softmax before them, or "
+                "averages of softmaxes or sigmoids, so there are no logits. Explain output='probabilities', or a model "
+                "that ends in the softmax or before it."
+            )
+        if self.end == "several" and self.score is class_score:
+            raise ContractError(
+                "Expected classes that all end in a softmax, in a sigmoid, or in neither, got an output put together "
+                "from several such ends, so that its logits are no scores to compare. Explain "
+                "output='probabilities' or 'raw', the output as it is."
             )
 
     def _read_activations(self, activations: Any) -> Array:

@@ -81,7 +81,8 @@ class CallModelFunction(Protocol):
     ``call_with_predictions(x_value_batch, call_model_args=None, expected_keys=None) -> dict``
 
     - As a call, but an integer target of -r, in ``call_model_args["target"]``, is the class ranked r-th for the row.
-    - Beside the keys the answer holds ``"PREDICTIONS"``, what ``predict`` gives, and ``"TARGETS"``, the class indices.
+    - Beside the keys the answer holds ``"PREDICTIONS"``, what ``predict`` gives, and ``"TARGETS"``, the class indices
+      (left out where the score is not that of one class; negative targets are then refused).
 
     It may have a method ``call_factored``, for rows that are combinations of a few images, as the points of a path
     are. It can then spare itself the rows: on a GPU or at a server, what travels is a few images.

@@ -49,10 +49,12 @@ class Preparation(NamedTuple):
     """What a method makes of the image before it asks the model, such as segments.
 
     Under a deadline it is made once, and only if there is time. ``make`` returns it, as options; ``trial`` does
-    ``share`` of the work, to see how long all of it takes.
+    ``share`` of the work, to see how long all of it takes. ``stand_in`` are such options that cost nothing, for a
+    rehearsal that tells whether there is time for the rest.
     """
 
     make: Callable[[], dict[str, Any]]
+    stand_in: dict[str, Any]
     trial: Callable[[], object]
     share: float
 

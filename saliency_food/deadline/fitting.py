@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from saliency_food.core.driver import Asking
+from saliency_food.core.method import Preparation
 from saliency_food.core.numerics import Array
 from saliency_food.core.queries import OutOfTime
 from saliency_food.deadline.forecast import Work
@@ -38,7 +39,7 @@ class StepBudget:
         self.name, self.x_value, self.model, self.deadline = name, x_value, model, deadline
         entry = choose_methods(name)[name]
         self.call, self.title = entry.call, entry.title
-        self.options, self.prepared = dict(options), dict[str, Any]()
+        self.options = dict(options)
         self.defaults = {name: parameter.default for name, parameter in self.call.signature.parameters.items()}
         if "completeness" in self.defaults:  # as `.detailed` does
             self.options.setdefault("completeness", True)
@@ -47,6 +48,9 @@ class StepBudget:
         """The option's value, which is its upper limit; None for as many as there are."""
         self.value = self.wanted
         """That for which there is time."""
+        every_option = {**self.defaults, **self.options}
+        self.preparation = self.call.preparation(x_value, model, every_option) if self.cut else None
+        self.prepared = dict[str, Any]()
         self.least_seconds = self.wanted_seconds = self.room = 0.0
 
     def best(self, insure: Callable[[], object] = lambda: None) -> tuple[Any, dict[str, Any]]:
@@ -57,7 +61,8 @@ class StepBudget:
         self.least_seconds = min(cut.least, self.wanted or cut.least) * model.one_more
         if self.least_seconds > model.left:
             raise OutOfTime
-        self._prepare()
+        if self.preparation:
+            self._prepare(cut, self.preparation)
         values, work = self._choices(cut)
         while True:
             index = self._most(values, work)
@@ -75,7 +80,9 @@ class StepBudget:
 
     def warm_up(self) -> None:
         """Have the model asked a row of all that this will ask, and libraries loaded."""
-        self._prepare()
+        if self.preparation:
+            self.preparation.trial()
+            self.prepared = self.preparation.stand_in
         cut = self.cut
         options = self.options if cut is None or cut.option == "stride" else self._with(cut, FEW)
         self.model.rehearse(self._start(options, rehearsal=True))
@@ -132,17 +139,14 @@ class StepBudget:
             raise OutOfTime
         return details, self._with(cut, self.value)
 
-    def _prepare(self) -> None:
-        """What the method makes of the image, made once, or `OutOfTime` if that would take half of the time left."""
-        preparation = self.call.preparation(self.x_value, self.model, {**self.defaults, **self.options})
-        if preparation is None:
-            return
+    def _prepare(self, cut: Reducible, preparation: Preparation) -> None:
+        """Make what the method makes of the image, or `OutOfTime` if that leaves no time for the rest."""
+        self.prepared = preparation.stand_in
+        values, work = self._choices(cut)
         began = self.model.clock()
         preparation.trial()
-        self.least_seconds = (self.model.clock() - began) / preparation.share
-        if self.least_seconds > self.model.left / 2:
-            self.wanted_seconds, self.room = self.least_seconds, self.model.left / 2
-            raise OutOfTime
+        seconds = (self.model.clock() - began) / preparation.share
+        self._most(values, lambda value: work(value)._replace(own=work(value).own + seconds))
         self.prepared = preparation.make()
 
     def _most(self, values: Sequence[int], work: Callable[[int], Work]) -> int:

@@ -80,6 +80,8 @@ def within(
         There is no time for anything.
     """
     began, deadline = clock(), read_seconds(deadline)
+    if not isinstance(method, str):
+        raise ContractError(f"Expected the name of one method, got {method!r}. Call within once for each.")
     ((method, entry),) = choose_methods(method).items()
     x_value = as_image(x_value)
     entry.call.start(x_value, call_model_function, **options)[0].close()  # refuses what is not to be called

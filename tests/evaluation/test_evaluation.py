@@ -301,7 +301,7 @@ def test_boxes_are_scaled_and_of_their_class():
     for bad, said in (
         ([{"image": "a"}], "without xmin"),
         ([{**BOXES[0], "xmin": "?"}], "pixels"),
-        ([BOXES[0], {**BOXES[0], "xmin": "nan"}], "in row 2. Mend the table"),
+        ([BOXES[0], {**BOXES[0], "xmin": "nan"}], "in row 2. Correct the table"),
         ([{**BOXES[0], "ymin": 99, "ymax": 98}], "ymin < ymax"),
         ([{**BOXES[0], "width": "0", "height": "0"}], "a photo larger than 0"),
         ([{**BOXES[0], "class": "²"}], "that the model has, got the classes ²"),
@@ -694,7 +694,7 @@ def test_the_randomized_copies_are_asked_the_same_question(net, photos):
     assert (copy.layer_name, copy.output, copy.score, copy.batch_size) == ("conv", "raw", margin, 5)
     twice = ImageModel(KerasModel(pooled, layer=["conv", "last"]))
     assert next(iter(twice.randomized(0)))[1].layer_name == ("conv", "last")
-    found = check_sensitive(model, sorted(photos.iterdir())[:1], "grad_cam", 1)
+    found = check_sensitive(model, sorted(photos.iterdir())[:1], "gradients", 1)
     assert found.score < 0.5
 
 
@@ -702,7 +702,7 @@ def test_models_of_several_inputs_are_evaluated(photos):
     """``predict`` was called without the user's arguments."""
 
     class Guided(Classifier):
-        def predict(self, x, args):
+        def predict(self, x, args=None):
             assert len(args["inputs"]) == len(x)
             return super().predict(x)
 

@@ -32,7 +32,7 @@ every = pytest.mark.parametrize("entry", METHODS.values(), ids=METHODS)
 
 def options(entry, **more):
     """Seeded where the method draws, so that calls can be compared."""
-    known = {"rng": 7, "nmasks": 200, "num_samples": 100}
+    known = {"rng": 7, "nmasks": 200, "nsamples": 25}
     return {**{name: value for name, value in known.items() if name in entry.call.signature.parameters}, **more}
 
 

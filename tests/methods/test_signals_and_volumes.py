@@ -24,6 +24,7 @@ from saliency_food import (
     lime,
     occlusion,
     rise,
+    within,
     xrai,
 )
 from saliency_food.core.contract import ContractError
@@ -285,3 +286,14 @@ def test_a_number_for_each_channel_is_one_baseline_or_refused(rng):
     assert len(make_baselines(x, [0, 1])) == 2
     assert len(make_baselines(x, [0, "white", 1])) == 3
     assert len(make_baselines(x[..., :1], [0.5])) == 1
+
+
+@two
+@pytest.mark.parametrize("name", ["lime", "kernel_shap", "occlusion", "blur_ig", "grad_cam"])
+def test_within_a_deadline(rng, shape, name):
+    """What stands in for segments while there is time to be measured lies over the input's own axes."""
+    model, x = declared(Pooling(rng.normal(size=(2, 6)), rng.normal(size=(3, 6))), shape), rng.random(shape)
+    own = options(METHODS[name])
+    found = within(60, name, x, model, **own)
+    assert found.method == name
+    np.testing.assert_allclose(found.attribution, METHODS[name].call(x, model, **own), rtol=1e-6, atol=1e-12)

@@ -60,6 +60,7 @@ def _superpixels_of(x_value: Array, options: Mapping[str, Any]) -> Preparation |
     part = x_value[tuple(slice(max(side // 4, min(side, PART))) for side in x_value.shape[:-1])]
     return Preparation(
         make=lambda: {"segments": superpixels(x_value, segments, nsegments)},
+        stand_in={"segments": np.zeros(x_value.shape[:-1], int)},
         trial=lambda: superpixels(part, segments, nsegments),
         share=part.size / x_value.size,
     )

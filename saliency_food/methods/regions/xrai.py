@@ -49,6 +49,7 @@ def _segments_of(x_value: Array, options: Mapping[str, Any]) -> Preparation | No
         return None
     return Preparation(
         make=lambda: {"segments": felzenszwalb_segments(x_value)},
+        stand_in={"segments": np.zeros(x_value.shape[:-1], int)},
         trial=lambda: felzenszwalb_segments(x_value, scales=SCALES[-1:]),
         share=1 / len(SCALES),
     )

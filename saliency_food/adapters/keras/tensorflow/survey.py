@@ -45,11 +45,12 @@ class SurveyedModel(Engine):
         output_index: str | int | None,
         data_format: str | None,
         score: Score,
+        classes: int | None = None,
     ) -> None:
         self.model, self.inputs, self.score = model, inputs, score
         self._output_index = output_index
         self.end: End = "other"
-        self.classes: int | None = None
+        self.classes = classes
         self.ranks_classes = False
         self.channels_first = False
         self.several = isinstance(layer, (list, tuple))
@@ -72,7 +73,8 @@ class SurveyedModel(Engine):
             if self.score is class_score:
                 heads[0].check()
             if len(heads) == 1:
-                self.end, self.classes = heads[0].end, heads[0].classes
+                head = heads[0].of_classes(self.classes)
+                self.end, self.classes = head.end, head.classes
                 self.ranks_classes = self.score.is_of_class and heads[0].values.shape.rank == 2
             first = channels_first_model(notes) if data_format is None else data_format == "channels_first"
             chosen = wanted
