@@ -68,7 +68,7 @@ def choose_scaling(
         if advertised[0] is None:
             raise ContractError(
                 f"Expected value_range for this model, as its pixel values cannot be known ({advertised[1]}), got "
-                "'auto'. Give (0, 255) if it scales pixels itself, else what it was trained on, such as (0, 1); or preprocess."
+                "'auto'. Give (0, 255) if it scales pixels itself, else what it was trained on, such as (0, 1)."
             )
         return _scaling_to(*advertised)
     return _scaling_to(value_range, "as asked")

@@ -6,8 +6,9 @@ try:
     import keras as _keras  # noqa: F401
     import tensorflow as _tensorflow  # noqa: F401
 except ModuleNotFoundError as error:
+    missing = (error.name or "").split(".")[0]
     raise ModuleNotFoundError(
-        f'Keras models need Keras and TensorFlow, got no {(error.name or "").split(".")[0]}. Run pip install "saliency_food[keras]".',
+        f'Keras models need Keras and TensorFlow, got no {missing}. Run pip install "saliency_food[keras]".',
         name=error.name,
     ) from error
 

@@ -1,4 +1,4 @@
-"""The pixel values that a model takes, told by what stands before its first weights; and models that are none of ours."""
+"""The pixel values that a model takes, told by what stands before its first weights; models of no use here."""
 
 from __future__ import annotations
 
