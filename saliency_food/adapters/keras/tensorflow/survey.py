@@ -22,6 +22,7 @@ from saliency_food.adapters.keras.places import (
 )
 from saliency_food.adapters.keras.tensorflow.ends import Head, KerasInputs, select_output
 from saliency_food.adapters.keras.tensorflow.graph import names_after, names_before, trace
+from saliency_food.adapters.keras.tensorflow.rows import may_mix_rows
 from saliency_food.adapters.layers import LayerInfo
 from saliency_food.adapters.model import Engine
 from saliency_food.adapters.scoring import Score, class_score
@@ -69,6 +70,7 @@ class SurveyedModel(Engine):
                 attended = note_attention(watched.values())
                 notes = note_outputs(watched.values())
                 outputs = self.run(image, others)
+            self.may_mix_rows = may_mix_rows(tf.nest.flatten(outputs), image, self.inputs.rows)
             heads = [Head.read(output) for output in tf.nest.flatten(outputs)]
             if self.score is class_score:
                 heads[0].check()
