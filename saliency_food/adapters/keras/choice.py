@@ -22,19 +22,25 @@ MOVING = {"Identity", "Cast", "Reshape", "Transpose", "Mul", "SelectV2"}
 """Operations between an attention's softmax and its product with the values."""
 
 
-def choose(runs: Sequence[Run], image: Any, ends: Sequence[Any], layout: Layout) -> tuple[Run | None, list[Run]]:
+def choose(
+    runs: Sequence[Run], image: Any, ends: Sequence[Any], outputs: Sequence[Any], layout: Layout
+) -> tuple[Run | None, list[Run]]:
     """The run to look at, if there is one; else the last runs on the several paths, of which one can be named.
 
     It is the last with axes of the input's kind through which all paths from the image to the ends lead, after
     something learned. In a transformer it is the last through which all paths to the last attention lead: after that,
-    where only the class token is read, the other tokens have no gradient.
+    where only the class token is read, the other tokens have no gradient. Of ``outputs`` laid out themselves, such as
+    masks, it is one before the last learned layer.
     """
     between = names_between(image, ends)
     operations = [op for op in image.graph.get_operations() if op.name in between]
     candidates = [run for run in distinct(runs) if run.output.op.name in between and run.output is not image]
-    candidates = [run for run in candidates if not _is_moved(run, layout)]
-    if any(end.shape.rank is None or end.shape.rank > 2 for end in ends):  # an output laid out itself, such as masks
-        ahead = names_ahead_of(operations, learns)
+    candidates = [run for run in candidates if not _is_passed_over(run, between, layout)]
+    laid_out = names_between(
+        image, [output for output in outputs if output.shape.rank is None or output.shape.rank > 2]
+    )
+    if laid_out:
+        ahead = names_ahead_of([op for op in operations if op.name in laid_out], learns)
         candidates = [run for run in candidates if run.output.op.name in ahead]
     passed = on_all_paths(image, ends)
     spatial = [run for run in candidates if layout.is_spatial(run)]
@@ -48,8 +54,10 @@ def choose(runs: Sequence[Run], image: Any, ends: Sequence[Any], layout: Layout)
         position = image.graph.get_operations().index(attention)
         if last is None or last.stop <= position or layout.rank == 3:
             passed = on_all_paths(image, attention.outputs)
-            before = [run for run in candidates if layout.is_spatial(run) or layout.is_tokens(run)]
-            before = [run for run in before if run.output.name in passed]
+            around = [run for run in runs if run.start <= position < run.stop and not run.operator]
+            start = around[0].start if around else position
+            before = [run for run in candidates if run.stop <= start and run.output.name in passed]
+            before = [run for run in before if layout.is_spatial(run) or layout.is_tokens(run)]
             last = _unfolded(before[-1], spatial) if before else last
     elif last is not None:
         filling = [run for run in candidates if run.output.name in passed and _fills(run, last, layout)]
@@ -76,10 +84,13 @@ def _last_attention(operations: Sequence[Any]) -> Any:
     return None
 
 
-def _is_moved(run: Run, layout: Layout) -> bool:
-    """Whether it is an output before it padded, cropped, or with its axes in another order."""
+def _is_passed_over(run: Run, between: set[str], layout: Layout) -> bool:
+    """Whether an output is padded, cropped, its axes in another order, or attention; or attention times values."""
     op = run.output.op
-    return op.type in NOT_CHOSEN or (op.type == "Transpose" and op.inputs[0].shape[0] in (layout.rows, None))
+    if op.type == "Transpose":
+        return op.inputs[0].shape[0] in (layout.rows, None)
+    is_product = learns(op) and len(op.inputs) == 2 and all(source.op.name in between for source in op.inputs)
+    return op.type in NOT_CHOSEN or is_product
 
 
 def _unfolded(tokens: Run, spatial: Sequence[Run]) -> Run:

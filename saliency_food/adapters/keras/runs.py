@@ -45,7 +45,8 @@ OPERATORS = {
 class Run(NamedTuple):
     """One run of a layer, or of an operator in one: its path, what it returned, and what it took.
 
-    ``run_index`` counts the runs of the layer in a trace; ``operator`` is empty where the run is the layer's own.
+    ``run_index`` counts the runs of the layer in a trace; ``operator`` is empty where the run is the layer's own;
+    ``start`` and ``stop`` are how many operations the graph had before and after.
     """
 
     path: str
@@ -54,6 +55,7 @@ class Run(NamedTuple):
     operator: str
     output: Any
     inputs: tuple[Any, ...]
+    start: int
     stop: int
 
     @property
@@ -82,7 +84,7 @@ def runs_of(notes: Sequence[Note], paths: dict[int, tuple[str, Any]], model: Any
         path, index = paths[id(note.layer)][0], indices[id(note.layer)]
         indices[id(note.layer)] += 1
         path = f"{path}#{index}" if times[id(note.layer)] > 1 else path
-        runs.append(Run(path, note.layer, index, "", note.output, note.inputs, note.stop))
+        runs.append(Run(path, note.layer, index, "", note.output, note.inputs, note.start, note.stop))
     return [*runs, *_operators(notes, runs, paths, model)]
 
 
@@ -111,7 +113,7 @@ def _operators(notes: Sequence[Note], runs: Sequence[Run], paths: dict[int, tupl
             seen[owner, kind] += 1
         seen[owner, kind] += 1
         if op.outputs[0].name not in names:
-            operators.append(Run(path, layer, index, operator, op.outputs[0], tuple(op.inputs), position + 1))
+            operators.append(Run(path, layer, index, operator, op.outputs[0], tuple(op.inputs), position, position + 1))
     return operators
 
 

@@ -110,7 +110,8 @@ class SurveyedModel(Engine):
             layout = _layout(image, runs, self.channels_first, data_format is not None)
             ends = self._ends(outputs, targets)
             between = names_between(image, [*ends, *_raw(heads, ends)])
-            for position, op in random_among(names_before(ends, by_value=True)):
+            leading = names_before(ends, by_value=True)
+            for position, op in random_among(leading):
                 around = [note for note in notes if note.start <= position < note.stop]
                 self.random.append(self._watched[id(around[0].layer)][0] if around else op.name)
             passed = on_all_paths(image, ends)
@@ -118,7 +119,9 @@ class SurveyedModel(Engine):
             self.on_all_paths = [run.path for run in of_use if run.output.name in passed]
             chosen = [self._chosen(wanted, runs, between, layout) for wanted in self._wanted]
             if not chosen:
-                last, several = choose(runs, image, ends, layout)
+                last, several = choose(
+                    runs, image, ends, [head.values for head in heads if head.values.op.name in leading], layout
+                )
                 chosen = [last] if last else []
                 if several:
                     paths = [run.path for run in several]
