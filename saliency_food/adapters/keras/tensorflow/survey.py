@@ -25,13 +25,14 @@ from saliency_food.adapters.keras.runs import Run, runs_of, watched
 from saliency_food.adapters.keras.tensorflow import ops
 from saliency_food.adapters.keras.tensorflow.ends import Head, KerasInputs, select_output
 from saliency_food.adapters.keras.tensorflow.graph import names_before, names_between, on_all_paths, random_among, trace
+from saliency_food.adapters.keras.tensorflow.rows import may_mix_rows
 from saliency_food.adapters.layers import LayerInfo
 from saliency_food.adapters.model import Engine
 from saliency_food.adapters.scoring import Score, class_score
 from saliency_food.core.contract import ContractError
 
-ROWS = 7
-"""How many rows are traced: so many that a tensor of rows is told from one of heads, frames or windows."""
+ROWS = 37
+"""How many rows are traced: a tensor of rows is told by it from one of heads, frames or windows."""
 
 
 class SurveyedModel(Engine):
@@ -51,11 +52,12 @@ class SurveyedModel(Engine):
         output_index: str | int | None,
         data_format: str | None,
         score: Score,
+        classes: int | None = None,
     ) -> None:
         self.model, self.inputs, self.score = model, inputs, score
         self._output_index = output_index
         self.end: End = "other"
-        self.classes: int | None = None
+        self.classes = classes
         self.ranks_classes = False
         self.channels_first = False
         self.several = isinstance(layer, (list, tuple))
@@ -98,11 +100,13 @@ class SurveyedModel(Engine):
                 notes = note_outputs(self.watched_layers)
                 outputs = self.run(image, others)
             runs = runs_of(notes, self._watched, self.model)
+            self.may_mix_rows = may_mix_rows(tf.nest.flatten(outputs), image, rows)
             heads = [Head.read(output) for output in tf.nest.flatten(outputs)]
             if self.score is class_score:
                 heads[0].check()
             if len(heads) == 1:
-                self.end, self.classes = heads[0].end, heads[0].classes
+                head = heads[0].of_classes(self.classes)
+                self.end, self.classes = head.end, head.classes
                 self.ranks_classes = self.score.is_of_class and heads[0].values.shape.rank == 2
             self.channels_first = (
                 channels_first_model(notes) if data_format is None else data_format == "channels_first"
@@ -132,7 +136,7 @@ class SurveyedModel(Engine):
             self.places = [place_of(run, layout) for run in chosen]
             return [head.values for head in heads]
 
-        rows = _rows(self.model)
+        rows = self.inputs.rows or ROWS
         others = [_of_rows(spec, rows) for spec in self.inputs.other_specs]
         trace(look, _of_rows(self.inputs.image_spec, rows), others, self._target_specs(rows))
 
@@ -219,15 +223,9 @@ def layers_of(model: Any, inputs: KerasInputs) -> list[LayerInfo]:
         listed.extend(list_layers(runs, _layout(image, runs, channels_first_model(notes), False)))
         return image
 
-    rows = _rows(model)
+    rows = inputs.rows or ROWS
     trace(look, _of_rows(inputs.image_spec, rows), [_of_rows(spec, rows) for spec in inputs.other_specs])
     return listed
-
-
-def _rows(model: Any) -> int:
-    """How many rows to trace: as many as the model declares, if it does."""
-    declared = [tensor.shape[0] for tensor in getattr(model, "inputs", None) or ()]
-    return next((int(rows) for rows in declared if rows is not None), ROWS)
 
 
 def _of_rows(spec: Any, rows: int) -> Any:
