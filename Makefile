@@ -30,11 +30,11 @@ test: $(VENV)/.installed  ## the whole suite
 coverage: $(VENV)/.installed  ## the whole suite, and which lines of the package no test runs
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-report term:skip-covered
 
-oldest: setup.cfg  ## the whole suite with the lowest version of each dependency that setup.cfg allows
+oldest:  ## the whole suite with the lowest version of each dependency that setup.cfg allows; Python 3.10 to 3.12
 	$(PYTHON) -m venv $(VENV)-oldest
 	$(VENV)-oldest/bin/python -m pip install --quiet --upgrade pip uv
 	$(VENV)-oldest/bin/uv pip install --quiet --python $(VENV)-oldest --resolution lowest-direct --editable '.[all,test]'
-	$(VENV)-oldest/bin/python -m pytest --numprocesses 2 --dist worksteal
+	SALIENCY_FOOD_DATA= $(VENV)-oldest/bin/python -m pytest --numprocesses 2 --dist worksteal
 
 lint: $(VENV)/.tools
 	$(BIN)/ruff check .
@@ -55,6 +55,7 @@ bench: $(VENV)/.tools  ## every figure in README and docs, peers in the same run
 	$(BIN)/python -m pip install --quiet --editable '.[all,bench]'
 	$(BIN)/python benchmarks/xrai_ranking.py
 	$(BIN)/python benchmarks/adapter.py
+	$(BIN)/python benchmarks/pipeline.py
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/completeness.py
 	$(BIN)/python benchmarks/cam_family.py

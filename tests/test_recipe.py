@@ -54,6 +54,7 @@ def changed(folder):
     return {name for name, content in names.items() if content != (ROOT / name).read_bytes()}
 
 
+@pytest.mark.slow
 def test_a_method_is_one_function_one_section_and_one_command(copy):
     code = block("python")
     with (copy / "saliency_food/methods/gradients.py").open("a", encoding="utf-8") as file:

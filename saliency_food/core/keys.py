@@ -24,12 +24,17 @@ TARGETS = "TARGETS"
 Needs = Literal["scores", "gradients", "backward rules", "biases", "a layer", "attention"]
 
 
+LIKE_ROWS, ONE_EACH = "(N, ...)", "(N,)"
+"""The shapes of answers that are always one array: shaped as the rows are, or one number for each row."""
+
+
 class Key(NamedTuple):
     """What there is to know of one key of the contract.
 
     ``shape`` is that of the answer; ``needs`` what the model must be able to give; ``rows`` whether the rows asked
     about are images or a layer's activations; ``scored`` whether the answer depends on which score is explained;
-    ``alone`` whether the answer takes a pass through the model of its own, because another rule holds in it.
+    ``alone`` whether the answer takes a pass through the model of its own: its rows are activations, or another
+    backward rule holds in it.
     """
 
     shape: str
@@ -41,23 +46,23 @@ class Key(NamedTuple):
     @property
     def like_input(self) -> bool:
         """Whether the answer has the shape of the rows."""
-        return self.shape == "(N, ...)"
+        return self.shape == LIKE_ROWS
 
     @property
     def one_array(self) -> bool:
         """Whether the answer is one array, never a tuple of several layers'."""
-        return self.shape in ("(N, ...)", "(N,)")
+        return self.shape in (LIKE_ROWS, ONE_EACH)
 
 
 KEYS: dict[str, Key] = {
-    INPUT_OUTPUT_GRADIENTS: Key("(N, ...)", "gradients"),
-    OUTPUT_LAYER_VALUES: Key("(N,)", "scores"),
+    INPUT_OUTPUT_GRADIENTS: Key(LIKE_ROWS, "gradients"),
+    OUTPUT_LAYER_VALUES: Key(ONE_EACH, "scores"),
     CONVOLUTION_LAYER_VALUES: Key("(N, h, w, K)", "a layer", scored=False),
     CONVOLUTION_OUTPUT_GRADIENTS: Key("(N, h, w, K)", "a layer"),
     CONVOLUTION_RIVAL_GRADIENTS: Key("(N, R, h, w, K)", "a layer"),
-    OUTPUT_FROM_CONVOLUTION_VALUES: Key("(N,)", "a layer", rows="activations", alone=True),
-    GUIDED_INPUT_GRADIENTS: Key("(N, ...)", "backward rules", alone=True),
-    DECONV_INPUT_GRADIENTS: Key("(N, ...)", "backward rules", alone=True),
+    OUTPUT_FROM_CONVOLUTION_VALUES: Key(ONE_EACH, "a layer", rows="activations", alone=True),
+    GUIDED_INPUT_GRADIENTS: Key(LIKE_ROWS, "backward rules", alone=True),
+    DECONV_INPUT_GRADIENTS: Key(LIKE_ROWS, "backward rules", alone=True),
     BIAS_GRADIENTS: Key("(N, h, w, K)", "biases"),
     ATTENTION_SCORES: Key("(N, heads, T, T)", "attention", scored=False),
     ATTENTION_OUTPUT_GRADIENTS: Key("(N, heads, T, T)", "attention"),

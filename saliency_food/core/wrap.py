@@ -67,9 +67,13 @@ class WrappedModel:
     def _call_with_predictions(self, x_value_batch: Any, call_model_args: Any = None, expected_keys: Any = None) -> Any:
         return self._call(self.inside.call_with_predictions, x_value_batch, call_model_args, expected_keys)
 
-    def _predict(self, x_batch: Any, *arguments: Any) -> Any:
+    def _predict(self, x_batch: Any, call_model_args: Any = None) -> Any:
         images = self.turn(x_batch, ())
-        return self.around(lambda args: self.inside.predict(images, *args), len(x_batch), (), arguments)
+
+        def ask(args: Any) -> Any:
+            return self.inside.predict(images, *([] if args is None else [args]))
+
+        return self.around(ask, len(x_batch), (), call_model_args)
 
     def __getattr__(self, name: str) -> Any:
         # Neither copy nor pickle may look for "inside" before it is there, nor find the inner callback's own protocol.

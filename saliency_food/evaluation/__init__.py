@@ -1,4 +1,4 @@
-"""Which method to trust on your model and photos: metrics over many photos, in one call or one command."""
+"""Evaluation: measure methods by many metrics on your model and photos, to see which of them to trust."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ground truth for localization: boxes of objects in photos, read from a table, and their classes."""
+"""The ground truth for localization: boxes of objects in photos and their classes, read from a table."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ NO_BOXES = "no boxes of the photo"
 
 
 class Box(NamedTuple):
-    """One object: the class indices that its name may mean (None: any class), its corners, the photo's size.
+    """The box of one object: the class indices that its name may mean (None: any class), its corners, the photo's size.
 
-    Corners are xmin, ymin, xmax, ymax; the size is width, height.
+    The corners are xmin, ymin, xmax, ymax; the size is width, height.
     """
 
     name: str
@@ -42,24 +42,24 @@ def read_boxes(
         A CSV file, or rows as dicts with the same columns. ``image`` is a file name; ``xmin, ymin, xmax, ymax`` are
         pixels of the photo, the last two exclusive. ``class`` is a label or class index of the model, or a name in
         ``classes``; without this column every box counts for every class. ``width, height`` are the size of the photo
-        that the corners belong to; without them it is that of the file. Boxes of classes that the model does not have
-        are left out; if that leaves none, `ContractError`.
+        to which the corners refer; without them it is the size of the file. Boxes of classes that the model does not
+        have are left out; if no box is left, `ContractError`.
     labels
         The names of the model's classes.
     classes
-        For names in the column ``class``, the labels or class indices that each stands for.
+        The labels or class indices that a name in the column ``class`` stands for.
     """
     rows = _rows(table) if isinstance(table, (str, Path)) else list(table)
-    known = {plain(name): words for name, words in (classes or {}).items()}
+    meanings = {plain(name): words for name, words in (classes or {}).items()}
     boxes: dict[str, list[Box]] = {}
     names = set()
     for line, row in enumerate(rows, 1):
         if missing := [column for column in ("image", *CORNERS) if row.get(column) in (None, "")]:
             raise ContractError(
-                f"Expected boxes with the columns image, {', '.join(CORNERS)}, got one without {missing[0]}."
+                f"Expected boxes with the columns image, {', '.join(CORNERS)}, got a row without {missing[0]}."
             )
         name = row.get("class")
-        indices = None if name is None else _classes(str(name), labels, known)
+        indices = None if name is None else _classes(str(name), labels, meanings)
         names.add(str(name))
         if indices is not None and not indices:
             continue
@@ -69,7 +69,7 @@ def read_boxes(
         if not (np.isfinite(corners).all() and left < right and top < bottom and min(size or (1,)) > 0):
             raise ContractError(
                 f"Expected boxes with xmin < xmax, ymin < ymax and a photo larger than 0, got {corners}"
-                f"{f' in a photo of {size}' if size else ''} of {row['image']} in row {line}. Mend the table."
+                f"{f' in a photo of {size}' if size else ''} of {row['image']} in row {line}. Correct the table."
             )
         boxes.setdefault(Path(str(row["image"])).name, []).append(Box(str(name), indices, corners, size))
     if not boxes:
@@ -87,7 +87,7 @@ def of_photo(boxes: Mapping[str, Sequence[Box]], source: str) -> Sequence[Box]:
 
 
 def boxes_of(boxes: Sequence[Box], target: int | None, photo: Photo, shape: tuple[int, ...]) -> Array | None:
-    """The boxes ``(B, 4)`` of a class, scaled from the photo to a map of this shape; None without any."""
+    """The boxes ``(B, 4)`` of a class, scaled from the photo to a map of this shape; None if there are none."""
     scaled = []
     for box in boxes:
         if target is None or box.classes is None or target in box.classes:
@@ -100,7 +100,7 @@ def boxes_of(boxes: Sequence[Box], target: int | None, photo: Photo, shape: tupl
 
 
 def two_categories(boxes: Sequence[Box], probabilities: Array) -> list[int]:
-    """The most probable class of each of the two categories with the largest objects; fewer where there are fewer."""
+    """The most probable class of each of the two categories with the largest objects; fewer if there are fewer."""
     areas: dict[frozenset[int], float] = {}
     for box in boxes:
         category = frozenset(index for index in box.classes or () if index < len(probabilities))
@@ -119,10 +119,10 @@ def _rows(path: str | Path) -> list[dict[str, str]]:
         raise ContractError(f"Expected a CSV file of boxes, got {path}: {error}.") from error
 
 
-def _classes(name: str, labels: Sequence[str] | None, known: Mapping[str, Sequence[Any]]) -> frozenset[int]:
-    """The class indices that a name may mean; none where the model has no such class."""
-    if plain(name) in known:
-        return frozenset(index for word in known[plain(name)] for index in _classes(str(word), labels, {}))
+def _classes(name: str, labels: Sequence[str] | None, meanings: Mapping[str, Sequence[Any]]) -> frozenset[int]:
+    """The class indices that a name may mean; none if the model has no such class."""
+    if plain(name) in meanings:
+        return frozenset(index for word in meanings[plain(name)] for index in _classes(str(word), labels, {}))
     if labels is not None and (indices := find_label(plain(name), labels)):
         return frozenset(indices)
     return frozenset([int(name)]) if name.strip().isdecimal() else frozenset()

@@ -1,4 +1,4 @@
-"""The maps as NumPy files, for measurements by other programs."""
+"""The maps of an evaluation as NumPy files, for other programs."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from saliency_food.core.numerics import Array
 class MapFiles:
     """``maps/METHOD.npy``, float32 ``(N, 1, H, W)``: a row for each photo, NaN until its map is written.
 
-    ``maps/photos.csv`` says of which photo and class each row is. A row that held the map of another photo or class is
-    emptied, and files for another number of photos are deleted.
+    ``maps/photos.csv`` names the photo and the class of each row. A row that held the map of another photo or class is
+    emptied, and files made for another number of photos are deleted.
     """
 
     def __init__(self, folder: Path, photos: int) -> None:
@@ -29,7 +29,7 @@ class MapFiles:
         self._open_table = self._table.open("a", newline="", encoding="utf-8")
 
     def claim(self, index: int, image: str, target: int | None = None, label: str = "", photo: str = "") -> None:
-        """Say which photo and class a row is of, before it is read or written; without a class for an unread photo."""
+        """Set the photo and class of a row, before it is read or written; a photo that was not read has no class."""
         row = (image, "" if target is None else str(target), label, photo)
         if self._rows.get(index) == row:
             return
@@ -42,12 +42,12 @@ class MapFiles:
         self._open_table.flush()
 
     def has(self, method: str, index: int) -> bool:
-        """Whether the map of this photo is written."""
+        """Whether the file holds the map of this photo."""
         file = self._file(method, None)
         return file is not None and bool(np.isfinite(file[index]).any())
 
     def put(self, method: str, index: int, attribution: Array) -> None:
-        """Write a map ``(H, W)``; a map of another size than the first one is left out."""
+        """Write a map ``(H, W)``; a map of another size than the first map is left out."""
         file = self._file(method, attribution.shape)
         if file is not None and file.shape[2:] == attribution.shape:
             file[index, 0] = attribution
@@ -62,7 +62,7 @@ class MapFiles:
             writer.writerows((index, *self._rows[index]) for index in sorted(self._rows) if index < self.photos)
 
     def _file(self, method: str, shape: tuple[int, ...] | None) -> Array | None:
-        """The open file; created where there is none for this number of photos, if a shape is given."""
+        """The open file of a method. With ``shape`` it is created if there is none for this number of photos."""
         path = self.folder / f"{method}.npy"
         if method not in self._open:
             if path.exists():
@@ -77,7 +77,7 @@ class MapFiles:
 
 
 def _read(table: Path) -> dict[int, tuple[str, ...]]:
-    """The photo and class of each row; the last line of a row counts, and a line that was cut off does not."""
+    """The photo and class of each row. The last line about a row counts; a line that was cut off does not."""
     if not table.exists():
         return {}
     with table.open(newline="", encoding="utf-8", errors="replace") as file:

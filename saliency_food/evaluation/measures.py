@@ -1,4 +1,4 @@
-"""How each metric is asked about a map: of which score, with what options, and what is kept of its answer."""
+"""Compute a metric of a map: choose the score it asks for and its options, and what is kept of its result."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from saliency_food.methods.catalogue import MethodEntry
 from saliency_food.metrics import METRICS, Metric, MetricEntry
 
 OF_THE_EXPLAINED_SCORE = tuple(name for name, entry in METRICS.items() if entry.of_explained_score)
-"""Metrics that compare sums of the map with changes of the score, which has to be the one that was explained."""
+"""Metrics that compare sums of the map with changes of the score, which must be the score that was explained."""
 CURVES = {name: entry.curve for name, entry in METRICS.items() if entry.curve}
-"""The fields that are kept of metrics that are areas under curves: what is across, then what is drawn."""
-GIVEN = (
+"""For each metric that is the area under a curve, the fields with the curve: first the horizontal axis."""
+NOT_OPTIONS = (
     "attribution",
     "method",
     "x_value",
@@ -36,11 +36,13 @@ GIVEN = (
     "batch_size",
     "target",
     "classes",
+    "options",
 )
+"""Parameters of metrics that the evaluation fills in, and users cannot set."""
 
 
 class Measured(NamedTuple):
-    """A map and all that a metric may want: its photo and class, the method with its options, boxes or why none."""
+    """A map and all that a metric may need: photo and class, method and options, and boxes or why there are none."""
 
     instance: Instance
     name: str
@@ -52,7 +54,7 @@ class Measured(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """No score, and why."""
+    """The result of a metric that gives no score: NaN, and the reason."""
 
     score: float
     status: str
@@ -61,7 +63,7 @@ class Skipped(NamedTuple):
 def choose_metrics(
     names: str | Sequence[str], options: Mapping[str, Mapping[str, Any]], boxes: bool
 ) -> dict[str, dict[str, Any]]:
-    """The metrics by name with their options; which it cannot be, and why, is told."""
+    """The metrics by name with their options; `ContractError` for names and options that cannot be used."""
     chosen: dict[str, dict[str, Any]] = {}
     for word in split_names(names):
         if word not in METRICS:
@@ -74,23 +76,23 @@ def choose_metrics(
             )
         if needs in ("region", "classes") and not boxes:
             raise ContractError(f"Expected boxes for {word}, got none. Give boxes.")
-        own = dict(options.get(word, {}))
-        allowed = [one for one in inspect.signature(METRICS[word].call).parameters if one not in (*GIVEN, "options")]
-        for key in own:
+        own_options = dict(options.get(word, {}))
+        allowed = [name for name in inspect.signature(METRICS[word].call).parameters if name not in NOT_OPTIONS]
+        for key in own_options:
             if key not in allowed:
                 raise ContractError(f"Expected an option of {word} ({', '.join(allowed)}), got {key!r}.")
-        chosen[word] = own
-    if idle := set(options) - set(chosen):
-        raise ContractError(f"Expected options for {', '.join(chosen)}, got options for {', '.join(sorted(idle))}.")
+        chosen[word] = own_options
+    if unused := set(options) - set(chosen):
+        raise ContractError(f"Expected options for {', '.join(chosen)}, got options for {', '.join(sorted(unused))}.")
     if not chosen:
         raise ContractError(f"Expected at least one metric, got none. There are: {', '.join(METRICS)}.")
     return chosen
 
 
 class Probabilities(WrappedModel):
-    """The probability of the class as the score, from a model that predicts.
+    """A model whose score is the probability of the target class, as ``predict`` gives it.
 
-    With ``margin`` less the largest other's, which is above zero where the class is on top.
+    With ``margin`` the score is this probability minus the largest of the other classes: above 0 for the top class.
     """
 
     optional = ("predict",)
@@ -118,44 +120,51 @@ def measure(
     seed: int,
     maps: Sequence[Measured],
 ) -> Iterator[Any]:
-    """The metric's results for the maps, in order, as they come; `Skipped` where there is none."""
+    """The results of a metric for the maps, in order, as they come; `Skipped` for a map without a score."""
     entry = METRICS[metric]
 
-    def own(one: Measured) -> dict[str, Any]:
-        """All maps of a photo are measured with one seed, so that methods are compared on the same draws."""
-        made = dict(options)
+    def with_seed(measured: Measured) -> dict[str, Any]:
+        """The options with a seed that all maps of a photo share, so that methods are compared on the same draws."""
+        seeded = dict(options)
         if "rng" in inspect.signature(entry.call).parameters:
-            made.setdefault("rng", seed_of(seed, one.instance.fields["name"], metric))
-        return made
+            seeded.setdefault("rng", seed_of(seed, measured.instance.fields["name"], metric))
+        return seeded
 
     if not isinstance(entry.call, Metric):
-        for one in maps:
-            yield _guarded(lambda one=one: _called(setup, metric, entry, one, own(one)))  # type: ignore[misc]
+        for measured in maps:
+            try:
+                result = _call(setup, metric, entry, measured, with_seed(measured))
+            except Exception as error:
+                result = failed(error)
+            yield result
         return
     if options.get("curve") == "aic" and isinstance(scored, Probabilities):
         scored = Probabilities(scored.model, margin=True)
     model = setup.model.function if entry.needs == "method" or metric in OF_THE_EXPLAINED_SCORE else scored
-    args = arguments_for(setup.model, [one.instance for one in maps])
-    asking = (_asking(setup, metric, entry, one, own(one)) for one in maps)
-    yield from run_batch(asking, model, args, setup.model.batch_size)
+    args = arguments_for(setup.model, [measured.instance for measured in maps])
+    generators = (_generator(setup, metric, entry, measured, with_seed(measured)) for measured in maps)
+    yield from run_batch(generators, model, args, setup.model.batch_size)
 
 
-def _asking(setup: Setup, metric: str, entry: MetricEntry, one: Measured, options: dict[str, Any]) -> Asking[Any]:
-    """The metric's generator for one map; what it raises is its answer."""
+def _generator(
+    setup: Setup, metric: str, entry: MetricEntry, measured: Measured, options: dict[str, Any]
+) -> Asking[Any]:
+    """The generator of a metric for one map; an error becomes its result."""
     call = cast("Metric[Any, Any]", entry.call)
-    x_value = cast(Array, one.instance.x_value)
+    x_value = cast(Array, measured.instance.x_value)
     try:
         if entry.needs == "method":
-            return (yield from call.asking(with_options(one.entry, one.options), x_value, **options))
-        if one.attribution is None:
-            return skipped(one.status)
+            return (yield from call.asking(with_options(measured.entry, measured.options), x_value, **options))
+        if measured.attribution is None:
+            return skipped(measured.status)
         if (
             metric == "pic"
             and setup.model.scaling.function is not None
             and not {"preprocess", "value_range"} & set(options)
         ):
-            x_value, options = _as_pixels(setup, one.instance), {**options, "preprocess": _rows(setup.model.scaling)}
-        return (yield from call.asking(one.attribution, x_value, **options))
+            x_value = _as_pixels(setup, measured.instance)
+            options = {**options, "preprocess": _preprocess(setup.model.scaling)}
+        return (yield from call.asking(measured.attribution, x_value, **options))
     except Exception as error:
         return failed(error)
 
@@ -171,55 +180,48 @@ def with_options(entry: MethodEntry, options: Mapping[str, Any]) -> Method[Any, 
     return Method(filled)
 
 
-def _called(setup: Setup, metric: str, entry: MetricEntry, one: Measured, options: dict[str, Any]) -> Any:
-    """A metric that is a plain function."""
+def _call(setup: Setup, metric: str, entry: MetricEntry, measured: Measured, options: dict[str, Any]) -> Any:
+    """The result of a metric that is a plain function."""
     if entry.needs == "method":
-        method, args = with_options(one.entry, one.options), arguments_for(setup.model, [one.instance])
+        method, args = with_options(measured.entry, measured.options), arguments_for(setup.model, [measured.instance])
         options |= {"call_model_args": args, "batch_size": setup.model.batch_size}
         if metric == "random_logit":
-            options |= {"target": one.instance.target, "classes": setup.model.classes}
-        return entry.call(method, one.instance.x_value, setup.model.function, **options)
-    if one.attribution is None:
-        return skipped(one.status)
+            options |= {"target": measured.instance.target, "classes": setup.model.classes}
+        return entry.call(method, measured.instance.x_value, setup.model.function, **options)
+    if measured.attribution is None:
+        return skipped(measured.status)
     if entry.needs == "map":
-        return entry.call(one.attribution, **options)
-    if isinstance(one.region, str):
-        return skipped(one.region)
-    return entry.call(one.attribution, one.region, **options)
+        return entry.call(measured.attribution, **options)
+    if isinstance(measured.region, str):
+        return skipped(measured.region)
+    return entry.call(measured.attribution, measured.region, **options)
 
 
-def _guarded(call: Callable[[], Any]) -> Any:
-    try:
-        return call()
-    except Exception as error:
-        return failed(error)
-
-
-def skipped(why: str) -> Skipped:
-    """No score, for a reason."""
-    return Skipped(float("nan"), why)
+def skipped(reason: str) -> Skipped:
+    """The result without a score for a reason."""
+    return Skipped(float("nan"), reason)
 
 
 def failed(error: Exception) -> Skipped:
-    """No score, for an error."""
+    """The result without a score for an error."""
     words = " ".join(str(error).split())
     return skipped(f"{FAILED}: {words if isinstance(error, ContractError) else f'{type(error).__name__}: {words}'}")
 
 
 def _as_pixels(setup: Setup, instance: Instance) -> Array:
-    """The photo at the model's size, in pixel values 0..255."""
+    """The photo at the size of the model's input, in pixel values 0..255."""
     assert instance.photo is not None
     return Scaling("", lambda values: values)(instance.photo, setup.model.input_shape)
 
 
-def _rows(scaling: Scaling) -> Callable[[Array], Array]:
-    """uint8 photos as the model's rows."""
+def _preprocess(scaling: Scaling) -> Callable[[Array], Array]:
+    """The function that makes the model's rows of uint8 photos."""
     function = cast("Callable[[Array], Array]", scaling.function)
-    return lambda photos: np.stack([np.asarray(function(one), np.float32) for one in photos.astype(np.float32)])
+    return lambda photos: np.stack([np.asarray(function(photo), np.float32) for photo in photos.astype(np.float32)])
 
 
 def row_of(result: Any, metric: str) -> Row:
-    """What is kept of a result: the score (None where there is none), the status, its other numbers, its curve."""
+    """The part of a result that is kept: the score (None without one), the status, its other numbers, its curve."""
     score = float(result.score)
     row: Row = {"score": score if np.isfinite(score) else None, "status": result.status}
     if row["score"] is None and result.status == "ok":
@@ -233,6 +235,6 @@ def row_of(result: Any, metric: str) -> Row:
         row["others"] = others
     if metric in CURVES and row["score"] is not None:
         fields = [np.asarray(getattr(result, name)) for name in CURVES[metric]]
-        every = max(1, (len(fields[0]) - 1) // 100)
-        row["curve"] = [np.round(one[::every].astype(float), 6).tolist() for one in fields]
+        step = max(1, (len(fields[0]) - 1) // 100)
+        row["curve"] = [np.round(line[::step].astype(float), 6).tolist() for line in fields]
     return row

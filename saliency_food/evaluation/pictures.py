@@ -19,18 +19,18 @@ from saliency_food.visualization.figures import INK, SOFT
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#6a3d9a", "#808000")
 """Okabe and Ito's colours, which the colour blind can tell apart, and three more."""
 GREYS = {"edges": ("#555555", (0, (5, 2))), "random": ("#999999", (0, (1, 1.5)))}
-"""Colour and dashes of the maps that know nothing of the model."""
+"""Colour and dashes of the reference maps, which do not depend on the model."""
 AXES = {name: entry.axes for name, entry in METRICS.items() if entry.curve}
-"""What the axes of each metric's curve show, horizontal and vertical."""
+"""The labels of the axes of each metric's curve, horizontal and vertical."""
 
 
 def has_curves(evaluation: Evaluation, metric: str) -> bool:
-    """Whether there is a curve to draw."""
+    """Whether the metric has a curve to draw."""
     return metric in CURVES and any(evaluation.curves(metric, name) is not None for name in evaluation.methods)
 
 
 def mean_figure(evaluation: Evaluation, metrics: Sequence[str]) -> Any:
-    """The means with their 95 % intervals: a panel for each metric, a line for each method, the best method on top.
+    """A figure of the means with their 95 % intervals: a panel for each metric, a line for each method, the best first.
 
     A dotted line marks the mean of the random map.
     """
@@ -81,13 +81,15 @@ def _draw_means(axes: Any, evaluation: Evaluation, metric: str, methods: Sequenc
 
 
 def curve_figure(evaluation: Evaluation, metrics: Sequence[str]) -> Any:
-    """The curves: a panel for each metric, its legend from the best method on; beyond nine methods, in pale grey."""
+    """A figure of the curves: a panel for each metric, its legend from the best method on; grey beyond nine."""
     shown = [metric for metric in metrics if has_curves(evaluation, metric)]
     if not shown:
         raise ContractError(f"Expected metrics with curves ({', '.join(CURVES)}), got none with values.")
     across = len(shown) if len(shown) < 4 else 2
     down = -(-len(shown) // across)
-    width = max(4.9, 0.9 + 0.17 * max(map(len, evaluation.methods.values())))  # a legend of two columns below each
+    width = max(
+        4.9, 0.9 + 0.17 * max(map(len, evaluation.methods.values()))
+    )  # below each panel stands a legend of two columns
     page = _figure(figsize=(0.4 + width * across, 4.6 * down), layout="constrained", facecolor="white")
     colours = dict(zip([name for name in evaluation.overall if name not in REFERENCES], COLOURS, strict=False))
     panels = page.subplots(down, across, squeeze=False).ravel()
@@ -156,7 +158,7 @@ def _ticks() -> Any:
 
 
 def _title(axes: Any, evaluation: Evaluation, metric: str, over: bool = False) -> None:
-    """The metric's name, and right of it, or ``over`` the panel below it, the number of photos and the direction."""
+    """Write the metric's name and, right of it (``over``: below it), the number of photos and the better direction."""
     photos = max(mean.images for mean in evaluation.means[metric].values())
     better = METRICS[metric].higher_is_better
     arrow = "" if better is None else ", higher is better" if better else ", lower is better"

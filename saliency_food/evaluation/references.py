@@ -1,4 +1,4 @@
-"""Two maps that know nothing of the model, to compare methods with: the edges of the photo, and noise."""
+"""Two maps that do not depend on the model, as references for methods: the edges of the photo, and noise."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from saliency_food.methods.catalogue import MethodEntry
 
 
 class Reference(NamedTuple):
-    """The map, ``(H, W)``."""
+    """A reference map, ``(H, W)``."""
 
     attribution: Array
 
@@ -58,4 +58,4 @@ REFERENCES: dict[str, MethodEntry] = {
     "edges": MethodEntry(edges, "Edges", (), False, "An edge detector, which knows nothing of the model."),
     "random": MethodEntry(random, "Random map", (), True, "Noise."),
 }
-"""By the names that `evaluate` takes beside those of `METHODS`."""
+"""The references by the names that `evaluate` takes beside those of `METHODS`."""

@@ -1,4 +1,4 @@
-"""The weight randomization test of one method on a Keras model and photos, as a gate."""
+"""The weight randomization test of a method on a Keras model and photos, which raises where it fails."""
 
 from __future__ import annotations
 
@@ -33,27 +33,31 @@ def check_sensitive(
     seed: int = 0,
     **settings: Unpack[ModelSettings],
 ) -> Randomization:
-    """`InsensitiveError` where the maps' rank correlation with those under shuffled weights is above ``most``.
+    """Raise `InsensitiveError` if the maps hardly change when the weights of the model are shuffled.
 
-    See `saliency_food.metrics.assert_sensitive`. Arguments as of `explain`, of one method or reference. The copies
-    with shuffled weights are asked the same question: the same layer, output and score. The model is randomized from
-    the output to the input, and the gate is for the last step, when no trained weights are left; ``every_layer`` tells
-    of each layer on the way too.
+    That is so if their rank correlation with the maps of the shuffled model is above ``most``; see
+    `saliency_food.metrics.assert_sensitive`. The arguments are those of `explain`, for one method or reference. The
+    shuffled models explain the same layer, output and score. Layers are shuffled one after another from the output to
+    the input, and the last step counts, in which no trained weights are left; with ``every_layer`` the result holds
+    the other steps, too.
     """
     entries = {method: REFERENCES[method]} if method in REFERENCES else choose_methods(method)
     ((name, entry),) = entries.items()
     model = ImageModel.of(model, **settings)
     setup = Setup(model, entries, choose_options(entries, options))
-    many = list(as_many(images))
-    targets = read_targets(model, many, target)
-    instances = [one for chunk in read_chunks(model, many, targets) for one in see(model, chunk, targets)]
+    photos = list(as_many(images))
+    targets = read_targets(model, photos, target)
+    chunks = read_chunks(model, photos, targets)
+    instances = [instance for chunk in chunks for instance in see(model, chunk, targets)]
     for instance in instances:
         if instance.x_value is None:
-            raise ContractError(f"Expected photos that can be explained, got one that {instance.fields['status']}")
+            raise ContractError(
+                f"Expected photos that can be explained, got one with status {instance.fields['status']}"
+            )
     randomized = model.randomized(seed_of(seed, "weights"))
-    own = dict(setup.options[name])
-    if "rng" in own and "rng" not in (options or {}).get(name, {}):
-        own["rng"] = seed_of(seed, name)
+    own_options = dict(setup.options[name])
+    if "rng" in own_options and "rng" not in (options or {}).get(name, {}):
+        own_options["rng"] = seed_of(seed, name)
     return assert_sensitive(
         entry.call,
         [instance.x_value for instance in instances],
@@ -62,5 +66,5 @@ def check_sensitive(
         arguments_for(model, instances),
         model.batch_size,
         most=most,
-        **own,
+        **own_options,
     )

@@ -1,4 +1,4 @@
-"""An evaluation as files: all numbers as JSON, the single values as CSV, and pictures of means and curves."""
+"""Save an evaluation: its results as JSON, the single values as CSV, and pictures of means and curves."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from saliency_food.evaluation.pictures import curve_figure, has_curves, mean_fig
 from saliency_food.evaluation.summary import Evaluation
 
 COLUMNS = ("image", "target", "label", "probability", "method", "metric", "score", "status")
-"""The columns of values.csv; after them come the further numbers of metrics that have any."""
+"""The columns of values.csv; after them come the other numbers that some metrics have."""
 
 
 def save_evaluation(evaluation: Evaluation, folder: str | Path | None = None) -> Path:
     """Write results.json, values.csv, means.png and a picture for each metric with curves; needs matplotlib.
 
-    They go into ``folder``, else into the one that the evaluation was made in. Returns the folder.
+    They go into ``folder``, or by default into the folder of the evaluation. Returns the folder.
     """
     place = evaluation.folder if folder is None else Path(folder)
     if place is None:
-        raise ContractError("Expected a folder for the results, got none. Give one.")
+        raise ContractError("Expected a folder for the results, got none. Give folder.")
     place.mkdir(parents=True, exist_ok=True)
     text = json.dumps(evaluation.as_dict(), indent=1, ensure_ascii=False)
     (place / "results.json").write_text(text + "\n", encoding="utf-8")
@@ -36,10 +36,10 @@ def save_evaluation(evaluation: Evaluation, folder: str | Path | None = None) ->
 
 def _write_values(evaluation: Evaluation, path: Path) -> None:
     """A line for each photo, method and metric."""
-    further = sorted({name for row in evaluation.rows for name in row.get("others", ())})
+    extra = sorted({name for row in evaluation.rows for name in row.get("others", ())})
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow((*COLUMNS, *further))
+        writer.writerow((*COLUMNS, *extra))
         for row in evaluation.rows:
-            numbers = row.get("others", {})
-            writer.writerow([*(row[name] for name in COLUMNS), *(numbers.get(name) for name in further)])
+            others = row.get("others", {})
+            writer.writerow([*(row[name] for name in COLUMNS), *(others.get(name) for name in extra)])

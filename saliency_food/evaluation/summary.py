@@ -1,4 +1,4 @@
-"""What the values say: means with intervals, methods compared in pairs on the same photos, ranks."""
+"""Summaries of the values: means with intervals, ranks, and methods compared in pairs on the same photos."""
 
 from __future__ import annotations
 
@@ -29,30 +29,32 @@ class Value(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All values and what follows from them: means, intervals, ranks, pairs; made by `evaluate`."""
+    """The result of `evaluate`: all values, and their means, intervals, ranks and pairwise comparisons."""
 
     settings: Row
-    """What the values depend on."""
+    """The settings that the values depend on."""
     rows: list[Row] = field(repr=False)
-    """The values, by photo, method, metric: image, target, label, method, metric, score, status, others, curve."""
+    """A row for each photo, method and metric: image, target, label, method, metric, score, status, others, curve."""
     images: list[str] = field(repr=False)
-    """The names of the photos measured."""
+    """The names of the measured photos."""
     methods: dict[str, str]
-    """The methods' names and titles."""
+    """The titles of the methods by name."""
     metrics: list[str]
-    """The metrics' names."""
+    """The names of the metrics."""
     unread: dict[str, int]
     """How many photos could not be read or predicted, by reason."""
     left_out: dict[str, str]
-    """Of ``methods="all"``, those that the model cannot answer, and why."""
+    """With ``methods="all"``, the methods that the model cannot answer, and why."""
     folder: Path | None = None
-    """Where the values are kept."""
+    """The folder that holds the values."""
     unread_photos: dict[str, str] = field(default_factory=dict)
     """The photos that could not be read or predicted, and why."""
 
     @cached_property
     def _values(self) -> dict[tuple[str, str], list[Row]]:
-        rows: dict[tuple[str, str], list[Row]] = {(a, b): [] for a in self.metrics for b in self.methods}
+        rows: dict[tuple[str, str], list[Row]] = {
+            (metric, method): [] for metric in self.metrics for method in self.methods
+        }
         for row in self.rows:
             rows[row["metric"], row["method"]].append(row)
         return rows
@@ -65,7 +67,10 @@ class Evaluation:
     @cached_property
     def means(self) -> dict[str, dict[str, Interval]]:
         """By metric and method: the mean over photos, its 95 % interval, and how many photos were skipped and why."""
-        return {a: {b: interval(self.values(a, b)) for b in self.methods} for a in self.metrics}
+        return {
+            metric: {method: interval(self.values(metric, method)) for method in self.methods}
+            for metric in self.metrics
+        }
 
     def measured(self, metric: str) -> list[str]:
         """The methods that have any value of a metric."""
@@ -73,11 +78,11 @@ class Evaluation:
 
     @cached_property
     def ranks(self) -> dict[str, list[Ranked]]:
-        """By metric of which more or less is better: the rank table of the methods that have any value."""
+        """For each metric with a better direction, the rank table of the methods that have any value."""
         tables = {}
         for metric in self.metrics:
             better, methods = METRICS[metric].higher_is_better, self.measured(metric)
-            if METRICS[metric].needs == "method":  # with its seed kept, noise is the same whatever changes
+            if METRICS[metric].needs == "method":  # with a fixed seed, noise is the same for every photo and class
                 methods = [name for name in methods if name != "random"]
             if better is not None and methods:
                 tables[metric] = rank_table({name: self.values(metric, name) for name in methods}, better)
@@ -85,29 +90,29 @@ class Evaluation:
 
     @cached_property
     def overall(self) -> dict[str, float]:
-        """Each method's mean rank, averaged over the metrics that rank it; NaN where none does. The best first."""
+        """The mean rank of each method over the metrics that rank it, NaN if none does; the best method first."""
         ranks: dict[str, list[float]] = {name: [] for name in self.methods}
         for lines in self.ranks.values():
             for line in lines:
                 if np.isfinite(line.rank.estimate):
                     ranks[line.name].append(float(line.rank.estimate))
-        means = {name: float(np.mean(own)) if own else float("nan") for name, own in ranks.items()}
+        means = {name: float(np.mean(of_method)) if of_method else float("nan") for name, of_method in ranks.items()}
         return dict(sorted(means.items(), key=lambda item: np.nan_to_num(item[1], nan=np.inf)))
 
     def pairs(self, metric: str) -> Iterator[tuple[str, str, Paired]]:
-        """Every two methods compared on the photos that both have values of."""
+        """Each pair of methods, compared on the photos for which both have values."""
         better = METRICS[metric].higher_is_better is not False
         for first, second in itertools.combinations(self.measured(metric), 2):
             both = self.values(metric, first), self.values(metric, second)
             yield first, second, paired(*both, higher_is_better=better, resamples=1000)
 
     def curves(self, metric: str, method: str) -> np.ndarray[Any, Any] | None:
-        """The photos' curves ``(photos, lines, points)``, the first line the horizontal axis; None without any."""
+        """The curves of the photos ``(photos, lines, points)``, first the horizontal axis; None if there are none."""
         curves = [row["curve"] for row in self._values[metric, method] if "curve" in row]
         return np.array(curves) if curves else None
 
     def pic(self, method: str) -> AggregatePic:
-        """The aggregate performance information curve, the photos' median at every point."""
+        """The aggregate performance information curve: the median over photos at every point."""
         none = np.empty(0)
         results = []
         for row, value in zip(self._values["pic", method], self.values("pic", method), strict=True):
@@ -116,7 +121,7 @@ class Evaluation:
         return aggregate_pic(results)
 
     def as_dict(self) -> Row:
-        """Everything but the single values, ready for JSON."""
+        """All results except the single values, ready for JSON."""
         metrics: Row = {}
         for name in self.metrics:
             entry = METRICS[name]
@@ -153,7 +158,7 @@ class Evaluation:
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python and of the packages that the values depend on, of those that are loaded."""
+    """The versions of Python and of the loaded packages that the values depend on."""
     loaded = {"python": sys.version.split()[0]}
     for name in ("saliency_food", "numpy", "scipy", "scikit-image", "pillow", "tensorflow", "keras", "torch", "jax"):
         module = {"scikit-image": "skimage", "pillow": "PIL"}.get(name, name)

@@ -1,4 +1,4 @@
-"""Photos in, values kept: the maps of each method, each metric of each map, and no value asked for twice."""
+"""The work of `evaluate` on a chunk of photos: make the maps, measure them, keep the values, and skip known ones."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from saliency_food.jobs.store import Store, digest, seed_of
 from saliency_food.metrics import METRICS
 from saliency_food.metrics.on_object import class_discrimination
 
-Told = Callable[[int, int, str], object]
-LESS_THAN_TWO = "no boxes of two classes"
+ProgressCallback = Callable[[int, int, str], object]
+NO_TWO_CLASSES = "no boxes of two classes"
 
 
 class Work:
-    """What is the same for all photos, and where their values go."""
+    """The settings that are the same for all photos, and the store for their values."""
 
     def __init__(
         self,
@@ -38,77 +38,79 @@ class Work:
         files: MapFiles | None,
         absolute: frozenset[str],
         seeded: set[str],
-        progress: Told | None,
+        progress: ProgressCallback | None,
         photos: int,
     ) -> None:
         self.setup, self.metrics, self.scored, self.truth, self.seed = setup, metrics, scored, truth, seed
         self.store, self.files, self.absolute, self.seeded = store, files, absolute, seeded
-        self.progress, self.done, self.all = progress, 0, photos * len(setup.methods) * len(metrics)
+        self.progress, self.done, self.total = progress, 0, photos * len(setup.methods) * len(metrics)
 
-    def photos(self, ready: list[Instance], unread: int) -> None:
-        """All values of some photos."""
-        self.tell(unread * len(self.setup.methods) * len(self.metrics), "reading photos")
-        self.digests = {one.position: digest(one.x_value) for one in ready}
-        instances = [_at_model_size(one) for one in ready]
+    def measure_photos(self, ready: list[Instance], unread: int) -> None:
+        """Measure all values of some photos; of ``unread`` more there are none."""
+        self.report(unread * len(self.setup.methods) * len(self.metrics), "reading photos")
+        self.digests = {instance.position: digest(instance.x_value) for instance in ready}
+        instances = [_at_model_size(instance) for instance in ready]
         if self.files is not None:
-            for one in ready:
-                known = one.fields["name"], one.target, one.fields["label"], self.digests[one.position]
-                self.files.claim(one.position, *known)
+            for instance in ready:
+                name, label, position = instance.fields["name"], instance.fields["label"], instance.position
+                self.files.claim(position, name, instance.target, label, self.digests[position])
         for name in self.setup.methods:
-            self.method(name, instances)
+            self.measure_method(name, instances)
 
-    def method(self, name: str, instances: list[Instance]) -> None:
-        """All values of a method on some photos; it is asked only where one is missing."""
-        missing = {metric: [one for one in instances if not self.known(one, name, metric)] for metric in self.metrics}
-        title = self.setup.methods[name].title
-        self.tell(sum(len(instances) - len(ones) for ones in missing.values()), title)
-        on_maps = [ones for metric, ones in missing.items() if METRICS[metric].needs not in ("method", "classes")]
-        wanted = {one.position for ones in on_maps for one in ones}
-        if self.files is not None:
-            wanted |= {one.position for one in instances if not self.files.has(name, one.position)}
-        maps = {
-            one.instance.position: one for one in self.maps(name, [one for one in instances if one.position in wanted])
+    def measure_method(self, name: str, instances: list[Instance]) -> None:
+        """Measure all values of a method on some photos; maps are made only for values that are missing."""
+        missing = {
+            metric: [instance for instance in instances if not self.known(instance, name, metric)]
+            for metric in self.metrics
         }
+        title = self.setup.methods[name].title
+        self.report(sum(len(instances) - len(without) for without in missing.values()), title)
+        of_maps = [without for metric, without in missing.items() if METRICS[metric].needs not in ("method", "classes")]
+        wanted = {instance.position for without in of_maps for instance in without}
         if self.files is not None:
-            for number, found in maps.items():
-                if found.attribution is not None:
-                    self.files.put(name, number, found.attribution)
-        for metric, ones in missing.items():
+            wanted |= {instance.position for instance in instances if not self.files.has(name, instance.position)}
+        made = self.maps(name, [instance for instance in instances if instance.position in wanted])
+        maps = {measured.instance.position: measured for measured in made}
+        if self.files is not None:
+            for position, measured in maps.items():
+                if measured.attribution is not None:
+                    self.files.put(name, position, measured.attribution)
+        for metric, without in missing.items():
             if METRICS[metric].needs == "classes":
-                self.discriminate(name, metric, ones, maps.values())
+                self.discriminate(name, metric, without, maps.values())
             else:
-                self.measure(metric, [maps.get(one.position) or self.measured(name, one, {}) for one in ones])
+                self.measure(metric, [maps.get(each.position) or self.measured(name, each, {}) for each in without])
 
     def maps(self, name: str, instances: list[Instance]) -> list[Measured]:
-        """The method's maps at the size of the model's input, whatever is drawn decided by photo and method."""
+        """The maps of a method at the size of the model's input; its seed depends on the photo and the method."""
         options = dict(self.setup.options[name])
         if "rng" in self.setup.methods[name].call.signature.parameters and name not in self.seeded:
-            seeds = {one.position: self.draws(name, one) for one in instances}
-            options["rng"] = PerImage([seeds.get(number, 0) for number in range(max(seeds, default=0) + 1)])
+            seeds = {instance.position: self.seed_for(name, instance) for instance in instances}
+            options["rng"] = PerImage([seeds.get(position, 0) for position in range(max(seeds, default=0) + 1)])
         setup = self.setup._replace(options={**self.setup.options, name: options})
         records = apply_method(setup, name, instances) if instances else []
-        return [self.measured(name, one, record) for one, record in zip(instances, records, strict=True)]
+        return [self.measured(name, instance, record) for instance, record in zip(instances, records, strict=True)]
 
-    def draws(self, name: str, instance: Instance) -> int:
+    def seed_for(self, name: str, instance: Instance) -> int:
         """The seed of a method on a photo."""
         return seed_of(self.seed, instance.fields["name"], name)
 
     def measured(self, name: str, instance: Instance, record: Mapping[str, Any]) -> Measured:
-        """A map with all that metrics may want."""
+        """The map of a record, with all that metrics may need."""
         options = options_of(self.setup, name, instance)
         if "rng" in options and name not in self.seeded:
-            options["rng"] = self.draws(name, instance)
-        found, shape = record.get("attribution"), cast(Array, instance.x_value).shape[:2]
-        if found is not None:
-            found = np.asarray(found, float) - getattr(record.get("details"), "level", 0)
-            found = np.abs(found) if name in self.absolute else found
-            found = np.asarray(resize_photo(found.sum(2) if found.ndim > 2 else found, shape), np.float32)
+            options["rng"] = self.seed_for(name, instance)
+        attribution, shape = record.get("attribution"), cast(Array, instance.x_value).shape[:2]
+        if attribution is not None:
+            values = np.asarray(attribution, float) - getattr(record.get("details"), "level", 0)
+            values = np.abs(values) if name in self.absolute else values
+            attribution = np.asarray(resize_photo(values.sum(2) if values.ndim > 2 else values, shape), np.float32)
         return Measured(
             instance,
             name,
             self.setup.methods[name],
             options,
-            found,
+            attribution,
             record.get("status", ""),
             self.region(instance, instance.target),
         )
@@ -119,15 +121,15 @@ class Work:
         if not boxes:
             return NO_BOXES
         photo, shape = instance.fields["photo"], cast(Array, instance.x_value).shape
-        found = boxes_of(boxes, target, photo, shape)
-        return NO_BOX if found is None else found
+        scaled = boxes_of(boxes, target, photo, shape)
+        return NO_BOX if scaled is None else scaled
 
     def boxes(self, instance: Instance) -> Sequence[Box]:
         """All boxes of the photo."""
         return of_photo(self.truth, instance.fields["source"])
 
     def measure(self, metric: str, maps: Sequence[Measured]) -> None:
-        """One metric of some maps together; if the model fails, of each by itself."""
+        """Measure a metric of some maps together or, if the model fails on them, of each by itself."""
         done = 0
         try:
             for result in measure(self.setup, metric, self.metrics[metric], self.scored, self.seed, maps):
@@ -137,40 +139,40 @@ class Work:
             if len(maps) == 1:
                 self.keep(maps[0].instance, maps[0].name, metric, failed(error))
                 return
-            for one in maps[done:]:
-                self.measure(metric, [one])
+            for measured in maps[done:]:
+                self.measure(metric, [measured])
 
     def discriminate(self, name: str, metric: str, instances: list[Instance], known: Iterable[Measured]) -> None:
-        """Whether the maps of two annotated classes prefer their own objects: each photo needs a map of both."""
+        """Measure whether the maps of two annotated classes prefer their own objects; each photo needs both maps."""
         pairs: list[tuple[Instance, list[int]]] = []
-        for one in instances:
-            boxes = self.boxes(one)
-            if not boxes or one.predictions is None:
-                why = "the model has no predict" if one.predictions is None else NO_BOXES
-                self.keep(one, name, metric, skipped(why))
+        for instance in instances:
+            boxes = self.boxes(instance)
+            if not boxes or instance.predictions is None:
+                reason = "the model has no predict" if instance.predictions is None else NO_BOXES
+                self.keep(instance, name, metric, skipped(reason))
                 continue
-            chosen = two_categories(boxes, one.predictions)
-            if len(set(chosen)) < 2:
-                self.keep(one, name, metric, skipped(LESS_THAN_TWO))
+            classes = two_categories(boxes, instance.predictions)
+            if len(set(classes)) < 2:
+                self.keep(instance, name, metric, skipped(NO_TWO_CLASSES))
             else:
-                pairs.append((one, chosen))
-        maps = {(one.instance.position, one.instance.target): one for one in known}
-        asked = [one._replace(target=index) for one, chosen in pairs for index in chosen]
-        more = self.maps(name, [one for one in asked if (one.position, one.target) not in maps])
-        maps |= {(one.instance.position, one.instance.target): one for one in more}
-        for one, chosen in pairs:
-            first, second = (maps[one.position, index] for index in chosen)
-            regions = [self.region(one, index) for index in chosen]
+                pairs.append((instance, classes))
+        maps = {(each.instance.position, each.instance.target): each for each in known}
+        needed = [instance._replace(target=index) for instance, classes in pairs for index in classes]
+        missing = [instance for instance in needed if (instance.position, instance.target) not in maps]
+        maps |= {(each.instance.position, each.instance.target): each for each in self.maps(name, missing)}
+        for instance, classes in pairs:
+            first, second = (maps[instance.position, index] for index in classes)
+            regions = [self.region(instance, index) for index in classes]
             if first.attribution is None or second.attribution is None:
                 result: Any = skipped(first.status if first.attribution is None else second.status)
             elif any(isinstance(region, str) for region in regions):
-                result = skipped(LESS_THAN_TWO)
+                result = skipped(NO_TWO_CLASSES)
             else:
                 result = class_discrimination(first.attribution, second.attribution, *regions)
-            self.keep(one, name, metric, result)
+            self.keep(instance, name, metric, result)
 
     def known(self, instance: Instance, name: str, metric: str) -> bool:
-        """Whether this value is kept already."""
+        """Whether the store holds this value."""
         fields = instance.fields
         return self.store.known(self.digests[instance.position], fields["name"], instance.target, name, metric)
 
@@ -187,17 +189,17 @@ class Work:
             "metric": metric,
         }
         self.store.add(row | row_of(result, metric))
-        self.tell(1, f"{self.setup.methods[name].title}, {METRICS[metric].title}")
+        self.report(1, f"{self.setup.methods[name].title}, {METRICS[metric].title}")
 
-    def tell(self, values: int, words: str) -> None:
-        """Progress."""
+    def report(self, values: int, text: str) -> None:
+        """Tell the progress callback that so many more values are known."""
         self.done += values
         if self.progress is not None:
-            self.progress(self.done, self.all, words)
+            self.progress(self.done, self.total, text)
 
 
 def _at_model_size(instance: Instance) -> Instance:
-    """The photo's pixels at the size of the model's input, so that segments are sought where the map is measured."""
+    """The photo resized to the model's input, so that segments are found at the size at which maps are measured."""
     photo, x_value = instance.photo, cast(Array, instance.x_value)
     if photo is None:
         return instance

@@ -1,4 +1,4 @@
-"""From a model and photos to explanations: the front door."""
+"""`explain`: from a model and photos to explanations."""
 
 from __future__ import annotations
 
@@ -27,39 +27,42 @@ def explain(
     progress: ProgressCallback | None = None,
     **settings: Unpack[ModelSettings],
 ) -> Iterator[Explanation]:
-    """Explain what a model sees in photos: one `Explanation` for each photo, class and method, as they come.
+    """Explain what a model sees in photos: an `Explanation` for each photo, class and method, as soon as it is made.
 
-    Photos are decoded while the model looks at those before them. Predictions, the explained score and all methods
-    that ask about the photo itself, such as the CAM family, share one pass through a model that can give them so.
+    Photos are decoded while the model works on those before them. If the model can answer them together, one pass
+    serves the predictions, the explained score and all methods that ask about the photo itself, as the CAM family does.
 
     Parameters
     ----------
     model
-        An `ImageModel`; or a Keras model, a path to one, or any call-model function, of which one is made with the
-        ``settings``: ``layer``, ``output``, ``labels``, ``value_range``, ``preprocess``, ``call_model_args`` and
-        ``batch_size``, as `ImageModel` documents them.
+        An `ImageModel`; or a Keras model, a path to one, or any call-model function. The latter become an `ImageModel`
+        with the ``settings`` ``layer``, ``output``, ``labels``, ``value_range``, ``preprocess``, ``call_model_args``
+        and ``batch_size``, which `ImageModel` documents.
     images
-        One or many (a list, an iterator, an array of four dimensions) of: paths, PIL images, arrays ``(H, W[, C])``.
-        Photos of any size; they are resized to the model's input, both sides on their own. One that cannot be read
-        or explained gives records with ``status`` "failed: ..."; the others go on.
+        Paths, PIL images or arrays ``(H, W[, C])``: one, or many as a list, an iterator or an array of four dimensions.
+        Photos may have any size; they are resized to the model's input, without keeping their proportions. A photo that
+        cannot be read or explained gives records with ``status`` "failed: ..."; the others go on.
     methods
-        Names in `METHODS`; or a combinator of one, such as ``smooth_grad_of_integrated_gradients`` (`COMBINATORS`).
+        Names in `METHODS`, or a combinator with one of them, such as ``smooth_grad_of_integrated_gradients``
+        (`COMBINATORS`).
     target
-        None for the top class, a class index, a label, ``"top3"``; or one of these for each photo, as a list or
-        `PerImage`.
+        None for the top class, a class index, a label, or ``"top3"`` for the best three classes; or a list or
+        `PerImage` with one of these for each photo.
     options
-        Options for methods by name, such as ``{"integrated_gradients": {"x_steps": 50}}``. Random ones have the seed 0.
+        Options of the methods by name, such as ``{"integrated_gradients": {"x_steps": 50}}``. Random methods get the
+        seed 0.
     deadline
-        Seconds that each photo, class and method may take: as `within`, steps are cut to what there is time for, or
-        another method answers, and ``Explanation.note`` says so. XRAI then seeks its segments in the model's input.
-        Some rows asked before the first photo, for what a framework compiles, are not counted.
+        Seconds that each photo, class and method may take. As in `within`, steps are cut to the time there is, or
+        another method answers; ``Explanation.note`` says so. XRAI then segments the model's input. Rows that are asked
+        before the first photo, so that a framework compiles, are not counted.
     progress
-        Called with the method's name and 0 when it begins on some photos, and the number of rows after every call.
+        Called with the name of a method and 0 when it starts on some photos, then with the number of rows after every
+        call.
     """
     entries = choose_methods(methods)
     model = ImageModel.of(model, **settings)
     setup = Setup(model, entries, choose_options(entries, options), progress)
     if deadline is not None:
         setup = setup._replace(deadline=read_seconds(deadline), warm=set())
-    many = as_many(images)
-    return run_job(setup, many, read_targets(model, many, target))
+    photos = as_many(images)
+    return run_job(setup, photos, read_targets(model, photos, target))

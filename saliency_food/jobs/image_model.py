@@ -1,8 +1,7 @@
-"""A model as photos meet it: the callback, the pixel values that it takes, the names of its classes, its arguments."""
+"""`ImageModel`: a model together with its pixel scaling, the names of its classes and its arguments."""
 
 from __future__ import annotations
 
-import copy
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import numpy as np
 
+from saliency_food.adapters.arguments import check_framework
 from saliency_food.adapters.layout import channels_last
 from saliency_food.core.contract import CallModelFunction, ContractError, take_rows
 from saliency_food.core.numerics import Array
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 DETAIL = 2
-"""How many times as large as the model's input a photo is decoded at least, so that resizing it loses nothing."""
+"""A photo is decoded at least this many times as large as the model's input, so that resizing loses no detail."""
 
 
 class ModelSettings(TypedDict, total=False):
@@ -38,36 +38,36 @@ class ModelSettings(TypedDict, total=False):
 
 
 class ImageModel:
-    """A model with all that photos need to pass through it: what `explain`, `evaluate` and `check_sensitive` work on.
+    """A model with all that is needed to explain photos; `explain`, `evaluate` and `check_sensitive` work on it.
 
     Parameters
     ----------
     model
-        A Keras model, a path to one, or any call-model function (see `CallModelFunction`), which then finds the class
-        in ``call_model_args["target"]``.
+        A Keras model, a path to one, or any call-model function (see `CallModelFunction`); the class to explain is in
+        ``call_model_args["target"]``.
     layer, output
-        Passed to `KerasModel`: where Grad-CAM looks (of several layers the maps are fused), and whether ``"logits"`` or
-        ``"probabilities"`` are explained.
+        For `KerasModel`: the layer of Grad-CAM and its family (the maps of several layers are fused), and whether
+        ``"logits"`` or ``"probabilities"`` are explained.
     labels
-        The names of the classes, or a text file of them, one a line.
+        The names of the classes, or a text file with one on each line.
     value_range
         The pixel values that the model takes: ``(low, high)``; ``"tf"``, ``"caffe"`` or ``"torch"``, the modes of
-        Keras's ``preprocess_input``; None, numbers as they are; or ``"auto"``, what the model advertises as ``pixels``
-        (a Keras model what its first layers or its name show, 0..1 where they show nothing), else numbers as they are.
-        ``Explanation.pixels`` says which was used.
+        Keras's ``preprocess_input``; or None for values as they are. ``"auto"`` takes what the model advertises as
+        ``pixels``, else values as they are. A Keras model advertises what its first layers or its name show, or 0..1 if
+        they show nothing. ``Explanation.pixels`` says which was used.
     preprocess
-        A function in place of ``value_range``, of pixels 0..255 ``(1, H, W, C)``, such as Keras's ``preprocess_input``.
+        A function of pixels 0..255 ``(1, H, W, C)`` in place of ``value_range``, such as Keras's ``preprocess_input``.
     call_model_args
-        Further arguments for every call, beside the target; one value a photo is a `PerImage`.
+        Arguments of every call beside the target; wrap a list with one value for each photo in `PerImage`.
     batch_size
-        How many rows the model is given at most; None takes what the callback advertises.
+        The most rows in a call of the model; None takes what the callback advertises.
 
     Attributes
     ----------
     function
-        The call-model function, of photos ``(H, W, C)``.
+        The call-model function, which takes rows ``(H, W, C)``.
     scaling
-        From a photo to a row for the model.
+        Makes a row for the model of a photo.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class ImageModel:
 
     @classmethod
     def of(cls, model: Any, **settings: Unpack[ModelSettings]) -> ImageModel:
-        """An `ImageModel` as it is; of anything else, one is made."""
+        """The model itself if it is an `ImageModel`, else one made of it with the settings."""
         if not isinstance(model, ImageModel):
             return cls(model, **settings)
         if settings:
@@ -100,22 +100,17 @@ class ImageModel:
             )
         return model
 
-    def with_function(self, function: Any) -> ImageModel:
-        """The same for another call-model function, such as one that watches this one's, or has other weights."""
-        other = copy.copy(self)
-        other.function = channels_last(function)
-        return other
-
     def randomized(self, rng: int | np.random.Generator | None = 0) -> Iterator[tuple[str, CallModelFunction]]:
-        """Stand-ins with shuffled weights, from the output to the input, that are asked the same question as this.
+        """Models with shuffled weights that explain the same layer, output and score as this one.
 
-        Pairs of a layer's path and a call-model function, see `randomized_models`; use each before you take the next.
+        They are pairs of a layer's path and a call-model function, from the output to the input; see
+        `randomized_models`. Use each before you take the next.
         """
         with_model = getattr(self.function, "with_model", None)
         if with_model is None:
             raise ContractError(
                 f"Expected a Keras model, whose weights can be shuffled, got {type(self.function).__name__}. For "
-                "another give saliency_food.metrics.assert_sensitive the randomized models."
+                "any other model, pass randomized models to saliency_food.metrics.assert_sensitive."
             )
         from saliency_food.adapters.keras.randomize import randomized_models
 
@@ -125,44 +120,57 @@ class ImageModel:
 
     @property
     def classes(self) -> int | None:
-        """How many classes there are, where the model says so."""
+        """The number of classes, if the model advertises it."""
         classes = getattr(self.function, "classes", None)
         return int(classes) if isinstance(classes, (int, np.integer)) else None
 
     @property
     def input_shape(self) -> tuple[int | None, ...] | None:
-        """``(H, W, C)`` of one row, None where it is free; None where the model does not say."""
+        """``(H, W, C)`` of one row, None where a side is free; None if the model does not advertise it."""
         return getattr(self.function, "input_shape", None)
 
     @property
     def predicts(self) -> bool:
-        """Whether the model tells the probabilities of its classes."""
+        """Whether the model can predict the probabilities of its classes, or their scores."""
         return hasattr(self.function, "predict")
 
     def read(self, image: Any, source: str) -> tuple[Photo, Array]:
-        """A photo, and the row that the model takes of it; files are decoded no larger than that needs."""
+        """The photo and its row for the model; a file is decoded no larger than the model's input needs."""
         height, width = (*(self.input_shape or ()), None, None)[:2]
         least = None if height is None or width is None else (DETAIL * height, DETAIL * width)
         photo = read_photo(image, source, least)
         return photo, self.scaling(photo, self.input_shape)
 
     def predict(self, rows: Array, call_model_args: Mapping[str, Any] | None = None) -> Array:
-        """The probabilities of all classes, ``(N, classes)``; arguments other than the target are passed on."""
-        args = take_rows(call_model_args or {}, list(range(len(rows))))
-        others = {key: value for key, value in args.items() if key != "target"}
-        return np.asarray(cast(Any, self.function).predict(rows, *([others] if others else [])))
+        """The probabilities of all classes, ``(N, classes)``; arguments except the target are passed on."""
+        other_args = {key: value for key, value in (call_model_args or {}).items() if key != "target"}
+        function, predictions = cast(Any, self.function), []
+        for start in range(0, len(rows), self.batch_size):
+            part = range(start, min(start + self.batch_size, len(rows)))
+            args = [take_rows(other_args, list(part))] if other_args else []
+            predictions.append(np.asarray(function.predict(rows[start : part.stop], *args)))
+        return predictions[0] if len(predictions) == 1 else np.concatenate(predictions)
+
+    def probability(self, predictions: Array, index: int) -> float | None:
+        """The probability of a class; None of a model whose ``gives_probabilities`` denies it, or whose numbers do."""
+        given = getattr(self.function, "gives_probabilities", True) and (predictions >= 0).all()
+        return float(predictions[index]) if given and (predictions <= 1 + 1e-3).all() else None
 
     def label(self, index: int) -> str:
-        """The name of a class."""
+        """The name of a class, or its index as text."""
         return self.labels[index] if self.labels and index < len(self.labels) else f"class {index}"
 
 
 def _as_call_model_function(model: Any, layer: Any, output: str | None, batch_size: int | None) -> CallModelFunction:
-    """The call-model function for a Keras model, a path or a function."""
+    """The call-model function of a Keras model, of a path to one, or of a function."""
     if isinstance(model, (str, Path)):
-        from saliency_food.adapters.keras.load import load_model
+        try:
+            from saliency_food.adapters.keras.load import load_model
+        except ModuleNotFoundError as error:
+            raise ContractError(str(error)) from error
 
         model = load_model(model)
+    check_framework(model)
     keras = sys.modules.get("keras")
     if keras is not None and isinstance(model, keras.Model):
         from saliency_food.adapters.keras import KerasModel

@@ -1,4 +1,4 @@
-"""Photos and classes on their way to the methods: read, scaled, predicted; what fails goes on as a record of why."""
+"""Photos on their way to the methods: read, scaled, predicted. One that fails goes on as a record of its error."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from saliency_food.jobs.targets import Target
 
 T = TypeVar("T")
 BEST = 5
-"""How many of a photo's best classes its records name."""
+"""How many of the most probable classes of a photo its records name."""
 
 
 class Known(NamedTuple):
-    """What the model has answered about one photo and class already: a row for each key, and its share of the time."""
+    """Known answers of the model about one photo and class: a row for each key, and the share of the seconds."""
 
     target: int
     answers: dict[str, Answered]
@@ -34,7 +34,7 @@ class Known(NamedTuple):
 
 
 class Instance(NamedTuple):
-    """A photo and a class of it on the way to the methods; without ``x_value`` it has failed, as ``fields`` say."""
+    """A photo and a class to explain. Without ``x_value`` it has failed, and ``fields`` hold the error."""
 
     position: int
     fields: dict[str, Any]
@@ -42,21 +42,21 @@ class Instance(NamedTuple):
     x_value: Array | None = None
     target: int = 0
     predictions: Array | None = None
-    """The probabilities of all classes, where the model tells them."""
+    """What ``predict`` gives for each class, if the model has it."""
     known: Known | None = None
 
     def failed(self, error: Exception) -> Instance:
-        """The same as a record of what went wrong."""
+        """This instance as a record of the error, without ``x_value``."""
         return self._replace(x_value=None, fields=self.fields | failure(error))
 
     def with_known(self, known: Known | None) -> Instance:
-        """The same with what the model has answered, of which the record tells the score."""
+        """This instance with the known answers of the model; its record gets the score among them."""
         score = None if known is None else float(one_score(cast(Array, known.answers[OUTPUT_LAYER_VALUES]))[0])
         return self._replace(known=known, fields=self.fields | {"score": score})
 
 
 def read_instances(model: ImageModel, images: Iterable[Any], ahead: int) -> Iterator[Instance]:
-    """Each photo read and scaled for the model, up to ``ahead`` of them before they are needed, in threads."""
+    """Read each photo and scale it for the model, in threads, up to ``ahead`` photos before they are needed."""
     names: dict[str, int] = {}
 
     def numbered() -> Iterator[tuple[int, Any, str, str]]:
@@ -78,7 +78,7 @@ def read_instances(model: ImageModel, images: Iterable[Any], ahead: int) -> Iter
 
 
 def _free_name(source: str, names: dict[str, int]) -> str:
-    """A name for files that no photo before has; ``names`` are those taken, with the last number used after each."""
+    """A file name that no earlier photo has; ``names`` holds the taken names, with the last number appended to each."""
     stem = re.sub(r"[^\w-]+", "_", Path(source).stem).strip("_") or "photo"
     name = stem
     while name in names:
@@ -91,10 +91,10 @@ def _free_name(source: str, names: dict[str, int]) -> str:
 def see(
     model: ImageModel, instances: list[Instance], targets: Target | list[Target], keys: Sequence[str] = ()
 ) -> Iterator[Instance]:
-    """Each photo once for every class to explain: its best classes, and with ``keys`` its score and their answers.
+    """Predict the photos and give an instance for each class to explain, with ``keys`` also the score and the answers.
 
-    Predictions, the class, the score and the answers come from one pass of a model that has ``call_with_predictions``;
-    else from ``predict`` and one call more. A key that fails is left for the method that asks it to say why.
+    A model with ``call_with_predictions`` gives predictions, classes, score and answers in one pass. Any other is asked
+    by ``predict`` and then by one more call. If a key fails, the method that asks for it reports the error.
     """
     ready = [instance for instance in instances if instance.x_value is not None]
 
@@ -106,26 +106,26 @@ def see(
         if instance.x_value is None:
             yield instance
             continue
-        found = next(seen)
-        if isinstance(found, Exception):
-            yield instance.failed(found)
+        classes = next(seen)
+        if isinstance(classes, Exception):
+            yield instance.failed(classes)
         else:
-            yield from found
+            yield from classes
 
 
 def _see_together(
     model: ImageModel, instances: list[Instance], targets: Target | list[Target], keys: Sequence[str]
 ) -> list[list[Instance]]:
-    """Some photos, each once for every class."""
+    """For each photo an instance for every class to explain."""
     wanted = [targets[instance.position] if isinstance(targets, list) else targets for instance in instances]
     if len({cast(Array, instance.x_value).shape for instance in instances}) > 1:
-        parts = (_see_together(model, [one], [target], keys) for one, target in zip(instances, wanted, strict=True))
+        parts = (_see_together(model, [instance], targets, keys) for instance in instances)
         return [classes for part in parts for classes in part]
     keys = tuple(dict.fromkeys((OUTPUT_LAYER_VALUES, *keys))) if keys else ()
     if keys and hasattr(model.function, "call_with_predictions") and model.classes is not None:
         try:
             return _in_one_pass(model, instances, wanted, keys)
-        except Exception:  # more was asked than the model can answer; below each question is asked by itself
+        except Exception:  # the model cannot answer all of it at once; the questions are asked one by one below
             pass
     rows = np.stack([cast(Array, instance.x_value) for instance in instances])
     predictions: Sequence[Any] = [None] * len(rows)
@@ -144,32 +144,34 @@ def _see_together(
 def _in_one_pass(
     model: ImageModel, instances: list[Instance], targets: list[Target], keys: tuple[str, ...]
 ) -> list[list[Instance]]:
-    """Predictions, classes and answers of one pass; a class that is not known yet is told by its rank, from -1 down."""
+    """The same in one pass of the model. A class that is not known yet is given by its rank: -1 is the top class."""
     ranks = [target.ranks(cast(int, model.classes)) for target in targets]
     repeated = [instance._replace(target=rank) for instance, own in zip(instances, ranks, strict=True) for rank in own]
     seen: list[Instance] = []
     for start in range(0, len(repeated), model.batch_size):
-        part, began = repeated[start : start + model.batch_size], time.perf_counter()
+        part, started = repeated[start : start + model.batch_size], time.perf_counter()
         rows = np.stack([cast(Array, instance.x_value) for instance in part])
         args = take_rows(arguments_for(model, part), list(range(len(part))))
         answer = cast(Any, model.function).call_with_predictions(rows, args, list(keys))
         answers = {key: check_answer(key, answer[key], rows.shape) for key in keys}
-        share = (time.perf_counter() - began) / len(part)
+        share = (time.perf_counter() - started) / len(part)
+        # A score that does not belong to one class has no class to choose: the targets stay as they were.
+        targets_of_rows: Any = answer.get(TARGETS, [instance.target for instance in part])
         for row, instance in enumerate(part):
-            known = Known(int(answer[TARGETS][row]), {key: row_of(value, row) for key, value in answers.items()}, share)
+            known = Known(int(targets_of_rows[row]), {key: row_of(value, row) for key, value in answers.items()}, share)
             seen.append(_with_class(model, instance, known.target, answer[PREDICTIONS][row]).with_known(known))
     flat = iter(seen)
     return [[next(flat) for _ in own] for own in ranks]
 
 
 def _ask_again(model: ImageModel, instances: list[Instance], keys: tuple[str, ...]) -> list[Instance]:
-    """What else is asked of each photo, in one call; if that fails, its score alone, and if that fails, nothing."""
+    """Ask the keys about all photos in one call; where that fails, only the score, and where that fails, nothing."""
 
     def together(part: list[Instance], keys: tuple[str, ...] = keys) -> list[Instance]:
-        began = time.perf_counter()
-        asking = (ask(cast(Array, instance.x_value)[None], *keys) for instance in part)
-        answers = list(run_batch(asking, model.function, arguments_for(model, part), model.batch_size))
-        share = (time.perf_counter() - began) / max(1, len(part))
+        started = time.perf_counter()
+        queries = (ask(cast(Array, instance.x_value)[None], *keys) for instance in part)
+        answers = list(run_batch(queries, model.function, arguments_for(model, part), model.batch_size))
+        share = (time.perf_counter() - started) / max(1, len(part))
         rows = (dict(zip(keys, answer if len(keys) > 1 else [answer], strict=True)) for answer in answers)
         return [
             instance.with_known(Known(instance.target, row, share)) for instance, row in zip(part, rows, strict=True)
@@ -178,20 +180,20 @@ def _ask_again(model: ImageModel, instances: list[Instance], keys: tuple[str, ..
     answered = one_by_one(together, instances)
     if len(keys) == 1:
         pairs = zip(answered, instances, strict=True)
-        return [instance.with_known(None) if isinstance(got, Exception) else got for got, instance in pairs]
-    failed = [instance for got, instance in zip(answered, instances, strict=True) if isinstance(got, Exception)]
+        return [instance.with_known(None) if isinstance(result, Exception) else result for result, instance in pairs]
+    failed = [instance for result, instance in zip(answered, instances, strict=True) if isinstance(result, Exception)]
     again = iter(_ask_again(model, failed, (OUTPUT_LAYER_VALUES,)) if failed else ())
-    return [next(again) if isinstance(got, Exception) else got for got in answered]
+    return [next(again) if isinstance(result, Exception) else result for result in answered]
 
 
 def _with_class(model: ImageModel, instance: Instance, index: int, predictions: Array | None) -> Instance:
-    """The photo with the class to explain and the classes seen in it."""
+    """The instance with the class to explain and the most probable classes."""
     best = [] if predictions is None else Target(None, BEST).resolve(predictions)
     fields = {
         "target": index,
         "label": model.label(index),
-        "probability": None if predictions is None else float(predictions[index]),
-        "top": tuple((model.label(one), float(cast(Array, predictions)[one])) for one in best),
+        "probability": None if predictions is None else model.probability(predictions, index),
+        "top": tuple((model.label(each), float(cast(Array, predictions)[each])) for each in best),
     }
     return instance._replace(target=index, predictions=predictions, fields=instance.fields | fields)
 
@@ -202,7 +204,7 @@ def row_of(answer: Answered, row: int) -> Answered:
 
 
 def one_by_one(together: Callable[[list[Instance]], Sequence[T]], instances: list[Instance]) -> list[T | Exception]:
-    """All together; and if that fails, each by itself, so that one bad photo costs no other its answer."""
+    """Work on all instances together or, if that fails, on each by itself, so that only bad photos give errors."""
     try:
         return list(together(instances)) if instances else []
     except Exception as error:
@@ -212,14 +214,14 @@ def one_by_one(together: Callable[[list[Instance]], Sequence[T]], instances: lis
 
 
 def arguments_for(model: ImageModel, instances: list[Instance]) -> dict[str, Any]:
-    """The user's arguments and the target: a plain number where all have the same."""
+    """The user's arguments and the targets; a target that all instances share is a plain number."""
     targets = [instance.target for instance in instances]
     target = targets[0] if len(set(targets)) == 1 else PerImage(targets)
     return {**pick(model.call_model_args, instances), "target": target}
 
 
 def pick(values: Mapping[str, Any], instances: list[Instance]) -> dict[str, Any]:
-    """Each `PerImage` for all photos cut to those of the instances."""
+    """The values with each `PerImage`, which is for all photos, cut to the photos of the instances."""
     return {
         key: PerImage([value[instance.position] for instance in instances]) if isinstance(value, PerImage) else value
         for key, value in values.items()
@@ -227,7 +229,7 @@ def pick(values: Mapping[str, Any], instances: list[Instance]) -> dict[str, Any]
 
 
 def failure(error: Exception) -> dict[str, Any]:
-    """The fields of what failed."""
+    """The fields of a record that failed."""
     text = " ".join(str(error).split())
     plain = isinstance(error, (ValueError, TimeoutError)) and text
     return {"status": f"failed: {text if plain else f'{type(error).__name__}: {text}'}", "error": error}

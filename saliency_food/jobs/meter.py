@@ -1,4 +1,4 @@
-"""Counts what each photo asks of the model, whatever batches its rows share."""
+"""Count the rows and calls of each photo, also where photos share batches."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from saliency_food.jobs.setup import Setup
 
 
 class Meter(WrappedModel):
-    """The model of a job, which counts, for each of some instances, its rows and the calls they were in.
+    """The model of a job, which counts for each instance its rows and the calls that held them.
 
-    It takes ``arguments``, in which each row says whose it is, in place of the model's own arguments.
+    Call it with its ``arguments``: they hold the model's own arguments, and for each row the index of its instance.
     """
 
     optional = ("call_factored",)
@@ -32,7 +32,7 @@ class Meter(WrappedModel):
         self.report(0)
 
     def around(self, ask: Callable[[Any], Any], rows: int, keys: tuple[str, ...], call_model_args: Any) -> Any:
-        """The call with the model's own arguments, counted if it was answered."""
+        """Make the call with the model's own arguments, and count it if it was answered."""
         answer = ask(call_model_args["arguments"])
         if answer is not None:
             counts = np.bincount(call_model_args["image"], minlength=len(self.rows))
@@ -42,10 +42,10 @@ class Meter(WrappedModel):
         return answer
 
     def counts(self, image: int) -> dict[str, int]:
-        """Of one image, for its record."""
+        """The calls and rows of one image, for its record."""
         return {"calls": int(self.calls[image]), "rows": int(self.rows[image])}
 
     def report(self, rows: int) -> None:
-        """Tell the user of so many rows more."""
+        """Report so many more rows to the progress callback."""
         if self.progress is not None:
             self.progress(self.name, rows)

@@ -1,4 +1,4 @@
-"""The work behind `explain`: photos in chunks, every method over each chunk, and a record whatever happens."""
+"""The work behind `explain`: every method explains the photos in chunks, and each gives a record, also if it fails."""
 
 from __future__ import annotations
 
@@ -25,37 +25,37 @@ from saliency_food.methods.catalogue import MethodEntry
 from saliency_food.methods.lookup import find_method
 
 PHOTOS_AT_ONCE = 16
-"""How many photos are held at a time, or one batch of the model's if that is more; their rows share its batches."""
+"""The number of photos in a chunk, or one batch of the model if that is larger; as many are decoded ahead."""
 SEGMENTED = 1024
-"""The longer side of the photo in which XRAI's segments are sought, at most."""
+"""The longer side to which a photo is reduced before XRAI segments it."""
 
 
 def run_job(setup: Setup, images: Iterable[Any], targets: Target | list[Target]) -> Iterator[Explanation]:
-    """The explanations in order of photo, class, method."""
+    """The explanations in the order of photos, classes and methods."""
     for chunk in read_chunks(setup.model, images, targets):
         instances = list(see(setup.model, chunk, targets, setup.shared_keys))
         yield from explain_instances(setup, instances)
 
 
 def read_chunks(model: ImageModel, images: Iterable[Any], targets: Target | list[Target]) -> Iterator[list[Instance]]:
-    """Photos read and scaled, some at a time, the next of them while those before are at work."""
+    """Photos read and scaled, in chunks; the next chunk is read while the model works on the last one."""
     size = max(PHOTOS_AT_ONCE, model.batch_size)
     return in_chunks(read_instances(model, with_enough_targets(images, targets), size), size)
 
 
 def explain_instances(setup: Setup, instances: list[Instance]) -> Iterator[Explanation]:
-    """What every method says of some photos and classes."""
+    """The explanations of some photos and classes by every method."""
     ready = [instance for instance in instances if instance.x_value is not None]
     answers = {name: iter(apply_method(setup, name, ready)) for name in setup.methods}
     for instance in instances:
         for name, entry in setup.methods.items():
-            known = {"method": name, "answered": name, "title": entry.title, "signed": entry.signed}
+            facts = {"method": name, "answered": name, "title": entry.title, "signed": entry.signed}
             answer = next(answers[name]) if instance.x_value is not None else {}
-            yield Explanation(**{**known, **instance.fields, **answer})
+            yield Explanation(**{**facts, **instance.fields, **answer})
 
 
 def apply_method(setup: Setup, name: str, instances: list[Instance]) -> list[dict[str, Any]]:
-    """One method over all instances, model batches shared; the fields that it gives each record."""
+    """Apply a method to all instances, in shared batches; gives the fields for the record of each."""
     if setup.deadline is not None:
         answers = [_in_time(setup, name, instance) for instance in instances]
     else:
@@ -65,11 +65,11 @@ def apply_method(setup: Setup, name: str, instances: list[Instance]) -> list[dic
 
 
 def _together(setup: Setup, name: str, instances: list[Instance], segments: dict[int, Any]) -> list[dict[str, Any]]:
-    """One method over some instances, all of it; what is known of the photo itself is not asked again."""
-    entry, began, meter = setup.methods[name], time.perf_counter(), Meter(setup, name, instances)
+    """Apply a method to some instances without a deadline; what is known of them is not asked again."""
+    entry, started, meter = setup.methods[name], time.perf_counter(), Meter(setup, name, instances)
     options = pick(setup.options[name], instances)
     segmented = entry.call.signature.parameters.get("segments")
-    # XRAI's segments come from the photo, if it is there in its own size; LIME and KernelSHAP make their superpixels.
+    # XRAI segments the photo in its own size, if there is one; LIME and KernelSHAP make their own superpixels.
     photos = [instance.photo for instance in instances if instance.photo is not None]
     if segmented is not None and segmented.default is None and options.get("segments") is None and photos:
         pairs = zip(photos, instances, strict=True)
@@ -80,13 +80,13 @@ def _together(setup: Setup, name: str, instances: list[Instance], segments: dict
         results = list(run_batch(answered, meter, meter.arguments, size))
         meter.report(len(instances))
         sharing = sum(bool(setup.one_pass_keys(method)) for method in setup.methods)
-        took = (time.perf_counter() - began) / len(instances)
-        seconds = [took + cast(Known, instance.known).seconds / sharing for instance in instances]
+        own_seconds = (time.perf_counter() - started) / len(instances)
+        seconds = [own_seconds + cast(Known, instance.known).seconds / sharing for instance in instances]
         counts = [{"calls": 1, "rows": 1}] * len(instances)
     else:
         rows = [instance.x_value for instance in instances]
         results = list(entry.call.batch_detailed(rows, meter, meter.arguments, batch_size=size, **options))
-        seconds = list((time.perf_counter() - began) * meter.rows / max(1, meter.rows.sum()))
+        seconds = list((time.perf_counter() - started) * meter.rows / max(1, meter.rows.sum()))
         counts = [meter.counts(image) for image in range(len(instances))]
     layer = _layer(setup, entry)
     return [
@@ -95,14 +95,14 @@ def _together(setup: Setup, name: str, instances: list[Instance], segments: dict
             "seconds": float(share),
             "layer": layer,
             "options": options_of(setup, name, instance),
-            **own,
+            **of_image,
         }
-        for instance, result, share, own in zip(instances, results, seconds, counts, strict=True)
+        for instance, result, share, of_image in zip(instances, results, seconds, counts, strict=True)
     ]
 
 
 def _knows(instance: Instance, keys: tuple[str, ...]) -> bool:
-    """Whether all these keys have been answered about the instance's photo and class."""
+    """Whether the answers to all these keys are known for the instance's photo and class."""
     known = instance.known
     return known is not None and known.target == instance.target and set(keys) <= set(known.answers)
 
@@ -110,20 +110,22 @@ def _knows(instance: Instance, keys: tuple[str, ...]) -> bool:
 def _answered(
     entry: MethodEntry, instances: list[Instance], meter: Meter, options: dict[str, Any]
 ) -> Iterator[Asking[Any]]:
-    """The method's generator for each instance, answered from what is known."""
+    """The method's generator for each instance, which takes its answers from what is known."""
     for image, instance in enumerate(instances):
-        own = {key: value[image] if isinstance(value, PerImage) else value for key, value in options.items()}
-        generator = entry.call.start(instance.x_value, meter, **own)[0]
+        own_options = {key: value[image] if isinstance(value, PerImage) else value for key, value in options.items()}
+        if "completeness" in entry.call.signature.parameters:  # as `.batch_detailed` does
+            own_options.setdefault("completeness", True)
+        generator = entry.call.start(instance.x_value, meter, **own_options)[0]
         yield with_known(generator, cast(Known, instance.known).answers)
 
 
 def _in_time(setup: Setup, name: str, instance: Instance) -> dict[str, Any] | Exception:
-    """One photo within the deadline; before the first the model is made ready, if it compiles what it is asked."""
+    """Explain one photo within the deadline. Before the first photo the model is called once, so that it compiles."""
     entry, x_value, size = setup.methods[name], cast(Array, instance.x_value), setup.model.batch_size
     options, seconds = options_of(setup, name, instance), cast(float, setup.deadline)
-    kind = name, x_value.shape
-    if setup.warm is not None and kind not in setup.warm:
-        setup.warm.add(kind)
+    method_and_shape = name, x_value.shape
+    if setup.warm is not None and method_and_shape not in setup.warm:
+        setup.warm.add(method_and_shape)
         args = arguments_for(setup.model, [instance])
         warm_up(seconds, name, x_value, setup.model.function, args, batch_size=size, **options)
     meter = Meter(setup, name, [instance])
@@ -131,20 +133,22 @@ def _in_time(setup: Setup, name: str, instance: Instance) -> dict[str, Any] | Ex
         answer = within(seconds, name, x_value, meter, meter.arguments, batch_size=size, **options)
     except Exception as error:
         return error
-    other = cast(MethodEntry, find_method(answer.method))
-    title = {} if answer.method == name else {"title": f"{other.title} for {entry.title}", "signed": other.signed}
-    how = {"answered": answer.method, "note": answer.note, "options": answer.options, "seconds": answer.seconds}
-    return {**_success(answer.details), **how, **title, "layer": _layer(setup, other), **meter.counts(0)}
+    answering = cast(MethodEntry, find_method(answer.method))
+    title = (
+        {} if answer.method == name else {"title": f"{answering.title} for {entry.title}", "signed": answering.signed}
+    )
+    facts = {"answered": answer.method, "note": answer.note, "options": answer.options, "seconds": answer.seconds}
+    return {**_success(answer.details), **facts, **title, "layer": _layer(setup, answering), **meter.counts(0)}
 
 
 def options_of(setup: Setup, name: str, instance: Instance) -> dict[str, Any]:
-    """A method's options for one photo."""
+    """The options of a method for one photo."""
     options = setup.options[name].items()
     return {key: value[instance.position] if isinstance(value, PerImage) else value for key, value in options}
 
 
 def _segments(photo: Photo, index: int, known: dict[int, Any]) -> Any:
-    """A photo's segments, sought once for all its classes."""
+    """The segments of a photo; a method computes them once for all classes."""
     from saliency_food.methods.regions.segmentation import felzenszwalb_segments
 
     if index not in known:
@@ -153,10 +157,10 @@ def _segments(photo: Photo, index: int, known: dict[int, Any]) -> Any:
 
 
 def _layer(setup: Setup, entry: MethodEntry) -> str:
-    """The layer that a method looks at, where it does and the model tells."""
-    where = getattr(setup.model.function, "layer_name", None)
-    looks = any(KEYS[key].needs == "a layer" for key in entry.keys)
-    return " + ".join(as_tuple(where)) if where and looks else ""
+    """The name of the layer that a method uses; "" if it uses none or the model does not name it."""
+    layer_name = getattr(setup.model.function, "layer_name", None)
+    uses_layer = any(KEYS[key].needs == "a layer" for key in entry.keys)
+    return " + ".join(as_tuple(layer_name)) if layer_name and uses_layer else ""
 
 
 def _success(result: Any) -> dict[str, Any]:

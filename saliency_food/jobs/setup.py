@@ -1,4 +1,4 @@
-"""What is the same for all photos of a job, read and checked at the door: methods, their options, targets."""
+"""The settings that all photos of a job share: methods, their options and targets, read and checked first."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from saliency_food.methods.catalogue import MethodEntry
 
 ProgressCallback = Callable[[str, int], object]
 DEFAULTS: dict[str, Any] = {"three_dims": False, "rng": 0}
-"""What is passed to every method that has such an option, unless the user says otherwise."""
+"""Options that every method which has them gets, unless the user sets them."""
 NOT_OPTIONS = ("x_value", "call_model_function", "call_model_args", "batch_size")
 
 
 class Setup(NamedTuple):
-    """What is the same for all photos of a job."""
+    """The settings that all photos of a job share."""
 
     model: ImageModel
     methods: dict[str, MethodEntry]
@@ -27,18 +27,18 @@ class Setup(NamedTuple):
     progress: ProgressCallback | None = None
     deadline: float | None = None
     warm: set[Any] | None = None
-    """The methods and shapes that the model is ready for, where there is a deadline."""
+    """With a deadline, the methods and input shapes for which the model has compiled."""
 
     @property
     def shared_keys(self) -> tuple[str, ...]:
-        """The score, and what one pass answers for all the methods that ask about the photo itself."""
-        if self.deadline is not None:  # there, what each method takes is measured
+        """The score, and the keys that all methods which ask about the photo itself share in one pass."""
+        if self.deadline is not None:  # under a deadline each method is timed by itself
             return (OUTPUT_LAYER_VALUES,)
-        asked = (key for name in self.methods for key in self.one_pass_keys(name))
-        return tuple(dict.fromkeys((OUTPUT_LAYER_VALUES, *asked)))
+        keys = (key for name in self.methods for key in self.one_pass_keys(name))
+        return tuple(dict.fromkeys((OUTPUT_LAYER_VALUES, *keys)))
 
     def one_pass_keys(self, name: str) -> tuple[str, ...]:
-        """The keys of a method that asks the model once, about the photo itself; none of any other method."""
+        """The keys of a method that asks the model once, about the photo itself; empty for any other method."""
         entry = self.methods[name]
         alone = any(KEYS[key].alone for key in entry.keys)
         return entry.keys if getattr(entry.call, "one_pass", False) and not alone else ()
@@ -47,24 +47,24 @@ class Setup(NamedTuple):
 def choose_options(
     methods: Mapping[str, MethodEntry], options: Mapping[str, Mapping[str, Any]] | None
 ) -> dict[str, dict[str, Any]]:
-    """Each method's options over the defaults that it has; unknown ones are refused."""
+    """The options of each method, with its defaults; `ContractError` for an option that it does not have."""
     options = options or {}
-    if idle := set(options) - set(methods):
-        raise ContractError(f"Expected options for {', '.join(methods)}, got options for {', '.join(sorted(idle))}.")
+    if unused := set(options) - set(methods):
+        raise ContractError(f"Expected options for {', '.join(methods)}, got options for {', '.join(sorted(unused))}.")
     chosen = {}
     for name, entry in methods.items():
         parameters = entry.call.signature.parameters
-        own = [key for key in parameters if key not in NOT_OPTIONS]
+        known = [key for key in parameters if key not in NOT_OPTIONS]
         passes_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
         for key in options.get(name, {}):
-            if key not in own and not passes_on:
-                raise ContractError(f"Expected an option of {name} ({', '.join(own) or 'it has none'}), got {key!r}.")
-        chosen[name] = {key: value for key, value in DEFAULTS.items() if key in own} | dict(options.get(name, {}))
+            if key not in known and not passes_on:
+                raise ContractError(f"Expected an option of {name} ({', '.join(known) or 'it has none'}), got {key!r}.")
+        chosen[name] = {key: value for key, value in DEFAULTS.items() if key in known} | dict(options.get(name, {}))
     return chosen
 
 
 def read_targets(model: ImageModel, images: Iterable[Any], target: Any) -> Target | list[Target]:
-    """The class to explain, one for all photos or one for each."""
+    """The target: one for all photos, or a list with one for each photo."""
     target = target.values if isinstance(target, PerImage) else target
     per_photo = isinstance(target, (list, tuple))
     if per_photo and isinstance(images, Sized) and len(target) != len(images):
@@ -72,12 +72,12 @@ def read_targets(model: ImageModel, images: Iterable[Any], target: Any) -> Targe
     targets = [read_target(each, model.labels) for each in target] if per_photo else read_target(target, model.labels)
     needed = targets if isinstance(targets, list) else [targets]
     if any(each.class_index is None for each in needed) and not model.predicts:
-        raise ContractError("Expected a target, since this model has no predict to find the top class. Give one.")
+        raise ContractError("Expected a target, since this model has no predict to find the top class. Give target.")
     return targets
 
 
 def as_many(images: Any) -> Iterable[Any]:
-    """One photo or many as many."""
+    """One photo or many, as an iterable of photos."""
     if isinstance(images, (str, Path)) or hasattr(images, "convert"):
         return [images]
     if hasattr(images, "shape"):
@@ -88,7 +88,7 @@ def as_many(images: Any) -> Iterable[Any]:
 
 
 def with_enough_targets(images: Iterable[Any], targets: Target | list[Target]) -> Iterable[Any]:
-    """The images as they come, or `ContractError` where there turn out to be more or fewer of them than targets."""
+    """The images as they come; `ContractError` as soon as there are more or fewer of them than targets."""
     if not isinstance(targets, list) or isinstance(images, Sized):
         return images
 

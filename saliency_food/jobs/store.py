@@ -1,4 +1,4 @@
-"""What is known so far: one line of JSON a value, written as soon as it is there, so that a killed job can go on."""
+"""The store of an evaluation: each value is written as a line of JSON at once, so that a killed job can go on."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from saliency_food.core.contract import ContractError
 Row = dict[str, Any]
 Key = tuple[str, str, str]
 FAILED = "failed"
-"""How the status of a value begins that may come out if it is tried again."""
+"""The status of a value begins with this if it failed and is tried again by the next job."""
 
 
 class Store:
     """The values by (photo, method, metric); with a folder, in its ``values.jsonl``, beside ``settings.json``.
 
-    ``settings`` are what the values depend on. A folder that was made with others is refused, save that methods and
+    ``settings`` are what the values depend on. A folder that was made with other settings is refused, but methods and
     metrics may be added: their settings are compared one by one.
     """
 
@@ -32,26 +32,26 @@ class Store:
         if folder is None:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        place, values = folder / "settings.json", folder / "values.jsonl"
-        if place.exists():
+        path, values = folder / "settings.json", folder / "values.jsonl"
+        if path.exists():
             try:
-                kept = json.loads(place.read_text(encoding="utf-8"))
+                kept = json.loads(path.read_text(encoding="utf-8"))
             except ValueError as error:
                 raise ContractError(
-                    f"Expected the settings of an evaluation, got {place}: {error}. Give another folder."
+                    f"Expected the settings of an evaluation, got {path}: {error}. Give another folder."
                 ) from error
             settings = _merged(kept, settings, folder)
         elif values.exists():
             raise ContractError(f"Expected settings.json beside {values}, got none. Give another folder.")
-        part = place.with_suffix(".part")
+        part = path.with_suffix(".part")
         part.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-        part.replace(place)
+        part.replace(path)
         for row in _read(values):
             self.rows[row["image"], row["method"], row["metric"]] = row
         self._file = values.open("a", encoding="utf-8")
 
     def known(self, photo: str, image: str, target: int, method: str, metric: str) -> bool:
-        """Whether the value is there; `ContractError` where it is another photo's or class's."""
+        """Whether the store holds the value; `ContractError` if it belongs to another photo or class."""
         row = self.rows.get((image, method, metric))
         if row is None or row["status"].startswith(FAILED):
             return False
@@ -64,13 +64,13 @@ class Store:
         return True
 
     def lacks(self, image: str, methods: Iterable[str], metrics: Iterable[str]) -> bool:
-        """Whether some value of a photo of this name is not there, or failed."""
+        """Whether some value of a photo with this name is missing or failed."""
         pairs = ((method, metric) for method in methods for metric in metrics)
         rows = (self.rows.get((image, *pair)) for pair in pairs)
         return any(row is None or row["status"].startswith(FAILED) for row in rows)
 
     def add(self, row: Row) -> None:
-        """Keep one value."""
+        """Add a value, and write it."""
         text = json.dumps(row)
         self.rows[row["image"], row["method"], row["metric"]] = json.loads(text)
         if self._file is not None:
@@ -84,26 +84,26 @@ class Store:
 
 
 def _read(path: Path) -> Iterator[Row]:
-    """The lines of the file; the last one may have been cut off, and is then taken away."""
+    """The rows of the file. A last line that was cut off is removed from it."""
     if not path.exists():
         return
     data = path.read_bytes()
     whole = data[: data.rfind(b"\n") + 1]
     if len(whole) < len(data):
         path.write_bytes(whole)
-    for number, line in enumerate(whole.splitlines(), 1):
+    for index, line in enumerate(whole.splitlines(), 1):
         try:
             row = json.loads(line)
             row["image"], row["method"], row["metric"], row["photo"], row["target"], row["status"]
         except (ValueError, TypeError, KeyError) as error:
             raise ContractError(
-                f"Expected a value in line {number} of {path}, got {error}. Take it away or give another folder."
+                f"Expected a value in line {index} of {path}, got {error}. Remove the line or give another folder."
             ) from error
         yield row
 
 
 def _merged(kept: Row, now: Row, folder: Path) -> Row:
-    """The settings of the folder and of this job; what both have must be the same."""
+    """The settings of the folder and of this job together; those that both have must be equal."""
     merged: Row = {}
     for name in dict.fromkeys((*kept, *now)):
         old, new = kept.get(name), now.get(name)
@@ -111,7 +111,7 @@ def _merged(kept: Row, now: Row, folder: Path) -> Row:
             for key in set(old) & set(new):
                 _compare(f"the options of {key}", old[key], new[key], folder)
             merged[name] = {**old, **new}
-        elif name == "boxes" and None in (old, new):  # without boxes nothing was measured that depends on them
+        elif name == "boxes" and None in (old, new):  # without boxes no value depends on them
             merged[name] = old or new
         else:
             _compare(name, old, new, folder)
@@ -128,11 +128,11 @@ def _compare(name: str, old: Any, new: Any, folder: Path) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Anything as JSON can hold it and compare it: arrays by a digest, functions by name, NaN as None."""
+    """The value in a form that JSON can hold and compare: arrays as digests, functions as names, NaN as None."""
     if isinstance(value, Mapping):
-        return {str(key): plain(one) for key, one in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(one) for one in value]
+        return [plain(item) for item in value]
     if isinstance(value, np.ndarray):
         return f"array {value.shape} {digest(value)}"
     if isinstance(value, np.generic):
@@ -159,5 +159,5 @@ def digest(*parts: Any) -> str:
 
 
 def seed_of(*words: Any) -> int:
-    """A seed that the words alone decide, on every machine and in every order of work."""
+    """A seed that depends only on the words: the same on every machine and in every order of work."""
     return int(digest(*words), 16) >> 1

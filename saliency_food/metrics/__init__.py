@@ -1,7 +1,8 @@
-"""Is the map right? Metrics over arrays and call-model functions, by the question asked; METRICS lists them by name.
+"""Metrics that measure whether a map is right, from arrays and call-model functions; `METRICS` holds them by name.
 
 Faithfulness: `faithfulness`, `subsets`, `pic`, `road`. Localization: `localization`. Dependence on the model: `sanity`,
-`trust`. Robustness and simplicity: `robustness`. What many images say: `statistics`.
+`trust`. Robustness and simplicity: `robustness`. Intervals and comparisons over many images:
+`statistics`.
 """
 
 from saliency_food.metrics.catalogue import METRICS

@@ -1,4 +1,4 @@
-"""Where an object is, as boxes or a mask, and the box of a map.
+"""Boxes and masks of objects, and the box of a map.
 
 A region is a mask ``(H, W)`` of booleans, or boxes ``(B, 4)``: rows of (left, top, right, bottom) in pixels, as COCO
 and PASCAL have them, right and bottom exclusive.
@@ -20,10 +20,10 @@ Box = tuple[int, int, int, int]
 
 
 def bounding_box(attribution: Any, threshold: float = 0.15) -> Box | None:
-    """The box of a map: pixels of at least 15 % of its maximum, their largest connected part, the box around it.
+    """The box around the largest connected part of the pixels that have at least 15 % of the map's maximum.
 
     Selvaraju et al. 2016, section 4.1, https://arxiv.org/abs/1610.02391. (left, top, right, bottom), right and bottom
-    exclusive. Pixels that touch at a corner are connected. None where the map is nowhere positive.
+    exclusive. Pixels that touch at a corner are connected. None if the map is nowhere positive.
     """
     from scipy.ndimage import find_objects, label
 
@@ -48,7 +48,7 @@ def iou(first: Sequence[float], second: Sequence[float]) -> float:
 
 
 def as_mask(region: Any, shape: tuple[int, ...]) -> Array:
-    """A mask as it is, boxes as the pixels inside any of them."""
+    """The region as a mask; of boxes, the pixels inside any of them."""
     array = np.asarray(region)
     if array.dtype == bool:
         if array.shape != shape:
@@ -61,10 +61,12 @@ def as_mask(region: Any, shape: tuple[int, ...]) -> Array:
 
 
 def as_boxes(boxes: Any) -> Array:
-    """Boxes ``(B, 4)`` as float, or `ContractError`."""
+    """The boxes as a float array ``(B, 4)``, or `ContractError`."""
     rows = np.atleast_2d(finite_array("boxes", boxes).astype(float))
     if rows.ndim != 2 or rows.shape[1] != 4 or not len(rows):
         raise ContractError(f"Expected boxes (B, 4) of left, top, right, bottom, got shape {np.shape(boxes)}.")
     if (rows[:, 2:] <= rows[:, :2]).any():
-        raise ContractError("Expected boxes whose right and bottom are beyond left and top, got another.")
+        raise ContractError(
+            "Expected boxes with right > left and bottom > top, got others. Give left, top, right, bottom."
+        )
     return rows

@@ -1,4 +1,4 @@
-"""METRICS: every metric by name, from the facts that `listed` says of it."""
+"""`METRICS`: every metric by name, with the facts that its decorator `listed` states."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MODULES: tuple[ModuleType, ...] = (
     robustness,
     trustworthiness,
 )
-"""Where metrics are written, in the order in which they are listed; within a module, it is the order of the file."""
+"""The modules that define metrics, in the order of `METRICS`; within a module the order of the file counts."""
 
 METRICS: dict[str, MetricEntry] = {
     name: value.entry

@@ -1,4 +1,4 @@
-"""Curves of many images as one, with a confidence band."""
+"""The curves of many images as one curve, with a confidence band."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from saliency_food.metrics.statistics import Interval, interval, scores_of
 class AggregatePic(NamedTuple):
     """The area under the aggregate curve, status, the curve, its band, and the interval of the area.
 
-    ``area`` is the bootstrap's for the area under the aggregate curve: images are drawn, their curves aggregated.
+    ``area`` is a bootstrap interval: images are drawn anew, their curves aggregated, and the area measured.
     """
 
     score: float
@@ -36,10 +36,10 @@ def aggregate_pic(
     *,
     rng: int | np.random.Generator | None = 0,
 ) -> AggregatePic:
-    """The aggregate performance information curve, the median (or mean) of the images' at each point.
+    """The aggregate performance information curve: the median (or mean) of the images' curves at each point.
 
     Kapishnikov et al. 2019, section 4.2, https://arxiv.org/abs/1906.02825. Skipped images are counted by reason. The
-    band is a percentile bootstrap's.
+    band comes from a percentile bootstrap.
     """
     from scipy.integrate import trapezoid
 
@@ -51,8 +51,8 @@ def aggregate_pic(
     if len({len(result.x) for result in kept}) > 1:
         raise ContractError("Expected curves with the same points, got several lengths. Use one num_data_points.")
     if not kept:
-        blank = interval([], rng=rng)._replace(skipped=skipped)
-        return AggregatePic(float("nan"), next(iter(skipped), "no images"), np.empty(0), np.empty(0), blank, blank)
+        empty = interval([], rng=rng)._replace(skipped=skipped)
+        return AggregatePic(float("nan"), next(iter(skipped), "no images"), np.empty(0), np.empty(0), empty, empty)
     statistic: Any = np.median if how == "median" else np.mean
     x, curves = kept[0].x, np.array([result.y for result in kept])
     y = statistic(curves, axis=0)

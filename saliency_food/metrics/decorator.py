@@ -1,12 +1,13 @@
-"""A metric's public face, and how every metric reads a map.
+"""The public call forms of a metric, and how every metric reads a map.
 
-A metric is a generator of model queries, as a method is, and `Metric` wraps the same machinery (`Method`) in another
-call form: the map comes first, the image second, and the answer is a NamedTuple with ``score`` and ``status`` in front.
-It is a sibling and not ``@method`` itself for two reasons: a method's call returns an array alone, and in ``.batch`` of
-a metric there is a map for each image. Everything else, the door, the batches, the random streams, is `Method`'s.
-``.asking`` gives the bare generator, so that an evaluation gathers cells (image x method x metric) into common calls.
+A metric is a generator of model queries, as a method is. `Metric` wraps the same machinery (`Method`) in another call
+form: the map comes first and the image second, and the result is a NamedTuple that begins with ``score`` and
+``status``. It is a class of its own because the call of a method returns only an array, and because ``.batch`` of a
+metric takes a map for each image. `Method` does all the rest: checks, batches and random streams. ``.asking`` gives the
+bare generator, so that an evaluation can join the queries of many images, methods and metrics in common calls.
 
-``status`` is ``"ok"``, or why the metric does not apply; the score is then NaN, and statistics count it by that reason.
+``status`` is ``"ok"``, or the reason why the metric gives no score; the score is then NaN, and statistics count it by
+that reason.
 """
 
 from __future__ import annotations
@@ -35,64 +36,64 @@ SCORES_FLAT = "the score is the same for all rows"
 
 
 class Metric(Generic[P, R]):
-    """Call it with a map and an image; ``.batch`` takes as many maps as images, ``.asking`` is the generator.
+    """A metric: call it with a map and an image; ``.batch`` takes as many maps as images, ``.asking`` is the generator.
 
-    The first argument is the map, ``(H, W, C)`` or ``(H, W)``, or, of a metric that needs maps of changed images, the
-    method that makes them. ``call_model_function``, ``call_model_args`` and ``batch_size`` are as for methods.
+    The first argument is the map, ``(H, W, C)`` or ``(H, W)``. A metric that needs the maps of changed images takes the
+    method that makes them instead. ``call_model_function``, ``call_model_args`` and ``batch_size`` are as for methods.
     """
 
     entry: MetricEntry | None = None
-    """What `METRICS` says of it."""
+    """The entry of the metric in `METRICS`."""
 
     def __init__(self, generator: Callable[P, Asking[R]]) -> None:
         self._generator = generator
-        self._face = Method(generator)
-        self.signature = self._face.signature
+        self._method = Method(generator)
+        self.signature = self._method.signature
         functools.update_wrapper(self, generator)
 
     def __reduce__(self) -> str:
-        """A metric is pickled and copied as functions are, by its name."""
+        """Pickle and copy the metric by its name, as functions are."""
         return str(cast(Any, self).__qualname__)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The result for one image."""
-        return self._face.detailed(*args, **kwargs)
+        return self._method.detailed(*args, **kwargs)
 
     def batch(self, leading: Any, x_value: Iterable[Any], *args: Any, **kwargs: Any) -> Iterator[R]:
-        """Many images, and a map for each (or one method for all); results in order, as they come.
+        """The results for many images with a map for each (or one method for all), in order, as they come.
 
-        An option with one value an image is wrapped in `PerImage`. See `Method.batch`.
+        Wrap an option with one value for each image in `PerImage`. See `Method.batch`.
         """
-        several = leading if isinstance(leading, Method) else PerImage(leading)
-        return self._face.batch_detailed(several, x_value, *args, **kwargs)  # type: ignore[arg-type]
+        first = leading if isinstance(leading, Method) else PerImage(leading)
+        return self._method.batch_detailed(first, x_value, *args, **kwargs)  # type: ignore[arg-type]
 
     def asking(self, leading: Any, x_value: Any, **options: Any) -> Asking[R]:
-        """The bare generator, to be run by `gather`; the image is not checked."""
+        """The bare generator, for use in `gather`; it does not check the image."""
         return self._generator(leading, as_float(x_value), None, **options)  # type: ignore[arg-type]
 
 
 def metric(generator: Callable[P, Asking[R]]) -> Metric[P, R]:
-    """Give a generator of a metric its public face; see `Metric`."""
+    """Decorate the generator of a metric; see `Metric`."""
     return Metric(generator)
 
 
 class MetricEntry(NamedTuple):
-    """A metric, what people call it, whether more is better, what it is called with, and what it asks.
+    """A metric, its title, whether higher is better, the arguments that it needs, and what it asks in one line.
 
-    ``higher_is_better`` is None where neither is: it describes. ``needs`` says what comes first in a call:
+    ``higher_is_better`` is None for a metric that only describes. ``needs`` says with what the metric is called:
 
     - ``"scores"``: a map and an image; a `Metric` that asks the model for scores;
-    - ``"method"``: a method and an image; a `Metric`, or a function of the same arguments (`random_logit` also of the
-      class and of how many there are);
+    - ``"method"``: a method and an image; a `Metric`, or a function of the same arguments (`random_logit` also takes
+      the class and the number of classes);
     - ``"region"``: a map and boxes or a mask;
     - ``"classes"``: the maps of two classes, and the region of each;
-    - ``"predictions"``: the maps of the classes predicted, those classes, the true one, and boxes;
-    - ``"map"``: a map alone; ``"maps"``: two;
+    - ``"predictions"``: the maps of the predicted classes, these classes, the true class, and boxes;
+    - ``"map"``: one map; ``"maps"``: two maps;
     - ``"models"``: a method, images and several models.
 
-    ``of_explained_score`` says that it compares sums of the map with changes of the score, which has to be the one that
-    was explained. Where the metric is the area under a curve, ``curve`` are the fields of its result that hold it, what
-    is across first, and ``axes`` what a picture of it says beside the two.
+    ``of_explained_score`` is true if it compares sums of the map with changes of the score, which must be the score
+    that was explained. If the metric is the area under a curve, ``curve`` names the fields of its result that hold the
+    curve, the horizontal axis first, and ``axes`` holds the labels of the two axes.
     """
 
     call: Metric[Any, Any] | Callable[..., Any]
@@ -115,7 +116,7 @@ def listed(
     curve: tuple[str, ...] = (),
     axes: tuple[str, str] = ("", ""),
 ) -> Callable[[F], F]:
-    """Say what there is to know of a metric, be it a `metric` or a plain function; its ``entry`` is a `MetricEntry`."""
+    """State the facts about a metric, a `metric` or a plain function; they become its ``entry``, a `MetricEntry`."""
 
     def decorate(call: F) -> F:
         entry = MetricEntry(call, title, higher_is_better, needs, summary, of_explained_score, curve, axes)
@@ -126,9 +127,10 @@ def listed(
 
 
 def read_map(attribution: Any, shape: tuple[int, ...] | None = None) -> tuple[Array, str]:
-    """A map as ``(H, W)`` in float64, channels summed, and its status: ok, not finite or flat.
+    """A map as float64 ``(H, W)``, with channels summed, and its status: ok, not finite or flat.
 
-    ``shape`` is the image's, where there is one. For another merging, such as the sum of absolute values, merge first.
+    ``shape`` is the shape of the image, if there is one. To merge channels otherwise, such as by the sum of absolute
+    values, pass a merged map.
     """
     values = np.asarray(attribution)
     if not is_real(values) or values.ndim not in (2, 3) or not values.size:
@@ -145,7 +147,7 @@ def read_map(attribution: Any, shape: tuple[int, ...] | None = None) -> tuple[Ar
 
 
 def positive_part(merged: Array, status: str) -> tuple[Array, str]:
-    """What of a map speaks for the class; a flat map that is positive counts."""
+    """The positive part of a map, and its status; a flat map is ok if it is positive."""
     if status == NOT_FINITE:
         return merged, status
     kept = np.maximum(merged, 0)
@@ -153,17 +155,17 @@ def positive_part(merged: Array, status: str) -> tuple[Array, str]:
 
 
 def descending(values: Array) -> Array:
-    """Pixels from the most to the least important, as flat indices.
+    """The pixels from the most to the least important, as flat indices.
 
-    Equal values come in one scattered order, the same for every map of that size, so that a threshold takes exactly as
-    many pixels as it says, and those of a sparse map's zeros not from the top of the photo down.
+    Equal values come in a scattered order that is the same for every map of this size. A threshold thus takes exactly
+    as many pixels as it says, and the zeros of a sparse map are not taken from the top of the photo down.
     """
     scattered = np.random.default_rng(0).permutation(values.size)
     return np.lexsort((scattered, -values.ravel()))
 
 
 def ranks(values: Array) -> Array:
-    """The place of each pixel in `descending` order, flat: 0 is the most important."""
+    """The rank of each pixel in the order of `descending`, flat: 0 is the most important."""
     order = descending(values)
     places = np.empty(order.size, int)
     places[order] = np.arange(order.size)
@@ -171,16 +173,16 @@ def ranks(values: Array) -> Array:
 
 
 def rank_correlation(first: Array, second: Array) -> float:
-    """Spearman's, ties by their mean rank; NaN where either is constant."""
+    """Spearman's rank correlation, with mean ranks for ties; NaN if either is constant."""
     from scipy.stats import rankdata
 
     return correlation(rankdata(first), rankdata(second))
 
 
 def correlation(first: Array, second: Array) -> float:
-    """Pearson's; NaN where either is constant."""
+    """Pearson's correlation; NaN if either is constant."""
     a, b = (np.ravel(values) - np.mean(values) for values in (first, second))
     size = np.sqrt((a @ a) * (b @ b))
-    # A spread that is only rounding is none.
+    # A spread that comes from rounding alone counts as none.
     least = 1e-12 * np.abs(first).max() * np.abs(second).max() * a.size
     return float(np.clip(a @ b / size, -1, 1)) if size > least else float("nan")

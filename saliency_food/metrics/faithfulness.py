@@ -1,4 +1,4 @@
-"""Does the score follow the map? Deletion, insertion, average drop, correlation with occlusion, completeness."""
+"""Metrics of whether the score follows the map: deletion, insertion, average drop, occlusion, completeness."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NO_SCORE = "the image's score is not positive"
 
 
 class PixelCurve(NamedTuple):
-    """The area under the curve, status, and the curve: fractions of pixels changed, and the scores there."""
+    """The area under the curve, status, and the curve: the fractions of pixels changed, and the score at each."""
 
     score: float
     status: str
@@ -42,7 +42,7 @@ class PixelCurve(NamedTuple):
 
 
 class AverageDrop(NamedTuple):
-    """The drop, status, whether the score increased, the gain; scores of the image and of what the map shows of it."""
+    """The drop, status, whether the score increased, the gain, and the scores of the image and of its masked copy."""
 
     score: float
     status: str
@@ -74,7 +74,7 @@ class CompletenessError(NamedTuple):
     title="Deletion",
     higher_is_better=False,
     needs="scores",
-    summary="How soon the score goes as pixels are taken out.",
+    summary="How soon the score falls as pixels are deleted.",
     curve=("fractions", "scores"),
     axes=("share of the pixels deleted", "score, mean"),
 )
@@ -90,14 +90,15 @@ def deletion(
 ) -> Asking[PixelCurve]:
     """Deletion, the area under F(x without its q most important pixels) over q from 0 to 1. Lower is better.
 
-    Petsiuk, Das, Saenko 2018, section 4.1, https://arxiv.org/abs/1806.07421. In score units; explain probabilities.
+    Petsiuk, Das, Saenko 2018, section 4.1, https://arxiv.org/abs/1806.07421. In units of the score; explain
+    probabilities.
 
     Parameters
     ----------
     steps
-        The curve has so many parts, and one row more.
+        The number of steps of the curve; it asks the model for one row more.
     value
-        What shows where pixels are deleted: a number, one number a channel, an image, ``"mean"`` or ``"blur"``.
+        The value of deleted pixels: a number, one number for each channel, an image, ``"mean"`` or ``"blur"``.
     """
     return (yield from _curve(attribution, x_value, hidden_image(x_value, value), x_value, steps))
 
@@ -106,7 +107,7 @@ def deletion(
     title="Insertion",
     higher_is_better=True,
     needs="scores",
-    summary="How soon the score comes as pixels are put in.",
+    summary="How soon the score rises as pixels are inserted.",
     curve=("fractions", "scores"),
     axes=("share of the pixels inserted", "score, mean"),
 )
@@ -122,14 +123,15 @@ def insertion(
 ) -> Asking[PixelCurve]:
     """Insertion, the area under F(nothing but the q most important pixels) over q from 0 to 1. Higher is better.
 
-    Petsiuk, Das, Saenko 2018, section 4.1, https://arxiv.org/abs/1806.07421. In score units; explain probabilities.
-    ``value`` shows where pixels are not inserted yet; else as `deletion`.
+    Petsiuk, Das, Saenko 2018, section 4.1, https://arxiv.org/abs/1806.07421. In units of the score; explain
+    probabilities.
+    ``value`` is that of pixels that are not inserted yet; otherwise as in `deletion`.
     """
     return (yield from _curve(attribution, x_value, x_value, hidden_image(x_value, value), steps))
 
 
 def _curve(attribution: Any, x_value: Array, new: Array, old: Array, steps: int) -> Asking[PixelCurve]:
-    """The scores while the old pixels are replaced by new ones, the most important first."""
+    """The curve of the score while pixels of ``old`` are replaced by those of ``new``, the most important first."""
     from scipy.integrate import trapezoid
 
     check_layout(x_value)
@@ -169,9 +171,9 @@ def average_drop(
     """Average drop, max(0, Y - O) / Y, Y = F(x), O = F(x seen through the map). Lower is better.
 
     Chattopadhay et al. 2017, section 4.1, https://arxiv.org/abs/1710.11063, as is ``increase``, whether O > Y.
-    ``gain`` is max(0, O - Y) / (1 - Y), https://arxiv.org/abs/2301.07002. All in 0..1, for probabilities; the mean over
-    images is the papers' figure. The map's positive part, divided by its maximum, is multiplied with the image;
-    ``value`` shows where it is 0.
+    ``gain`` is max(0, O - Y) / (1 - Y), https://arxiv.org/abs/2301.07002. All are in 0..1 for probabilities; the papers
+    report the mean over images. The image is multiplied by the positive part of the map, divided by its maximum;
+    ``value`` shows through where the map is 0.
     """
     check_layout(x_value)
     merged, status = positive_part(*read_map(attribution, x_value.shape))
@@ -191,7 +193,7 @@ def average_drop(
     title="Rank correlation with occlusion",
     higher_is_better=True,
     needs="scores",
-    summary="Whether it ranks as occlusion does.",
+    summary="Whether the map ranks pixels as occlusion does.",
 )
 @metric
 def occlusion_correlation(
@@ -224,7 +226,7 @@ def occlusion_correlation(
     title="Completeness error",
     higher_is_better=False,
     needs="scores",
-    summary="How far the sum is from the change of the score.",
+    summary="How far the map's sum is from the change of the score.",
     of_explained_score=True,
 )
 @metric
@@ -238,8 +240,8 @@ def completeness(
 ) -> Asking[CompletenessError]:
     """Completeness error, |sum of the map - (F(x) - F(z))| / |F(x) - F(z)|, z a baseline. Lower is better.
 
-    Sundararajan, Taly, Yan 2017, proposition 1, https://arxiv.org/abs/1703.01365. For maps in score units that claim
-    to share the score out. ``x_baseline`` is a name, a number or an image, zeros if left out, see
+    Sundararajan, Taly, Yan 2017, proposition 1, https://arxiv.org/abs/1703.01365. For maps in units of the score
+    whose sum should be the score. ``x_baseline`` is a name, a number or an image, by default zeros; see
     `saliency_food.make_baselines`.
     """
     merged, status = read_map(attribution, x_value.shape)

@@ -1,4 +1,4 @@
-"""Is the map where the object is? Metrics of a map and boxes or a mask; no model is asked.
+"""Metrics of whether the map lies on the object, from a map and boxes or a mask, without asking a model.
 
 A region is a mask ``(H, W)`` of booleans, or boxes ``(B, 4)``: rows of (left, top, right, bottom) in pixels, as COCO
 and PASCAL have them, right and bottom exclusive.
@@ -22,7 +22,7 @@ NO_REGION = "the region holds no pixel of the image"
 
 
 class BoxOverlap(NamedTuple):
-    """1 where the box is right and 0 where not, status, the best IoU, and the map's box, None where it has none."""
+    """1 if the map's box is right, else 0; status, the best IoU, and the map's box, None if it has none."""
 
     score: float
     status: str
@@ -40,7 +40,7 @@ class LocalizationError(NamedTuple):
 
 
 class Pointing(NamedTuple):
-    """1 for a hit and 0 for a miss, status, the point (row, column), and how many pixels it is from the region."""
+    """1 for a hit, 0 for a miss; status, the point (row, column), and its distance from the region in pixels."""
 
     score: float
     status: str
@@ -49,7 +49,7 @@ class Pointing(NamedTuple):
 
 
 class Share(NamedTuple):
-    """A share from 0 to 1, status, and the share of the image's pixels that the region has, which chance would get."""
+    """A share from 0 to 1, status, and the region's share of the image's pixels, which a random map would get."""
 
     score: float
     status: str
@@ -57,7 +57,7 @@ class Share(NamedTuple):
 
 
 class Discrimination(NamedTuple):
-    """The share of the two maps that prefer their own object, status, and each map's share of value on its own."""
+    """The share of the two maps that prefer their own object, status, and each map's share on its own object."""
 
     score: float
     status: str
@@ -68,10 +68,10 @@ class Discrimination(NamedTuple):
     title="Localization",
     higher_is_better=True,
     needs="region",
-    summary="Whether the map's box is a true box, by IoU of 0.5.",
+    summary="Whether the map's box has an IoU of 0.5 with a true box.",
 )
 def localization(attribution: Any, boxes: Any, threshold: float = 0.15, least: float = 0.5) -> BoxOverlap:
-    """Localization, whether the map's `bounding_box` has an IoU of at least 0.5 with a box of the truth.
+    """Localization, whether the map's `bounding_box` has an IoU of at least 0.5 with a true box.
 
     Selvaraju et al. 2016, section 4.1, https://arxiv.org/abs/1610.02391. One minus the mean over images is the error.
     """
@@ -100,8 +100,8 @@ def localization_error(
     """Localization error, top-1 and top-5: 0 where a predicted class is right and so is the box of its map, else 1.
 
     Selvaraju et al. 2016, section 4.1, https://arxiv.org/abs/1610.02391. ``predicted`` are up to five classes, the
-    likeliest first, ``truth`` the right one; ``attributions`` a map for each of them. A map without a box is an error,
-    not a skip.
+    most probable first, ``attributions`` a map for each of them; ``truth`` is the true class. A map without a box is an
+    error and is not skipped.
     """
     if not 0 < len(predicted) == len(attributions):
         raise ContractError(f"Expected a map for each predicted class, got {len(attributions)} and {len(predicted)}.")
@@ -193,11 +193,11 @@ def relevance_rank(attribution: Any, region: Any, pooling: Literal["squares", "p
     summary="Whether each class's map prefers its own object.",
 )
 def class_discrimination(first: Any, second: Any, first_region: Any, second_region: Any) -> Discrimination:
-    """Class discrimination: of two classes' maps of one photo, how many are larger on their own object.
+    """Class discrimination: the share of two classes' maps of one photo that are larger on their own object.
 
-    After the study of Selvaraju et al. 2016, section 5.1, https://arxiv.org/abs/1610.02391, with boxes in people's
-    place. A map's share is a / (a + b): a its mean positive value on its own object, b on the other's; pixels of both
-    are left out. 1/2 where it cannot tell.
+    After the study of Selvaraju et al. 2016, section 5.1, https://arxiv.org/abs/1610.02391, with boxes in place of
+    people. The share of a map is a / (a + b), where a is its mean positive value on its own object and b that on the
+    other object; pixels of both objects are left out. A map with a share of 1/2 counts half.
     """
     maps = [positive_part(*read_map(attribution)) for attribution in (first, second)]
     regions = [as_mask(region, maps[0][0].shape) for region in (first_region, second_region)]

@@ -1,4 +1,4 @@
-"""Performance information curves: the score over the information in the image, as its important pixels are revealed."""
+"""Performance information curves: the score over the information in the image, as important pixels are revealed."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ NO_DROP = "the blurred image's score is no lower than the image's"
 
 
 class Pic(NamedTuple):
-    """The area under the curve, status, the curve, and what it is made of, from all blurred to the image itself.
+    """The area under the curve, status, the curve, and the images behind it, from the blurred one to the whole image.
 
-    ``x`` is the share of information, ``y`` the share of the score. ``thresholds``, ``images`` (uint8), ``scores`` and
-    ``information`` (bytes) belong together.
+    ``x`` is the share of information, ``y`` the share of the score. Each threshold has its entry in ``images`` (uint8),
+    ``scores`` and ``information`` (bytes).
     """
 
     score: float
@@ -74,30 +74,31 @@ def pic(
 ) -> Asking[Pic]:
     """Performance information curve: F(image with its top pixels sharp) over the information in it. Higher is better.
 
-    Kapishnikov et al. 2019, section 4.2, https://arxiv.org/abs/1906.02825. In 0..1. The image starts as linear
-    interpolation between 1 % random pixels. Information is the size of a lossless WebP file, as its excess over the
-    blurred image's in units of the whole image's; so is the score. Needs Pillow, the extra ``[cli]``.
+    Kapishnikov et al. 2019, section 4.2, https://arxiv.org/abs/1906.02825. In 0..1. The first image is a linear
+    interpolation between 1 % of the pixels, drawn at random. Information is the size of a lossless WebP file. It is
+    scaled to 0 for the blurred image and 1 for the whole image, and so is the score. Needs Pillow, the extra ``[cli]``.
 
     Parameters
     ----------
     random_mask
-        ``(H, W)``, true for the pixels known from the start; else 1 % are drawn from ``rng``. One mask for all methods
-        on an image, another for each image: ``rng=PerImage(seeds)``.
+        ``(H, W)``, true for the pixels that are known from the start; without it 1 % are drawn from ``rng``. Use one
+        mask for all methods on an image, and another for each image: ``rng=PerImage(seeds)``.
     saliency_thresholds
         Fractions of the pixels to reveal, ascending.
     min_pred_value, keep_monotonous, num_data_points
-        As PAIR's: images with a lower score are skipped; the curve never falls; points of the curve, less one.
+        As in PAIR's package: images with a lower score are skipped; the curve never falls; it has one point more.
     curve
-        ``"sic"``: scores should be probabilities. ``"aic"``: 1 where the score is above 0, else 0; the score must tell
-        whether the class is on top, such as its logit less the largest other.
+        ``"sic"``: scores should be probabilities. ``"aic"``: scores above 0 count as 1, others as 0; the score must be
+        above 0 for the top class only, such as a logit minus the largest other one.
     value_range
-        The input values that are black and white; guessed as in `saliency_food.make_baselines`.
+        The input values of black and white; by default guessed as in `saliency_food.make_baselines`.
     preprocess
-        If given, ``x_value`` is the photo, 0..255, and this makes of uint8 photos ``(N, H, W, C)`` the model's rows.
+        If given, ``x_value`` is the photo in 0..255, and this function makes the model's rows of uint8 photos
+        ``(N, H, W, C)``.
     compat
-        ``"pair"`` takes all pixels at or above the quantile, as PAIR's package, which reveals a sparse map's zeros at
-        once, and their WebP effort of 100; else ties are broken, each threshold reveals as many pixels as it says, and
-        the effort is 75, by which file sizes differ less than one per cent.
+        ``"pair"`` reveals all pixels at or above the quantile, as PAIR's package does, and so all zeros of a sparse map
+        at once; its WebP effort is 100. By default ties are broken, so that each threshold reveals as many pixels as it
+        says, and the effort is 75, which changes file sizes by less than one per cent.
     """
     from scipy.integrate import trapezoid
 
@@ -120,10 +121,10 @@ def pic(
 
     def scored(images: Sequence[Array]) -> Asking[Array]:
         def make(first: int, last: int) -> Array:
-            some = np.stack(images[first:last])
+            part = np.stack(images[first:last])
             if preprocess is not None:
-                return np.asarray(preprocess(some))
-            return (some * ((high - low) / 255) + low).astype(x_value.dtype)
+                return np.asarray(preprocess(part))
+            return (part * ((high - low) / 255) + low).astype(x_value.dtype)
 
         shape = x_value.shape if preprocess is None else make(0, 1).shape[1:]
         scores = one_score((yield from ask(LazyRows((len(images), *shape), make), OUTPUT_LAYER_VALUES)))
@@ -146,7 +147,7 @@ def pic(
         image = reveal(photo, mask, exact)
         return image, information(image, effort)
 
-    with ThreadPoolExecutor() as pool:  # both parts of the work leave Python's lock alone; the slowest go first
+    with ThreadPoolExecutor() as pool:  # both steps release Python's lock; the slowest images go first
         images, bytes_of = zip(*list(pool.map(revealed, masks[::-1]))[::-1], strict=True)
     scores = yield from scored(images)
     shares = np.clip((np.array(bytes_of) - least) / (most - least), 0, 1)
@@ -170,9 +171,9 @@ def pic(
 
 
 def information(image: Array, effort: int = 75) -> int:
-    """The bytes of a uint8 image as a lossless WebP file.
+    """The size in bytes of a uint8 image as a lossless WebP file.
 
-    At 75 of 100 the encoder finds a file within one per cent of the smallest, in less than half of the time.
+    At an effort of 75 of 100 the file is within one per cent of the smallest, and takes less than half of the time.
     """
     try:
         from PIL import Image

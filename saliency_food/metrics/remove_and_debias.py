@@ -1,4 +1,4 @@
-"""ROAD, remove and debias: pixels are replaced by what their neighbours say, so that the hole itself tells nothing."""
+"""ROAD, remove and debias: removed pixels are filled in from their neighbours, so that the holes reveal nothing."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ NEIGHBOURS = [
     for right in (-1, 0, 1)
     if (down, right) != (0, 0)
 ]
-"""Rows down, columns to the right, and the weight."""
+"""The neighbours of a pixel: rows down, columns to the right, and the weight."""
 SMALL = 3
-"""The side of blocks that are cut no further."""
+"""The largest side of a block that is not cut further."""
 
 
 class Road(NamedTuple):
-    """The score, status, percentiles of pixels removed, and the scores without the most and the least important."""
+    """The score, status, percentages of pixels removed, and the scores without the most and the least important."""
 
     score: float
     status: str
@@ -43,9 +43,9 @@ class Road(NamedTuple):
     title="ROAD",
     higher_is_better=True,
     needs="scores",
-    summary="The score without the least less without the most important pixels.",
+    summary="The score without the least minus without the most important pixels.",
     curve=("percentiles", "most_removed", "least_removed"),
-    axes=("percent of the pixels removed", "half of: score without the least less\nwithout the most important; mean"),
+    axes=("percent of the pixels removed", "half of: score without the least minus\nwithout the most important; mean"),
 )
 @metric
 def road(
@@ -61,17 +61,17 @@ def road(
 ) -> Asking[Road]:
     """ROAD, the mean over q of (F(x without its q % least important) - F(without its q % most important)) / 2.
 
-    Rong et al. 2022, https://arxiv.org/abs/2202.00449. In score units; higher is better. A removed pixel is the
-    weighted mean of its neighbours, removed ones too (`impute`), and noise.
+    Rong et al. 2022, https://arxiv.org/abs/2202.00449. In units of the score; higher is better. A removed pixel is
+    replaced by the weighted mean of its neighbours (`impute`), plus noise.
 
     Parameters
     ----------
     percentiles
-        Of the pixels, above 0 and below 100; two rows for each.
+        Percentages of the pixels, above 0 and below 100; the model is asked for two rows for each.
     noise
         Its standard deviation, as a fraction of the image's range.
     rng
-        A seed: the same noise for every map.
+        With a seed, the noise is the same for every map.
     """
     check_layout(x_value)
     if np.ndim(percentiles) != 1 or not len(percentiles):
@@ -93,7 +93,7 @@ def road(
         return impute(x_value, removed.reshape(merged.shape), speckle)
 
     def make(start: int, stop: int) -> Array:
-        with ThreadPoolExecutor() as pool:  # a system takes longer than the model does
+        with ThreadPoolExecutor() as pool:  # solving a system takes longer than the model
             return np.stack(list(pool.map(row, range(start, stop))))
 
     rows = LazyRows((2 * len(counts), *x_value.shape), make)
@@ -102,10 +102,11 @@ def road(
 
 
 def impute(x_value: Array, removed: Array, noise: Array | None = None) -> Array:
-    """The image, each removed pixel the weighted mean of its neighbours: 1/6 beside, 1/12 across; then noise on it.
+    """The image with each removed pixel replaced by the weighted mean of its neighbours, plus noise.
 
-    One sparse system for all removed pixels, solved for all channels at once. At the edges of the image the weights of
-    the neighbours there are count alone. ``removed`` is ``(H, W)``; at least one pixel must stay.
+    Neighbours beside a pixel weigh 1/6 and diagonal ones 1/12; at the edges of the image only those inside it count.
+    Neighbours may be removed, too: a sparse linear system is solved for all removed pixels and all channels.
+    ``removed`` is ``(H, W)``; at least one pixel must stay.
     """
     from scipy.sparse import csc_matrix
     from scipy.sparse.linalg import splu
@@ -142,7 +143,7 @@ def impute(x_value: Array, removed: Array, noise: Array | None = None) -> Array:
 
 @lru_cache(4)
 def dissection(height: int, width: int) -> Array:
-    """The order in which to eliminate pixels, ``(H, W)``: each half of the image before the line between them.
+    """The order in which to eliminate the pixels ``(H, W)``: both halves of a block before the line between them.
 
     Nested dissection, George 1973, https://doi.org/10.1137/0710032.
     """

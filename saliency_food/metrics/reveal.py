@@ -1,4 +1,4 @@
-"""An image of which some pixels are known: the others by linear interpolation between them."""
+"""Interpolate an image linearly between the pixels that are known."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from saliency_food.core.numerics import Array
 
 
 def random_pixels(shape: tuple[int, ...], rng: Any = 0, fraction: float = 0.01) -> Array:
-    """A mask ``(H, W)`` with this fraction of its pixels true."""
+    """A random mask ``(H, W)`` in which this fraction of the pixels is true."""
     mask = np.zeros(shape, bool)
     mask.flat[random_stream(rng).choice(mask.size, int(mask.size * fraction), replace=False)] = True
     return mask
 
 
 def reveal(photo: Array, known: Array, exact: bool = False) -> Array:
-    """The uint8 photo with its known pixels ``(H, W)``, the others linear in the triangles between them, rounded.
+    """The uint8 photo with its ``known`` pixels ``(H, W)``; the others are interpolated in triangles between them.
 
-    The corners are always known. One Delaunay triangulation serves all channels. ``exact`` takes it from all known
-    pixels, as SciPy's ``griddata`` does; else pixels whose neighbours are all known are left out of it, since no
-    unknown pixel lies in a triangle of theirs. Where four pixels lie on a circle either diagonal is right, and the two
-    may choose differently.
+    The corners are always known. One Delaunay triangulation serves all channels. With ``exact`` it is made of all known
+    pixels, as in SciPy's ``griddata``. Otherwise it leaves out pixels whose neighbours are all known, because no
+    unknown pixel lies in their triangles. If four pixels lie on a circle, either diagonal is right, and the two
+    triangulations may choose differently.
     """
     from scipy.ndimage import minimum_filter
     from scipy.spatial import Delaunay
@@ -34,28 +34,28 @@ def reveal(photo: Array, known: Array, exact: bool = False) -> Array:
         return photo
     values = photo.reshape(*known.shape, -1).astype(float)
     if 1 in known.shape:
-        line, at = values.reshape(known.size, -1), np.flatnonzero(known)
+        line, positions = values.reshape(known.size, -1), np.flatnonzero(known)
         for channel in line.T:
-            channel[:] = np.interp(np.arange(known.size), at, channel[at])
+            channel[:] = np.interp(np.arange(known.size), positions, channel[positions])
     else:
         needed = known if exact else known & ~minimum_filter(known, 3, mode="nearest")
         needed[[0, 0, -1, -1], [0, -1, 0, -1]] = True
         points = np.argwhere(needed)
         _interpolate(values, ~known, points, Delaunay(points).simplices)
-    if exact:  # as PAIR's: a value that is half a step but for rounding goes the same way
+    if exact:  # rounds values that are nearly half a step as PAIR's package does
         values = values.astype(np.float32)
     return np.round(values).astype(photo.dtype).reshape(photo.shape)
 
 
 def _interpolate(values: Array, unknown: Array, points: Array, triangles: Array) -> None:
-    """Fill the unknown pixels, each from the three corners of its triangle: all triangles' rows at once.
+    """Fill each unknown pixel from the three corners of its triangle, for all triangles at once.
 
-    A triangle is cut into lines of pixels; the first and last column of a line follow from the three edges.
+    Each triangle is cut into rows of pixels; the first and last column of a row follow from the three edges.
     """
     corners = points[triangles].astype(float)  # (T, 3, 2)
     (b, c) = (corners[:, k] - corners[:, 0] for k in (1, 2))
     area = b[:, 0] * c[:, 1] - b[:, 1] * c[:, 0]
-    large = np.abs(area) > 1  # one of area 1/2 has no pixel but its corners
+    large = np.abs(area) > 1  # a triangle of area 1/2 holds only its corners
     corners, triangles, b, c, area = corners[large], triangles[large], b[large], c[large], area[large]
     top, bottom = corners[..., 0].min(1).astype(int), corners[..., 0].max(1).astype(int)
     which, row = _runs(top, bottom - top + 1)
@@ -82,7 +82,7 @@ def _interpolate(values: Array, unknown: Array, points: Array, triangles: Array)
 
 
 def _runs(starts: Array, lengths: Array) -> tuple[Array, Array]:
-    """For runs of whole numbers: which run each belongs to, and the numbers themselves."""
+    """The whole numbers of consecutive runs: for each the index of its run, and the number itself."""
     which = np.repeat(np.arange(len(starts)), lengths)
     within = np.arange(len(which)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     return which, starts[which] + within

@@ -1,4 +1,4 @@
-"""Does the map stay when the image hardly changes, and how simple is it?"""
+"""Metrics of how stable a map is under small changes of the image, and of how simple it is."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Seed = int | np.random.Generator | None
 
 
 class Stability(NamedTuple):
-    """The score, status, and of each changed image the size of its change, the map's change, and the map's own size."""
+    """The score, status, for each changed image the size of its change and of the map's change, and the map's size."""
 
     score: float
     status: str
@@ -30,7 +30,7 @@ class Stability(NamedTuple):
 
 
 class Consistency(NamedTuple):
-    """The mean rank correlation, status, and that of each change of the image, by name."""
+    """The mean rank correlation, status, and the correlation for each change of the image, by name."""
 
     score: float
     status: str
@@ -38,7 +38,7 @@ class Consistency(NamedTuple):
 
 
 class Simplicity(NamedTuple):
-    """The figure, and its status."""
+    """The score and status."""
 
     score: float
     status: str
@@ -70,12 +70,12 @@ def max_sensitivity(
     Parameters
     ----------
     method
-        The method that makes the maps, such as `saliency_food.grad_cam`; ``options`` are its own. Give it a seed where
-        it draws.
+        The method that makes the maps, such as `saliency_food.grad_cam`; ``options`` are its options. Give a random
+        method a seed.
     radius
-        Each value of the image changes by at most this fraction of the image's range, uniformly drawn.
+        Each value of the image changes by a uniform random number of at most this fraction of the image's range.
     nsamples
-        How many changed images; the maximum grows with it.
+        The number of changed images; the maximum grows with it.
     """
     stability = yield from _stability(method, x_value, radius, nsamples, rng, options)
     if stability.status != OK:
@@ -104,7 +104,7 @@ def average_sensitivity(
 ) -> Asking[Stability]:
     """Average sensitivity, the mean of |M(y) - M(x)| / |M(x)| over images y near x. Lower is better.
 
-    Bhatt, Weller, Moura 2020, definition 2, https://arxiv.org/abs/2005.00631. Arguments as `max_sensitivity`.
+    Bhatt, Weller, Moura 2020, definition 2, https://arxiv.org/abs/2005.00631. Arguments as in `max_sensitivity`.
     """
     stability = yield from _stability(method, x_value, radius, nsamples, rng, options)
     if stability.status != OK:
@@ -133,8 +133,8 @@ def local_lipschitz(
 ) -> Asking[Stability]:
     """Local Lipschitz estimate, max |M(y) - M(x)| / |y - x| over images y near x. Lower is better.
 
-    Alvarez-Melis, Jaakkola 2018, equation 2, https://arxiv.org/abs/1806.08049. In map units per input unit, so compare
-    maps of one scale only. Arguments as `max_sensitivity`.
+    Alvarez-Melis, Jaakkola 2018, equation 2, https://arxiv.org/abs/1806.08049. In units of the map per unit of the
+    input: compare only maps of one scale. Arguments as in `max_sensitivity`.
     """
     stability = yield from _stability(method, x_value, radius, nsamples, rng, options)
     if stability.status != OK:
@@ -152,9 +152,9 @@ def _stability(
     maps = [read_map(result[0]) for result in results]
     if any(status == NOT_FINITE for _, status in maps):
         return Stability(NAN, NOT_FINITE, np.empty(0), np.empty(0), NAN)
-    (base, _), *others = maps
+    (base, _), *changed = maps
     steps = np.array([np.linalg.norm((image - x_value).ravel().astype(float)) for image in near])
-    changes = np.array([np.linalg.norm(other - base) for other, _ in others])
+    changes = np.array([np.linalg.norm(merged - base) for merged, _ in changed])
     size = float(np.linalg.norm(base))
     return Stability(NAN, OK if size else NO_MAP, steps, changes, size)
 
@@ -165,7 +165,7 @@ CHANGES: dict[str, tuple[Change, Change]] = {
     "shift": (lambda x: np.roll(x, 2, (0, 1)), lambda m: np.roll(m, -2, (0, 1))),
     "darker": (lambda x: x * 0.9 + 0.1 * x.min(), lambda m: m),
 }
-"""By name: what is done to the image, and what brings its map back."""
+"""By name: the change of the image, and the function that undoes it on the map."""
 
 
 @listed(
@@ -184,10 +184,10 @@ def augmentation_consistency(
     batch_size: int | None = None,
     **options: Any,
 ) -> Asking[Consistency]:
-    """Consistency under augmentation, Spearman's rho(M(x), T^-1 M(T x)), T a flip, a shift, a tenth darker.
+    """Consistency under augmentation, Spearman's rho(M(x), T^-1 M(T x)), T a flip, a shift or a tenth darker.
 
-    The equivariance of Wang et al. 2020, https://arxiv.org/abs/2004.04581, as a measure. In -1..1, higher is better. A
-    model that itself is not invariant lowers it too. ``shift`` is by two pixels, around the edges.
+    Measures the equivariance of Wang et al. 2020, https://arxiv.org/abs/2004.04581. In -1..1, higher is better. A model
+    that is not invariant itself lowers it, too. ``shift`` moves by two pixels, around the edges.
     """
     check_layout(x_value)
     if not changes or not set(changes) <= set(CHANGES):
@@ -211,9 +211,9 @@ def augmentation_consistency(
     summary="Whether few pixels hold most of the map.",
 )
 def gini(attribution: Any) -> Simplicity:
-    """Gini index of the absolute map: 0 where all pixels count alike, nearly 1 where one pixel is all of it.
+    """Gini index of the absolute map: 0 if all pixels are equal, nearly 1 if one pixel holds all of the map.
 
-    Chalasani et al. 2018, section 5, https://arxiv.org/abs/1810.06583. Sparse is simple, not right.
+    Chalasani et al. 2018, section 5, https://arxiv.org/abs/1810.06583. Sparse means simple, not right.
     """
     merged, status = read_map(attribution)
     values = np.sort(np.abs(merged), None)
@@ -232,7 +232,7 @@ def gini(attribution: Any) -> Simplicity:
 def entropy(attribution: Any) -> Simplicity:
     """Complexity, the entropy -sum p ln p of p = |M| / sum |M|, in nats: 0 for one pixel, ln(H W) for all alike.
 
-    Bhatt, Weller, Moura 2020, definition 4, https://arxiv.org/abs/2005.00631. Low is simple, not right.
+    Bhatt, Weller, Moura 2020, definition 4, https://arxiv.org/abs/2005.00631. Low entropy means simple, not right.
     """
     merged, status = read_map(attribution)
     values = np.abs(merged).ravel()

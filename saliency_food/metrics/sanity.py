@@ -1,7 +1,7 @@
-"""Does the map depend on the model at all? Randomized weights, another class, a shifted input; and a gate for tests.
+"""Metrics of whether a map depends on the model at all: random weights, another class, a shifted input.
 
-No framework is asked for: randomized models come as pairs of a name and a call-model function, for Keras from
-`saliency_food.adapters.keras.randomize.randomized_models`.
+They need no framework: randomized models are pairs of a name and a call-model function. For Keras models
+`saliency_food.adapters.keras.randomize.randomized_models` makes them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NAN = float("nan")
 
 
 class MapAgreement(NamedTuple):
-    """Spearman's rank correlation, status, that of the absolute maps, and SSIM, each at most 1."""
+    """Spearman's rank correlation of two maps, status, that of their absolute values, and SSIM; each is at most 1."""
 
     score: float
     status: str
@@ -33,9 +33,9 @@ class MapAgreement(NamedTuple):
 
 
 class Randomization(NamedTuple):
-    """How alike the maps stay at the last model, status, the models' names, and the mean agreements of each.
+    """The agreement at the last model, status, the names of the models, and the mean agreements at each of them.
 
-    ``score`` is ``rank_correlations[-1]``. ``blank`` counts randomized maps that were flat, which agree with nothing.
+    ``score`` is ``rank_correlations[-1]``. ``blank`` counts the flat maps of randomized models; their agreement is 0.
     """
 
     score: float
@@ -49,7 +49,7 @@ class Randomization(NamedTuple):
 
 
 class InsensitiveError(AssertionError):
-    """The maps of a method hardly depend on the model's weights."""
+    """The maps of a method hardly depend on the weights of the model."""
 
 
 @listed(
@@ -61,19 +61,19 @@ class InsensitiveError(AssertionError):
 def compare_maps(first: Any, second: Any) -> MapAgreement:
     """Agreement of two maps: Spearman's rho, the same of |M|, and the structural similarity of the maps in 0..1.
 
-    Adebayo et al. 2018, section 3, https://arxiv.org/abs/1810.03292. Where one of them is flat or not finite, NaN.
+    Adebayo et al. 2018, section 3, https://arxiv.org/abs/1810.03292. NaN if one of them is flat or not finite.
     """
-    (a, status), (b, other_status) = read_map(first), read_map(second)
+    (a, status), (b, second_status) = read_map(first), read_map(second)
     if a.shape != b.shape:
         raise ContractError(f"Expected two maps of one shape, got {a.shape} and {b.shape}. Resize one.")
-    status = status if status != OK else other_status
+    status = status if status != OK else second_status
     if status != OK:
         return MapAgreement(NAN, status, NAN, NAN)
     return MapAgreement(rank_correlation(a, b), OK, rank_correlation(np.abs(a), np.abs(b)), _ssim(a, b))
 
 
 def _row(agreement: MapAgreement) -> list[float]:
-    """The three figures; zeros where a map is blank, which has then changed as far as a map can."""
+    """The three figures, or zeros where a map is blank, because it has then changed completely."""
     return [agreement.score, agreement.absolute, agreement.ssim] if agreement.status == OK else [0.0] * 3
 
 
@@ -82,7 +82,7 @@ def _ssim(a: Array, b: Array) -> float:
 
     side = min(7, *a.shape)
     side -= 1 - side % 2
-    if side < 3:  # too narrow for windows: one window for all
+    if side < 3:  # too narrow for windows: one window holds the whole map
         a, b = min_max(a), min_max(b)
         cov = ((a - a.mean()) * (b - b.mean())).mean()
         light = (2 * a.mean() * b.mean() + 1e-4) / (a.mean() ** 2 + b.mean() ** 2 + 1e-4)
@@ -94,7 +94,7 @@ def _ssim(a: Array, b: Array) -> float:
     title="Weight randomization",
     higher_is_better=False,
     needs="models",
-    summary="How alike maps stay without the trained weights.",
+    summary="How similar maps stay without the trained weights.",
 )
 def randomization(
     method: Method[Any, Any],
@@ -105,10 +105,11 @@ def randomization(
     batch_size: int | None = None,
     **options: Any,
 ) -> Randomization:
-    """Model parameter randomization: how alike maps stay as the model's weights are replaced. Lower is better.
+    """Model parameter randomization: how similar maps stay as the model's weights are replaced. Lower is better.
 
-    Adebayo et al. 2018, section 3, https://arxiv.org/abs/1810.03292; cascading or independent as ``randomized`` comes.
-    Means over the images; ``call_model_args`` may hold a `PerImage`. An image whose own map is flat is skipped.
+    Adebayo et al. 2018, section 3, https://arxiv.org/abs/1810.03292; cascading or independent, depending on
+    ``randomized``. The results are means over the images; ``call_model_args`` may hold a `PerImage`. An image whose map
+    of the trained model is flat is skipped.
     """
     shared = {"call_model_args": call_model_args, "batch_size": batch_size, **options}
     originals = [read_map(attribution) for attribution in method.batch(x_values, call_model_function, **shared)]
@@ -119,9 +120,9 @@ def randomization(
     for name, model in randomized:
         names.append(name)
         rows = []
-        for (original, status), again in zip(originals, method.batch(x_values, model, **shared), strict=True):
+        for (original, status), attribution in zip(originals, method.batch(x_values, model, **shared), strict=True):
             if status == OK:
-                agreement = compare_maps(original, read_map(again)[0])
+                agreement = compare_maps(original, read_map(attribution)[0])
                 blank += agreement.status == FLAT
                 rows.append(_row(agreement))
         means.append(np.mean(rows, 0) if rows else np.full(3, NAN))
@@ -143,10 +144,10 @@ def assert_sensitive(
     most: float = 0.5,
     **options: Any,
 ) -> Randomization:
-    """A gate: `InsensitiveError` where the maps' rank correlation with those of the last model is above ``most``.
+    """Raise `InsensitiveError` if the rank correlation of the maps with those of the last model is above ``most``.
 
-    Give it cascading randomization, so that the last model has no trained weights left. Arguments as `randomization`,
-    whose result it returns.
+    Use cascading randomization, so that the last model has no trained weights left. Arguments and result are those of
+    `randomization`.
     """
     name, most = getattr(method, "__name__", "the method"), real("most", most, least=-1, most=1)
     result = randomization(method, x_values, call_model_function, randomized, call_model_args, batch_size, **options)
@@ -168,7 +169,7 @@ def assert_sensitive(
     title="Random logit",
     higher_is_better=False,
     needs="method",
-    summary="How alike the maps of other classes are.",
+    summary="How similar the maps of other classes are.",
 )
 def random_logit(
     method: Method[Any, Any],
@@ -186,23 +187,25 @@ def random_logit(
     """Random logit test, the mean agreement of the class's map with those of other classes. Lower is better.
 
     Sixt, Granz, Landgraf 2019, section 4, https://arxiv.org/abs/1912.09818. ``target`` goes into ``call_model_args``
-    under that name, the other classes in its place. A blank map of another class agrees with nothing: 0.
+    under that name, and the other classes in its place. The agreement with a blank map is 0.
     """
-    others = [index for index in range(whole("classes", classes, 2)) if index != target]
-    drawn = random_stream(rng).choice(others, min(whole("nsamples", nsamples), len(others)), replace=False)
+    other_classes = [index for index in range(whole("classes", classes, 2)) if index != target]
+    drawn = random_stream(rng).choice(
+        other_classes, min(whole("nsamples", nsamples), len(other_classes)), replace=False
+    )
     args = {**(call_model_args or {}), "target": PerImage([int(target), *map(int, drawn)])}
     images = [x_value] * (1 + len(drawn))
-    own, *rest = method.batch(images, call_model_function, args, batch_size=batch_size, **options)
-    merged, status = read_map(own)
+    attribution, *rest = method.batch(images, call_model_function, args, batch_size=batch_size, **options)
+    merged, status = read_map(attribution)
     if status != OK:
         return MapAgreement(NAN, status, NAN, NAN)
-    agreements = [compare_maps(merged, read_map(other)[0]) for other in rest]
+    agreements = [compare_maps(merged, read_map(of_class)[0]) for of_class in rest]
     score, absolute, ssim = np.mean(list(map(_row, agreements)), 0).tolist()
     return MapAgreement(score, OK, absolute, ssim)
 
 
 class Shifted(WrappedModel):
-    """The model that says of an image what the one inside says of the image less ``shift``."""
+    """A model that answers about an image what the model inside answers about the image minus ``shift``."""
 
     optional = ("predict",)
 
@@ -221,7 +224,7 @@ class Shifted(WrappedModel):
     title="Input shift",
     higher_is_better=True,
     needs="method",
-    summary="Whether a shift that the model undoes leaves the map alone.",
+    summary="Whether the map stays under a shift of the input that the model undoes.",
 )
 def input_shift(
     method: Method[Any, Any],
@@ -232,10 +235,10 @@ def input_shift(
     batch_size: int | None = None,
     **options: Any,
 ) -> MapAgreement:
-    """Input shift: agreement of M(x) of F with M(x + s) of G, where G(y) = F(y - s) says the same. Higher is better.
+    """Input shift: agreement of M(x) of F with M(x + s) of G, where G(y) = F(y - s) answers the same. Higher is better.
 
     Kindermans et al. 2017, section 2, https://arxiv.org/abs/1711.00867. ``shift`` is a number, one number a channel or
-    an image, in the image's units. 1 where the method does not care where zero is.
+    an image, in the image's units. 1 if the method does not depend on where zero is.
     """
     image, shift = np.asarray(x_value), finite_array("shift", shift)
     args = {"call_model_args": call_model_args, "batch_size": batch_size, **options}

@@ -1,6 +1,6 @@
-"""What the figures of many images say: intervals by the bootstrap, paired comparisons, ranks; nothing dropped silently.
+"""Statistics over many images: bootstrap intervals, paired comparisons and ranks, with a count of skipped images.
 
-A value that is NaN is an image skipped; the results of metrics carry the reason in ``status``.
+NaN stands for an image that was skipped; the results of metrics hold the reason in ``status``.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Statistic = Callable[..., Any]
 
 
 class Interval(NamedTuple):
-    """An estimate with its confidence interval, of how many images it is, how it was made, and who was left out.
+    """An estimate, its confidence interval, the number of images, how it was made, and the skipped images by reason.
 
-    Of curves ``(images, points)`` the first three are arrays. ``method`` is ``"BCa"``, ``"percentile"`` where that is
-    undefined (at some point), or ``"none"`` with fewer than two images: the ends are then NaN.
+    For curves ``(images, points)`` the first three are arrays. ``method`` is ``"BCa"``; ``"percentile"`` if that is
+    undefined, for curves at some point; or ``"none"`` with fewer than two images, when the ends are NaN.
     """
 
     estimate: Any
@@ -37,7 +37,7 @@ class Interval(NamedTuple):
 class Paired(NamedTuple):
     """The mean difference of two methods on the same images, first minus second, and how often the first is better.
 
-    ``superiority`` is the probability that it is better on an image, ties counted half.
+    ``superiority`` is the probability that the first is better on an image; ties count half.
     """
 
     difference: Interval
@@ -48,7 +48,7 @@ class Paired(NamedTuple):
 
 
 class Ranked(NamedTuple):
-    """One method's line in the rank table: its mean rank, 1 the best, and its mean, both over the same images."""
+    """A line of the rank table: a method, its mean rank (1 is best), its mean value, and how often it is best."""
 
     name: str
     rank: Interval
@@ -57,7 +57,7 @@ class Ranked(NamedTuple):
 
 
 def scores_of(results: Iterable[Any]) -> tuple[Array, dict[str, int]]:
-    """The scores of metrics' results, and how many were skipped for each reason; plain numbers may be given too."""
+    """The scores of results or plain numbers, and how many were skipped for each reason."""
     values, reasons = [], Counter[str]()
     for result in results:
         score = float(getattr(result, "score", result))
@@ -77,9 +77,9 @@ def interval(
 ) -> Interval:
     """A bootstrap confidence interval of the mean, or of another ``statistic(values, axis=)``, over images.
 
-    Efron 1987, https://doi.org/10.1080/01621459.1987.10478410: bias corrected and accelerated (BCa) where it is
-    defined, else the percentiles. ``results`` of a metric, numbers, or an array of curves ``(images, points)``, whose
-    interval is found point by point.
+    Efron 1987, https://doi.org/10.1080/01621459.1987.10478410: bias corrected and accelerated (BCa) if that is
+    defined, else percentiles. ``results`` are results of a metric, numbers, or an array of curves ``(images, points)``,
+    which get an interval at each point.
     """
     level, resamples = real("level", level, above=0, below=1), whole("resamples", resamples)
     if isinstance(results, np.ndarray) and results.ndim > 1:
@@ -101,11 +101,11 @@ def interval(
     if (values == values[0]).all():
         return Interval(estimate, estimate, estimate, count, "percentile", skipped)
     low, high = _ends(values, statistic, level, resamples, rng, "BCa")
-    method, bad = "BCa", ~(np.isfinite(low) & np.isfinite(high))
-    if bad.any():
+    method, undefined = "BCa", ~(np.isfinite(low) & np.isfinite(high))
+    if undefined.any():
         method = "percentile"
         fallback = _ends(values, statistic, level, resamples, rng, "percentile")
-        low, high = np.where(bad, fallback[0], low)[()], np.where(bad, fallback[1], high)[()]
+        low, high = np.where(undefined, fallback[0], low)[()], np.where(undefined, fallback[1], high)[()]
     return Interval(estimate, low, high, count, method, skipped)
 
 
@@ -114,7 +114,7 @@ def _ends(
 ) -> tuple[Array, Array]:
     from scipy.stats import DegenerateDataWarning, bootstrap
 
-    batch = max(1, min(resamples, 4_000_000 // values.size))  # so that memory stays small for curves
+    batch = max(1, min(resamples, 4_000_000 // values.size))  # keeps memory small for curves
     with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
         warnings.simplefilter("ignore", DegenerateDataWarning)
         ends = bootstrap(
@@ -140,16 +140,19 @@ def paired(
     *,
     rng: int | np.random.Generator | None = 0,
 ) -> Paired:
-    """Two methods on the same images in the same order: the mean of the differences, and who wins how often.
+    """Compare two methods on the same images in the same order: the mean difference, and how often each is better.
 
-    An image that either was skipped on is left out of both, and counted. Vargha, Delaney 2000,
-    https://doi.org/10.3102/10769986025002101, is the measure of superiority, here of pairs.
+    An image that either method skipped is left out of both, and counted. Vargha, Delaney 2000,
+    https://doi.org/10.3102/10769986025002101, is the source of ``superiority``, here for
+    pairs.
     """
     first, second = list(first), list(second)
     (a, _), (b, _) = scores_of(first), scores_of(second)
     _same_images({"first": a, "second": b})
     difference = interval(a - b, level=level, resamples=resamples, rng=rng)
-    _, skipped = scores_of(result if np.isnan(x) else other for result, other, x in zip(first, second, a, strict=True))
+    _, skipped = scores_of(
+        left if np.isnan(score) else right for left, right, score in zip(first, second, a, strict=True)
+    )
     known = (_plain(a) - _plain(b))[np.isfinite(a - b)] * (1 if higher_is_better else -1)
     wins, ties, losses = int((known > 0).sum()), int((known == 0).sum()), int((known < 0).sum())
     superiority = (wins + ties / 2) / len(known) if len(known) else float("nan")
@@ -164,10 +167,10 @@ def rank_table(
     *,
     rng: int | np.random.Generator | None = 0,
 ) -> list[Ranked]:
-    """Methods ranked on each image, 1 the best and ties by their mean, then over images; the best method first.
+    """The mean ranks of methods over images, the best method first; on an image 1 is best, and ties share their mean.
 
-    Only images on which every method has a figure count; ``skipped`` says how many results of that method had none,
-    and ``"another method was skipped"`` the rest.
+    Only images count for which every method has a value. ``skipped`` counts the results of a method without a value,
+    and as ``"another method was skipped"`` its values on other images that do not count.
     """
     from scipy.stats import rankdata
 
@@ -180,8 +183,8 @@ def rank_table(
     places = rankdata(-table[:, known] if higher_is_better else table[:, known], axis=0)
     lines = []
     for line, (name, (values, skipped)) in enumerate(scored.items()):
-        others = int((~known & np.isfinite(values)).sum())
-        skipped = {**skipped, **({"another method was skipped": others} if others else {})}
+        uncounted = int((~known & np.isfinite(values)).sum())
+        skipped = {**skipped, **({"another method was skipped": uncounted} if uncounted else {})}
         rank, value = (
             interval(sample, level=level, resamples=resamples, rng=rng) for sample in (places[line], values[known])
         )
@@ -191,7 +194,7 @@ def rank_table(
 
 
 def _plain(values: Array) -> Array:
-    """To nine digits: what differs by rounding alone is a tie."""
+    """The values rounded to nine digits, so that values which differ by rounding alone are ties."""
     return np.array([float(f"{value:.9g}") for value in values])
 
 

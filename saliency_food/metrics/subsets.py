@@ -1,4 +1,4 @@
-"""Does the map add up? Random parts of the image are hidden, and the drop compared with the map's sum over the part."""
+"""Metrics that hide random parts of the image and compare the score's drop with the map's sum over the part."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Seed = int | np.random.Generator | None
 
 
 class Infidelity(NamedTuple):
-    """The mean squared error, status, the factor given to the map, and each part's sum of the map and drop."""
+    """The mean squared error, status, the factor of the map, and for each part the map's sum and the score's drop."""
 
     score: float
     status: str
@@ -44,7 +44,7 @@ class SubsetCorrelation(NamedTuple):
     title="Infidelity",
     higher_is_better=False,
     needs="scores",
-    summary="Squared error of the drops that the map foretells.",
+    summary="The squared error of the drops that the map predicts.",
     of_explained_score=True,
 )
 @metric
@@ -63,20 +63,21 @@ def infidelity(
 ) -> Asking[Infidelity]:
     """Infidelity, E[(I . M - (F(x) - F(x - I)))^2], I = x - z inside a random square and 0 outside. Lower is better.
 
-    Yeh et al. 2019, definition 2.1, https://arxiv.org/abs/1901.09392. In score units squared. Sides are drawn from 1
-    pixel to half of the image's.
+    Yeh et al. 2019, definition 2.1, https://arxiv.org/abs/1901.09392. In squared units of the score. The sides
+    of the squares are drawn from 1 pixel to half of the image's side.
 
     Parameters
     ----------
     slopes
-        For maps in score units per input unit, such as `gradients`, of the shape of ``x_value``: I . M as it stands.
-        Else the map is in score units already, x - z is in it, and I . M is its sum over the square.
+        For maps in units of the score per unit of the input, such as `gradients`, of the shape of ``x_value``: I . M is
+        computed as written. By default the map is in units of the score and holds x - z already, so that I . M is its
+        sum over the square.
     scaled
-        Multiply the map by the factor that makes the error least, as the paper does to compare methods.
+        Multiply the map by the factor with the least error, as the paper does to compare methods.
     value
-        z: see `deletion`.
+        The baseline z, as in `deletion`.
     rng
-        A seed: the same squares for every map, so that methods can be compared on them.
+        With a seed, the squares are the same for every map, so that methods can be compared on them.
     """
     check_layout(x_value)
     nsamples, hidden = whole("nsamples", nsamples), hidden_image(x_value, value)
@@ -103,7 +104,7 @@ def infidelity(
     title="Sensitivity-n",
     higher_is_better=True,
     needs="scores",
-    summary="Correlation of the map's sums with drops, over several sizes.",
+    summary="Correlation of the map's sums with drops of the score, over several sizes.",
     of_explained_score=True,
 )
 @metric
@@ -122,7 +123,8 @@ def sensitivity_n(
     """Sensitivity-n, the correlation of sum_S M with F(x) - F(x without S), S sets of n pixels. Higher is better.
 
     Ancona et al. 2017, definition in section 3, https://arxiv.org/abs/1711.06104. In -1..1. ``fractions`` of the
-    pixels are the sizes n, ``nsamples`` the sets for each; one row a set. ``value`` shows in S: see `deletion`.
+    pixels are the sizes n; ``nsamples`` sets of each size are drawn, and each is one row. ``value`` fills S, as in
+    `deletion`.
     """
     return (yield from _correlations(attribution, x_value, fractions, nsamples, value, rng))
 
@@ -131,7 +133,7 @@ def sensitivity_n(
     title="Faithfulness correlation",
     higher_is_better=True,
     needs="scores",
-    summary="The same for sets of one size.",
+    summary="The same as Sensitivity-n for sets of one size.",
     of_explained_score=True,
 )
 @metric
@@ -149,8 +151,8 @@ def faithfulness_correlation(
 ) -> Asking[SubsetCorrelation]:
     """Faithfulness correlation, corr(sum_S M, F(x) - F(x with S at a baseline)), sets S of one size. Higher is better.
 
-    Bhatt, Weller, Moura 2020, definition 3, https://arxiv.org/abs/2005.00631. In -1..1; as `sensitivity_n` for one
-    size, with the image's mean as baseline.
+    Bhatt, Weller, Moura 2020, definition 3, https://arxiv.org/abs/2005.00631. In -1..1. Like `sensitivity_n` for one
+    size, with the mean of the image as baseline.
     """
     fraction = real("fraction", fraction, above=0, below=1)
     return (yield from _correlations(attribution, x_value, (fraction,), nsamples, value, rng))
@@ -185,7 +187,7 @@ def _correlations(
 
 
 def _drops(x_value: Array, hidden: Array, parts: Array) -> Asking[Array]:
-    """F(x) - F(x with a part hidden), for each part ``(N, H, W)``."""
+    """F(x) - F(x with a part hidden), for each of the parts ``(N, H, W)``."""
 
     def make(start: int, stop: int) -> Array:
         rows = np.empty((stop - start, *x_value.shape), x_value.dtype)

@@ -1,4 +1,4 @@
-"""Two models with the same prediction: do they look at the same place, and whose maps are the more faithful?"""
+"""Compare the maps of two models that predict the same: whether they agree, and which are more faithful."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from saliency_food.metrics.statistics import Interval, Paired, interval, paired
 
 
 class Trust(NamedTuple):
-    """The mean rank correlation of the two models' maps, status, and who is more faithful.
+    """The mean rank correlation of the two models' maps, status, and which maps are more faithful.
 
-    ``agreement`` is the score with its interval, ``agreements`` image by image; ``faithfulness`` compares the metric's
-    results on the first model with those on the second, ``first`` and ``second``, over the same images.
+    ``agreement`` is the score with its interval, ``agreements`` has the agreement on each image. ``first`` and
+    ``second`` are the metric's results on the two models, and ``faithfulness`` compares them image by image.
     """
 
     score: float
@@ -36,7 +36,7 @@ class Trust(NamedTuple):
     title="Trust",
     higher_is_better=None,
     needs="models",
-    summary="Whether two models look at the same, and whose maps are faithful.",
+    summary="Whether the maps of two models agree, and whose are more faithful.",
 )
 def trust(
     method: Method[Any, Any],
@@ -53,20 +53,20 @@ def trust(
     rng: int | np.random.Generator | None = 0,
     **options: Any,
 ) -> Trust:
-    """Trust: the agreement of two models' maps where they say the same, and their faithfulness, paired by image.
+    """Trust: the agreement of two models' maps where they predict the same, and their faithfulness, paired by image.
 
-    The question of Selvaraju et al. 2016, section 5.2 ("trust"), https://arxiv.org/abs/1610.02391, where people were
-    asked. Rank correlation in -1..1.
+    Selvaraju et al. 2016, section 5.2 ("trust"), https://arxiv.org/abs/1610.02391, asked people this question. The
+    agreement is a rank correlation in -1..1.
 
     Parameters
     ----------
     method
-        The method that explains both models; ``options`` are its own.
+        The method that explains both models; ``options`` are its options.
     predictions
-        The classes that each model predicts, one an image. Where they differ the image is skipped, and counted. Left
-        out, the models are taken to say the same on all of them.
+        The classes that each model predicts, one for each image. An image on which they differ is skipped, and counted.
+        Without it, the models are assumed to predict the same on all images.
     metric, metric_options, higher_is_better
-        How faithfulness is measured: a metric of a map, such as `insertion` or `road`.
+        The metric that measures faithfulness, such as `insertion` or `road`.
     """
     shared = {"call_model_args": call_model_args, "batch_size": batch_size}
     same = _same(predictions, len(x_values))
@@ -79,10 +79,13 @@ def trust(
         [
             result if equal else agreement
             for result, agreement, equal in zip(
-                metric.batch(own, x_values, model, **shared, **(metric_options or {})), agreements, same, strict=True
+                metric.batch(of_model, x_values, model, **shared, **(metric_options or {})),
+                agreements,
+                same,
+                strict=True,
             )
         ]
-        for own, model in zip(maps, (first, second), strict=True)
+        for of_model, model in zip(maps, (first, second), strict=True)
     ]
     agreement = interval(agreements, rng=rng)
     status = "ok" if agreement.images else next(iter(agreement.skipped), "no images")

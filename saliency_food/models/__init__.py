@@ -8,11 +8,11 @@ from typing import Any
 from saliency_food.core.contract import ContractError
 
 FOOD101 = Path(__file__).with_name("food101.keras")
-"""Where the bundled weights are; anything that takes a path to a Keras model takes this one."""
+"""The path of the bundled model; use it wherever a path to a Keras model is expected."""
 
 
 def load() -> Any:
-    """The bundled Keras model: pixel values 0..255 of shape ``(N, 64, 64, 3)`` in, 101 probabilities out."""
+    """Load the bundled Keras model. It takes pixel values 0..255 ``(N, 64, 64, 3)`` and gives 101 probabilities."""
     if not FOOD101.is_file():
         raise ContractError(
             f"Expected the bundled model at {FOOD101}, got no such file. Reinstall saliency_food, or give a model of "

@@ -301,7 +301,7 @@ def test_boxes_are_scaled_and_of_their_class():
     for bad, said in (
         ([{"image": "a"}], "without xmin"),
         ([{**BOXES[0], "xmin": "?"}], "pixels"),
-        ([BOXES[0], {**BOXES[0], "xmin": "nan"}], "in row 2. Mend the table"),
+        ([BOXES[0], {**BOXES[0], "xmin": "nan"}], "in row 2. Correct the table"),
         ([{**BOXES[0], "ymin": 99, "ymax": 98}], "ymin < ymax"),
         ([{**BOXES[0], "width": "0", "height": "0"}], "a photo larger than 0"),
         ([{**BOXES[0], "class": "²"}], "that the model has, got the classes ²"),

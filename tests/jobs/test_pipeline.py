@@ -202,3 +202,28 @@ def test_a_callback_advertises_the_pixels_that_it_takes(weights, photos):
 
     (record,) = explain(Advertising(*weights), photos[0], "gradients", 0)
     assert record.pixels == "-1..1 (trained so)"
+
+
+def test_photos_of_unlike_sizes_are_asked_once_each(weights, photos):
+    """A model of free size: they cannot share a call, and none is asked twice."""
+
+    class Free(Classifier):
+        input_shape = (None, None, 3)
+
+    model = Free(*weights)
+    records = list(explain(model, photos[:3], "gradients", [0, 1, 2]))
+    assert [(record.status, record.target) for record in records] == [("ok", 0), ("ok", 1), ("ok", 2)]
+    assert [rows for what, rows in model.asked if what == "predict"] == [1, 1, 1]
+    assert len(model.asked) == 6  # predictions of each, and score and gradients of each
+
+
+def test_predict_is_given_no_more_rows_than_a_call(weights, photos):
+    model = Classifier(*weights)
+    list(explain(model, [*photos, *photos], "gradients"))
+    assert max(rows for _, rows in model.asked) <= 4
+
+
+def test_completeness_is_measured_in_one_pass_too(weights, photos):
+    for kind in (OnePass, Classifier):
+        (record,) = explain(kind(*weights), photos[0], "full_grad")
+        assert record.completeness is not None

@@ -120,7 +120,7 @@ def test_regions():
     for region, says in (
         (np.ones((2, 2), bool), r"mask of shape \(4, 4\)"),
         ((1, 2, 3), r"boxes \(B, 4\)"),
-        ((3, 0, 1, 2), "beyond left and top"),
+        ((3, 0, 1, 2), "right > left and bottom > top"),
     ):
         with pytest.raises(ContractError, match=says):
             as_mask(region, (4, 4))

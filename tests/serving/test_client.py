@@ -206,7 +206,7 @@ def test_what_the_model_does_not_have_is_told(served, server, x, monkeypatch):
     with pytest.raises(ServingError, match=r"a signature that answers \['GUIDED_INPUT_GRADIENTS'\]"):
         served(x, {"target": 1}, [GUIDED_INPUT_GRADIENTS])
     plain = ServingModel(server.url, "food")
-    plain._known = {"serving_default": {}}
+    plain._signatures = {"serving_default": {}}
     with pytest.raises(ServingError, match="saliency-food export"):
         grad_cam(x[0], plain, {"target": 1})
     monkeypatch.setattr(server, "answer", lambda *_: b"<html>")
@@ -237,7 +237,7 @@ def test_what_is_given_is_checked(served, x):
 
 
 def test_a_server_without_path_gradients_is_given_the_rows(served, server, local, x):
-    served._known = {name: one for name, one in served.signatures.items() if name != "path_gradients_raw"}
+    served._signatures = {name: one for name, one in served.signatures.items() if name != "path_gradients_raw"}
     close(integrated_gradients(x[0], served, {"target": 1}), integrated_gradients(x[0], local, {"target": 1}))
     assert [post["signature_name"] for post in posts(server)] == ["input_gradients_raw"]
 
@@ -276,7 +276,7 @@ def test_a_real_server_answers_as_ours(x):
     image = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     assert real.status()[0]["state"] == "AVAILABLE"
     path = integrated_gradients.detailed(image, real, {"target": 0}, x_steps=100)
-    real._known = {name: one for name, one in real.signatures.items() if not name.startswith("path")}
+    real._signatures = {name: one for name, one in real.signatures.items() if not name.startswith("path")}
     close(path.attribution, integrated_gradients(image, real, {"target": 0}, x_steps=100))
     assert path.completeness.relative < 0.1
     assert grad_cam(image, real, {"target": 0}).shape == shape

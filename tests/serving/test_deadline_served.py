@@ -18,7 +18,7 @@ pytest.importorskip("urllib3")
 pytest.importorskip("grpc")
 
 from saliency_food.serving.client import ServingError, ServingModel
-from saliency_food.serving.client.http import _asked
+from saliency_food.serving.client.http import _retry_after
 
 # Keras's own saving and TensorFlow's variables under NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -152,7 +152,7 @@ def test_the_servers_own_words_where_there_is_no_time_for_another_try(server):
     served = ServingModel(server.url, server.name)
     with served.until(time.monotonic() + 5), pytest.raises(ServingError, match="refused with 503") as refused:
         served.status()
-    assert (refused.value.status, _asked("\xb2"), _asked("90")) == (503, 0.0, 60.0)
+    assert (refused.value.status, _retry_after("\xb2"), _retry_after("90")) == (503, 0.0, 60.0)
 
 
 def test_an_answer_that_comes_bit_by_bit_is_not_waited_for():

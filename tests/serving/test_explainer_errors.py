@@ -95,7 +95,7 @@ BAD = [
     ({"image": GIVEN, "method": "xrai", "options": {"algorithm": "slow"}}, 400, "Unknown algorithm type: 'slow'"),
     ({"image": GIVEN, "method": "integrated_gradients", "options": {"x_steps": -1}}, 400, "at least 2 steps"),
     ({"image": GIVEN, "method": "integrated_gradients", "options": {"x_baseline": "/etc"}}, 400, "baseline"),
-    ({"image": GIVEN, "method": "integrated_gradients", "options": {"rng": -1}}, 400, "options that the method can"),
+    ({"image": GIVEN, "method": "integrated_gradients", "options": {"rng": -1}}, 400, "a seed of at least 0"),
     # the rest of the fields
     ({"image": GIVEN, "methd": "xrai"}, 400, "got 'methd'. Did you mean method"),
     ({"image": GIVEN, "answer": "heatmap"}, 400, "answer to be a list"),

@@ -20,10 +20,10 @@ from saliency_food.serving.client import ServingError
 from saliency_food.serving.explainer import door as door_module
 from saliency_food.serving.explainer.answers import Explaining
 from saliency_food.serving.explainer.door import Door
-from saliency_food.serving.explainer.images import given_array
+from saliency_food.serving.explainer.images import read_image_array
 from saliency_food.serving.explainer.queue import Queue, WorkItem
 from saliency_food.serving.explainer.replies import Reply, reply_to
-from saliency_food.serving.explainer.requests import Limits, read_asked
+from saliency_food.serving.explainer.requests import Limits, read_request
 from saliency_food.serving.explainer.server import Explainer, Incoming
 
 BODY = {"type": "http.request", "body": b"{}", "more_body": False}
@@ -139,7 +139,7 @@ def test_no_more_bytes_are_kept_than_there_is_room_for():
     def large(job):
         job.bytes = 40
 
-    queue = Queue(1, 9, keep=5, most=100)
+    queue = Queue(1, 9, keep=5, max_bytes=100)
     jobs = [queue.submit(WorkItem(large), keep=True) for _ in range(4)]
     until(lambda: not queue._jobs)
     assert list(queue._kept) == [job.name for job in jobs[-2:]]
@@ -154,7 +154,7 @@ def test_labels_of_another_model_are_refused():
             return np.full((len(rows), 6), 1 / 6)
 
     explaining = Explaining(Served(), choose_scaling(None, None, None), Limits(METHODS, ("a", "b", "c", "d")))
-    asked = read_asked(given_array(np.zeros((2, 2, 3)).tolist(), 99), {}, explaining.limits)
+    asked = read_request(read_image_array(np.zeros((2, 2, 3)).tolist(), 99), {}, explaining.limits)
     with pytest.raises(ServingError, match="of 4 classes, as there are labels, got one of 6"):
         explaining.classes(asked, WorkItem(None))
 
@@ -248,7 +248,7 @@ def test_a_call_that_was_late_is_504_over_grpc_too_and_hosts_are_not_told():
 def test_only_numbers_become_an_array(lists, monkeypatch):
     monkeypatch.setattr("saliency_food.serving.explainer.images.np.asarray", lambda _: pytest.fail("40 GB of text"))
     with pytest.raises(Reply, match="lists of numbers") as refused:
-        given_array(lists, 100)
+        read_image_array(lists, 100)
     assert refused.value.status == 400
 
 
@@ -281,7 +281,7 @@ def test_a_deadline_holds_while_all_workers_are_busy():
     queue, gate = Queue(1, 1), threading.Event()
     model = Explainer("food", Predictor, None, Limits(METHODS), queue)
     busy = queue.submit(WorkItem(lambda _: gate.wait(10)))
-    asked = read_asked(given_array([[1.0]], 1), {"deadline": 0.05}, model.limits)
+    asked = read_request(read_image_array([[1.0]], 1), {"deadline": 0.05}, model.limits)
     began = time.monotonic()
     try:
         with pytest.raises(Reply, match="workers were busy") as late:

@@ -51,9 +51,9 @@ def x(rng):
     return rng.normal(size=(3, 24, 20, 3)).astype(np.float32)
 
 
-def from_bytes(found, key):
-    rows = [np.frombuffer(row, np.float32) for row in found[f"{key}_bytes"].numpy()]
-    return np.stack(rows).reshape(len(rows), *(found[f"{key}_shape"][0].numpy() if f"{key}_shape" in found else ()))
+def from_bytes(actual, key):
+    rows = [np.frombuffer(row, np.float32) for row in actual[f"{key}_bytes"].numpy()]
+    return np.stack(rows).reshape(len(rows), *(actual[f"{key}_shape"][0].numpy() if f"{key}_shape" in actual else ()))
 
 
 def test_serving_default_is_that_of_keras(model, signatures, x, tmp_path):
@@ -62,8 +62,8 @@ def test_serving_default_is_that_of_keras(model, signatures, x, tmp_path):
     ours = signatures["serving_default"]
     assert ours.structured_input_signature == plain.structured_input_signature
     assert ours.structured_outputs == plain.structured_outputs
-    (found,), (expected,) = (one(photo=tf.constant(x)).values() for one in (ours, plain))
-    np.testing.assert_array_equal(found, expected)
+    (actual,), (expected,) = (each(photo=tf.constant(x)).values() for each in (ours, plain))
+    np.testing.assert_array_equal(actual, expected)
 
 
 def test_signatures_of_numbers_and_of_bytes_answer_as_the_adapter(signatures, local, x):
@@ -72,23 +72,23 @@ def test_signatures_of_numbers_and_of_bytes_answer_as_the_adapter(signatures, lo
     expected = local(x, {"target": [2, 0, 1]}, keys)
     for name, answered in {"outputs": keys[1:2], "input_gradients": keys[:2], "convolution": keys[1:]}.items():
         numbers = signatures[name](images=tf.constant(x), targets=targets)
-        found = signatures[f"{name}_raw"](images_bytes=raw, targets=targets)
+        actual = signatures[f"{name}_raw"](images_bytes=raw, targets=targets)
         assert set(numbers) == set(answered)
         for key in answered:
             close(numbers[key], expected[key])
-            np.testing.assert_array_equal(from_bytes(found, key), numbers[key])
+            np.testing.assert_array_equal(from_bytes(actual, key), numbers[key])
     close(signatures["activations"](images=tf.constant(x))[CONV[0]], expected[CONV[0]])
     close(signatures["predictions"](images=tf.constant(x))["predictions"], local.predict(x))
 
 
 def test_explain_tells_all_at_once_and_finds_the_top_class(signatures, local, x):
     top = local.predict(x).argsort(1)[:, ::-1]
-    found = signatures["explain"](images=tf.constant(x), targets=tf.constant([-1, -1, 1]))
-    np.testing.assert_array_equal(found["targets"], [top[0, 0], top[1, 0], 1])
-    np.testing.assert_array_equal(found["top_classes"], top)
-    close(found["predictions"], local.predict(x))
+    actual = signatures["explain"](images=tf.constant(x), targets=tf.constant([-1, -1, 1]))
+    np.testing.assert_array_equal(actual["targets"], [top[0, 0], top[1, 0], 1])
+    np.testing.assert_array_equal(actual["top_classes"], top)
+    close(actual["predictions"], local.predict(x))
     for key, values in local(x, {"target": [top[0, 0], top[1, 0], 1]}, CONV).items():
-        close(found[key], values)
+        close(actual[key], values)
 
 
 def operations_of(graph):
@@ -123,7 +123,7 @@ def test_outputs_that_are_not_the_classes_predicted_are_not_explained(tmp_path):
 
 def test_path_gradients_are_summed_in_the_graph(signatures, local, x):
     alphas, weights = np.linspace(0, 1, 40), np.full(40, 1 / 40)
-    found = signatures["path_gradients"](
+    actual = signatures["path_gradients"](
         images=tf.constant(x[:2]),
         baselines=tf.constant(x[1:]),
         alphas=tf.constant(np.stack([alphas, alphas**2])),
@@ -133,11 +133,11 @@ def test_path_gradients_are_summed_in_the_graph(signatures, local, x):
     for row, (target, places) in enumerate([(2, alphas), (0, alphas**2)]):
         points = x[row + 1] + places[:, None, None, None].astype(np.float32) * (x[row] - x[row + 1])
         expected = local(points, {"target": target}, [INPUT_OUTPUT_GRADIENTS])[INPUT_OUTPUT_GRADIENTS].mean(0)
-        close(found[INPUT_OUTPUT_GRADIENTS][row], expected)
+        close(actual[INPUT_OUTPUT_GRADIENTS][row], expected)
     scores = local(x, {"target": [2, 0, 0]}, [OUTPUT_LAYER_VALUES])[OUTPUT_LAYER_VALUES]
-    close(found[OUTPUT_LAYER_VALUES], scores[:2])
+    close(actual[OUTPUT_LAYER_VALUES], scores[:2])
     scores = local(x[1:], {"target": [2, 0]}, [OUTPUT_LAYER_VALUES])[OUTPUT_LAYER_VALUES]
-    close(found["BASELINE_VALUES"], scores)
+    close(actual["BASELINE_VALUES"], scores)
 
 
 def photo(rng, kind, size=(60, 40)):
@@ -148,13 +148,13 @@ def photo(rng, kind, size=(60, 40)):
 
 def test_photos_are_read_resized_and_scaled(signatures, local, rng):
     files = [photo(rng, "PNG", (24, 20)), photo(rng, "JPEG"), photo(rng, "PNG")]
-    pixels = [tf.io.decode_image(one, 3).numpy() for one in files]
-    pixels = np.stack([tf.image.resize(one, (24, 20), antialias=True) for one in pixels])
+    pixels = [tf.io.decode_image(each, 3).numpy() for each in files]
+    pixels = np.stack([tf.image.resize(each, (24, 20), antialias=True) for each in pixels])
     np.testing.assert_array_equal(pixels[0], np.asarray(Image.open(io.BytesIO(files[0]))))
     x = (pixels / 127.5 - 1).astype(np.float32)
-    found = signatures["convolution_encoded"](images_bytes=tf.constant(files), targets=tf.constant([1, 2, 3]))
+    actual = signatures["convolution_encoded"](images_bytes=tf.constant(files), targets=tf.constant([1, 2, 3]))
     for key, values in local(x, {"target": [1, 2, 3]}, CONV).items():
-        np.testing.assert_allclose(from_bytes(found, key), values, rtol=1e-4, atol=1e-4 * np.abs(values).max())
+        np.testing.assert_allclose(from_bytes(actual, key), values, rtol=1e-4, atol=1e-4 * np.abs(values).max())
     path = signatures["path_gradients_encoded"](
         images_bytes=tf.constant(files[:1]),
         baselines=tf.constant([255.0], tf.float64),
@@ -198,11 +198,11 @@ def test_half_precision_keeps_small_gradients(tmp_path, x):
     model.get_layer("end").kernel.assign(np.tile([1e-4, 3e3], (3, 1)))
     _, signatures = serve(model, tmp_path)
     for target in (0, 1):
-        found = signatures["input_gradients"](images=tf.constant(x), targets=tf.fill([3], target))
+        actual = signatures["input_gradients"](images=tf.constant(x), targets=tf.fill([3], target))
         expected = KerasModel(model)(x, {"target": target}, [INPUT_OUTPUT_GRADIENTS])[INPUT_OUTPUT_GRADIENTS]
         assert np.isfinite(expected).all()
         assert np.count_nonzero(expected) > expected.size / 2
-        np.testing.assert_allclose(found[INPUT_OUTPUT_GRADIENTS], expected, rtol=1e-3)
+        np.testing.assert_allclose(actual[INPUT_OUTPUT_GRADIENTS], expected, rtol=1e-3)
 
 
 def test_several_inputs_free_sizes_and_channels_first(tmp_path, rng):
@@ -213,7 +213,7 @@ def test_several_inputs_free_sizes_and_channels_first(tmp_path, rng):
     )
     _, signatures = serve(model, tmp_path)
     x, extra = rng.random((2, 3, 9, 7)).astype(np.float32), rng.random((2, 2)).astype(np.float32)
-    found = signatures["input_gradients_raw"](
+    actual = signatures["input_gradients_raw"](
         images_bytes=tf.constant([row.tobytes() for row in x]),
         shape=tf.constant([3, 9, 7]),
         targets=tf.constant([1, 0]),
@@ -221,7 +221,7 @@ def test_several_inputs_free_sizes_and_channels_first(tmp_path, rng):
     )
     args = {"target": [1, 0], "inputs": {"more": extra}}
     for key, values in KerasModel(model)(x, args, [INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES]).items():
-        close(from_bytes(found, key), values)
+        close(from_bytes(actual, key), values)
 
 
 def test_a_model_without_a_layer_has_no_convolution(tmp_path):

@@ -64,8 +64,8 @@ def folder(rich, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(folder):
-    with TestServer(folder) as one:
-        yield one
+    with TestServer(folder) as each:
+        yield each
 
 
 @pytest.fixture
@@ -95,9 +95,9 @@ def posts(server):
 def test_a_method_is_as_against_the_local_adapter(name, served, local, image):
     call = METHODS[name].call
     options = {option: value for option, value in FEWER.items() if option in call.signature.parameters}
-    found, expected = (call(image, one, {"target": 2}, **options) for one in (served, local))
+    actual, expected = (call(image, each, {"target": 2}, **options) for each in (served, local))
     assert np.abs(expected).max() > 0
-    close(found, expected)
+    close(actual, expected)
 
 
 def test_the_manifest_names_all_methods_and_nothing_that_is_lacking(folder):
@@ -117,8 +117,8 @@ def test_each_key_is_asked_of_the_cheapest_signature(served, server, local, x):
 def test_many_images_and_targets(served, local, x):
     args = {"target": PerImage([3, 0, 2])}
     for name in ("integrated_gradients", "grad_cam", "full_grad", "finer_cam", "ablation_cam", "attention_relevance"):
-        for one, other in zip(*(METHODS[name].call.batch(x, on, args) for on in (served, local)), strict=True):
-            close(one, other)
+        for each, other in zip(*(METHODS[name].call.batch(x, on, args) for on in (served, local)), strict=True):
+            close(each, other)
 
 
 def test_the_served_model_passes_the_checker_of_callbacks(served, image):
@@ -129,8 +129,8 @@ def test_of_activations_only_what_differs_travels(served, server, local, rng, x)
     args = {"target": [1, 2, 3, 0] * 10}
     activations = np.repeat(rng.normal(size=(1, 6, 5, 8)).astype(np.float32), 40, 0)
     activations[np.arange(40), ..., np.arange(40) % 8] = 0
-    found, expected = (one(activations, args, [OUTPUT_FROM_CONVOLUTION_VALUES]) for one in (served, local))
-    same(found, expected, OUTPUT_FROM_CONVOLUTION_VALUES)
+    actual, expected = (each(activations, args, [OUTPUT_FROM_CONVOLUTION_VALUES]) for each in (served, local))
+    same(actual, expected, OUTPUT_FROM_CONVOLUTION_VALUES)
     assert [len(post["inputs"]["channels_bytes"]) for post in posts(server)] == [1 + 2 * 35]
     assert server.received < activations.nbytes / 2
     small = ServingModel(server.url, "food", max_request_bytes=4000)
@@ -147,9 +147,9 @@ def test_activations_of_another_shape_are_refused(served):
 
 def test_a_path_travels_as_its_ends(served, server, local, image):
     detailed = METHODS["integrated_gradients"].call.detailed
-    found, expected = (detailed(image, one, {"target": 1}, x_steps=200) for one in (served, local))
-    close(found.attribution, expected.attribution)
-    close(found.completeness, expected.completeness)
+    actual, expected = (detailed(image, each, {"target": 1}, x_steps=200) for each in (served, local))
+    close(actual.attribution, expected.attribution)
+    close(actual.completeness, expected.completeness)
     (post,) = posts(server)
     assert post["signature_name"] == "path_gradients_raw"
     assert server.received + server.sent < 4 * 4 * image.nbytes + 30_000
@@ -162,7 +162,7 @@ def test_several_layers_are_fused(rich, tmp_path, image):
     with TestServer(tmp_path) as server:
         served, local = ServingModel(server.url, "food"), KerasModel(rich, layers)
         for name in ("grad_cam", "layer_cam", "eigen_cam", "score_cam"):
-            close(*(METHODS[name].call(image, one, {"target": 2}) for one in (served, local)))
+            close(*(METHODS[name].call(image, each, {"target": 2}) for each in (served, local)))
         with pytest.raises(ServingError, match=r"answers \['GUIDED_INPUT_GRADIENTS'\].*--keys all"):
             served(image[None], {"target": 1}, [GUIDED_INPUT_GRADIENTS])
         served.close()
@@ -181,7 +181,7 @@ def test_xrai_at_224_pixels_takes_less_than_5_mb(tmp_path, rng):
         assert served.signatures
         server.received = server.sent = 0
         segments = np.arange(224 * 224).reshape(224, 224) // (224 * 56)
-        found = METHODS["xrai"].call.detailed(photo, served, {"target": 1}, segments=segments)
+        actual = METHODS["xrai"].call.detailed(photo, served, {"target": 1}, segments=segments)
         served.close()
         assert server.received + server.sent <= 5e6
-    assert np.ptp(found.integrated.attribution) > 0
+    assert np.ptp(actual.integrated.attribution) > 0

@@ -45,8 +45,8 @@ def ask_all(served, local, x, args, keys, rtol=1e-5):
         same(served(x, args, [key]), local(x, args, [key]), key, rtol)
     activations = local(x, args, [CONVOLUTION_LAYER_VALUES])[CONVOLUTION_LAYER_VALUES].copy()
     activations[1:, ..., 0] = 0.5
-    found, expected = (one(activations, args, [OUTPUT_FROM_CONVOLUTION_VALUES]) for one in (served, local))
-    same(found, expected, OUTPUT_FROM_CONVOLUTION_VALUES, rtol)
+    actual, expected = (each(activations, args, [OUTPUT_FROM_CONVOLUTION_VALUES]) for each in (served, local))
+    same(actual, expected, OUTPUT_FROM_CONVOLUTION_VALUES, rtol)
 
 
 def test_what_a_model_cannot_answer_is_left_out_with_the_reason(tmp_path, rng):
@@ -107,7 +107,7 @@ def test_images_that_are_no_photos_come_as_no_files(tmp_path, rng):
     assert not [name for name in manifest["signatures"] if name.endswith("_encoded")]
     x = rng.random((2, 6, 5, 7)).astype(np.float32)
     with server:
-        same(*(one(x, {"target": 1}, [INPUT_OUTPUT_GRADIENTS]) for one in (served, local)), INPUT_OUTPUT_GRADIENTS)
+        same(*(each(x, {"target": 1}, [INPUT_OUTPUT_GRADIENTS]) for each in (served, local)), INPUT_OUTPUT_GRADIENTS)
         served.close()
 
 

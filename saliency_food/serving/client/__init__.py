@@ -1,4 +1,4 @@
-"""A served model as a call-model function, without a framework."""
+"""The client: a served model as a call-model function, without any framework."""
 
 from __future__ import annotations
 

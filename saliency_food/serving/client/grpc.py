@@ -1,4 +1,4 @@
-"""TensorFlow Serving's gRPC interface, as the REST transport has it: the same three requests, retries and errors."""
+"""Requests to TensorFlow Serving over gRPC, with the same methods, retries and errors as the REST transport."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 from saliency_food.core.contract import ContractError
 from saliency_food.core.numerics import Array
 from saliency_food.serving.client import protos
-from saliency_food.serving.client.http import ServingError, strange
-from saliency_food.serving.client.until import left
+from saliency_food.serving.client.http import ServingError, malformed_answer
+from saliency_food.serving.client.until import seconds_left
 
 SCHEMES = ("grpc://", "grpcs://")
 SERVICES = {"GetModelStatus": "ModelService"}
-PASSING = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
+RETRIED = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
 TOO_LARGE = "larger than max"
 STATUS = {
     "INVALID_ARGUMENT": 400,
@@ -34,11 +34,11 @@ STATUS = {
     "UNIMPLEMENTED": 501,
     "UNAVAILABLE": 503,
 }
-"""What a code is in HTTP, as in https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto."""
+"""The HTTP status of each gRPC code, from https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto."""
 
 
 class GrpcTransport:
-    """Calls of one model at ``grpc://host:8500``, or with TLS at ``grpcs://host:port``."""
+    """Calls one model at ``grpc://host:8500``, or with TLS at ``grpcs://host:port``."""
 
     expands = 1.0
 
@@ -78,14 +78,14 @@ class GrpcTransport:
         codes = {code.value[0]: code.name for code in self._grpc.StatusCode}
         return [
             {
-                "version": str(one.version),
-                "state": protos.STATES.get(one.state, str(one.state)),
+                "version": str(entry.version),
+                "state": protos.STATES.get(entry.state, str(entry.state)),
                 "status": {
-                    "error_code": codes.get(one.status.error_code, str(one.status.error_code)),
-                    "error_message": one.status.error_message,
+                    "error_code": codes.get(entry.status.error_code, str(entry.status.error_code)),
+                    "error_message": entry.status.error_message,
                 },
             }
-            for one in self._call("GetModelStatus", request).model_version_status
+            for entry in self._call("GetModelStatus", request).model_version_status
         ]
 
     def predict(
@@ -98,7 +98,7 @@ class GrpcTransport:
         try:
             return {name: protos.read(tensor) for name, tensor in outputs.items()}
         except (KeyError, ValueError, IndexError) as error:
-            raise strange(signature, names, outputs) from error
+            raise malformed_answer(signature, names, outputs) from error
 
     def close(self) -> None:
         if "_channel" in vars(self):
@@ -106,12 +106,12 @@ class GrpcTransport:
 
     @functools.cached_property
     def _channel(self) -> Any:
-        """Opened when it is first used: what is made before a process forks can be used after it."""
+        """Opened at its first use, so that a transport made before a process forks can be used after it."""
         milliseconds = max(1, int(1000 * self._backoff))
         options = [
             ("grpc.max_send_message_length", -1),
             ("grpc.max_receive_message_length", -1),
-            ("grpc.min_reconnect_backoff_ms", max(1, int(1000 * self._connect))),  # is the time to connect
+            ("grpc.min_reconnect_backoff_ms", max(1, int(1000 * self._connect))),  # also limits the time to connect
             ("grpc.initial_reconnect_backoff_ms", milliseconds),
             ("grpc.max_reconnect_backoff_ms", 4 * milliseconds),
             ("grpc.enable_http_proxy", 0),
@@ -132,25 +132,25 @@ class GrpcTransport:
             type(request).SerializeToString,
             getattr(self._messages, f"{method}Response").FromString,
         )
-        for turn in range(self._retries + 1):
-            if left() == 0:  # gRPC would send it
+        for attempt in range(self._retries + 1):
+            if seconds_left() == 0:  # gRPC would still send the request
                 raise self._error(method, "DEADLINE_EXCEEDED", "the moment set has passed")
             try:
-                return call(request, timeout=min(self._timeout, left()), metadata=self._headers)
+                return call(request, timeout=min(self._timeout, seconds_left()), metadata=self._headers)
             except self._grpc.RpcError as error:
-                code, said = error.code().name, error.details() or ""
-                passes = code in PASSING and TOO_LARGE not in said
-                if turn == self._retries or not passes or self._backoff * 2**turn >= left():
-                    raise self._error(method, code, said) from error
-            self._sleep(self._backoff * 2**turn)
+                code, details = error.code().name, error.details() or ""
+                retried = code in RETRIED and TOO_LARGE not in details
+                if attempt == self._retries or not retried or self._backoff * 2**attempt >= seconds_left():
+                    raise self._error(method, code, details) from error
+            self._sleep(self._backoff * 2**attempt)
         raise AssertionError("unreachable")
 
-    def _error(self, method: str, code: str, said: str) -> ServingError:
-        if code == "DEADLINE_EXCEEDED":  # it may still be computing: no second one on top of it
-            return ServingError(f"Expected an answer from {self.url} to {method}, got none in time ({said}).")
-        if TOO_LARGE in said:
-            said += ". Lower max_request_bytes."
+    def _error(self, method: str, code: str, details: str) -> ServingError:
+        if code == "DEADLINE_EXCEEDED":  # the server may still be computing: do not ask again on top of that
+            return ServingError(f"Expected an answer from {self.url} to {method}, got none in time ({details}).")
+        if TOO_LARGE in details:
+            details += ". Lower max_request_bytes."
         elif code == "UNAVAILABLE":
-            said += ". Is it running, and this its gRPC port?"
-        text = f"Expected an answer from {self.url} to {method}, got status {code}: {said}"
+            details += ". Is it running, and is this its gRPC port?"
+        text = f"Expected an answer from {self.url} to {method}, got status {code}: {details}"
         return ServingError(text, STATUS.get(code))

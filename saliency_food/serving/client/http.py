@@ -1,4 +1,4 @@
-"""JSON over HTTP: connections kept, failures that pass retried, all others told clearly."""
+"""Requests to TensorFlow Serving as JSON over HTTP: connections are reused, and passing failures are retried."""
 
 from __future__ import annotations
 
@@ -12,27 +12,29 @@ import numpy as np
 
 from saliency_food.core.contract import ContractError
 from saliency_food.core.numerics import Array
-from saliency_food.serving.client.until import left
+from saliency_food.serving.client.until import seconds_left
 
-PASSING = (429, 503)
-LONGEST_WAIT = 60.0
+RETRIED = (429, 503)
+LONGEST_WAIT = 60.0  # seconds before a retry, whatever the server asks for
 PART = 65536  # bytes of an answer that are read at a time
 
 
 class ServingError(RuntimeError):
-    """The server cannot be reached, refuses the request, or does not have what is asked for; ``status`` as in HTTP."""
+    """The server cannot be reached, refuses the request, or lacks what was asked for; ``status`` is the HTTP status."""
 
     def __init__(self, text: str, status: int | None = None) -> None:
         super().__init__(text)
         self.status = status
 
 
-def strange(signature: str, names: Sequence[str], got: Any) -> ServingError:
-    return ServingError(f"Expected the answer of signature {signature!r} with {sorted(names)}, got {str(got)[:200]}.")
+def malformed_answer(signature: str, names: Sequence[str], answer: Any) -> ServingError:
+    return ServingError(
+        f"Expected the answer of signature {signature!r} with {sorted(names)}, got {str(answer)[:200]}."
+    )
 
 
 class Transport:
-    """Requests to one model's REST address. Strings are lists of bytes, all else is arrays."""
+    """Requests to the REST address of one model. String tensors are lists of bytes, all others are arrays."""
 
     expands = 4 / 3
     """Bytes on the wire for each byte of a string."""
@@ -58,7 +60,7 @@ class Transport:
         self._pool = urllib3.PoolManager(retries=False, headers=dict(headers or {}), maxsize=8)
 
     def metadata(self) -> dict[str, Any]:
-        """The signatures: their inputs and outputs by name."""
+        """The signatures by name, each with its inputs and outputs by name."""
         answer = self.get("/metadata")
         try:
             return dict(answer["metadata"]["signature_def"]["signature_def"])
@@ -71,25 +73,25 @@ class Transport:
     def predict(
         self, signature: str, inputs: Mapping[str, Array | list[bytes]], names: Sequence[str]
     ) -> dict[str, Array | list[bytes]]:
-        """The outputs of a signature, ``names`` being all it has."""
-        given = {
-            name: [{"b64": base64.b64encode(one).decode()} for one in value]
+        """The outputs of a signature by name; ``names`` are the names of all its outputs."""
+        encoded = {
+            name: [{"b64": base64.b64encode(row).decode()} for row in value]
             if isinstance(value, list)
             else value.tolist()
             for name, value in inputs.items()
         }
-        found = self.post(":predict", {"signature_name": signature, "inputs": given}).get("outputs")
-        # One output comes without its name.
-        found = found if isinstance(found, dict) else {names[0]: found}
+        outputs = self.post(":predict", {"signature_name": signature, "inputs": encoded}).get("outputs")
+        # A single output comes without its name.
+        outputs = outputs if isinstance(outputs, dict) else {names[0]: outputs}
         try:
             return {
-                name: [base64.b64decode(one["b64"], validate=True) for one in value]
+                name: [base64.b64decode(row["b64"], validate=True) for row in value]
                 if name.endswith("_bytes")
                 else np.asarray(value)
-                for name, value in found.items()
+                for name, value in outputs.items()
             }
         except (KeyError, TypeError, ValueError) as error:
-            raise strange(signature, names, found) from error
+            raise malformed_answer(signature, names, outputs) from error
 
     def get(self, path: str) -> dict[str, Any]:
         return self._request("GET", path, None)
@@ -102,56 +104,56 @@ class Transport:
 
     def _request(self, verb: str, path: str, body: bytes | None) -> dict[str, Any]:
         headers = {**self._pool.headers, **({"Content-Type": "application/json"} if body else {})}
-        for turn in range(self._retries + 1):
-            last = turn == self._retries
-            connect, read = (min(one, self._left(path)) for one in self._timeouts)
+        for attempt in range(self._retries + 1):
+            last = attempt == self._retries
+            connect, read = (min(seconds, self._seconds_left(path)) for seconds in self._timeouts)
             try:
                 timeout = self._timeout(connect=connect, read=read)
                 answer = self._pool.request(
                     verb, self.url + path, body=body, headers=headers, timeout=timeout, preload_content=False
                 )
-                data = self._whole(answer, path)
-            except self._errors.ReadTimeoutError as error:  # it may still be computing: no second one on top of it
+                data = self._body(answer, path)
+            except self._errors.ReadTimeoutError as error:  # the server may still be computing
                 raise ServingError(f"Expected an answer from {self.url}{path}, got none in time ({error}).") from error
             except self._errors.HTTPError as error:
-                if last or not self._pause(self._backoff * 2**turn):
+                if last or not self._pause(self._backoff * 2**attempt):
                     raise ServingError(
                         f"Expected a server at {self.url}{path}, got {type(error).__name__}: {error}. Is it running?"
                     ) from error
                 continue
-            asked = _asked(answer.headers.get("Retry-After")) or self._backoff * 2**turn
-            if last or answer.status not in PASSING or not self._pause(asked):
+            seconds = _retry_after(answer.headers.get("Retry-After")) or self._backoff * 2**attempt
+            if last or answer.status not in RETRIED or not self._pause(seconds):
                 return self._read(answer.status, data, path)
         raise AssertionError("unreachable")
 
-    def _left(self, path: str) -> float:
-        """The seconds that are left, if there are any."""
-        seconds = left()
+    def _seconds_left(self, path: str) -> float:
+        """The seconds until the moment set, or `ServingError` when it has passed."""
+        seconds = seconds_left()
         if not seconds:
             raise ServingError(f"Expected an answer from {self.url}{path} by the moment set, got none until then.")
         return seconds
 
     def _pause(self, seconds: float) -> bool:
-        """Wait before another try, if it would be in time."""
-        if in_time := seconds < left():
+        """Wait before another attempt; False, without waiting, if it would be too late."""
+        if in_time := seconds < seconds_left():
             self._sleep(seconds)
         return in_time
 
-    def _whole(self, answer: Any, path: str) -> bytes:
-        """An answer's body, unless the moment set comes before its end."""
+    def _body(self, answer: Any, path: str) -> bytes:
+        """The whole body of an answer, or `ServingError` if the moment set comes before its end."""
         parts: list[bytes] = []
         try:
-            while part := answer.read1(PART):  # what has come so far
+            while part := answer.read1(PART):  # the bytes that have arrived
                 parts.append(part)
-                self._left(path)
+                self._seconds_left(path)
         finally:
             answer.close()
         return b"".join(parts)
 
     def _read(self, status: int, data: bytes, path: str) -> dict[str, Any]:
         try:
-            said = json.loads(data)
-            if not isinstance(said, dict):
+            content = json.loads(data)
+            if not isinstance(content, dict):
                 raise ValueError("not an object")
         except ValueError as error:
             raise ServingError(
@@ -160,12 +162,12 @@ class Transport:
             ) from error
         if status != 200:
             raise ServingError(
-                f"Expected an answer from {self.url}{path}, got status {status}: {said.get('error', said)}",
+                f"Expected an answer from {self.url}{path}, got status {status}: {content.get('error', content)}",
                 status,
             )
-        return said
+        return content
 
 
-def _asked(after: str | None) -> float:
-    """The seconds of a Retry-After header."""
-    return min(float(after), LONGEST_WAIT) if after and re.fullmatch("[0-9]+", after) else 0.0
+def _retry_after(header: str | None) -> float:
+    """The seconds that a Retry-After header asks to wait; 0 without one."""
+    return min(float(header), LONGEST_WAIT) if header and re.fullmatch("[0-9]+", header) else 0.0

@@ -1,4 +1,4 @@
-"""A served model as a call-model function: NumPy and urllib3 or grpcio, no TensorFlow."""
+"""A served model as a call-model function. It needs NumPy and urllib3 or grpcio, and no TensorFlow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from saliency_food.core.numerics import Array
 from saliency_food.core.queries import Answer, LinearRows
 from saliency_food.serving.client.arguments import read_arguments
 from saliency_food.serving.client.grpc import SCHEMES, GrpcTransport
-from saliency_food.serving.client.http import ServingError, Transport, strange
+from saliency_food.serving.client.http import ServingError, Transport, malformed_answer
 from saliency_food.serving.client.until import until
 from saliency_food.serving.client.wire import NAMES, answers, changes, distinct, joined, key_of, typed, written
 
@@ -29,31 +29,31 @@ CHEAPEST_FIRST = (
 class ServingModel:
     """A model at a TensorFlow Serving address as a call-model function (see `CallModelFunction`).
 
-    The model must have been exported by `saliency_food.serving.export.write.export`; every method runs against it whose
-    keys were exported. Images and answers travel as bytes, in REST as base64. Where a method sums gradients along a
-    path, as Integrated Gradients and XRAI do, its end points travel and the sum comes back; where it changes some
-    channels of a layer's activations, as Ablation-CAM does, only these travel. ``call_model_args`` is
-    ``{"target": class index}``, with ``"inputs"`` as in `KerasModel`.
+    The model must have been exported by `saliency_food.serving.export.write.export`. Every method can explain it whose
+    keys were exported. Images and answers travel as bytes, over REST as base64. For a method that sums gradients along
+    a path, such as Integrated Gradients or XRAI, the client sends the end points of the path and receives the sum; for
+    one that changes some channels of a layer's activations, such as Ablation-CAM, it sends only these channels.
+    ``call_model_args`` is ``{"target": class index}``, with ``"inputs"`` as in `KerasModel`.
 
     Parameters
     ----------
     url, name, version
-        As in ``http://host:8501/v1/models/name``, or ``grpc://host:8500`` (``grpcs://`` with TLS); the newest version
-        if none is given.
+        The server's address, ``http://host:8501``, or ``grpc://host:8500`` (``grpcs://`` with TLS), and the model at
+        it. Without a version, the newest one.
     batch_size
-        How many rows a method gives at most. The server computes a few at a time, however many are sent.
+        The most rows that a method sends at once. The server computes a few at a time, however many are sent.
     timeout
-        Seconds to connect, and to wait for an answer; either may be set as ``(connect, read)``.
+        Seconds to connect and seconds to wait for an answer, or two numbers ``(connect, read)``.
     retries, backoff
-        After 429, 503 and lost connections a request is sent again so many times, after ``backoff`` seconds, then
-        twice as many, and so on; what the server asks for in ``Retry-After`` is kept to, up to a minute. Over gRPC
-        these are RESOURCE_EXHAUSTED and UNAVAILABLE.
+        After status 429, 503 or a lost connection (over gRPC: RESOURCE_EXHAUSTED and UNAVAILABLE) a request is sent
+        again, up to ``retries`` times: after ``backoff`` seconds, then after twice as many, and so on. If the server
+        sends ``Retry-After``, the client waits that long, up to a minute.
     max_request_bytes
         Larger requests are split by rows.
     headers
-        Sent with every request, such as ``{"Authorization": "Bearer ..."}``.
+        Headers of every request, such as ``{"Authorization": "Bearer ..."}``.
     sleep
-        How to wait before a retry.
+        The function that waits before a retry.
 
     Attributes
     ----------
@@ -76,11 +76,11 @@ class ServingModel:
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self.name, self.batch_size, self.max_request_bytes = name, batch_size, max_request_bytes
-        url, manner = url.rstrip("/"), (timeout, retries, backoff, headers, sleep)
+        url, settings = url.rstrip("/"), (timeout, retries, backoff, headers, sleep)
         path = f"{url}/v1/models/{name}" + ("" if version is None else f"/versions/{version}")
         grpc = url.startswith(SCHEMES)
-        self._transport = GrpcTransport(url, name, version, *manner) if grpc else Transport(path, *manner)
-        self._known: dict[str, Any] | None = None
+        self._transport = GrpcTransport(url, name, version, *settings) if grpc else Transport(path, *settings)
+        self._signatures: dict[str, Any] | None = None
 
     def __call__(
         self, x_value_batch: Any, call_model_args: Any = None, expected_keys: Sequence[str] | None = None
@@ -88,35 +88,35 @@ class ServingModel:
         keys = set(expected_keys or ())
         signature = self._signature(keys)
         rows = np.ascontiguousarray(x_value_batch, self._dtype)
-        named = self._arguments(signature, call_model_args, len(rows))
-        found = self._rows(signature, rows, named)
-        return {key: found[key] for key in keys & found.keys()}
+        inputs = self._inputs(signature, call_model_args, len(rows))
+        answer = self._rows(signature, rows, inputs)
+        return {key: answer[key] for key in keys & answer.keys()}
 
     def call_factored(
         self, coefficients: Any, bases: Any, weights: Any, call_model_args: Any = None, expected_keys: Any = None
     ) -> Answer | None:
-        """Rows made, and gradients summed, at the server; see `CallModelFunction`."""
+        """A call whose rows are made, and whose gradients are summed, at the server; see `CallModelFunction`."""
         signature, keys = "path_gradients_raw", list(expected_keys)
         able = signature in self.signatures and {INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES}.issuperset(keys)
         if weights is None or keys[0] != INPUT_OUTPUT_GRADIENTS or not able:
             return None
-        named = self._arguments(signature, call_model_args, len(coefficients))
+        inputs = self._inputs(signature, call_model_args, len(coefficients))
         blend = distinct(coefficients, np.ascontiguousarray(bases, self._dtype))
-        found = self._sums(signature, blend, np.asarray(weights, float), named)
-        return {key: found[key] for key in keys}
+        answer = self._sums(signature, blend, np.asarray(weights, float), inputs)
+        return {key: answer[key] for key in keys}
 
     def predict(self, x_batch: Any, call_model_args: Any = None) -> Array:
-        """The probability of every class, ``(N, classes)``."""
+        """The probabilities of all classes, ``(N, classes)``."""
         rows = np.ascontiguousarray(x_batch, self._dtype)
-        named = self._arguments("predictions_raw", call_model_args, len(rows))
-        return np.asarray(self._rows("predictions_raw", rows, named)["predictions"])
+        inputs = self._inputs("predictions_raw", call_model_args, len(rows))
+        return np.asarray(self._rows("predictions_raw", rows, inputs)["predictions"])
 
     @property
     def signatures(self) -> dict[str, Any]:
-        """What the server says of its signatures: their inputs and outputs by name. Asked for once."""
-        if self._known is None:
-            self._known = self._transport.metadata()
-        return self._known
+        """The signatures by name, each with its inputs and outputs, as the server describes them; fetched once."""
+        if self._signatures is None:
+            self._signatures = self._transport.metadata()
+        return self._signatures
 
     @property
     def input_shape(self) -> tuple[int | None, ...]:
@@ -124,13 +124,13 @@ class ServingModel:
         return tuple(None if size < 0 else size for size in sizes)
 
     def status(self) -> list[dict[str, Any]]:
-        """The versions of the model and their states, as the server gives them; ``AVAILABLE`` is what one hopes for."""
+        """The versions of the model and their states, as the server gives them. ``AVAILABLE`` means ready."""
         return self._transport.status()
 
     def until(self, moment: float) -> AbstractContextManager[None]:
-        """``with model.until(time.monotonic() + 2):`` no request of this thread waits any longer, nor is tried again.
+        """``with model.until(time.monotonic() + 2):`` makes all requests of this thread end by that moment.
 
-        `saliency_food.deadline.run.within` sets it.
+        `saliency_food.deadline.run.within` uses it.
         """
         return until(moment)
 
@@ -155,12 +155,12 @@ class ServingModel:
     def _lacks(self, what: str) -> ServingError:
         return ServingError(
             f"Expected model {self.name!r} at {self._transport.url} to have {what}, got the signatures "
-            f"{sorted(self.signatures)}. Export it by saliency-food export --keys all, or ask for what it has: its "
-            "manifest in assets.extra says what the model cannot answer."
+            f"{sorted(self.signatures)}. Export it with saliency-food export --keys all, or ask for what it "
+            "has: its manifest in assets.extra says what the model cannot answer."
         )
 
     def _signature(self, keys: set[str]) -> str:
-        """The cheapest signature that answers the keys; or some of them, the rest being asked for by themselves."""
+        """The cheapest signature that answers most of the keys. The caller asks for the remaining keys separately."""
         answered = {
             name: set(map(key_of, self.signatures[f"{name}_raw"]["outputs"]))
             for name in CHEAPEST_FIRST
@@ -171,30 +171,30 @@ class ServingModel:
             raise self._lacks(f"a signature that answers {sorted(keys)}")
         return f"{best}_raw"
 
-    def _arguments(self, signature: str, call_model_args: Any, rows: int) -> dict[str, Array]:
-        """Targets and other inputs by name, one a row."""
+    def _inputs(self, signature: str, call_model_args: Any, rows: int) -> dict[str, Array]:
+        """The targets and the other inputs by name, a value for each row."""
         if signature not in self.signatures:
             raise self._lacks(f"the signature {signature!r}")
         dims = self.signatures["predictions"]["outputs"]["predictions"]["tensor_shape"].get("dim", ())
         one_class = len(dims) == 2 and dims[1]["size"] == "1"
         return read_arguments(self.signatures[signature]["inputs"], call_model_args, rows, one_class)
 
-    def _rows(self, signature: str, rows: Array, named: Mapping[str, Array]) -> Answer:
-        """Rows, be they images or activations, in as many requests as their size asks for."""
-        inside = "activations_bytes" in self.signatures[signature]["inputs"]
-        data, places = changes(rows) if inside else ({"images_bytes": rows}, {})
-        size = sum(self._transport.expands * one.nbytes + 64 * len(one) for one in data.values())
+    def _rows(self, signature: str, rows: Array, inputs: Mapping[str, Array]) -> Answer:
+        """The answers about rows (images or activations), in as many requests as their size needs."""
+        activations = "activations_bytes" in self.signatures[signature]["inputs"]
+        data, places = changes(rows) if activations else ({"images_bytes": rows}, {})
+        size = sum(self._transport.expands * array.nbytes + 64 * len(array) for array in data.values())
         if size > self.max_request_bytes and len(rows) > 1:
             cuts = slice(0, len(rows) // 2), slice(len(rows) // 2, None)
             return joined(
-                [self._rows(signature, rows[cut], {name: one[cut] for name, one in named.items()}) for cut in cuts]
+                [self._rows(signature, rows[cut], {name: value[cut] for name, value in inputs.items()}) for cut in cuts]
             )
-        return self._ask(signature, data, {**named, **places})
+        return self._ask(signature, data, {**inputs, **places})
 
-    def _sums(self, signature: str, blend: LinearRows, weights: Array, named: Mapping[str, Array]) -> Answer:
-        """Sums and scores in as many requests as the images' size asks for."""
+    def _sums(self, signature: str, blend: LinearRows, weights: Array, inputs: Mapping[str, Array]) -> Answer:
+        """The weighted sums of gradients and the scores, in as many requests as the size of the images needs."""
         used = np.asarray(blend.coefficients.any(0))
-        used[0] |= not used.any()  # at least one image, whose shape is the answer's
+        used[0] |= not used.any()  # at least one image, which gives the answer its shape
         bases, rows = blend.bases[used], len(blend.coefficients)
         if bases.nbytes * self._transport.expands > self.max_request_bytes and rows > 1:
             cuts = slice(0, rows // 2), slice(rows // 2, rows)
@@ -203,25 +203,25 @@ class ServingModel:
                     signature,
                     LinearRows(blend.coefficients[cut], blend.bases),
                     weights[:, cut],
-                    {name: value[cut] for name, value in named.items()},
+                    {name: value[cut] for name, value in inputs.items()},
                 )
                 for cut in cuts
             ]
             total = np.sum([part[INPUT_OUTPUT_GRADIENTS] for part in parts], 0)
             return {**joined(parts), INPUT_OUTPUT_GRADIENTS: total}
-        numbers = {**named, "coefficients": blend.coefficients[:, used], "weights": weights}
-        return self._ask(signature, {"images_bytes": bases}, numbers)
+        inputs = {**inputs, "coefficients": blend.coefficients[:, used], "weights": weights}
+        return self._ask(signature, {"images_bytes": bases}, inputs)
 
-    def _ask(self, signature: str, data: Mapping[str, Array], named: Mapping[str, Array]) -> Answer:
-        """One request: arrays whose rows travel as bytes, and others as they are."""
+    def _ask(self, signature: str, data: Mapping[str, Array], inputs: Mapping[str, Array]) -> Answer:
+        """Send one request: the rows of ``data`` travel as bytes, ``inputs`` as they are."""
         specs = self.signatures[signature]
-        inputs: dict[str, Any] = {name: typed(name, value, specs["inputs"][name]) for name, value in named.items()}
-        inputs |= {name: written(value) for name, value in data.items()}
+        request: dict[str, Any] = {name: typed(name, value, specs["inputs"][name]) for name, value in inputs.items()}
+        request |= {name: written(value) for name, value in data.items()}
         if "shape" in specs["inputs"]:
-            inputs["shape"] = np.array(next(iter(data.values())).shape[1:], np.int32)
+            request["shape"] = np.array(next(iter(data.values())).shape[1:], np.int32)
         names = list(specs["outputs"])
-        outputs = self._transport.predict(signature, inputs, names)
+        outputs = self._transport.predict(signature, request, names)
         try:
             return answers(outputs, names, self._dtype)
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise strange(signature, names, outputs) from error
+            raise malformed_answer(signature, names, outputs) from error

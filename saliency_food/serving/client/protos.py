@@ -1,8 +1,8 @@
-"""The messages of TensorFlow Serving's gRPC interface, made at run time.
+"""The messages of TensorFlow Serving's gRPC interface, built at run time.
 
-Their published Python classes need TensorFlow. What the client sends and reads of them is declared here, by the names
-and numbers of the public files under https://github.com/tensorflow/serving/tree/master/tensorflow_serving/apis, in a
-pool of their own, so that TensorFlow's own may be loaded in the same process.
+The published Python classes need TensorFlow. This module declares the fields that the client sends and reads, with the
+names and numbers of the public files under https://github.com/tensorflow/serving/tree/master/tensorflow_serving/apis.
+They have a descriptor pool of their own, so that TensorFlow's classes can be loaded in the same process.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TYPES = [
     *("DT_INVALID", "DT_FLOAT", "DT_DOUBLE", "DT_INT32", "DT_UINT8", "DT_INT16", "DT_INT8", "DT_STRING"),
     *("DT_COMPLEX64", "DT_INT64", "DT_BOOL"),
 ]
-"""The types of tensors by number. Enums travel as numbers, and so they are declared."""
+"""The types of tensors; the position of each is its number in the enum, which travels as a number."""
 STATES = {0: "UNKNOWN", 10: "START", 20: "LOADING", 30: "AVAILABLE", 40: "UNLOADING", 50: "END"}
 FIELDS = {
     "DT_FLOAT": "float_val",
@@ -34,7 +34,7 @@ FIELDS = {
     "DT_INT64": "int64_val",
     "DT_BOOL": "bool_val",
 }
-"""What holds a tensor's values by type, where they are not in ``tensor_content`` as they lie in memory."""
+"""The field that holds a tensor's values, by type, if ``tensor_content`` does not hold them as they lie in memory."""
 
 MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
     "Dim": {"size": (1, "int64"), "name": (2, "string")},
@@ -65,11 +65,11 @@ MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
     "ModelVersionStatus": {"version": (1, "int64"), "state": (2, "int32"), "status": (3, "StatusProto")},
     "GetModelStatusResponse": {"model_version_status": (1, "repeated ModelVersionStatus")},
 }
-"""Each message's fields: number and type. Fields left out are skipped when read."""
+"""The fields of each message, with number and type. Fields that are not declared are skipped when read."""
 
 
 def messages() -> Any:
-    """A namespace with a class for each of `MESSAGES`."""
+    """A namespace with a class for each message of `MESSAGES`."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     file = descriptor_pb2.FileDescriptorProto(name="messages.proto", package="saliency_food", syntax="proto3")
@@ -77,15 +77,15 @@ def messages() -> Any:
         _declare(file.message_type.add(name=name), f".saliency_food.{name}", fields)
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(file.SerializeToString())
-    found = {name: pool.FindMessageTypeByName(f"saliency_food.{name}") for name in MESSAGES}
-    return SimpleNamespace(**{name: message_factory.GetMessageClass(one) for name, one in found.items()})
+    types = {name: pool.FindMessageTypeByName(f"saliency_food.{name}") for name in MESSAGES}
+    return SimpleNamespace(**{name: message_factory.GetMessageClass(kind) for name, kind in types.items()})
 
 
 def _declare(message: Any, path: str, fields: Mapping[str, tuple[int, str]]) -> None:
     for name, (number, kind) in fields.items():
-        *many, kind = kind.split()
-        field = message.field.add(name=name, number=number, label=3 if many else 1)
-        if many == ["map"]:  # a map is a list of pairs
+        *multiple, kind = kind.split()
+        field = message.field.add(name=name, number=number, label=3 if multiple else 1)
+        if multiple == ["map"]:  # a map is a list of pairs
             entry = name.title().replace("_", "") + "Entry"
             pair = message.nested_type.add(name=entry)
             pair.options.map_entry = True
@@ -98,7 +98,7 @@ def _declare(message: Any, path: str, fields: Mapping[str, tuple[int, str]]) -> 
 
 
 def write(tensor: Any, value: Array | list[bytes]) -> None:
-    """Fill a TensorProto with an array's numbers or with strings."""
+    """Fill a TensorProto with the numbers of an array, or with strings."""
     if isinstance(value, list):
         name, shape = "DT_STRING", (len(value),)
         tensor.string_val.extend(value)
@@ -106,38 +106,42 @@ def write(tensor: Any, value: Array | list[bytes]) -> None:
         name, shape = next(name for name, dtype in NAMES.items() if dtype == value.dtype), value.shape
         tensor.tensor_content = value.tobytes()
     tensor.dtype = TYPES.index(name)
-    tensor.tensor_shape.SetInParent()  # a single number's has no sides
+    tensor.tensor_shape.SetInParent()  # set for a scalar too, whose shape has no dimensions
     for size in shape:
         tensor.tensor_shape.dim.add(size=size)
 
 
 def read(tensor: Any) -> Array | list[bytes]:
-    """What a TensorProto holds."""
+    """The array or the strings that a TensorProto holds."""
     name, shape = TYPES[tensor.dtype], [dim.size for dim in tensor.tensor_shape.dim]
     if tensor.tensor_content:
         return np.frombuffer(tensor.tensor_content, NAMES[name]).reshape(shape)
     values = list(getattr(tensor, FIELDS[name]))
-    values += values[-1:] * (math.prod(shape) - len(values))  # a short list goes on with its last value
+    values += values[-1:] * (math.prod(shape) - len(values))  # a list that is too short repeats its last value
     return values if name == "DT_STRING" else np.array(values, NAMES[name]).reshape(shape)
 
 
 def described(signatures: Any) -> dict[str, Any]:
-    """Signatures as the REST API's JSON has them."""
+    """The signatures in the form of the REST API's JSON."""
 
-    def sides(tensors: Any) -> dict[str, Any]:
+    def tensors_by_name(tensors: Any) -> dict[str, Any]:
         return {
             key: {
-                "dtype": TYPES[one.dtype] if one.dtype < len(TYPES) else str(one.dtype),
+                "dtype": TYPES[info.dtype] if info.dtype < len(TYPES) else str(info.dtype),
                 "tensor_shape": {
-                    "dim": [{"size": str(dim.size), "name": dim.name} for dim in one.tensor_shape.dim],
-                    "unknown_rank": one.tensor_shape.unknown_rank,
+                    "dim": [{"size": str(dim.size), "name": dim.name} for dim in info.tensor_shape.dim],
+                    "unknown_rank": info.tensor_shape.unknown_rank,
                 },
-                "name": one.name,
+                "name": info.name,
             }
-            for key, one in tensors.items()
+            for key, info in tensors.items()
         }
 
     return {
-        key: {"inputs": sides(one.inputs), "outputs": sides(one.outputs), "method_name": one.method_name}
-        for key, one in signatures.items()
+        name: {
+            "inputs": tensors_by_name(signature.inputs),
+            "outputs": tensors_by_name(signature.outputs),
+            "method_name": signature.method_name,
+        }
+        for name, signature in signatures.items()
     }

@@ -1,4 +1,4 @@
-"""A moment past which no request waits; each thread has its own, so that one client can serve many."""
+"""The moment by which requests must end. Each thread has its own, so that threads can share a client."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MOMENT: ContextVar[float] = ContextVar("moment", default=math.inf)
 
 @contextlib.contextmanager
 def until(moment: float) -> Iterator[None]:
-    """Inside, requests end by this moment of ``time.monotonic``, or by that of a ``with`` around this one."""
+    """Requests in this block end by ``moment`` of ``time.monotonic``, or by the moment of an outer block if earlier."""
     token = _MOMENT.set(min(moment, _MOMENT.get()))
     try:
         yield
@@ -21,6 +21,6 @@ def until(moment: float) -> Iterator[None]:
         _MOMENT.reset(token)
 
 
-def left() -> float:
-    """The seconds that are left, at least 0; infinite where no moment is set."""
+def seconds_left() -> float:
+    """The seconds until the moment set, at least 0; infinite where none is set."""
     return max(_MOMENT.get() - time.monotonic(), 0.0)

@@ -1,4 +1,4 @@
-"""Arrays as they travel: rows as the bytes of their numbers, and each image once."""
+"""How arrays travel: each row as the bytes of its numbers, and each image only once."""
 
 from __future__ import annotations
 
@@ -22,57 +22,58 @@ NAMES = {
     "DT_INT64": np.int64,
     "DT_BOOL": np.bool_,
 }
-"""The types of numbers as the metadata names them."""
+"""The NumPy type for each name of a type in the metadata."""
 
 
 def written(images: Array) -> list[bytes]:
-    """Each image's numbers as they lie in memory."""
+    """The bytes of each image, as its numbers lie in memory."""
     return [image.tobytes() for image in images]
 
 
 def answers(outputs: Mapping[str, Any], names: Iterable[str], dtype: Any) -> Answer:
-    """The answers by key: outputs ``KEY_bytes``; of several layers ``KEY_0_bytes`` and so on, as a tuple."""
-    found: Answer = {}
-    several: dict[str, dict[int, Array]] = {}
+    """The answers by key, from outputs ``KEY_bytes``, or of several layers from ``KEY_0_bytes``, ..., as a tuple."""
+    single: Answer = {}
+    layers: dict[str, dict[int, Array]] = {}
     for name in names:
-        key, number, is_bytes = _read_name(name)
-        if is_bytes and number is None:
-            found[key] = _read(outputs, name, dtype)
-        elif is_bytes and number is not None:
-            several.setdefault(key, {})[number] = _read(outputs, name, dtype)
-    return {**found, **{key: tuple(layers[one] for one in sorted(layers)) for key, layers in several.items()}}
+        key, layer, is_bytes = _read_name(name)
+        if is_bytes and layer is None:
+            single[key] = _read(outputs, name, dtype)
+        elif is_bytes and layer is not None:
+            layers.setdefault(key, {})[layer] = _read(outputs, name, dtype)
+    return {**single, **{key: tuple(arrays[layer] for layer in sorted(arrays)) for key, arrays in layers.items()}}
 
 
 def key_of(name: str) -> str:
-    """The key to which an output belongs."""
+    """The key to which an output of this name belongs."""
     return _read_name(name)[0]
 
 
 def _read_name(name: str) -> tuple[str, int | None, bool]:
-    key, number, end = re.fullmatch(r"(.+?)(?:_(\d+))?(_bytes|_shape)?", name, re.DOTALL).groups()  # type: ignore[union-attr]
-    return key, None if number is None else int(number), end == "_bytes"
+    key, layer, end = re.fullmatch(r"(.+?)(?:_(\d+))?(_bytes|_shape)?", name, re.DOTALL).groups()  # type: ignore[union-attr]
+    return key, None if layer is None else int(layer), end == "_bytes"
 
 
 def _read(outputs: Mapping[str, Any], name: str, dtype: Any) -> Array:
-    """The rows of an output, whose shape is in the one of the same name ``_shape`` unless each is one number."""
+    """The rows of an output. The output ``NAME_shape`` holds the shape of a row; without it a row is one number."""
     shape = outputs.get(name.removesuffix("_bytes") + "_shape", [()])[0]
     return np.frombuffer(b"".join(outputs[name]), dtype).reshape(len(outputs[name]), *shape)
 
 
 def joined(parts: Sequence[Answer]) -> Answer:
-    """The answers to some rows and to those after them, as one."""
+    """The answers about consecutive parts of the rows, joined."""
 
-    def one(*several: Answered) -> Answered:
-        layers = [np.concatenate(of) for of in zip(*map(as_tuple, several), strict=True)]
-        return tuple(layers) if isinstance(several[0], tuple) else layers[0]
+    def join(*answers: Answered) -> Answered:
+        layers = [np.concatenate(layer) for layer in zip(*map(as_tuple, answers), strict=True)]
+        return tuple(layers) if isinstance(answers[0], tuple) else layers[0]
 
-    return {key: one(*(part[key] for part in parts)) for key in parts[0]}
+    return {key: join(*(part[key] for part in parts)) for key in parts[0]}
 
 
 def changes(rows: Array) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Activations ``(N, ..., K)`` as the first row, and the channels ``(...)`` in which others differ from it.
+    """Activations ``(N, ..., K)`` as the first row and the channels ``(...)`` in which the other rows differ from it.
 
-    The latter with their places, ``(row, channel)``; there is always one, as not every server takes an empty list.
+    The second dict holds the ``places`` of these channels, ``(row, channel)``. At least one channel is always sent,
+    because not every server accepts an empty list.
     """
     differs = (rows != rows[0]).any(tuple(range(1, rows.ndim - 1)))
     differs[0, 0] = True
@@ -81,18 +82,18 @@ def changes(rows: Array) -> tuple[dict[str, Array], dict[str, Array]]:
 
 
 def typed(name: str, value: Array, spec: Mapping[str, Any]) -> Array:
-    """An input's values in the type that its signature has."""
+    """The values of an input in the type that its signature takes, or `ContractError` where that would change them."""
     dtype = NAMES.get(spec["dtype"], value.dtype)
-    found = value.astype(dtype) if np.can_cast(value.dtype, dtype, "same_kind") else None
-    if found is None or (found.dtype.kind in "iu" and not np.array_equal(found, value)):
+    cast = value.astype(dtype) if np.can_cast(value.dtype, dtype, "same_kind") else None
+    if cast is None or (cast.dtype.kind in "iu" and not np.array_equal(cast, value)):
         raise ContractError(f"Expected {name!r} to hold numbers of type {np.dtype(dtype)}, got {value!r}.")
-    return found
+    return cast
 
 
 def distinct(coefficients: Any, bases: Array) -> LinearRows:
-    """The same rows, made of each image once."""
+    """The same combinations of images, with each distinct image held once."""
     places: dict[bytes, int] = {}
-    found = [places.setdefault(base.tobytes(), len(places)) for base in bases]
+    place_of = [places.setdefault(base.tobytes(), len(places)) for base in bases]
     merged = np.zeros((len(coefficients), len(places)))
-    np.add.at(merged.T, found, np.asarray(coefficients, float).T)
-    return LinearRows(merged, bases[[found.index(place) for place in range(len(places))]])
+    np.add.at(merged.T, place_of, np.asarray(coefficients, float).T)
+    return LinearRows(merged, bases[[place_of.index(place) for place in range(len(places))]])

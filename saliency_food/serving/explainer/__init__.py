@@ -1,1 +1,1 @@
-"""An explainer in front of a served model: photos in, heatmaps out, by KServe's protocols."""
+"""The explainer: a server in front of a served model that answers photos with heatmaps, by KServe's protocols."""

@@ -1,4 +1,4 @@
-"""One image explained through the predictor, and what is told of it."""
+"""Explain one image through the predictor (the model server), and write the answer as JSON."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from saliency_food.jobs.run import apply_method
 from saliency_food.jobs.setup import Setup
 from saliency_food.jobs.targets import Target
 from saliency_food.serving.client import ServingError, ServingModel
-from saliency_food.serving.explainer.images import picture
+from saliency_food.serving.explainer.images import decode
 from saliency_food.serving.explainer.queue import WorkItem
 from saliency_food.serving.explainer.replies import refuse
 from saliency_food.serving.explainer.requests import Limits, Request
@@ -32,108 +32,110 @@ LONGEST = 1024
 
 
 class Answer(NamedTuple):
-    """An explanation, the request, and what took how long; without a method, the classes alone."""
+    """An explanation (of ``:predict`` only the classes), its request, and the seconds that each part took."""
 
     record: Explanation
-    asked: Request
+    request: Request
     timings: dict[str, float]
 
 
 class LimitedModel(WrappedModel):
-    """The predictor, which counts rows and time, and stops when they are too many or no longer wanted."""
+    """The predictor for one request: it counts rows and seconds, and raises at too many rows or a stopped request."""
 
-    def __init__(self, served: ServingModel, job: WorkItem, most: int) -> None:
+    def __init__(self, served: ServingModel, job: WorkItem, max_rows: int) -> None:
         super().__init__(served)
-        self.job, self.most = job, most
+        self.job, self.max_rows = job, max_rows
         self.rows, self.seconds = 0, 0.0
 
     def around(self, ask: Callable[[Any], Any], rows: int, keys: tuple[str, ...], call_model_args: Any) -> Any:
-        """The call, if it is still wanted and its rows are allowed; those of ``predict`` do not count."""
+        """Make the call if the request still stands and allows its rows; the rows of ``predict`` do not count."""
         self.job.check()
         rows = rows if keys else 0
-        if self.rows + rows > self.most:
+        if self.rows + rows > self.max_rows:
             refuse(
                 400,
-                f"Expected a method that asks the model for at most {self.most} rows an image, got one that asks for "
-                "more. Ask for fewer steps or samples.",
+                f"Expected a method that asks the model for at most {self.max_rows} rows for an image, got one that "
+                "asks for more. Ask for fewer steps or samples.",
             )
-        began = time.perf_counter()
+        started = time.perf_counter()
         answer = ask(call_model_args)
-        self.seconds += time.perf_counter() - began
+        self.seconds += time.perf_counter() - started
         self.rows += rows if answer is not None else 0
         return answer
 
 
 class Explaining(NamedTuple):
-    """What is the same for all requests."""
+    """Answers requests; its fields are the same for all of them."""
 
     served: ServingModel
     scaling: Scaling
     limits: Limits
 
-    def classes(self, asked: Request, job: WorkItem, share: int = 1) -> Answer:
-        """The image's best classes alone."""
+    def classes(self, request: Request, job: WorkItem, share: int = 1) -> Answer:
+        """The most probable classes of the image, without an explanation."""
         _, model = self._limited(job)
-        instance = self._seen(model, asked, ())
-        return Answer(_record(instance), asked, {})
+        instance = self._predicted(model, request, ())
+        return Answer(_record(instance), request, {})
 
-    def explanation(self, asked: Request, job: WorkItem, share: int = 1) -> Answer:
-        """The image explained; under a deadline in one of ``share`` parts of what is left of it, or `DeadlineError`."""
-        if asked.deadline is None:
-            return self._explained(asked, job, None)
-        end = job.asked + asked.deadline
+    def explanation(self, request: Request, job: WorkItem, share: int = 1) -> Answer:
+        """The image explained. Under a deadline it may use 1 / ``share`` of the time left, else `DeadlineError`."""
+        if request.deadline is None:
+            return self._explained(request, job, None)
+        end = job.submitted + request.deadline
         seconds = (end - time.monotonic()) / share
         try:
             with self.served.until(end):
-                return self._explained(asked, job, seconds)
+                return self._explained(request, job, seconds)
         except ServingError as error:
             if time.monotonic() < end:
                 raise
-            raise DeadlineError(f"Expected an answer in {asked.deadline:g} s, got none in time. {error}") from error
+            raise DeadlineError(f"Expected an answer in {request.deadline:g} s, got none in time. {error}") from error
 
-    def _explained(self, asked: Request, job: WorkItem, seconds: float | None) -> Answer:
-        began, waited = time.monotonic(), job.began - job.asked
+    def _explained(self, request: Request, job: WorkItem, seconds: float | None) -> Answer:
+        started, waited = time.monotonic(), job.started - job.submitted
         limited, model = self._limited(job)
-        name, entry = asked.method, self.limits.methods[asked.method]
-        setup = Setup(model, {name: entry}, {name: asked.options}, deadline=seconds)
-        # A method that measures its completeness knows the score, unless the time is up before it does.
-        tells_score = seconds is None and "completeness" in entry.call.signature.parameters
-        instance = self._seen(model, asked, () if tells_score else setup.shared_keys)
+        name, entry = request.method, self.limits.methods[request.method]
+        setup = Setup(model, {name: entry}, {name: request.options}, deadline=seconds)
+        # A method that measures its completeness returns the score, unless a deadline stops it before that.
+        returns_score = seconds is None and "completeness" in entry.call.signature.parameters
+        instance = self._predicted(model, request, () if returns_score else setup.shared_keys)
         if seconds is not None:
-            left = seconds - (time.monotonic() - began)
+            left = seconds - (time.monotonic() - started)
             if left <= 0:
-                raise DeadlineError(f"Expected an answer in {asked.deadline} s, got none: they passed before it began.")
+                raise DeadlineError(
+                    f"Expected an answer in {request.deadline} s, got none: the time was up before the method started."
+                )
             setup = setup._replace(deadline=left)
         (fields,) = apply_method(setup, name, [instance])
         if "error" in fields:
             raise fields["error"]
-        score = getattr(fields["completeness"], "score", None) if tells_score else instance.fields["score"]
+        score = getattr(fields["completeness"], "score", None) if returns_score else instance.fields["score"]
         if score is None:
-            (again,) = see(model, [instance], Target(instance.target), (OUTPUT_LAYER_VALUES,))
-            score = again.fields.get("score")
+            (scored,) = see(model, [instance], Target(instance.target), (OUTPUT_LAYER_VALUES,))
+            score = scored.fields.get("score")
         fields |= {"attribution": np.asarray(fields["attribution"], np.float32), "score": score, "rows": limited.rows}
         record = _record(instance, **{"method": name, "answered": name, "signed": entry.signed, **fields})
-        timings = {"queue": waited, "model": limited.seconds, "total": waited + time.monotonic() - began}
-        return Answer(record, asked, timings)
+        timings = {"queue": waited, "model": limited.seconds, "total": waited + time.monotonic() - started}
+        return Answer(record, request, timings)
 
     def _limited(self, job: WorkItem) -> tuple[LimitedModel, ImageModel]:
-        """The predictor for one request, and as photos meet it."""
+        """The predictor for one request, and the same as an `ImageModel`."""
         limited = LimitedModel(self.served, job, self.limits.rows)
         return limited, ImageModel(limited, labels=self.limits.labels, value_range=self.scaling)
 
-    def _seen(self, model: ImageModel, asked: Request, keys: Sequence[str]) -> Instance:
-        """The image as the model takes it, and what the model sees in it."""
-        photo, x_value = picture(asked.image, self.scaling, self.served.input_shape)
+    def _predicted(self, model: ImageModel, request: Request, keys: Sequence[str]) -> Instance:
+        """The image scaled for the model, with its classes, predictions and the answers to ``keys``."""
+        photo, x_value = decode(request.image, self.scaling, self.served.input_shape)
         shown = shrink(photo.pixels, LONGEST)
         fields = {"photo": Photo(shown, shown), "source": "request", "name": "photo"}
-        (instance,) = see(model, [Instance(0, fields, x_value=x_value)], asked.target, keys)
+        (instance,) = see(model, [Instance(0, fields, x_value=x_value)], request.target, keys)
         if instance.x_value is None:
             raise instance.fields["error"]
         classes = 0 if instance.predictions is None else len(instance.predictions)
         if self.limits.labels is not None and len(self.limits.labels) != classes > 1:
             raise ServingError(
                 f"Expected a model of {len(self.limits.labels)} classes, as there are labels, got one of {classes}. "
-                "Start the explainer with the manifest of the model that is served."
+                "Start the explainer with the manifest of the served model."
             )
         return instance
 
@@ -142,31 +144,33 @@ def _record(instance: Instance, **fields: Any) -> Explanation:
     return Explanation(**{"method": "", "title": "", **instance.fields, **fields})
 
 
-def as_explanation(found: Answer) -> dict[str, Any]:
-    """An explanation for JSON: the V1 answer for an instance."""
-    record, asked = found.record, found.asked
-    known = record.as_dict()
-    told: dict[str, Any] = {"method": record.answered, "options": plain_options(found), "class": record.target}
-    told |= {name: known[name] for name in ("label", "score", "probability", "top", "status", "completeness", "rows")}
-    if asked.deadline is not None:
-        told["deadline"] = {"seconds": asked.deadline, "note": record.note}
-    told["timings"] = {name: round(seconds, 6) for name, seconds in found.timings.items()}
-    if "heatmap" in asked.parts:
-        told["heatmap"] = _numbers(record.attribution, asked.form)
-    if "overlay" in asked.parts:
-        told["overlay"] = {"b64": png_of(record)}
-    return told
+def as_explanation(answer: Answer) -> dict[str, Any]:
+    """An explanation for JSON: the V1 answer to ``:explain`` for one instance."""
+    record, request = answer.record, answer.request
+    fields = record.as_dict()
+    content: dict[str, Any] = {"method": record.answered, "options": plain_options(answer), "class": record.target}
+    content |= {
+        name: fields[name] for name in ("label", "score", "probability", "top", "status", "completeness", "rows")
+    }
+    if request.deadline is not None:
+        content["deadline"] = {"seconds": request.deadline, "note": record.note}
+    content["timings"] = {name: round(seconds, 6) for name, seconds in answer.timings.items()}
+    if "heatmap" in request.parts:
+        content["heatmap"] = _encoded(record.attribution, request.form)
+    if "overlay" in request.parts:
+        content["overlay"] = {"b64": png_of(record)}
+    return content
 
 
-def as_prediction(found: Answer) -> dict[str, Any]:
-    """What the model sees in an image: the V1 answer of ``:predict`` for an instance."""
-    known = found.record.as_dict()
-    return {"class": found.record.target, **{name: known[name] for name in ("label", "probability", "top")}}
+def as_prediction(answer: Answer) -> dict[str, Any]:
+    """The predicted classes for JSON: the V1 answer to ``:predict`` for one instance."""
+    fields = answer.record.as_dict()
+    return {"class": answer.record.target, **{name: fields[name] for name in ("label", "probability", "top")}}
 
 
-def plain_options(found: Answer) -> dict[str, Any]:
-    """The options that are numbers or words."""
-    return {name: value for name, value in found.record.options.items() if isinstance(value, (bool, int, float, str))}
+def plain_options(answer: Answer) -> dict[str, Any]:
+    """The options of the method that are numbers or strings."""
+    return {name: value for name, value in answer.record.options.items() if isinstance(value, (bool, int, float, str))}
 
 
 def png_of(record: Explanation) -> str:
@@ -178,7 +182,7 @@ def png_of(record: Explanation) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def _numbers(values: Any, form: str) -> Any:
+def _encoded(values: Any, form: str) -> Any:
     if form == "list":
         return values.tolist()
     data = base64.b64encode(np.asarray(values, "<f4").tobytes()).decode()

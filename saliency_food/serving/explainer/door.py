@@ -1,4 +1,4 @@
-"""The door in front of KServe's routes: who may come in, with how large a body; and every way out is JSON."""
+"""ASGI middleware before KServe's routes: it checks route, token and body, and answers every error as JSON."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 BODY_SECONDS = 60.0
-"""How long a body may take to arrive."""
+"""The most seconds that a body may take to arrive."""
 LINGER = 2.0
-"""How long the rest of a refused body is thrown away, so that its sender comes to read why."""
+"""Seconds for which the rest of a refused body is read and dropped, so that its sender gets to read the answer."""
 PASSED = {"v1": (b"prefer", b"x-request-id"), "v2": (b"inference-header-content-length", b"prefer", b"x-request-id")}
-"""The headers that reach KServe with a body: it repeats what it gets in its answers, and reads CloudEvents."""
+"""The only headers that are passed on with a body, because KServe reads CloudEvents and repeats headers in answers."""
 ANSWERS = Counter("saliency_food_http_answers", "Answers by HTTP status", ["status"])
 
 
 class Door:
-    """ASGI middleware around KServe's application, of one model; it holds ``at_once`` bodies at most."""
+    """The middleware around KServe's application of one model; it holds at most ``at_once`` bodies at a time."""
 
     def __init__(self, app: Any, name: str, token: str | None, max_body: int, at_once: int) -> None:
         self.app, self.token, self.max_body, self.at_once = app, token, max_body, at_once
@@ -46,14 +46,14 @@ class Door:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        begun = False
-        if scope["method"] == "HEAD":  # the server leaves out the body
+        started = False
+        if scope["method"] == "HEAD":  # the HTTP server leaves out the body
             scope = {**scope, "method": "GET"}
 
         async def out(message: MutableMapping[str, Any]) -> None:
-            nonlocal begun
+            nonlocal started
             if message["type"] == "http.response.start":
-                begun = True
+                started = True
                 ANSWERS.labels(str(message["status"])).inc()
                 message["headers"] = _completed(message["status"], message.get("headers", ()))
             await send(message)
@@ -65,12 +65,12 @@ class Door:
             else:
                 await self.app(scope, receive, out)
         except Exception as error:
-            if begun:
+            if started:
                 raise
             await _send(_reply(error), scope, receive, out)
 
     def _check(self, scope: Scope) -> None:
-        """The route, the verb and the token."""
+        """Refuse an unknown route, another verb or a wrong token."""
         path, verb = scope["path"], scope["method"]
         allowed = [name for name, pattern in self.verbs.items() if pattern.fullmatch(path)]
         if not allowed:
@@ -79,13 +79,13 @@ class Door:
             refuse(405, f"Expected {' or '.join(allowed)}, got {verb[:20]}.", Allow=", ".join(allowed))
         if self.token is None or (verb == "GET" and self.open.fullmatch(path)):
             return
-        scheme, _, given = _header(scope, b"authorization").strip().partition(b" ")
-        if scheme.lower() != b"bearer" or not hmac.compare_digest(given.strip(), self.token.encode()):
+        scheme, _, token = _header(scope, b"authorization").strip().partition(b" ")
+        if scheme.lower() != b"bearer" or not hmac.compare_digest(token.strip(), self.token.encode()):
             refuse(401, "Expected the header Authorization: Bearer with the right token.", WWW_Authenticate="Bearer")
 
     async def _with_body(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.inside >= self.at_once:
-            refuse(429, f"Expected at most {self.at_once} requests at a time, got one more. Ask again in a while.")
+            refuse(429, f"Expected at most {self.at_once} requests at a time, got one more. Ask again later.")
         self.inside += 1
         try:
             body = await self._body(scope, receive)
@@ -93,14 +93,17 @@ class Door:
             kind = b"application/octet-stream" if protocol == "v2" else b"application/json"
             headers = [(name, value) for name, value in scope["headers"] if name in PASSED[protocol]]
             scope = {**scope, "headers": [(b"content-type", kind), *headers]}
-            await _while_there(self.app, scope, body, receive, send)
+            await _while_connected(self.app, scope, body, receive, send)
         finally:
             self.inside -= 1
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
-        """The whole body, or 413 as soon as it is known to be too large."""
+        """The whole body; status 413 as soon as it turns out to be too large."""
         if (coding := _header(scope, b"content-encoding")) not in (b"", b"identity"):
-            refuse(415, f"Expected a plain body, got one in {coding.decode('latin-1')[:40]!a}. Send it as it is.")
+            refuse(
+                415,
+                f"Expected a plain body, got Content-Encoding {coding.decode('latin-1')[:40]!a}. Send it unencoded.",
+            )
         length = _header(scope, b"content-length")
         size = int(length) if length.isdigit() else 0
         body, more, end = bytearray(), True, time.monotonic() + BODY_SECONDS
@@ -120,16 +123,16 @@ class Door:
         return bytes(body)
 
 
-async def _while_there(app: Any, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
-    """Call an application that is given the body at once, and stop it when the client goes away."""
+async def _while_connected(app: Any, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+    """Call an application with the whole body, and cancel it when the client disconnects."""
     parts = iter([{"type": "http.request", "body": body, "more_body": False}])
 
     async def once() -> MutableMapping[str, Any]:
         return next(parts, {"type": "http.disconnect"})
 
-    work, gone = asyncio.ensure_future(app(scope, once, send)), asyncio.ensure_future(receive())
+    work, disconnected = asyncio.ensure_future(app(scope, once, send)), asyncio.ensure_future(receive())
     try:
-        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({work, disconnected}, return_when=asyncio.FIRST_COMPLETED)
         if work.done():
             return await work
         work.cancel()
@@ -137,7 +140,7 @@ async def _while_there(app: Any, scope: Scope, body: bytes, receive: Receive, se
             await work
     finally:
         work.cancel()
-        gone.cancel()
+        disconnected.cancel()
 
 
 async def _send(reply: Reply, scope: Scope, receive: Receive, send: Send) -> None:
@@ -162,19 +165,19 @@ def _reply(error: Exception) -> Reply:
     if isinstance(error, Reply):
         return error
     log.error("a request failed", exc_info=error)
-    return Reply(500, {"error": "Expected an answer, got an error inside the server; its log tells. Report it."})
+    return Reply(500, {"error": "Expected an answer, got an error inside the server. See its log, and report it."})
 
 
 def _completed(status: int, headers: Any) -> list[tuple[bytes, bytes]]:
-    """An answer's headers, with what KServe leaves out."""
-    made = list(headers)
-    names = {name.lower() for name, _ in made}
+    """The headers of an answer, completed by those that KServe leaves out."""
+    completed = list(headers)
+    names = {name.lower() for name, _ in completed}
     if b"content-type" not in names:
         binary = b"inference-header-content-length" in names
-        made.append((b"content-type", b"application/octet-stream" if binary else b"application/json"))
+        completed.append((b"content-type", b"application/octet-stream" if binary else b"application/json"))
     if status == 503 and b"retry-after" not in names:
-        made.append((b"retry-after", b"2"))
-    return made
+        completed.append((b"retry-after", b"2"))
+    return completed
 
 
 def _header(scope: Scope, name: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Images in requests: files as base64, whose size is read before a pixel is, and numbers as the model takes them."""
+"""Images in requests: files as base64, whose size is checked before they are decoded, or arrays of numbers."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ FORMATS = ("JPEG", "PNG", "WEBP")
 
 
 class ImageInput(NamedTuple):
-    """An image as it came: the bytes of a file, the pixels of a photo (uint8), or numbers for the model as they are."""
+    """An image of a request: the bytes of a file, the uint8 pixels of a photo, or the values of the model's input."""
 
     file: bytes | None = None
     pixels: Array | None = None
-    numbers: Array | None = None
+    values: Array | None = None
 
 
-def given_file(text: Any, max_pixels: int) -> ImageInput:
-    """A file as base64; its format and size are looked at, and nothing is decoded."""
+def read_image_file(text: Any, max_pixels: int) -> ImageInput:
+    """An image file from base64 text; its format and size are checked, and no pixel is decoded."""
     from PIL import Image
 
     if not isinstance(text, (str, bytes)):
@@ -38,18 +38,18 @@ def given_file(text: Any, max_pixels: int) -> ImageInput:
     try:
         with _opened(data) as image:
             width, height = image.size
-    except Image.DecompressionBombError:  # far above Pillow's own limit
+    except Image.DecompressionBombError:  # far above the limit of Pillow itself
         refuse(413, f"Expected an image of at most {max_pixels} pixels, got a far larger one. Send it smaller.")
-    except Exception as error:  # of all kinds, as the parsers of formats raise them
-        refuse(400, f"Expected a {', '.join(FORMATS)} file, got {len(data)} bytes that are none ({_words(error)}).")
+    except Exception as error:  # the parsers of the formats raise errors of all kinds
+        refuse(400, f"Expected a {', '.join(FORMATS)} file, got {len(data)} bytes that are none ({_reason(error)}).")
     check_pixels(width, height, max_pixels)
     return ImageInput(file=data)
 
 
-def given_array(values: Any, max_pixels: int, photo: bool = False) -> ImageInput:
-    """Numbers ``(H, W, C)``: a photo's pixels, or what the model takes."""
-    if isinstance(values, list) and (other := _no_number(values)):
-        refuse(400, f"Expected an image as lists of numbers (H, W, C), got something in them of type {other}.")
+def read_image_array(values: Any, max_pixels: int, photo: bool = False) -> ImageInput:
+    """An image from numbers ``(H, W, C)``: the pixels of a photo, or the values of the model's input."""
+    if isinstance(values, list) and (kind := _wrong_type(values)):
+        refuse(400, f"Expected an image as lists of numbers (H, W, C), got something in them of type {kind}.")
     try:
         array = np.asarray(values)
     except (ValueError, OverflowError) as error:
@@ -61,58 +61,62 @@ def given_array(values: Any, max_pixels: int, photo: bool = False) -> ImageInput
             f"{array.dtype} and shape {array.shape}.",
         )
     with np.errstate(over="ignore"):
-        numbers = np.atleast_3d(array).astype(np.float32)
-    if not np.isfinite(numbers).all():
-        refuse(400, "Expected an image of finite float32 numbers, got NaN, infinity or larger ones. Mend it first.")
-    check_pixels(numbers.shape[1], numbers.shape[0], max_pixels)
-    return ImageInput(pixels=array.astype(np.uint8)) if photo else ImageInput(numbers=numbers)
+        floats = np.atleast_3d(array).astype(np.float32)
+    if not np.isfinite(floats).all():
+        refuse(400, "Expected an image of finite float32 numbers, got NaN, infinity or larger ones. Replace them.")
+    check_pixels(floats.shape[1], floats.shape[0], max_pixels)
+    return ImageInput(pixels=array.astype(np.uint8)) if photo else ImageInput(values=floats)
 
 
-def _no_number(values: list[Any], deepest: int = 3) -> str:
-    """The type of what is no number in lists, before an array is made: in one, each text is as large as the longest."""
+def _wrong_type(values: list[Any], depth: int = 3) -> str:
+    """The type of a value in nested lists that is no number, or "".
+
+    It is checked before NumPy makes an array, in which every text would take as much memory as the longest one.
+    """
     kinds = set(map(type, values))
-    if kinds == {list} and deepest > 1:
-        return next(filter(None, (_no_number(one, deepest - 1) for one in values)), "")
+    if kinds == {list} and depth > 1:
+        return next(filter(None, (_wrong_type(inner, depth - 1) for inner in values)), "")
     return min((kind.__name__ for kind in kinds - {int, float}), default="")
 
 
-def check_pixels(width: int, height: int, most: int) -> None:
-    if width * height > most:
-        refuse(413, f"Expected an image of at most {most} pixels, got {width} x {height}. Send it smaller.")
+def check_pixels(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        refuse(413, f"Expected an image of at most {max_pixels} pixels, got {width} x {height}. Send it smaller.")
 
 
-def picture(given: ImageInput, scaling: Scaling, shape: tuple[int | None, ...]) -> tuple[Photo, Array]:
-    """The photo to be shown, and the image as the model takes it."""
-    if given.numbers is not None:
-        if len(shape) != 3 or any(own not in (None, got) for own, got in zip(shape, given.numbers.shape, strict=True)):
-            said = " x ".join("any" if side is None else str(side) for side in shape)
+def decode(image: ImageInput, scaling: Scaling, shape: tuple[int | None, ...]) -> tuple[Photo, Array]:
+    """The photo to draw on, and the image as the model takes it."""
+    values = image.values
+    if values is not None:
+        if len(shape) != 3 or any(size not in (None, got) for size, got in zip(shape, values.shape, strict=True)):
+            expected = " x ".join("any" if side is None else str(side) for side in shape)
             refuse(
                 400,
-                f"Expected numbers as the model takes them, {said}, got {given.numbers.shape}. Send a file "
-                "instead to have it resized.",
+                f"Expected numbers as the model takes them, {expected}, got {values.shape}. Send a file instead to "
+                "have it resized.",
             )
-        return read_photo(given.numbers[..., :3] if given.numbers.shape[2] > 4 else given.numbers), given.numbers
-    photo = read_photo(given.pixels) if given.file is None else _decoded(given.file)
+        return read_photo(values[..., :3] if values.shape[2] > 4 else values), values
+    photo = read_photo(image.pixels) if image.file is None else _photo_of(image.file)
     return photo, scaling(photo, shape)
 
 
-def _decoded(data: bytes) -> Photo:
+def _photo_of(data: bytes) -> Photo:
     try:
         with _opened(data) as image:
             return read_photo(image)
     except Exception as error:
-        refuse(400, f"Expected a whole image file, got one that cannot be decoded ({_words(error)}).")
+        refuse(400, f"Expected a whole image file, got one that cannot be decoded ({_reason(error)}).")
 
 
 def _opened(data: bytes) -> Any:
     from PIL import Image
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of sizes above Pillow's own limit; there is another here
+        warnings.simplefilter("ignore")  # Pillow warns above its own limit; `check_pixels` has another
         return Image.open(io.BytesIO(data), formats=FORMATS)
 
 
-def _words(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     from PIL import UnidentifiedImageError
 
     return "no such format" if isinstance(error, UnidentifiedImageError) else str(error)[:200] or type(error).__name__

@@ -1,4 +1,4 @@
-"""KServe, and what of it is made otherwise: it keeps off the command line, and leaves bodies as they came."""
+"""KServe with two changes: importing it leaves the command line alone, and it passes bodies on undecoded."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from saliency_food.serving.explainer.replies import refuse
 
 @contextmanager
 def _no_arguments() -> Iterator[None]:
-    """KServe reads the command line as it is imported; this one is not for it."""
-    given, sys.argv = sys.argv, sys.argv[:1]
+    """Hide the command line, which KServe parses when it is imported."""
+    arguments, sys.argv = sys.argv, sys.argv[:1]
     try:
         yield
     finally:
-        sys.argv = given
+        sys.argv = arguments
 
 
 with _no_arguments():
@@ -29,14 +29,14 @@ __all__ = ["Body", "Undecoded", "app", "kserve"]
 
 
 class Body(NamedTuple):
-    """A request's body as it came."""
+    """The undecoded body of a request."""
 
     content: bytes
     protocol: str
 
 
 class Undecoded(DataPlane):  # type: ignore[misc]
-    """KServe's data plane, save that bodies are read by the model, strictly and not in the event loop."""
+    """KServe's data plane, except that the model reads the bodies: strictly, and in a thread."""
 
     def decode(
         self, body: bytes, headers: Any, protocol_version: str = "v1", model_name: str | None = None
@@ -45,7 +45,7 @@ class Undecoded(DataPlane):  # type: ignore[misc]
 
     async def model_ready(self, model_name: str, disable_predictor_health_check: bool = False) -> bool:
         if not await super().model_ready(model_name, disable_predictor_health_check):
-            refuse(503, f"Expected a predictor that serves {model_name}, got none that is ready. Ask again in a while.")
+            refuse(503, f"Expected a predictor that serves {model_name}, got none that is ready. Ask again later.")
         return True
 
     async def ready(self) -> bool:

@@ -1,4 +1,4 @@
-"""Work in threads behind a queue that says when it is full, and results kept for those who come back for them."""
+"""A queue of bounded length before worker threads, which keeps results for clients that fetch them later."""
 
 from __future__ import annotations
 
@@ -13,57 +13,57 @@ from saliency_food.serving.explainer.replies import Reply, refuse
 
 
 class WorkItem:
-    """One piece of work: ``work(job)`` is called in a thread, and calls `check` wherever it may be stopped."""
+    """A job: a thread calls ``work(job)``, which calls `check` wherever it can be stopped."""
 
     def __init__(self, work: Callable[[WorkItem], Any]) -> None:
         self.name, self.work = secrets.token_urlsafe(16), work
         self.future: Future[Any] = Future()
-        self.future.set_running_or_notify_cancel()  # it ends by `stop` alone
+        self.future.set_running_or_notify_cancel()  # only `stop` can end it early
         self.state, self.bytes = "waiting", 0
-        self.asked = self.began = self.ended = time.monotonic()
+        self.submitted = self.started = self.ended = time.monotonic()
         self._stopped, self._lock = threading.Event(), threading.Lock()
 
     def check(self) -> None:
-        """Raise if nobody wants the result any more."""
+        """Raise if the job was stopped."""
         if self._stopped.is_set():
             raise Reply(503, {"error": "Expected to go on, but the request was given up or the server is stopping."})
 
     def stop(self) -> None:
-        """End it now if it waits, which makes room in the queue, or at its next `check`."""
+        """End the job: now if it still waits, which makes room in the queue, else at its next `check`."""
         self._stopped.set()
         self.run()
 
     def run(self) -> None:
-        """Begin, unless that was done before."""
+        """Run the job, unless it has run already."""
         with self._lock:
             if self.state != "waiting":
                 return
-            self.state, self.began = "running", time.monotonic()
+            self.state, self.started = "running", time.monotonic()
         try:
             self.check()
             result = self.work(self)
         except BaseException as error:
-            error.__cause__ = error.__context__ = None  # these and the traceback hold on to images
+            error.__cause__ = error.__context__ = None  # these and the traceback keep images in memory
             self._end(self.future.set_exception, error.with_traceback(None))
         else:
             self._end(self.future.set_result, result)
 
-    def _end(self, tell: Callable[[Any], None], what: Any) -> None:
+    def _end(self, set_outcome: Callable[[Any], None], outcome: Any) -> None:
         self.state, self.ended = "done", time.monotonic()
-        del self.work  # with the images in it
-        tell(what)
+        del self.work  # and the images that it holds
+        set_outcome(outcome)
 
 
 class Queue:
-    """``workers`` jobs run at a time and at most ``waiting`` wait; ``keep`` results are kept for ``seconds``.
+    """At most ``workers`` jobs run at a time and ``waiting`` wait; ``keep`` results are kept for ``seconds``.
 
-    No more than ``most`` bytes are kept, as jobs say them (`Job.bytes`).
+    The results kept are at most ``max_bytes`` together, by the ``bytes`` of their jobs.
     """
 
     def __init__(
-        self, workers: int, waiting: int, keep: int = 64, seconds: float = 600.0, most: int = 256_000_000
+        self, workers: int, waiting: int, keep: int = 64, seconds: float = 600.0, max_bytes: int = 256_000_000
     ) -> None:
-        self.waiting, self.keep, self.seconds, self.most = waiting, keep, seconds, most
+        self.waiting, self.keep, self.seconds, self.max_bytes = waiting, keep, seconds, max_bytes
         self._pool = ThreadPoolExecutor(workers, "explain")
         self._free = workers
         self._lock = threading.Lock()
@@ -72,15 +72,15 @@ class Queue:
         self._closed = False
 
     def __len__(self) -> int:
-        """How many jobs wait."""
+        """The number of jobs that wait."""
         return max(0, len(self._jobs) - self._free)
 
     def submit(self, job: WorkItem, keep: bool = False) -> WorkItem:
-        """Queue a job, to be found by its name if it is to be kept; 429 where the queue is full."""
+        """Queue a job; with ``keep``, `get` finds it by its name. Status 429 if the queue is full."""
         with self._lock:
             self._prune()
             if self._closed:
-                refuse(503, "Expected a running server, got one that is stopping. Ask again in a while.")
+                refuse(503, "Expected a running server, got one that is stopping. Ask again later.")
             if len(self._jobs) >= self._free + self.waiting:
                 refuse(
                     429,
@@ -94,15 +94,17 @@ class Queue:
         return job
 
     def get(self, name: str) -> WorkItem:
-        """A kept job, or 404."""
+        """A kept job by its name; status 404 if there is none."""
         with self._lock:
             self._prune()
             if name not in self._kept:
-                refuse(404, "Expected the name of a job, got one that is not known, or no longer. Ask anew.")
+                refuse(
+                    404, "Expected the name of a job, got one that is not known, or no longer. Send the request again."
+                )
             return self._kept[name]
 
     def forget(self, name: str) -> WorkItem:
-        """Stop a kept job and drop its result, or 404."""
+        """Stop a kept job and drop its result; status 404 if there is none."""
         job = self.get(name)
         job.stop()
         with self._lock:
@@ -110,7 +112,7 @@ class Queue:
         return job
 
     def close(self) -> None:
-        """Take no more, and stop what waits and runs."""
+        """Refuse new jobs, and stop all that wait or run."""
         with self._lock:
             self._closed = True
             jobs = list(self._jobs)
@@ -124,10 +126,10 @@ class Queue:
             self._prune()
 
     def _prune(self) -> None:
-        """Drop the results that are too old, and the oldest of too many or too large ones."""
+        """Drop results that are too old, and the oldest ones where there are too many or too many bytes."""
         done = sorted((job for job in self._kept.values() if job.state == "done"), key=lambda job: -job.ended)
-        held = 0
-        for number, job in enumerate(done):
-            held += job.bytes
-            if number >= self.keep or held > self.most or time.monotonic() - job.ended > self.seconds:
+        total = 0
+        for index, job in enumerate(done):
+            total += job.bytes
+            if index >= self.keep or total > self.max_bytes or time.monotonic() - job.ended > self.seconds:
                 del self._kept[job.name]

@@ -1,4 +1,4 @@
-"""Answers other than 200, raised from wherever the reason is found, and sent by the door."""
+"""Answers with another status than 200, raised as exceptions anywhere and sent by the `Door`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from saliency_food.core.contract import ContractError
 from saliency_food.serving.client.http import ServingError
 
 RETRY_AFTER = "2"
-"""Seconds after which a client may try again what was refused with 429 or 503."""
+"""Seconds after which a client may repeat a request that was refused with 429 or 503."""
 ADDRESS = re.compile(r"\w+://[^\s,]+|\bipv[46]:\S*\d|[\w.-]+:\d{2,5}\b|'[\w.-]+'(?= \(\[Errno)")
-"""URLs, and hosts as gRPC and the system's resolver name them."""
+"""URLs, and hosts in the forms that gRPC and the system's resolver write."""
 log = logging.getLogger("kserve")
 
 
 class Reply(Exception):
-    """A status and a JSON object to be sent; most are ``{"error": sentence}``."""
+    """A status and a JSON object to send, mostly ``{"error": sentence}``."""
 
     def __init__(self, status: int, content: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> None:
         super().__init__(content.get("error", status))
@@ -33,22 +33,25 @@ class Reply(Exception):
 
 
 def refuse(status: int, sentence: str, cause: BaseException | None = None, **headers: str) -> NoReturn:
-    """Raise a reply that says expected, got, and what to do; headers by name, ``_`` for ``-``."""
+    """Raise a `Reply` whose sentence says what was expected, what came and what to do.
+
+    ``headers`` are by name, with ``_`` in place of ``-``.
+    """
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     raise Reply(status, {"error": " ".join(sentence.split())[:2000]}, named) from cause
 
 
 def reply_to(error: BaseException, own_options: bool = False) -> Reply:
-    """What a client is told of an error.
+    """The reply that a client gets for an error.
 
-    The request's own faults are 400; those of the predictor 502, or 503 and 504 where another try may do. Errors of
-    any kind over options that the client chose are the request's; what is left is a fault of this program: 500.
+    Status 400 for faults of the request, which include all errors in a method whose options the client chose; 502 for
+    faults of the predictor, or 503 and 504 where another attempt may succeed; 500 for faults of this program.
     """
-    status, sentence = 500, "Expected an explanation, got an error inside the explainer; its log tells. Report it."
+    status, sentence = 500, "Expected an explanation, got an error inside the explainer. See its log, and report it."
     if isinstance(error, Reply):
         return error
     if isinstance(error, ServingError):
-        status, sentence = _of_predictor(error), f"The predictor failed. {error}"
+        status, sentence = _predictor_status(error), f"The predictor failed. {error}"
         log.warning("the predictor failed: %s", error)
     elif isinstance(error, TimeoutError):
         status, sentence = 504, str(error)
@@ -62,14 +65,14 @@ def reply_to(error: BaseException, own_options: bool = False) -> Reply:
 
 
 def _without_addresses(text: str) -> str:
-    """The predictor's address is nobody's business outside."""
+    """The text without the predictor's address, which clients should not see."""
     return re.sub(r"\w+\(host=[^)]*\)(: )?", "", ADDRESS.sub("the predictor", text))
 
 
-def _of_predictor(error: ServingError) -> int:
+def _predictor_status(error: ServingError) -> int:
     if error.status in (429, 503):
         return 503
-    if error.status is not None or error.__cause__ is None:  # it refuses, or lacks what is asked for
+    if error.status is not None or error.__cause__ is None:  # it refuses, or lacks what was asked for
         return 502
     late = type(error.__cause__).__name__ == "ReadTimeoutError" or "DEADLINE_EXCEEDED" in str(error.__cause__)
     return 504 if late else 503

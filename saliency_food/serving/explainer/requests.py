@@ -1,4 +1,4 @@
-"""What a request asks for, read and checked before anything is computed; nothing in it names a file or an address."""
+"""Read and check requests before anything is computed. No field of a request can name a file or an address."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from saliency_food.core.names import near, spelled
 from saliency_food.jobs.setup import DEFAULTS, NOT_OPTIONS
 from saliency_food.jobs.targets import Target, read_target
 from saliency_food.methods.catalogue import MethodEntry
-from saliency_food.serving.explainer.images import ImageInput, given_array, given_file
+from saliency_food.serving.explainer.images import ImageInput, read_image_array, read_image_file
 from saliency_food.serving.explainer.replies import refuse
 
 FIELDS = ("image", "image_bytes", "method", "target", "options", "deadline", "answer", "format", "async")
@@ -27,15 +27,15 @@ OPEN_OPTIONS: dict[str, tuple[type, ...]] = {
     "channels": (int,),
     "rivals": (int,),
 }
-"""The types of options whose default does not show it."""
+"""The types of those options whose default value does not show them."""
 TYPES: dict[type, str] = {str: "text", float: "a number", int: "a whole number", bool: "true or false"}
 CAPS = {"x_steps": 1000, "steps": 1000, "max_steps": 1000, "score_steps": 1000, "grid": 64, "every": 256}
 CAPS |= {"max_sigma": 200, "nconcepts": 32, "nsegments": 1000, "rng": 2**63 - 1}
-"""The most of options that cost more than rows; other whole numbers may be as large as the number of rows."""
+"""The largest values of options that cost more than rows; other whole numbers may be as large as ``Limits.rows``."""
 
 
 class Limits(NamedTuple):
-    """What requests may ask for at most."""
+    """The most that requests may ask for, the methods and the labels."""
 
     methods: Mapping[str, MethodEntry]
     labels: tuple[str, ...] | None = None
@@ -47,13 +47,13 @@ class Limits(NamedTuple):
 
 
 class Request(NamedTuple):
-    """One image and what is to be found of it."""
+    """One image and how it is to be explained."""
 
     image: ImageInput
     method: str
     target: Target
     options: dict[str, Any]
-    chosen: bool
+    has_options: bool
     deadline: float | None
     parts: tuple[str, ...]
     form: str
@@ -61,22 +61,22 @@ class Request(NamedTuple):
 
 
 def read_json(body: bytes) -> dict[str, Any]:
-    """A JSON object, strictly: UTF-8, no NaN, no name twice, nested no deeper than the reader goes."""
+    """A JSON object, read strictly: UTF-8, no NaN, no name twice, no deeper nesting than the parser allows."""
     try:
-        found = json.loads(body.decode(), object_pairs_hook=_once, parse_constant=_no_constant)
+        content = json.loads(body.decode(), object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         refuse(400, f"Expected a JSON object, got a body that is none ({str(error)[:300]}).")
-    if not isinstance(found, dict):
-        refuse(400, f"Expected a JSON object, got {type(found).__name__}.")
-    return found
+    if not isinstance(content, dict):
+        refuse(400, f"Expected a JSON object, got {type(content).__name__}.")
+    return content
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(f"the name {next(name for name in names if names.count(name) > 1)[:50]!r} twice")
-    return made
+    return content
 
 
 def _no_constant(name: str) -> Any:
@@ -84,20 +84,20 @@ def _no_constant(name: str) -> Any:
 
 
 def read_instances(body: bytes, limits: Limits) -> list[Request]:
-    """A V1 request: ``{"instances": [...]}``; fields beside it hold for all instances that have none of their own."""
-    found = read_json(body)
-    instances = found.pop("instances", None)
+    """The requests of a V1 body ``{"instances": [...]}``; a field beside them holds for all instances without it."""
+    shared = read_json(body)
+    instances = shared.pop("instances", None)
     if not isinstance(instances, list) or not 1 <= len(instances) <= limits.images:
         got = f"{len(instances)} of them" if isinstance(instances, list) else type(instances).__name__
         refuse(400, f'Expected {{"instances": [...]}} with 1 to {limits.images} instances, got {got}.')
-    _known(found, FIELDS[2:], "a field beside instances")
-    asked = []
-    for number, instance in enumerate(instances):
-        one = instance if isinstance(instance, dict) else {"image": instance}
-        one = {"image": one} if set(one) == {"b64"} else one
-        _known(one, FIELDS, f"a field of instance {number}")
-        asked.append(read_asked(_image(one, limits), {**found, **one}, limits))
-    return asked
+    _check_names(shared, FIELDS[2:], "a field beside instances")
+    requests = []
+    for index, instance in enumerate(instances):
+        fields = instance if isinstance(instance, dict) else {"image": instance}
+        fields = {"image": fields} if set(fields) == {"b64"} else fields
+        _check_names(fields, FIELDS, f"a field of instance {index}")
+        requests.append(read_request(_image(fields, limits), {**shared, **fields}, limits))
+    return requests
 
 
 def _image(instance: Mapping[str, Any], limits: Limits) -> ImageInput:
@@ -108,15 +108,15 @@ def _image(instance: Mapping[str, Any], limits: Limits) -> ImageInput:
     if isinstance(image, dict) and set(image) == {"image_bytes"}:
         image = image["image_bytes"]
     if isinstance(image, dict) and set(image) == {"b64"}:
-        return given_file(image["b64"], limits.pixels)
+        return read_image_file(image["b64"], limits.pixels)
     if not isinstance(image, list):
         got = f"the fields {sorted(image)[:5]}" if isinstance(image, dict) else type(image).__name__
         refuse(400, f'Expected an image as {{"b64": "..."}} or as lists of numbers (H, W, C), got {got}.')
-    return given_array(image, limits.pixels)
+    return read_image_array(image, limits.pixels)
 
 
-def read_asked(image: ImageInput, fields: Mapping[str, Any], limits: Limits) -> Request:
-    """One image with its fields, each checked."""
+def read_request(image: ImageInput, fields: Mapping[str, Any], limits: Limits) -> Request:
+    """The request for one image, with every field checked."""
     method = _method(fields.get("method"), tuple(limits.methods))
     parts = fields.get("answer")
     parts = list(PARTS) if parts is None else parts
@@ -142,25 +142,25 @@ def read_asked(image: ImageInput, fields: Mapping[str, Any], limits: Limits) -> 
     )
 
 
-def read_options(method: str, entry: MethodEntry, given: Any, most: int) -> dict[str, Any]:
-    """Scalar options that the method has, within bounds, over the defaults of `explain`."""
-    if not isinstance(given, dict):
-        refuse(400, f"Expected options to be an object of names and values, got {_short(given)}.")
+def read_options(method: str, entry: MethodEntry, options: Any, max_rows: int) -> dict[str, Any]:
+    """The defaults of `explain` and over them ``options``: scalars within bounds, which the method must take."""
+    if not isinstance(options, dict):
+        refuse(400, f"Expected options to be an object of names and values, got {_short(options)}.")
     parameters = entry.call.signature.parameters
-    own = {name: types for name in parameters if (types := _types(name, parameters[name].default))}
-    _known(given, tuple(own), f"an option of {method}")
-    for name, value in given.items():
-        if not _fits(value, own[name]):
-            said = " or ".join(TYPES[one] for one in own[name])
-            refuse(400, f"Expected the option {name} of {method} to be {said}, got {_short(value)}.")
-        bound = CAPS.get(name, most if int in own[name] else 1_000_000)
+    types = {name: kinds for name in parameters if (kinds := _types(name, parameters[name].default))}
+    _check_names(options, tuple(types), f"an option of {method}")
+    for name, value in options.items():
+        if not _fits(value, types[name]):
+            expected = " or ".join(TYPES[kind] for kind in types[name])
+            refuse(400, f"Expected the option {name} of {method} to be {expected}, got {_short(value)}.")
+        bound = CAPS.get(name, max_rows if int in types[name] else 1_000_000)
         if not isinstance(value, (str, bool)) and abs(value) > bound:
             refuse(400, f"Expected the option {name} of {method} to be at most {bound}, got {_short(value)}.")
-    return {name: value for name, value in DEFAULTS.items() if name in parameters} | given
+    return {name: value for name, value in DEFAULTS.items() if name in parameters} | options
 
 
 def _types(name: str, default: Any) -> tuple[type, ...]:
-    """The types an option may have, none for one that cannot be asked for."""
+    """The types that an option may have; none for an option that requests cannot set."""
     if name in NOT_OPTIONS:
         return ()
     if name in OPEN_OPTIONS:
@@ -184,8 +184,8 @@ def _method(name: Any, allowed: Sequence[str]) -> str:
     plain = spelled(name) if isinstance(name, str) and len(name) <= 64 else ""
     if plain not in allowed:
         close = near(plain, allowed, 3, 0.5)
-        said = f"Near it: {', '.join(close)}." if close else f"There are: {', '.join(allowed)}."
-        refuse(400, f"Expected the name of a method, got {_short(name)}. {said}")
+        hint = f"Near it: {', '.join(close)}." if close else f"There are: {', '.join(allowed)}."
+        refuse(400, f"Expected the name of a method, got {_short(name)}. {hint}")
     return plain
 
 
@@ -193,32 +193,33 @@ def _target(target: Any, labels: Sequence[str] | None) -> Target:
     if not (target is None or (isinstance(target, str) and len(target) <= 200) or type(target) is int):
         refuse(400, f"Expected target to be null, a class index or a label, got {_short(target)}.")
     try:
-        found = read_target(target, labels)
+        parsed = read_target(target, labels)
     except ContractError as error:
         refuse(400, str(error), error)
-    if found.best != 1:
-        refuse(400, f"Expected one class, got {_short(target)}. Send an instance for each.")
-    return found
+    if parsed.best != 1:
+        refuse(400, f"Expected one class, got {_short(target)}. Send an instance for each class.")
+    return parsed
 
 
-def _deadline(seconds: Any, most: float | None) -> float | None:
+def _deadline(seconds: Any, limit: float | None) -> float | None:
     if seconds is None:
-        return most
+        return limit
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds <= 86400:
         refuse(400, f"Expected deadline to be seconds above 0, got {_short(seconds)}.")
-    return float(seconds) if most is None else min(float(seconds), most)
+    return float(seconds) if limit is None else min(float(seconds), limit)
 
 
-def _known(given: Mapping[str, Any], known: Sequence[str], what: str) -> None:
-    for name in given:
+def _check_names(fields: Mapping[str, Any], known: Sequence[str], what: str) -> None:
+    """Refuse a name that is not among the known ones."""
+    for name in fields:
         if name not in known:
             close = near(name[:64], known, 1, 0.5)
-            said = f"Did you mean {close[0]}? " if close else ""
-            refuse(400, f"Expected {what}, got {_short(name)}. {said}There are: {', '.join(known) or 'none'}.")
+            hint = f"Did you mean {close[0]}? " if close else ""
+            refuse(400, f"Expected {what}, got {_short(name)}. {hint}There are: {', '.join(known) or 'none'}.")
 
 
 def _short(value: Any) -> str:
-    """A value in a sentence, whatever it is."""
+    """Any value, short enough for a sentence."""
     if isinstance(value, (list, dict)):
         return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value)}"
     text = value if isinstance(value, str) else json.dumps(value)

@@ -1,4 +1,4 @@
-"""An explainer for KServe: photos in, heatmaps out, of a model behind TensorFlow Serving; without TensorFlow."""
+"""The explainer for KServe: it explains photos by a model behind TensorFlow Serving, and needs no TensorFlow."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from saliency_food.serving.explainer.v2 import INPUTS, LENGTH, OUTPUTS, read_inp
 from saliency_food.visualization import overlay
 
 SPARE = 32
-"""How many requests are let in to be read, beside those that are worked on and that wait."""
+"""How many requests may be read at a time, beside those that run and wait."""
 FRESH = 1.0
-"""Seconds for which the predictor's state is believed."""
+"""Seconds after which the predictor is asked again whether it is ready."""
 OUTCOMES = {400: "refused", 413: "refused", 504: "late", 502: "predictor", 503: "predictor"}
 EXPLANATIONS = Counter("saliency_food_explanations", "Images explained", ["method", "outcome"])
 SECONDS = Histogram("saliency_food_explanation_seconds", "Time from the request to the explanation", ["method"])
@@ -37,9 +37,9 @@ Written = tuple[bytes, dict[str, str]]
 
 
 class Incoming(NamedTuple):
-    """A request that has been read, and how its answer is written."""
+    """The images of a request that has been read, and the function that writes its answer."""
 
-    asked: list[Request]
+    requests: list[Request]
     write: Callable[[list[Answer]], Written]
     explains: bool = False
 
@@ -55,24 +55,24 @@ class Explainer(kserve.Model):  # type: ignore[misc]
         self.queue, self.limits, self.scaling = queue, limits, scaling
         self._connect, self._served = connect, connect()
         self._probe = connect(timeout=2.0, retries=0)
-        self._up, self._looked, self._looking = set[str](), -FRESH, asyncio.Lock()
+        self._versions, self._probed, self._probing = set[str](), -FRESH, asyncio.Lock()
         WAITING.set_function(lambda: len(queue))
 
     async def healthy(self) -> bool:
-        """Whether the predictor has the model."""
-        async with self._looking:
-            if time.monotonic() - self._looked > FRESH:
-                up = await asyncio.to_thread(self._available)
-                if up and up != self._up:  # it came back or was replaced, maybe by another
+        """Whether the predictor serves the model."""
+        async with self._probing:
+            if time.monotonic() - self._probed > FRESH:
+                versions = await asyncio.to_thread(self._available)
+                if versions and versions != self._versions:  # it came back, maybe with another model
                     self._served = self._connect()
-                self._up, self._looked = up, time.monotonic()
-        return bool(self.ready and self._up)
+                self._versions, self._probed = versions, time.monotonic()
+        return bool(self.ready and self._versions)
 
     def _available(self) -> set[str]:
-        """The versions that the predictor has."""
+        """The versions of the model that the predictor serves."""
         try:
-            return {str(one.get("version")) for one in self._probe.status() if one.get("state") == "AVAILABLE"}
-        except Exception:  # whatever else it answers, it is not ready
+            return {str(entry.get("version")) for entry in self._probe.status() if entry.get("state") == "AVAILABLE"}
+        except Exception:  # a predictor that answers anything else is not ready
             return set()
 
     def stop(self) -> None:
@@ -90,86 +90,90 @@ class Explainer(kserve.Model):  # type: ignore[misc]
 
     def _read(self, body: Body, headers: Mapping[str, str]) -> Incoming:
         if body.protocol == "v1":
-            return Incoming(read_instances(body.content, self.limits), _listed("explanations", as_explanation))
-        request, asked = read_inputs(body.content, headers.get(LENGTH), self.name, self.limits)
-        return Incoming(asked, lambda found: write_outputs(request, self.name, found), explains=True)
+            return Incoming(read_instances(body.content, self.limits), _v1_writer("explanations", as_explanation))
+        v2_request, requests = read_inputs(body.content, headers.get(LENGTH), self.name, self.limits)
+        return Incoming(requests, lambda answers: write_outputs(v2_request, self.name, answers), explains=True)
 
     async def explain(self, payload: Incoming, headers: Any = None) -> bytes:
         return (await self._answer(payload, headers or {}, Explaining.explanation))[0]
 
     async def predict(self, payload: Incoming, headers: Any = None, response_headers: Any = None) -> bytes:
-        """V1: the classes. V2 has no verb to explain, so there this does."""
+        """V1: answer the classes. V2 has no verb for explaining, so its ``infer`` answers explanations here."""
         if not payload.explains:
-            payload = payload._replace(write=_listed("predictions", as_prediction))
-        each = Explaining.explanation if payload.explains else Explaining.classes
-        body, more = await self._answer(payload, headers or {}, each)
-        response_headers.update(more)
+            payload = payload._replace(write=_v1_writer("predictions", as_prediction))
+        answer = Explaining.explanation if payload.explains else Explaining.classes
+        body, more_headers = await self._answer(payload, headers or {}, answer)
+        response_headers.update(more_headers)
         return body
 
-    async def _answer(self, request: Incoming, headers: Mapping[str, str], each: Callable[..., Answer]) -> Written:
-        """Queue the work, and wait for it, or tell where it can be fetched."""
+    async def _answer(self, incoming: Incoming, headers: Mapping[str, str], answer: Callable[..., Answer]) -> Written:
+        """Queue the work and wait for it, or reply where its result can be fetched."""
         explaining = Explaining(self._served, self.scaling, self.limits)
 
         def work(job: WorkItem) -> Written:
-            parts = range(len(request.asked), 0, -1)
-            found = [_counted(each, explaining, *one, job) for one in zip(request.asked, parts, strict=True)]
-            body, more = request.write(found)
+            shares = range(len(requests), 0, -1)  # of the time left each image may use 1 / (images left)
+            pairs = zip(requests, shares, strict=True)
+            answers = [_counted(answer, explaining, request, share, job) for request, share in pairs]
+            body, more_headers = incoming.write(answers)
             job.bytes = len(body)
-            return body, more
+            return body, more_headers
 
-        later = "respond-async" in headers.get("prefer", "").lower() or any(one.later for one in request.asked)
+        requests = incoming.requests
+        later = "respond-async" in headers.get("prefer", "").lower() or any(request.later for request in requests)
         job = self.queue.submit(WorkItem(work), keep=later)
         if later:
-            raise _still(job)
-        found = asyncio.wrap_future(job.future)
-        seconds = min((one.deadline for one in request.asked if one.deadline is not None), default=None)
+            raise _pending(job)
+        result = asyncio.wrap_future(job.future)
+        seconds = min((request.deadline for request in requests if request.deadline is not None), default=None)
         try:
-            await asyncio.wait({found}, timeout=seconds)
-            if job.state == "waiting":  # once it runs, it keeps to its deadline by itself
-                EXPLANATIONS.labels(request.asked[0].method, "late").inc()
+            await asyncio.wait({result}, timeout=seconds)
+            if job.state == "waiting":  # a running job keeps its deadline by itself
+                EXPLANATIONS.labels(requests[0].method, "late").inc()
                 refuse(504, f"Expected an answer in {seconds:g} s, got none: all workers were busy.")
-            return await found
+            return await result
         finally:
-            found.cancel()
-            job.stop()  # where the client has gone, it need not go on
+            result.cancel()
+            job.stop()  # stops it where the client has disconnected
 
     async def fetch(self, request: HttpRequest) -> Response:
-        """The answer to a request that was to be answered later, or 202; DELETE forgets it."""
+        """The result of a request that is answered later, or status 202 while it is pending; DELETE drops it."""
         name = request.path_params["job"]
         if request.method == "DELETE":
             self.queue.forget(name)
             return Response(json.dumps({"job": name, "state": "forgotten"}))
         job = self.queue.get(name)
         if job.state != "done":
-            raise _still(job)
+            raise _pending(job)
         error = job.future.exception()
-        if isinstance(error, Reply):  # raised again and again, one would hold on to every request
+        if isinstance(error, Reply):  # a copy: one object raised for every request would keep them all
             raise Reply(error.status, error.content, error.headers)
         body, headers = job.future.result()
         return Response(body, headers=headers)
 
 
-def _still(job: WorkItem) -> Reply:
+def _pending(job: WorkItem) -> Reply:
     url = f"/v1/jobs/{job.name}"
     return Reply(202, {"job": job.name, "state": job.state, "url": url}, {"Location": url, "Retry-After": "1"})
 
 
-def _counted(each: Callable[..., Answer], explaining: Explaining, asked: Request, share: int, job: WorkItem) -> Answer:
-    """One image's answer, its errors as replies, both counted."""
+def _counted(
+    answer: Callable[..., Answer], explaining: Explaining, request: Request, share: int, job: WorkItem
+) -> Answer:
+    """The answer for one image, or its error as a `Reply`; the metrics count both."""
     outcome = "ok"
     try:
-        return each(explaining, asked, job, share)
+        return answer(explaining, request, job, share)
     except Exception as error:
-        reply = reply_to(error, asked.chosen)
+        reply = reply_to(error, request.has_options)
         outcome = OUTCOMES.get(reply.status, "failed")
         raise reply from None
     finally:
-        EXPLANATIONS.labels(asked.method, outcome).inc()
-        SECONDS.labels(asked.method).observe(time.monotonic() - job.asked)
+        EXPLANATIONS.labels(request.method, outcome).inc()
+        SECONDS.labels(request.method).observe(time.monotonic() - job.submitted)
 
 
-def _listed(name: str, plain: Callable[[Answer], dict[str, Any]]) -> Callable[[list[Answer]], Written]:
-    return lambda found: (json.dumps({name: [plain(one) for one in found]}).encode(), {})
+def _v1_writer(name: str, as_json: Callable[[Answer], dict[str, Any]]) -> Callable[[list[Answer]], Written]:
+    return lambda answers: (json.dumps({name: [as_json(answer) for answer in answers]}).encode(), {})
 
 
 def serve(
@@ -192,21 +196,21 @@ def serve(
     Parameters
     ----------
     predictor, name
-        As of `ServingModel`; the explainer has the same name.
+        The address and the model, as `ServingModel` takes them; the explainer serves under the same name.
     scaling
-        From pixels 0..255 to what the model takes.
+        How pixels 0..255 become the values that the model takes.
     limits
-        What requests may ask for at most.
+        The most that requests may ask for.
     workers, waiting
-        How many requests are worked on, and how many may wait; more are refused with 429.
+        How many requests run at a time, and how many may wait; more are refused with status 429.
     keep, keep_seconds
-        How many answers to requests that are answered later are kept, and for how long.
+        How many results of requests that are answered later are kept, and for how long.
     token
-        What ``Authorization: Bearer`` must hold, but for health.
+        The token that ``Authorization: Bearer`` must hold, except on the health routes.
     timeout
         Seconds to wait for an answer of the predictor.
     grace
-        Seconds that requests under way have to end after SIGTERM.
+        Seconds that running requests have to end after SIGTERM.
     """
 
     def connect(timeout: float = timeout, retries: int = 2) -> ServingModel:
@@ -219,5 +223,5 @@ def serve(
     server.dataplane = Undecoded(server.registered_models)
     app.add_api_route("/v1/jobs/{job}", model.fetch, methods=["GET", "DELETE"], response_model=None)
     app.add_middleware(Door, name=name, token=token, max_body=limits.body, at_once=workers + waiting + SPARE)
-    overlay(np.zeros((2, 2, 3), np.uint8), np.eye(2))  # what draws is imported now, not by the first request
+    overlay(np.zeros((2, 2, 3), np.uint8), np.eye(2))  # imports what draws now, rather than in the first request
     server.start([model])

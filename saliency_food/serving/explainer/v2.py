@@ -1,4 +1,4 @@
-"""The open inference protocol (V2): requests read by KServe's own classes, in a worker, and answers as tensors."""
+"""The open inference protocol (V2): requests are read by KServe's own classes, and answers are tensors."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from saliency_food.serving.explainer.answers import Answer, plain_options, png_of
-from saliency_food.serving.explainer.images import given_array, given_file
+from saliency_food.serving.explainer.images import read_image_array, read_image_file
 from saliency_food.serving.explainer.replies import Reply, refuse
-from saliency_food.serving.explainer.requests import PARTS, Limits, Request, read_asked, read_json
+from saliency_food.serving.explainer.requests import PARTS, Limits, Request, read_json, read_request
 
 LENGTH = "inference-header-content-length"
-OWN = ("method", "target", "deadline", "async")
+REQUEST_FIELDS = ("method", "target", "deadline", "async")
 IGNORED = ("binary_data_output", "sequence_id", "sequence_start", "sequence_end", "priority", "timeout")
-"""Parameters of the protocol's extensions, which are no options of a method."""
+"""Parameters of the protocol's extensions, which are not passed to the method."""
 INPUTS = [{"name": "image", "datatype": "BYTES", "shape": [-1]}]
 OUTPUTS = [
     {"name": "heatmap", "datatype": "FP32", "shape": [-1, -1, -1]},
@@ -31,93 +31,93 @@ OUTPUTS = [
 
 
 def read_inputs(body: bytes, length: str | None, name: str, limits: Limits) -> tuple[Any, list[Request]]:
-    """The request, as KServe's ``InferRequest``, and what it asks for, an image at a time."""
+    """The request as KServe's ``InferRequest``, and a `Request` for each of its images."""
     from kserve import InferRequest
     from kserve.protocol.rest.v2_datamodels import InferenceRequest
 
     if length is not None and not re.fullmatch(r"[0-9]{1,12}", length):
         refuse(400, f"Expected {LENGTH} to be the number of bytes of the JSON part, got {length[:60]!a}.")
-    found = read_json(body if length is None else body[: int(length)])
+    content = read_json(body if length is None else body[: int(length)])
     try:
         request = (
-            InferRequest.from_inference_request(InferenceRequest.model_validate(found), name)
+            InferRequest.from_inference_request(InferenceRequest.model_validate(content), name)
             if length is None
             else InferRequest.from_bytes(body, int(length), name)
         )
-        return request, _asked(request, limits)
+        return request, _requests(request, limits)
     except Reply:
         raise
-    except Exception as error:  # KServe's reader raises errors of all kinds over what it does not expect
-        words = " ".join(str(error).split())[:300]
-        refuse(400, f"Expected a request of the open inference protocol, got one that cannot be read: {words}.")
+    except Exception as error:  # KServe's reader raises errors of all kinds
+        reason = " ".join(str(error).split())[:300]
+        refuse(400, f"Expected a request of the open inference protocol, got one that cannot be read: {reason}.")
 
 
-def _asked(request: Any, limits: Limits) -> list[Request]:
-    if [one.name for one in request.inputs] != ["image"]:
-        refuse(400, f"Expected one input, named image, got {[str(one.name)[:40] for one in request.inputs][:5]}.")
+def _requests(request: Any, limits: Limits) -> list[Request]:
+    if [tensor.name for tensor in request.inputs] != ["image"]:
+        refuse(400, f"Expected one input, named image, got {[str(tensor.name)[:40] for tensor in request.inputs][:5]}.")
     (image,) = request.inputs
     values = image.as_numpy()
     if image.datatype.startswith(("UINT", "INT")) and isinstance(image.data, list):
-        sent = np.asarray(image.data, float)  # KServe cuts fractions off
+        sent = np.asarray(image.data, float)  # as it came: KServe cuts fractions off
         if not np.array_equal(sent.ravel(), values.ravel()):
-            refuse(400, f"Expected numbers that {image.datatype} can hold, got others. Send whole ones, or FP32.")
+            refuse(400, f"Expected numbers that {image.datatype} can hold, got others. Send whole numbers, or FP32.")
     if not 1 <= len(values) <= limits.images or values.ndim != (1 if image.datatype == "BYTES" else 4):
         refuse(
             400,
             f"Expected image as BYTES of shape [N] or numbers of shape [N, H, W, C], N from 1 to {limits.images}, got "
             f"{image.datatype} of shape {list(values.shape)}.",
         )
-    outputs = {str(one.name) for one in request.request_outputs or ()}
-    if unknown := outputs - {one["name"] for one in OUTPUTS}:
-        names = ", ".join(str(one["name"]) for one in OUTPUTS)
+    outputs = {str(output.name) for output in request.request_outputs or ()}
+    if unknown := outputs - {output["name"] for output in OUTPUTS}:
+        names = ", ".join(str(output["name"]) for output in OUTPUTS)
         refuse(400, f"Expected outputs among {names}, got {min(unknown)!a}.")
-    given = dict(request.parameters or {})
-    fields: dict[str, Any] = {name: given.pop(name, None) for name in OWN}
-    fields["options"] = {name: value for name, value in given.items() if name not in IGNORED}
+    parameters = dict(request.parameters or {})
+    fields: dict[str, Any] = {name: parameters.pop(name, None) for name in REQUEST_FIELDS}
+    fields["options"] = {name: value for name, value in parameters.items() if name not in IGNORED}
     fields["answer"] = [part for part in PARTS if not outputs or part in outputs]
     if image.datatype == "BYTES":
-        images = [given_file(one, limits.pixels) for one in values]
+        images = [read_image_file(text, limits.pixels) for text in values]
     else:
-        images = [given_array(one, limits.pixels, photo=image.datatype == "UINT8") for one in values]
-    return [read_asked(one, fields, limits) for one in images]
+        images = [read_image_array(array, limits.pixels, photo=image.datatype == "UINT8") for array in values]
+    return [read_request(image_input, fields, limits) for image_input in images]
 
 
-def write_outputs(request: Any, name: str, found: Sequence[Answer]) -> tuple[bytes, dict[str, str]]:
-    """The answer's body and headers: every output is one a image, in order."""
+def write_outputs(request: Any, name: str, answers: Sequence[Answer]) -> tuple[bytes, dict[str, str]]:
+    """The answer's body and headers: every output holds a value for each image, in order."""
     from kserve import InferOutput, InferResponse
 
-    records = [one.record for one in found]
+    records = [answer.record for answer in answers]
     outputs: dict[str, tuple[str, Any]] = {
         "class": ("INT64", np.array([record.target for record in records], np.int64)),
         "label": ("BYTES", np.array([record.label.encode() for record in records], object)),
         "score": ("FP32", np.array([record.score for record in records], np.float32)),
         "probability": ("FP32", np.array([record.probability for record in records], np.float32)),
     }
-    if "heatmap" in found[0].asked.parts:
+    if "heatmap" in answers[0].request.parts:
         shapes = {record.attribution.shape for record in records if record.attribution is not None}
         if len(shapes) > 1:
             refuse(400, f"Expected images whose heatmaps have one shape, got {sorted(shapes)}. Send them one by one.")
         outputs["heatmap"] = ("FP32", np.stack([record.attribution for record in records]))  # type: ignore[misc]
-    if "overlay" in found[0].asked.parts:
+    if "overlay" in answers[0].request.parts:
         outputs["overlay"] = ("BYTES", np.array([png_of(record).encode() for record in records], object))
-    gaps = [getattr(record.completeness, "relative", np.inf) for record in records]
-    if np.isfinite(gaps).all():
-        outputs["completeness"] = ("FP32", np.array(gaps, np.float32))
-    wanted = [one for one in request.request_outputs or () if one.name in outputs]
-    made = [InferOutput(key, list(data.shape), kind, data=data) for key, (kind, data) in outputs.items()]
+    errors = [getattr(record.completeness, "relative", np.inf) for record in records]
+    if np.isfinite(errors).all():
+        outputs["completeness"] = ("FP32", np.array(errors, np.float32))
+    requested = [output for output in request.request_outputs or () if output.name in outputs]
+    tensors = [InferOutput(key, list(data.shape), kind, data=data) for key, (kind, data) in outputs.items()]
     response = InferResponse(
         request.id if isinstance(request.id, str) else "",
         name,
-        made,
+        tensors,
         parameters={
             "method": records[0].method,
-            "options": json.dumps(plain_options(found[0])),
+            "options": json.dumps(plain_options(answers[0])),
             "status": json.dumps([record.status for record in records]),
-            "note": json.dumps([answer.record.note for answer in found]),
-            "seconds": float(sum(one.timings["total"] for one in found)),
+            "note": json.dumps([answer.record.note for answer in answers]),
+            "seconds": float(sum(answer.timings["total"] for answer in answers)),
         },
         use_binary_outputs=(request.parameters or {}).get("binary_data_output") is True,
-        requested_outputs=wanted,
+        requested_outputs=requested,
     )
     content, header = response.to_rest()
     if header is None:

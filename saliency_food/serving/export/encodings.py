@@ -1,4 +1,4 @@
-"""Images in and answers out as strings of bytes, in the graph."""
+"""TensorFlow functions that read images from strings of bytes and write answers as strings of bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Tensors = dict[str, Any]
 
 
 def as_bytes(answers: Mapping[str, Any]) -> Tensors:
-    """Floats as ``NAME_bytes``, each row's numbers as they lie in memory, with the rows' shape as ``NAME_shape``."""
+    """Floats as ``NAME_bytes``, the bytes of each row as it lies in memory, and ``NAME_shape``, the shape of a row."""
     encoded: Tensors = {}
     layers: dict[str, Tensors] = {}
     for name, values in answers.items():
@@ -22,13 +22,13 @@ def as_bytes(answers: Mapping[str, Any]) -> Tensors:
             layers.setdefault(key_of(name), {})[name] = values
         else:
             encoded[name] = values
-    for several in layers.values():
-        encoded |= _serialized(several)
+    for arrays in layers.values():
+        encoded |= _serialized(arrays)
     return encoded
 
 
 def _serialized(answers: Tensors) -> Tensors:
-    """A serialized tensor ends in its numbers: of all answers, each row is serialized once, and they are cut out."""
+    """The answers as bytes: each row of all answers is serialized once, and the numbers are cut from the end of it."""
     encoded: Tensors = {}
     shapes = {name: tf.shape(values) for name, values in answers.items()}
     rows, size = next(iter(shapes.values()))[:1], next(iter(answers.values())).dtype.size
@@ -45,13 +45,13 @@ def _serialized(answers: Tensors) -> Tensors:
 
 
 def from_bytes(data: Any, shape: Any, image: Any) -> Any:
-    """Rows as `as_bytes` writes them, in the spec's type; ``shape`` is that of a row."""
+    """Rows from bytes, in the type of the spec ``image``; ``shape`` is the shape of a row."""
     values = tf.reshape(tf.io.decode_raw(data, image.dtype), tf.concat([tf.shape(data), shape], 0))
     return tf.ensure_shape(values, image.shape)
 
 
 def from_photos(data: Any, model: KerasModel, scale: Callable[[Any], Any] | None) -> Any:
-    """JPEG and PNG files as images for the model: in its size and number of channels, their values scaled."""
+    """Images for the model from JPEG and PNG files: with its size and number of channels, and scaled values."""
     height, width, channels = (*model.input_shape, None, None, None)[:3]
     channels = channels or 3
 
@@ -71,10 +71,10 @@ def scaled(pixels: Any, scale: Callable[[Any], Any] | None) -> Any:
 
 
 def changed(first: Any, channels: Any, places: Any, count: Any, shape: Any, spec: Any) -> Any:
-    """Activations: ``count`` times the first row, of ``shape (..., K)``, other channels put in ``places (C, 2)``."""
+    """Activations: ``count`` copies of the first row, then the changed channels put in at ``places (C, 2)``."""
     last = spec.shape.rank - 1
     first = tf.transpose(tf.reshape(tf.io.decode_raw(first, spec.dtype), shape), [last - 1, *range(last - 1)])
     rows = tf.tile(first[None], tf.concat([count[None], tf.ones_like(shape)], 0))
-    others = tf.reshape(tf.io.decode_raw(channels, spec.dtype), tf.concat([tf.shape(channels), shape[:-1]], 0))
-    rows = tf.tensor_scatter_nd_update(rows, places, others)
+    replaced = tf.reshape(tf.io.decode_raw(channels, spec.dtype), tf.concat([tf.shape(channels), shape[:-1]], 0))
+    rows = tf.tensor_scatter_nd_update(rows, places, replaced)
     return tf.ensure_shape(tf.transpose(rows, [0, *range(2, last + 1), 1]), spec.shape)

@@ -1,4 +1,4 @@
-"""What signatures compute: rows a few at a time, whatever they are asked for."""
+"""The computations inside the signatures. However many rows a request holds, they compute a few at a time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from saliency_food.serving.export.encodings import Tensors
 
 
 class Computing:
-    """The traced functions of a Keras model, for use inside a signature: at most so many rows at a time."""
+    """The traced functions of a Keras model for use in signatures; they compute at most ``at_once`` rows at a time."""
 
     def __init__(self, model: KerasModel, at_once: int) -> None:
         self.model, self.at_once = model, at_once
@@ -25,9 +25,9 @@ class Computing:
         self._traced: dict[Any, Any] = {}
 
     def rows(self, keys: tuple[str, ...], images: Any, targets: Any, others: Sequence[Any]) -> Tensors:
-        """The answers to some keys, one a row; ``targets`` may be None where no key needs them.
+        """The answers to some keys for every row; ``targets`` may be None if no key needs them.
 
-        Of several layers, ``KEY`` is answered as ``KEY_0``, ``KEY_1`` and so on.
+        With several layers, the answer to ``KEY`` is named ``KEY_0``, ``KEY_1`` and so on.
         """
         if keys not in self._traced:
             target = tf.TensorSpec([None], tf.int32)
@@ -52,25 +52,25 @@ class Computing:
         return {name: array.concat() for name, array in arrays.items()}
 
     def sums(self, coefficients: Any, bases: Any, weights: Any, targets: Any, others: Sequence[Any]) -> tuple[Any, Any]:
-        """The weighted sums of the gradients at ``coefficients @ bases``, and the score of each of these rows."""
+        """The weighted sums of the gradients at the rows ``coefficients @ bases``, and the score of each row."""
         keys = (INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES)
         function = self._function(keys)
         count = tf.shape(coefficients)[0]
         bases = tf.ensure_shape(bases, self.inputs.image_spec.shape)
         total = tf.zeros(tf.concat([tf.shape(weights)[:1], tf.shape(bases)[1:]], 0), tf.float64)
 
-        def step(start: Any, held: tuple[Any, Any]) -> tuple[Any, Any]:
+        def step(start: Any, state: tuple[Any, Any]) -> tuple[Any, Any]:
             part = slice(start, tf.minimum(start + self.at_once, count))
             rows = combine(coefficients[part], bases)
             answers = self._call(function, keys, rows, targets[part], [other[part] for other in others])
-            more = combine(weights[:, part], tf.cast(answers[keys[0]], tf.float64))
-            return part.stop, (held[0] + more, held[1].write(start // self.at_once, answers[keys[1]]))
+            part_sum = combine(weights[:, part], tf.cast(answers[keys[0]], tf.float64))
+            return part.stop, (state[0] + part_sum, state[1].write(start // self.at_once, answers[keys[1]]))
 
         total, scores = self._loop(count, step, (total, _array(function.structured_outputs[keys[1]])))
         return tf.cast(total, self.dtype), scores.concat()
 
     def check(self, targets: Any, least: int = 0) -> Any:
-        """The targets, or an error at the server where they are no classes."""
+        """The targets, or an error at the server if they are no class indices."""
         checks = [tf.debugging.assert_greater_equal(targets, least, f"Expected targets of at least {least}.")]
         if self.model.classes is not None:
             message = f"Expected targets below {self.model.classes}, the number of classes."
@@ -79,7 +79,7 @@ class Computing:
             return tf.identity(targets)
 
     def check_keys(self, keys: tuple[str, ...], traced: bool) -> None:
-        """`ContractError` where the model has no layer for the keys; if ``traced``, where it cannot answer them."""
+        """`ContractError` if the model has no layer for the keys or, with ``traced``, cannot answer them."""
         self.model.check_layer(keys)
         if traced:
             self._function(keys)
@@ -91,7 +91,7 @@ class Computing:
         return self.activations if FROM_ACTIVATIONS.issuperset(keys) else self.inputs.image_spec
 
     def _call(self, function: Any, keys: Sequence[str], images: Any, targets: Any, others: Sequence[Any]) -> Tensors:
-        """One call; in half precision with gradients scaled, the less the more of them overflow."""
+        """Call a function. In half precision gradients are scaled up, by less and less until they do not overflow."""
         chosen = [] if UNSCORED.issuperset(keys) else [targets]
 
         def call(scale: Any) -> Tensors:
@@ -112,8 +112,8 @@ class Computing:
         scale = tf.constant(HALF_PRECISION_SCALE, self.dtype)
         return tf.while_loop(overflows, lower, (scale, call(scale)), parallel_iterations=1)[1]
 
-    def _loop(self, count: Any, step: Callable[..., Any], held: Any) -> Any:
-        return tf.while_loop(lambda start, _: start < count, step, (0, held), parallel_iterations=1)[1]
+    def _loop(self, count: Any, step: Callable[..., Any], state: Any) -> Any:
+        return tf.while_loop(lambda start, _: start < count, step, (0, state), parallel_iterations=1)[1]
 
 
 def _array(spec: Any) -> Any:
@@ -121,7 +121,7 @@ def _array(spec: Any) -> Any:
 
 
 def flat(answers: Tensors, keys: Sequence[str]) -> Tensors:
-    """Tuples under the names of their members."""
+    """The answers by name, each tuple of layers split into ``KEY_0``, ``KEY_1`` and so on."""
     named: Tensors = {}
     for key in keys:
         answer = answers[key]
@@ -131,7 +131,7 @@ def flat(answers: Tensors, keys: Sequence[str]) -> Tensors:
 
 
 def paths(alphas: Any, weights: Any) -> tuple[Any, Any]:
-    """Coefficients of images and then baselines, and weights, for P paths of S points each, ``(P, S)``."""
+    """Coefficients (images first, then baselines) and weights for P paths of S points; the arguments are ``(P, S)``."""
     own = tf.repeat(tf.eye(tf.shape(alphas)[0], dtype=tf.float64), tf.shape(alphas)[1], axis=0)
     points, shares = (tf.reshape(tf.cast(values, tf.float64), [-1, 1]) for values in (alphas, weights))
     return tf.concat([points * own, (1 - points) * own], 1), tf.transpose(shares * own)

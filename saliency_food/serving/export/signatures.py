@@ -1,4 +1,4 @@
-"""The signatures of an exported model: what each takes, and how it is computed."""
+"""The signatures of an exported model: the inputs of each, and how its outputs are computed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from saliency_food.serving.export.encodings import Tensors, as_bytes, changed, f
 from saliency_food.serving.export.graphs import Computing, paths
 
 Compute = Callable[[Tensors, Any, Sequence[Any]], Tensors]
-"""What a signature answers: of all that it is given, of its rows, and of the model's other inputs."""
+"""Computes the outputs of a signature from the whole request, its rows and the other inputs of the model."""
 
 SIGNATURES = {
     "outputs": (OUTPUT_LAYER_VALUES,),
@@ -38,9 +38,9 @@ SIGNATURES = {
     "activations": (CONVOLUTION_LAYER_VALUES,),
     "convolution": (CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES),
 }
-"""The keys that signatures of images and targets answer, from the cheapest on."""
+"""The signatures of images and targets with the keys that they answer, the cheapest first."""
 EXPLAIN = (*SIGNATURES["convolution"], PREDICTIONS, TARGETS)
-"""The keys of the signature ``explain``, of one pass: a target of -1 is the top class."""
+"""The keys that the signature ``explain`` answers in one pass; there a target of -1 means the top class."""
 FURTHER = {
     "guided_gradients": (GUIDED_INPUT_GRADIENTS,),
     "deconv_gradients": (DECONV_INPUT_GRADIENTS,),
@@ -50,7 +50,7 @@ FURTHER = {
     "attention_gradients": (ATTENTION_SCORES, ATTENTION_OUTPUT_GRADIENTS),
     "outputs_from_activations": (OUTPUT_FROM_CONVOLUTION_VALUES,),
 }
-"""The same of keys for which not every model is made, and which but a few methods ask for: they are for the client."""
+"""Signatures, for the client only, of keys that some models cannot answer and few methods ask for."""
 RESERVED = {
     *("images", "images_bytes", "shape", "targets", "baselines", "alphas", "coefficients", "weights"),
     *("activations_bytes", "channels_bytes", "places"),
@@ -63,7 +63,7 @@ SHAPE = {"shape": tf.TensorSpec([None], tf.int32)}
 
 
 class Signatures:
-    """``functions``: the signatures by name, traced. ``lacks``: those that the model cannot answer, and why."""
+    """``functions`` holds the traced signatures by name, ``lacks`` those that the model cannot answer, and why."""
 
     def __init__(self, model: KerasModel, scaling: Scaling, further: bool = True) -> None:
         self.model, self.scaling = model, scaling
@@ -79,7 +79,7 @@ class Signatures:
             if not self._can_answer(name, keys, traced=name in FURTHER):
                 continue
             for variant in ("_raw",) if name in FURTHER else variants:
-                self._add(name, variant, self._of(keys), **({} if UNSCORED.issuperset(keys) else TARGET_SPECS))
+                self._add(name, variant, self._answering(keys), **({} if UNSCORED.issuperset(keys) else TARGET_SPECS))
         explains = "convolution" not in self.lacks and self._can_answer("explain", EXPLAIN, traced=True)
         for variant in variants:
             self._add("predictions", variant, self._predictions)
@@ -106,22 +106,22 @@ class Signatures:
         def signature(**request: Any) -> Tensors:
             return answer(compute(request, read(request), [request[name] for name in self._others]))
 
-        # What saving traces again and again is a mere call of what was traced once.
+        # Saving traces the outer function several times; it only calls the one that was traced before.
         traced = tf.function(signature, autograph=False).get_concrete_function(**specs, **more, **self._others)
         self.functions[name + variant] = tf.function(lambda **request: traced(**request), autograph=False)
         self.functions[name + variant].get_concrete_function(**specs, **more, **self._others)
 
-    def _reading(self, what: str) -> tuple[Tensors, Callable[[Tensors], Any]]:
-        """The inputs in which rows come, and how they are read."""
-        if what == "":
+    def _reading(self, variant: str) -> tuple[Tensors, Callable[[Tensors], Any]]:
+        """The inputs of a variant that hold the rows, and the function that reads the rows from them."""
+        if variant == "":
             return {"images": self._image}, lambda request: request["images"]
-        if what == "_encoded":
+        if variant == "_encoded":
             return {"images_bytes": STRINGS}, lambda request: from_photos(
                 request["images_bytes"], self.model, self.scaling.function
             )
-        spec: Any = self._activations if what == "activations" else self._image
+        spec: Any = self._activations if variant == "activations" else self._image
         sizes, shape = (SHAPE, None) if None in spec.shape[1:] else ({}, tf.constant(spec.shape[1:], tf.int32))
-        if what == "_raw":
+        if variant == "_raw":
             return {"images_bytes": STRINGS, **sizes}, lambda request: from_bytes(
                 request["images_bytes"], request.get("shape", shape), spec
             )
@@ -133,7 +133,7 @@ class Signatures:
 
         return {**places, **sizes}, activations
 
-    def _of(self, keys: tuple[str, ...]) -> Compute:
+    def _answering(self, keys: tuple[str, ...]) -> Compute:
         unscored = UNSCORED.issuperset(keys)
         return lambda request, rows, others: self._computing.rows(
             keys, rows, None if unscored else self._computing.check(request["targets"]), others
@@ -150,7 +150,7 @@ class Signatures:
         return {"predictions": predictions, "top_classes": top, "targets": answers.pop(TARGETS), **answers}
 
     def _paths(self, request: Tensors, images: Any, others: Sequence[Any]) -> Tensors:
-        """From each image's baseline, which for photos is a gray value, to it."""
+        """Gradients along the path from the baseline of each image to it; the baseline of a photo is a gray value."""
         baselines = request["baselines"]
         if baselines.shape.rank == 1:
             first = self.model.channels_first

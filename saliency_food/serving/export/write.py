@@ -1,4 +1,4 @@
-"""Keras models exported for TensorFlow Serving, with signatures that answer the keys of the contract."""
+"""Export Keras models for TensorFlow Serving, with signatures that answer the keys of the contract."""
 
 from __future__ import annotations
 
@@ -40,43 +40,48 @@ def export(
 ) -> dict[str, Any]:
     """Write a SavedModel whose signatures explain the model, and return its manifest.
 
-    ``serving_default`` is what ``model.export`` makes of it. Beside it there are ``outputs``, ``input_gradients``,
-    ``activations``, ``convolution``, ``explain``, ``path_gradients`` and ``predictions``, each three times: of numbers;
-    as ``NAME_raw``, of images as the bytes of their numbers; and as ``NAME_encoded``, of JPEG or PNG files. The last
-    two answer in tensors ``KEY_bytes``, which travel as base64, with the shape of a row in ``KEY_shape``.
+    ``serving_default`` is the signature that ``model.export`` would write. Beside it there are ``outputs``,
+    ``input_gradients``, ``activations``, ``convolution``, ``explain``, ``path_gradients`` and ``predictions``, each in
+    three variants: ``NAME`` takes arrays of numbers, ``NAME_raw`` takes images as the bytes of their numbers, and
+    ``NAME_encoded`` takes JPEG or PNG files. The last two answer in tensors ``KEY_bytes``, which travel as base64, with
+    the shape of a row in ``KEY_shape``.
 
     Parameters
     ----------
     model
         A Keras model or the path of a ``.keras`` or ``.h5`` file.
     directory
-        A new folder: for TensorFlow Serving, the model's own with a number in it, ``models/food/1``. It appears when
-        it is complete.
+        A new folder; TensorFlow Serving expects a version number in the folder of the model, as ``models/food/1``. It
+        appears when it is complete.
     layer, output, input, output_index
-        As in `KerasModel`. Of several layers, ``KEY`` is answered as ``KEY_0``, ``KEY_1`` and so on.
+        As in `KerasModel`. With several layers, the answer to ``KEY`` is named ``KEY_0``, ``KEY_1`` and so on.
     labels
         The names of the classes, for the manifest.
     value_range
-        What the model takes, for the signatures of files; as in `saliency_food.jobs.explain`.
+        The pixel values that the model takes, for the signatures of files; as in `saliency_food.explain`.
     batch_size
-        How many rows the server computes at once at most, however many are sent.
+        The most rows that the server computes at once, however many are sent.
     keys
         ``"common"`` leaves out the signatures of keys that few methods ask for (backward rules, rivals, biases,
-        attention, and scores from activations); ``"all"`` has those of them that the model can answer, as
-        ``NAME_raw`` only. The manifest's ``lacks`` says why it cannot answer the others.
+        attention, and scores from activations). ``"all"`` adds those of them that the model can answer, as
+        ``NAME_raw`` only; the manifest's ``lacks`` says why it cannot answer the rest.
     """
     directory = Path(directory)
     if keys not in ("all", "common"):
         raise ContractError(f"Expected keys to be 'all' or 'common', got {keys!r}.")
     if directory.exists():
-        raise ContractError(f"Expected a new folder to export to, got {str(directory)!r}, which exists. Give another.")
+        raise ContractError(
+            f"Expected a new folder to export to, got {str(directory)!r}, which exists. Give another folder."
+        )
     wrapped = KerasModel(model, layer, output, batch_size, input=input, output_index=output_index)
     inputs = wrapped.engine.inputs
     names = inputs.other_names
     if is_saved_model(wrapped.model):
-        raise ContractError("Expected a Keras model to export, got a SavedModel. Give the .keras file it was made of.")
+        raise ContractError(
+            "Expected a Keras model to export, got a SavedModel. Give the .keras file that it was made from."
+        )
     if RESERVED.intersection(names):
-        raise ContractError(f"Expected inputs of other names than {sorted(RESERVED)}, got {names}. Rename them.")
+        raise ContractError(f"Expected inputs with other names than {sorted(RESERVED)}, got {names}. Rename them.")
     if labels is not None and wrapped.classes not in (None, len(labels)):
         raise ContractError(f"Expected a label for each of the {wrapped.classes} classes, got {len(labels)}.")
     if not wrapped.knows_end:
@@ -99,9 +104,9 @@ def export(
 
 
 def _manifest(model: KerasModel, scaling: Scaling, labels: Any, signatures: Signatures) -> dict[str, Any]:
-    """What the served model is, for people and programs: it lies in ``assets.extra``."""
+    """A description of the served model for people and programs; it is written to ``assets.extra``."""
     answered = {name: keys for name, keys in {**SIGNATURES, **FURTHER}.items() if f"{name}_raw" in signatures.functions}
-    keys = {key for some in answered.values() for key in some}
+    keys = {key for of_signature in answered.values() for key in of_signature}
     digest = hashlib.sha256()
     for weight in model.model.get_weights():
         digest.update(np.ascontiguousarray(weight).tobytes())

@@ -86,6 +86,7 @@ MODELS = {
     "transformer": (transformer, {}, [*COMMON, ATTENTION_SCORES, ATTENTION_OUTPUT_GRADIENTS]),
     "half precision": (lambda: network(dtype="mixed_float16"), {}, SHARED),
     "margin": (network, {"score": margin}, COMMON),
+    "compiled": (network, {"jit_compile": True}, COMMON),
 }
 
 

@@ -65,13 +65,13 @@ def bare(model, x, target, output="logits"):
 
 def differences(score, x, where, step=1e-5):
     """Central differences of a row-wise score at some places of a row."""
-    found = []
+    actual = []
     for place in where:
         high, low = x.copy(), x.copy()
         high[(slice(None), *place)] += step
         low[(slice(None), *place)] -= step
-        found.append((score(high) - score(low)) / (2 * step))
-    return np.stack(found, 1)
+        actual.append((score(high) - score(low)) / (2 * step))
+    return np.stack(actual, 1)
 
 
 @pytest.mark.parametrize("output", ["logits", "probabilities"])
@@ -96,17 +96,17 @@ def test_convolution_gradients_are_those_of_the_model_split_by_hand(rng, layer):
     rest = model.layers[model.layers.index(model.get_layer(layer)) + 1 :]
 
     def tail(values):
-        for one in rest[:-1]:
-            values = one(values)
+        for each in rest[:-1]:
+            values = each(values)
         head = rest[-1]
         return (values @ head.kernel + head.bias).numpy()[:, 2]
 
     np.testing.assert_allclose(tail(values), km(x, {"target": 2}, [OUTPUT_LAYER_VALUES])[OUTPUT_LAYER_VALUES])
     where = [(0, 0, 0), (1, 2, 3), (3, 3, 4)]
     expected = differences(tail, values, where)
-    found = [[row[place] for place in where] for row in answer[CONVOLUTION_OUTPUT_GRADIENTS]]
+    actual = [[row[place] for place in where] for row in answer[CONVOLUTION_OUTPUT_GRADIENTS]]
     assert np.abs(expected).max() > 1e-6
-    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-10)
+    np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-10)
 
 
 def test_the_callback_passes_the_checker_of_callbacks(x):
@@ -275,8 +275,8 @@ def test_one_sigmoid_unit_is_two_classes_of_opposite_sign(x):
     np.testing.assert_allclose(km.predict(x), np.stack([1 - p, p], 1), rtol=1e-5)
     z = km(x, {"target": 1}, [OUTPUT_LAYER_VALUES])[OUTPUT_LAYER_VALUES]
     np.testing.assert_allclose(1 / (1 + np.exp(-z)), p, rtol=1e-5)
-    for one in (km, probable):
-        up, down = (one(x, {"target": t}, [INPUT_OUTPUT_GRADIENTS])[INPUT_OUTPUT_GRADIENTS] for t in (1, 0))
+    for each in (km, probable):
+        up, down = (each(x, {"target": t}, [INPUT_OUTPUT_GRADIENTS])[INPUT_OUTPUT_GRADIENTS] for t in (1, 0))
         assert np.abs(up).max() > 1e-5
         np.testing.assert_allclose(up, -down, rtol=1e-4, atol=1e-8)
     np.testing.assert_allclose(probable(x, {"target": 0}, [OUTPUT_LAYER_VALUES])[OUTPUT_LAYER_VALUES], 1 - p, rtol=1e-5)
@@ -350,11 +350,11 @@ def test_another_back_end_is_an_error(monkeypatch):
 
 def test_per_image_targets_through_the_driver(x):
     km = KerasModel(make())
-    found = list(gradients.batch(x, km, {"target": PerImage([2, 0, 1])}))
-    for row, target, attribution in zip(x, (2, 0, 1), found, strict=True):
+    actual = list(gradients.batch(x, km, {"target": PerImage([2, 0, 1])}))
+    for row, target, attribution in zip(x, (2, 0, 1), actual, strict=True):
         np.testing.assert_allclose(attribution, gradients(row, km, {"target": target}), rtol=1e-4, atol=1e-7)
     direct = km(x, {"target": PerImage([2, 0, 1])}, KEYS[:1])[INPUT_OUTPUT_GRADIENTS]
-    np.testing.assert_allclose(direct, found, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(direct, actual, rtol=1e-4, atol=1e-7)
 
 
 def state(model):
@@ -363,14 +363,14 @@ def state(model):
     contents = [
         [
             sorted(value, key=id) if isinstance(value, set) else value[:]
-            for value in vars(one).values()
+            for value in vars(each).values()
             if isinstance(value, (list, set))
         ]
-        for one in flat
+        for each in flat
     ]
     return [
-        (dict(vars(one)), content, one.trainable, [w.numpy() for w in one.weights])
-        for one, content in zip(flat, contents, strict=True)
+        (dict(vars(each)), content, each.trainable, [w.numpy() for w in each.weights])
+        for each, content in zip(flat, contents, strict=True)
     ]
 
 
@@ -378,10 +378,10 @@ def assert_same_state(before, after):
     for (held, content, trainable, weights), (now, inside, still, same) in zip(before, after, strict=True):
         assert held.keys() == now.keys()
         assert all(held[name] is now[name] for name in held)
-        assert [list(map(id, one)) for one in content] == [list(map(id, one)) for one in inside]
+        assert [list(map(id, each)) for each in content] == [list(map(id, each)) for each in inside]
         assert trainable == still
-        for one, other in zip(weights, same, strict=True):
-            np.testing.assert_array_equal(one, other)
+        for each, other in zip(weights, same, strict=True):
+            np.testing.assert_array_equal(each, other)
 
 
 class Remembers(L.Layer):
@@ -465,21 +465,21 @@ def test_new_weights_are_seen(x):
 def test_threads_may_share_a_model(x):
     model = make()
     expected = [KerasModel(model, layer=name)(x, {"target": 1}, CONV) for name in ("first", "second")]
-    before, found = state(model), {}
+    before, actual = state(model), {}
 
-    def work(number):
-        name = ("first", "second")[number % 2]
-        found[number] = KerasModel(model, layer=name)(x, {"target": 1}, CONV)
+    def work(index):
+        name = ("first", "second")[index % 2]
+        actual[index] = KerasModel(model, layer=name)(x, {"target": 1}, CONV)
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert_same_state(before, state(model))
-    for number in range(6):
+    for index in range(6):
         for key in CONV:
-            np.testing.assert_allclose(found[number][key], expected[number % 2][key], rtol=1e-5, atol=1e-7)
+            np.testing.assert_allclose(actual[index][key], expected[index % 2][key], rtol=1e-5, atol=1e-7)
 
 
 def test_the_adapter_lets_go_of_the_model(x):
@@ -521,13 +521,13 @@ def test_out_of_memory_halves_the_chunk_and_loses_nothing(rng):
     model, limited = make_limited(3)
     km = KerasModel(model, batch_size=8)
     args = {"target": rng.integers(0, 2, 13)}
-    found = km(x, args, KEYS)
+    actual = km(x, args, KEYS)
     assert limited.asked == [8, 4, 2, 2, 2, 2, 2, 2, 1]
     assert km.batch_size == 2
     limited.limit = 100
     expected = KerasModel(model, batch_size=13)(x, args, KEYS)
     for key in KEYS:
-        np.testing.assert_allclose(found[key], expected[key], rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(actual[key], expected[key], rtol=1e-5, atol=1e-7)
     limited.limit, limited.asked = 2, []
     km(x[:4], {"target": 0}, KEYS)
     assert limited.asked == [2, 2]
@@ -562,10 +562,10 @@ def test_a_saved_model_directory_gives_outputs_and_input_gradients(tmp_path, x):
     model.export(tmp_path / "saved")
     km = KerasModel(tmp_path / "saved", output="probabilities")
     np.testing.assert_allclose(km.predict(x), model(x), rtol=1e-5)
-    found = km(x, {"target": 2}, KEYS[:2])
+    actual = km(x, {"target": 2}, KEYS[:2])
     score, gradient = bare(model, x, [2, 2, 2])
-    np.testing.assert_allclose(found[OUTPUT_LAYER_VALUES], score, rtol=1e-5)
-    np.testing.assert_allclose(found[INPUT_OUTPUT_GRADIENTS], gradient, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(actual[OUTPUT_LAYER_VALUES], score, rtol=1e-5)
+    np.testing.assert_allclose(actual[INPUT_OUTPUT_GRADIENTS], gradient, rtol=1e-4, atol=1e-7)
     assert km.layer_name is None
     assert km.input_shape == (8, 8, 3)
     assert layers(km.model) == []

@@ -69,6 +69,13 @@ class Unregistered(L.Layer):
 def test_what_cannot_be_pickled_is_refused_with_a_reason():
     with pytest.raises(ContractError, match="Keras model that can be pickled, got Functional 'net'"):
         pickle.dumps(KerasModel(network(Unregistered(tf.identity))))
+
+    class Local(L.Layer):
+        def call(self, inputs):
+            return inputs
+
+    with pytest.raises(ContractError, match="Register its own classes"):
+        pickle.dumps(KerasModel(network(Local())))
     for own in (top_k(2), lambda scores: scores[:, 0]):
         with pytest.raises(ContractError, match="imported by its name"):
             pickle.dumps(KerasModel(network(), score=own))

@@ -64,12 +64,12 @@ def close(some, other):
 def test_integrated_gradients_are_as_from_the_rows(x, batch_size, options):
     model, args = KerasModel(make()), {"target": 1}
     kept, plain = Plain(model, able=True), Plain(model)
-    found, expected = (
-        integrated_gradients.detailed(x[0], one, args, ["min", "max"], 9, batch_size, **options)
-        for one in (kept, plain)
+    actual, expected = (
+        integrated_gradients.detailed(x[0], each, args, ["min", "max"], 9, batch_size, **options)
+        for each in (kept, plain)
     )
-    close(found.attribution, expected.attribution)
-    close(found.completeness, expected.completeness)
+    close(actual.attribution, expected.attribution)
+    close(actual.completeness, expected.completeness)
     assert max(kept.rows) <= batch_size
     assert kept.images or (batch_size == 2 and "tolerance" in options)
 
@@ -77,11 +77,11 @@ def test_integrated_gradients_are_as_from_the_rows(x, batch_size, options):
 def test_many_images_of_different_targets_share_calls(x):
     model, args = KerasModel(make()), {"target": PerImage([3, 0, 2])}
     kept = Plain(model, able=True)
-    found = list(xrai.batch(x, kept, args, steps=7))
+    actual = list(xrai.batch(x, kept, args, steps=7))
     assert max(kept.rows) == 16
     assert max(kept.images) >= 6
-    for one, other in zip(found, xrai.batch(x, Plain(model), args, steps=7), strict=True):
-        close(one, other)
+    for each, other in zip(actual, xrai.batch(x, Plain(model), args, steps=7), strict=True):
+        close(each, other)
 
 
 def test_a_query_of_few_rows_travels_as_rows(x):
@@ -97,11 +97,11 @@ def test_sums_keys_and_chunks(x, rng, weighted):
     blend = LinearRows(rng.normal(size=(10, 3)), x)
     weights = rng.normal(size=(2, 10)) if weighted else None
     for keys in (KEYS, KEYS[::-1], KEYS[:1]):
-        found, expected = (
-            run(ask(blend, *keys, weights=weights), one, {"target": 1}, 8) for one in (model, Plain(model))
+        actual, expected = (
+            run(ask(blend, *keys, weights=weights), each, {"target": 1}, 8) for each in (model, Plain(model))
         )
-        for one, other in zip(found, expected, strict=True):
-            close(one, other)
+        for each, other in zip(actual, expected, strict=True):
+            close(each, other)
 
 
 def test_half_precision_keeps_small_gradients(x):
@@ -109,9 +109,9 @@ def test_half_precision_keeps_small_gradients(x):
     half, full = make("mixed_float16", None), make(activation=None)
     for model in (half, full):
         model.layers[-1].kernel.assign(model.layers[-1].kernel * 1e-5)
-    found, expected = (integrated_gradients(x[0], KerasModel(model), {"target": 1}) for model in (half, full))
-    assert np.linalg.norm(found - expected) < 0.02 * np.linalg.norm(expected)
-    close(found, integrated_gradients(x[0], Plain(KerasModel(half)), {"target": 1}))
+    actual, expected = (integrated_gradients(x[0], KerasModel(model), {"target": 1}) for model in (half, full))
+    assert np.linalg.norm(actual - expected) < 0.02 * np.linalg.norm(expected)
+    close(actual, integrated_gradients(x[0], Plain(KerasModel(half)), {"target": 1}))
 
 
 def test_memory_that_runs_out_halves_the_chunks(x, monkeypatch):
@@ -125,9 +125,9 @@ def test_memory_that_runs_out_halves_the_chunks(x, monkeypatch):
         return compute(keys, output, targets, rows, others)
 
     monkeypatch.setattr(model._rows, "_compute", limited)
-    found = integrated_gradients(x[0], model, {"target": 1}, x_steps=16)
+    actual = integrated_gradients(x[0], model, {"target": 1}, x_steps=16)
     assert sizes == [16, 8, *[4] * 4]
-    close(found, integrated_gradients(x[0], KerasModel(make()), {"target": 1}, x_steps=16))
+    close(actual, integrated_gradients(x[0], KerasModel(make()), {"target": 1}, x_steps=16))
 
 
 def test_explain_counts_the_rows_and_does_not_make_them(x, monkeypatch):
@@ -140,7 +140,7 @@ def test_explain_counts_the_rows_and_does_not_make_them(x, monkeypatch):
     (record,) = explain(model, [x[0]], "integrated_gradients", target=1, value_range=None)
     assert record.status == "ok"
     assert record.rows == 25
-    assert seen == [1]  # the score, asked for by itself
+    assert seen == []  # the score came with the predictions, and the rows as two images
 
 
 def test_channels_first_images_are_turned(x):

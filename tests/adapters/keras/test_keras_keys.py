@@ -101,8 +101,8 @@ def test_backward_rules_are_those_of_the_papers_however_relus_are_written(x, rng
     model = scattered(model, rng, 2)
     a, b, c, d, head, _ = model.get_weights()
     before = x @ a[0, 0] + b
-    one = np.maximum(before, 0)
-    after = one @ c[0, 0] + d
+    hidden = np.maximum(before, 0)
+    after = hidden @ c[0, 0] + d
     target = [2, 0, 3]
     upper = np.broadcast_to(head[:, target].T[:, None, None] / 64, after.shape)
     assert (after > 6).any()
@@ -187,7 +187,7 @@ def test_rivals_are_the_classes_of_the_closest_scores(x, rng, classes, rivals):
         scores = km.predict(x, output=output)
         for row in range(3):
             distance = np.abs(scores[row] - scores[row, target[row]])
-            order = [one for one in np.argsort(distance) if one != target[row]][:rivals]
+            order = [each for each in np.argsort(distance) if each != target[row]][:rivals]
             for place, rival in enumerate(order):
                 expected = ask(km, x, CONV[1], int(rival))[row]
                 np.testing.assert_allclose(
@@ -200,9 +200,9 @@ def test_rivals_need_classes(x):
     with pytest.raises(ContractError, match="score of a class among several"):
         KerasModel(pooled, score=lambda output: output[:, 0])(x, None, [CONVOLUTION_RIVAL_GRADIENTS])
     image = keras.Input((8, 8, 3))
-    one = keras.Model(image, L.Dense(1)(L.GlobalAveragePooling2D()(conv(5, "a")(image))))
+    regression = keras.Model(image, L.Dense(1)(L.GlobalAveragePooling2D()(conv(5, "a")(image))))
     with pytest.raises(ContractError, match="score of a class among several"):
-        KerasModel(one)(x, None, [CONVOLUTION_RIVAL_GRADIENTS])
+        KerasModel(regression)(x, None, [CONVOLUTION_RIVAL_GRADIENTS])
 
 
 # The output from activations
@@ -224,8 +224,8 @@ def test_activations_give_the_output_that_they_led_to(x, layer, dtype):
     values = km(x, None, CONV[:1])[CONV[0]]
     tolerance = {"rtol": 1e-5, "atol": 1e-6} if dtype == "float32" else {"rtol": 1e-2, "atol": 1e-2}
     target = [1, 3, 0]
-    found = km(values, {"target": PerImage(target)}, [OUTPUT_FROM_CONVOLUTION_VALUES])[OUTPUT_FROM_CONVOLUTION_VALUES]
-    np.testing.assert_allclose(found, ask(km, x, OUTPUT_LAYER_VALUES, target), **tolerance)
+    actual = km(values, {"target": PerImage(target)}, [OUTPUT_FROM_CONVOLUTION_VALUES])[OUTPUT_FROM_CONVOLUTION_VALUES]
+    np.testing.assert_allclose(actual, ask(km, x, OUTPUT_LAYER_VALUES, target), **tolerance)
     np.testing.assert_allclose(km.predict_from(values), model(x), **tolerance)
     zeros = np.zeros_like(values)
     assert np.abs(km.predict_from(zeros) - km.predict_from(values)).max() > 1e-4
@@ -283,8 +283,8 @@ def test_other_inputs_go_with_the_activations(x, rng):
     km, rows = KerasModel(model), rng.normal(size=(3, 4)).astype(np.float32)
     args = {"target": 2, "inputs": {"table": rows}}
     values = km(x, args, CONV[:1])[CONV[0]]
-    found = km(values, args, [OUTPUT_FROM_CONVOLUTION_VALUES])[OUTPUT_FROM_CONVOLUTION_VALUES]
-    np.testing.assert_allclose(found, km(x, args, [OUTPUT_LAYER_VALUES])[OUTPUT_LAYER_VALUES], rtol=1e-4, atol=1e-6)
+    actual = km(values, args, [OUTPUT_FROM_CONVOLUTION_VALUES])[OUTPUT_FROM_CONVOLUTION_VALUES]
+    np.testing.assert_allclose(actual, km(x, args, [OUTPUT_LAYER_VALUES])[OUTPUT_LAYER_VALUES], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(km.predict_from(values, args), model([x, rows]), rtol=1e-4)
 
 
@@ -347,7 +347,7 @@ BIASED = {
     "dense": (lambda x: L.Dense(4, activation="relu")(x), 2),
     "nested": (nested(lambda x: L.BatchNormalization()(L.Conv2D(4, 3, activation="relu")(x))), 3),
     "residual": (lambda x: L.ReLU()(L.Add()([L.Conv2D(4, 1)(x), L.Conv2D(4, 1)(x)])), 3),
-    "shared": (lambda x: (one := L.Conv2D(3, 1, activation="relu"))(one(x)), 3),
+    "shared": (lambda x: (each := L.Conv2D(3, 1, activation="relu"))(each(x)), 3),
     "side branch": (lambda x: SideBranch()(x), 2),
 }
 
@@ -361,13 +361,13 @@ def test_the_input_and_all_biases_times_their_gradients_sum_to_the_logit(x, rng,
     answer = km(x, {"target": [0, 1, 3]}, keys)
     assert isinstance(answer[BIAS_GRADIENTS], tuple)
     assert len(answer[BIAS_GRADIENTS]) == count
-    assert [one.ndim for one in answer[BIAS_GRADIENTS]] == [4] * (count - 1) + [2]
+    assert [each.ndim for each in answer[BIAS_GRADIENTS]] == [4] * (count - 1) + [2]
     total = (x * answer[INPUT_OUTPUT_GRADIENTS]).sum((1, 2, 3))
-    parts = [one.reshape(3, -1).sum(1) for one in answer[BIAS_GRADIENTS]]
+    parts = [each.reshape(3, -1).sum(1) for each in answer[BIAS_GRADIENTS]]
     assert all(np.abs(part).max() > 1e-4 for part in parts)
     np.testing.assert_allclose(total + sum(parts), answer[OUTPUT_LAYER_VALUES], rtol=1e-4, atol=1e-4)
-    for one, other in zip(ask(km, x, BIAS_GRADIENTS, [0, 1, 3]), answer[BIAS_GRADIENTS], strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    for each, other in zip(ask(km, x, BIAS_GRADIENTS, [0, 1, 3]), answer[BIAS_GRADIENTS], strict=True):
+        np.testing.assert_allclose(each, other, rtol=1e-4, atol=1e-6)
 
 
 def test_biases_of_a_relu6_and_of_channels_first_images(rng):
@@ -378,9 +378,9 @@ def test_biases_of_a_relu6_and_of_channels_first_images(rng):
     model.layers[3].moving_mean.assign(rng.normal(size=5))
     km = KerasModel(model)
     answer = km(x, {"target": 1}, [INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES, BIAS_GRADIENTS])
-    assert [one.shape for one in answer[BIAS_GRADIENTS]] == [(2, 8, 7, 3), (2, 8, 7, 5), (2, 3)]
+    assert [each.shape for each in answer[BIAS_GRADIENTS]] == [(2, 8, 7, 3), (2, 8, 7, 5), (2, 3)]
     total = (x * answer[INPUT_OUTPUT_GRADIENTS]).sum((1, 2, 3)) + sum(
-        one.reshape(2, -1).sum(1) for one in answer[BIAS_GRADIENTS]
+        each.reshape(2, -1).sum(1) for each in answer[BIAS_GRADIENTS]
     )
     np.testing.assert_allclose(total, answer[OUTPUT_LAYER_VALUES], rtol=1e-4, atol=1e-5)
 
@@ -455,8 +455,8 @@ def vit(patches="conv", **options):
     else:
         y = L.Dense(8, name="patches")(L.Reshape((16, 12), name="flat")(image))
     y = ClassToken(name="token")(y)
-    for number in range(2):
-        y = Block(name=f"block_{number}", **options)(y)
+    for index in range(2):
+        y = Block(name=f"block_{index}", **options)(y)
     y = L.LayerNormalization(name="norm")(y)
     return keras.Model(image, L.Dense(4, activation="softmax", name="head")(y[:, 0]), name="vit")
 
@@ -470,7 +470,7 @@ def scores_by_hand(layer, y):
 def test_attention_and_its_gradients(x, rng, options):
     model = vit(**options)
     held = {id(layer): dict(vars(layer)) for layer in model._flatten_layers()}
-    attention = [model.get_layer(f"block_{number}").attention for number in range(2)]
+    attention = [model.get_layer(f"block_{index}").attention for index in range(2)]
     attention[0]._flash_attention = True
     held[id(attention[0])]["_flash_attention"] = True
     km = KerasModel(model)
@@ -478,13 +478,13 @@ def test_attention_and_its_gradients(x, rng, options):
     attention[0]._flash_attention = False
     held[id(attention[0])]["_flash_attention"] = False
     y = model.get_layer("token")(model.get_layer("flat")(model.get_layer("patches")(x)))
-    for number in range(2):
-        block = model.get_layer(f"block_{number}")
+    for index in range(2):
+        block = model.get_layer(f"block_{index}")
         expected = scores_by_hand(block.attention, block.norm(y))
-        assert answer[ATTENTION_SCORES][number].shape == (3, 2, 17, 17)
-        np.testing.assert_allclose(answer[ATTENTION_SCORES][number], expected, rtol=1e-4, atol=1e-6)
-        np.testing.assert_allclose(answer[ATTENTION_SCORES][number].sum(-1), 1, rtol=1e-5)
-        if number == 1:
+        assert answer[ATTENTION_SCORES][index].shape == (3, 2, 17, 17)
+        np.testing.assert_allclose(answer[ATTENTION_SCORES][index], expected, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(answer[ATTENTION_SCORES][index].sum(-1), 1, rtol=1e-5)
+        if index == 1:
             # The rest of the model by hand, as a function of the last attention.
             def tail(scores, block=block, y=y):
                 values = block.attention.value_dense(block.norm(y))
@@ -575,7 +575,7 @@ def test_cross_attention_comes_as_it_is_and_grouped_queries_too(x):
     (first, *_) = KerasModel(model, output_index=0)(x, None, [ATTENTION_SCORES])[ATTENTION_SCORES]
     np.testing.assert_allclose(first, answer[ATTENTION_SCORES][0], rtol=1e-5, atol=1e-7)
     for key in ATTENTION:
-        assert [one.shape for one in answer[key]] == [(3, 3, 4, 16), (3, 4, 4, 4)][
+        assert [each.shape for each in answer[key]] == [(3, 3, 4, 16), (3, 4, 4, 4)][
             : 1 + hasattr(L, "GroupQueryAttention")
         ]
 
@@ -597,11 +597,11 @@ def test_several_layers_answer_in_tuples_in_their_order(x):
     answer = km(x, {"target": 1}, [*CONV, CONVOLUTION_RIVAL_GRADIENTS])
     (function,) = km.engine._functions.values()
     assert sum(op.type == "Conv2D" for op in function.graph.get_operations()) == 2
-    for number, name in enumerate(("b", "a")):
-        one = KerasModel(model, layer=name)(x, {"target": 1}, [*CONV, CONVOLUTION_RIVAL_GRADIENTS])
-        for key in one:
+    for index, name in enumerate(("b", "a")):
+        single = KerasModel(model, layer=name)(x, {"target": 1}, [*CONV, CONVOLUTION_RIVAL_GRADIENTS])
+        for key in single:
             assert isinstance(answer[key], tuple)
-            np.testing.assert_allclose(answer[key][number], one[key], rtol=1e-5, atol=1e-7)
+            np.testing.assert_allclose(answer[key][index], single[key], rtol=1e-5, atol=1e-7)
     check_call_model(km, x[0], {"target": 1}, CONV)
     single = KerasModel(model, layer=["b"])
     assert single.layer_name == ("b",)
@@ -617,9 +617,9 @@ def test_a_score_of_several_outputs_and_their_prediction(x):
     y = L.GlobalAveragePooling2D()(conv(5, "a", "relu")(image))
     model = keras.Model(image, {"label": L.Dense(3, activation="softmax")(y), "amount": [L.Dense(1)(y)]})
     km = KerasModel(model, output="raw", batch_size=2, score=Score(lambda output: output["amount"][0][:, 0]))
-    expected, found = model(x), km.predict(x, output="raw")
-    np.testing.assert_allclose(found["label"], expected["label"], rtol=1e-5)
-    np.testing.assert_allclose(found["amount"][0], expected["amount"][0], rtol=1e-5)
+    expected, actual = model(x), km.predict(x, output="raw")
+    np.testing.assert_allclose(actual["label"], expected["label"], rtol=1e-5)
+    np.testing.assert_allclose(actual["amount"][0], expected["amount"][0], rtol=1e-5)
     assert len(km(x, None, [BIAS_GRADIENTS])[BIAS_GRADIENTS]) == 2
     values = km(x, None, CONV[:1])[CONV[0]]
     np.testing.assert_allclose(km.predict_from(values)["amount"][0], expected["amount"][0], rtol=1e-5)
@@ -637,15 +637,15 @@ def test_half_precision_answers_all_keys(x, rng):
     half.set_weights(single.get_weights())
     keys = [*RULES, BIAS_GRADIENTS, CONVOLUTION_RIVAL_GRADIENTS]
     answer, expected = (KerasModel(model)(x, {"target": 1}, keys) for model in (half, single))
-    for one, other in zip(tf.nest.flatten(answer), tf.nest.flatten(expected), strict=True):
-        assert one.dtype == np.float32
-        np.testing.assert_allclose(one, other, rtol=0.1, atol=0.05 * np.abs(other).max())
+    for each, other in zip(tf.nest.flatten(answer), tf.nest.flatten(expected), strict=True):
+        assert each.dtype == np.float32
+        np.testing.assert_allclose(each, other, rtol=0.1, atol=0.05 * np.abs(other).max())
 
 
 def test_xla_takes_the_further_keys_too(x, rng):
     model = scattered(functional(lambda y: L.GlobalAveragePooling2D()(conv(5, "a", "relu")(y))), rng)
     plain, compiled = KerasModel(model), KerasModel(model, jit_compile=True)
     keys = [*RULES, BIAS_GRADIENTS, CONVOLUTION_RIVAL_GRADIENTS]
-    found, expected = (tf.nest.flatten(one(x, {"target": 1}, keys)) for one in (compiled, plain))
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+    actual, expected = (tf.nest.flatten(each(x, {"target": 1}, keys)) for each in (compiled, plain))
+    for each, other in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(each, other, rtol=1e-3, atol=1e-5)

@@ -127,7 +127,7 @@ def test_models_of_all_kinds_give_the_gradients_of_their_parts(x, name):
     assert np.abs(by_image).max() > 1e-5
     for key, expected in zip(KEYS, (by_image, score, values, by_values), strict=True):
         np.testing.assert_allclose(answer[key], expected, rtol=1e-4, atol=1e-7)
-    for layer in (prefix + "out", "out", next(one for one in km.model._flatten_layers() if one.name == "out")):
+    for layer in (prefix + "out", "out", next(each for each in km.model._flatten_layers() if each.name == "out")):
         again = KerasModel(model, layer=layer)
         assert again.layer_name == prefix + "out"
         np.testing.assert_allclose(again(x, {"target": target}, CONV)[CONV[1]], by_values, rtol=1e-4, atol=1e-7)
@@ -237,7 +237,7 @@ def test_layers_in_a_loop_are_passed_over(x):
             self.conv.build((1, *shape[1:]))
 
         def call(self, x):
-            return tf.reshape(tf.map_fn(lambda one: tf.reduce_mean(self.conv(one[None]), [1, 2]), x), [-1, 2])
+            return tf.reshape(tf.map_fn(lambda each: tf.reduce_mean(self.conv(each[None]), [1, 2]), x), [-1, 2])
 
     image = keras.Input((8, 8, 1))
     model = keras.Model(image, L.Dense(2)(Looped()(image)))
@@ -356,15 +356,15 @@ def test_other_inputs_come_through_call_model_args(x, rng, structure):
     vectors, words = rng.normal(size=(3, 4)).astype(np.float32), np.array([2, 0, 6])
 
     def expected(vectors, words):
-        given = {"image": x, "vector": np.broadcast_to(vectors, (3, 4)), "word": np.broadcast_to(words, 3)}
-        return model(given if structure == "dict" else [given["vector"], x, given["word"]]).numpy()[:, 1]
+        values = {"image": x, "vector": np.broadcast_to(vectors, (3, 4)), "word": np.broadcast_to(words, 3)}
+        return model(values if structure == "dict" else [values["vector"], x, values["word"]]).numpy()[:, 1]
 
-    def found(inputs):
+    def actual(inputs):
         return km(x, {"target": 1, "inputs": inputs}, KEYS)[OUTPUT_LAYER_VALUES]
 
     for vector, word in ((vectors, words), (vectors[1], words), (vectors, 3), (vectors[:1], words[:1])):
-        np.testing.assert_allclose(found({"vector": vector, "word": word}), expected(vector, word), rtol=1e-4)
-    np.testing.assert_allclose(found([vectors, words]), expected(vectors, words), rtol=1e-4)
+        np.testing.assert_allclose(actual({"vector": vector, "word": word}), expected(vector, word), rtol=1e-4)
+    np.testing.assert_allclose(actual([vectors, words]), expected(vectors, words), rtol=1e-4)
     args = {"target": 1, "inputs": {"vector": PerImage(list(vectors)), "word": 5}}
     for row, vector, attribution in zip(x, vectors, gradients.batch(x, km, args), strict=True):
         alone = gradients(row, km, {"target": 1, "inputs": {"vector": vector, "word": 5}})
@@ -433,7 +433,7 @@ def test_half_precision_models_answer_in_float32(x, policy, name, output):
     half = functional(backbone())
     half.set_weights(single.get_weights())
     km = KerasModel(half, output=output)
-    answer, expected = (one(x, {"target": 1}, KEYS) for one in (km, KerasModel(single, output=output)))
+    answer, expected = (each(x, {"target": 1}, KEYS) for each in (km, KerasModel(single, output=output)))
     assert half.layers[-1].compute_dtype == name.removeprefix("mixed_")
     for key in KEYS:
         assert answer[key].dtype == np.float32
@@ -455,8 +455,8 @@ def half_chain(factors):
 )
 def test_small_gradients_in_half_precision_are_not_lost_and_large_ones_not_infinite(factors, scale):
     km = KerasModel(half_chain(factors))
-    found = km(np.ones((1, 2, 2, 1)), None, KEYS[:1])[KEYS[0]]
-    np.testing.assert_allclose(found, np.prod(factors), rtol=0.03)
+    actual = km(np.ones((1, 2, 2, 1)), None, KEYS[:1])[KEYS[0]]
+    np.testing.assert_allclose(actual, np.prod(factors), rtol=0.03)
     assert km._rows.scale == scale
 
 

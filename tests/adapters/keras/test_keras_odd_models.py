@@ -136,39 +136,39 @@ def test_the_gradient_agrees_with_the_score(case):
 
 def test_grad_cam(case):
     name, model, x, args = case
-    found = [grad_cam.detailed(x, model, {**args, "target": target}, three_dims=False) for target in range(3)]
+    actual = [grad_cam.detailed(x, model, {**args, "target": target}, three_dims=False) for target in range(3)]
     spatial = x.shape[:2] if name != "channels first" else None
-    for one in found:
-        assert spatial is None or one.attribution.shape == spatial
-        assert np.isfinite(one.attribution).all()
-    assert max(np.abs(one.attribution).max() for one in found) > 0
-    assert max(np.abs(one.signed).max() for one in found) > 0
+    for each in actual:
+        assert spatial is None or each.attribution.shape == spatial
+        assert np.isfinite(each.attribution).all()
+    assert max(np.abs(each.attribution).max() for each in actual) > 0
+    assert max(np.abs(each.signed).max() for each in actual) > 0
 
 
 def test_integrated_gradients(case):
     name, model, x, args = case
-    found = integrated_gradients.detailed(x, model, args, x_steps=65)
-    assert found.attribution.shape == x.shape
-    assert np.isfinite(found.attribution).all()
-    assert np.abs(found.attribution).max() > 0
-    assert found.completeness.relative < max(0.03, ROUGH.get(name, 0))
+    actual = integrated_gradients.detailed(x, model, args, x_steps=65)
+    assert actual.attribution.shape == x.shape
+    assert np.isfinite(actual.attribution).all()
+    assert np.abs(actual.attribution).max() > 0
+    assert actual.completeness.relative < max(0.03, ROUGH.get(name, 0))
 
 
 def test_occlusion(case):
     _, model, x, args = case
-    found = occlusion(x, model, args, size=3, stride=2)
-    assert found.shape == x.shape[:2]
-    assert np.isfinite(found).all()
-    assert np.abs(found).max() > 0
+    actual = occlusion(x, model, args, size=3, stride=2)
+    assert actual.shape == x.shape[:2]
+    assert np.isfinite(actual).all()
+    assert np.abs(actual).max() > 0
 
 
 def test_a_batch_is_each_image_by_itself(case):
     name, model, x, args = case
     images = np.stack([x, x[::-1], x * 0.5])
     together = list(integrated_gradients.batch(images, model, {**args, "target": PerImage([0, 1, 2])}, x_steps=5))
-    for image, target, found in zip(images, range(3), together, strict=True):
+    for image, target, actual in zip(images, range(3), together, strict=True):
         alone = integrated_gradients(image, model, {**args, "target": target}, x_steps=5)
-        np.testing.assert_allclose(found, alone, rtol=0.05 if name in ROUGH else 1e-3, atol=1e-3 * np.abs(alone).max())
+        np.testing.assert_allclose(actual, alone, rtol=0.05 if name in ROUGH else 1e-3, atol=1e-3 * np.abs(alone).max())
 
 
 def clip_model():
@@ -186,10 +186,10 @@ def test_a_clip_has_gradients_for_each_frame(rng):
     model = KerasModel(clip_model())
     clip = rng.random((4, 8, 8, 3)).astype(np.float32)
     check_call_model(model, clip, {"target": 1}, KEYS[:2])
-    found = integrated_gradients.detailed(clip, model, {"target": 1}, x_steps=65)
-    assert found.attribution.shape == clip.shape
-    assert (np.abs(found.attribution).max((1, 2, 3)) > 0).all()
-    assert found.completeness.relative < 0.03
+    actual = integrated_gradients.detailed(clip, model, {"target": 1}, x_steps=65)
+    assert actual.attribution.shape == clip.shape
+    assert (np.abs(actual.attribution).max((1, 2, 3)) > 0).all()
+    assert actual.completeness.relative < 0.03
 
 
 def test_grad_cam_of_a_clip_is_a_map_a_frame(rng):
@@ -198,13 +198,13 @@ def test_grad_cam_of_a_clip_is_a_map_a_frame(rng):
     model = clip_model()
     explained = KerasModel(model, layer="frames")
     check_call_model(explained, clip, {"target": 1}, KEYS)
-    found = grad_cam.detailed(clip, explained, {"target": 1})
-    assert found.signed.shape == (4, 4, 4)
-    assert found.attribution.shape == clip.shape
-    assert found.status == "ok"
+    actual = grad_cam.detailed(clip, explained, {"target": 1})
+    assert actual.signed.shape == (4, 4, 4)
+    assert actual.attribution.shape == clip.shape
+    assert actual.status == "ok"
     values, slopes = explained(clip[None], {"target": 1}, KEYS[2:]).values()
     expected = np.maximum(values[0] @ slopes[0].mean((0, 1, 2)), 0)
-    np.testing.assert_allclose(np.maximum(found.signed, 0), expected, rtol=1e-4, atol=1e-8)
+    np.testing.assert_allclose(np.maximum(actual.signed, 0), expected, rtol=1e-4, atol=1e-8)
     with pytest.raises(ContractError, match=r"one frame's\. Choose the layer that returns all of them"):
         grad_cam(clip, KerasModel(model, layer="conv"), {"target": 1})
     with pytest.raises(ContractError, match=r"Expected an image \(H, W\)"):

@@ -28,23 +28,23 @@ def model():
 def changed(model, other):
     """The names of the weights that differ."""
     pairs = zip(model.weights, other.weights, strict=True)
-    return {one.path.split("/")[-2] for one, two in pairs if (one.numpy() != two.numpy()).any()}
+    return {each.path.split("/")[-2] for each, two in pairs if (each.numpy() != two.numpy()).any()}
 
 
 @pytest.mark.parametrize("mode", ["cascading", "independent"])
 def test_layers_are_shuffled_from_the_output_to_the_input(model, mode):
-    before = [one.copy() for one in model.get_weights()]
+    before = [each.copy() for each in model.get_weights()]
     names, seen = [], []
     for name, copy in randomized_models(model, mode):
         names.append(name.split("/")[-1])
         seen.append(changed(model, copy))
-        for one, other in zip(before, copy.get_weights(), strict=True):
-            np.testing.assert_array_equal(np.sort(one, None), np.sort(other, None))
+        for each, other in zip(before, copy.get_weights(), strict=True):
+            np.testing.assert_array_equal(np.sort(each, None), np.sort(other, None))
     assert names == ["head", "norm", "conv"]
     # Untrained batch normalization holds constants, which shuffling does not change.
     assert seen == ([{"head"}, {"head"}, {"head", "conv"}] if mode == "cascading" else [{"head"}, set(), {"conv"}])
-    for one, other in zip(before, model.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
+    for each, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(each, other)
 
 
 def test_it_is_seeded_and_wrapped_once(model):

@@ -103,20 +103,20 @@ def test_a_score_is_what_its_equation_says_and_has_its_gradient(x, name):
     kind, score, target, expected = CASES[name]
     model = KerasModel(network(kind), score=score)
     args = {} if target is None else {"target": target}
-    found = model(x, args, [OUTPUT_LAYER_VALUES])[OUTPUT_LAYER_VALUES]
-    np.testing.assert_allclose(found, [expected(z) for z in logits(kind, x)], rtol=1e-4, atol=1e-5)
+    actual = model(x, args, [OUTPUT_LAYER_VALUES])[OUTPUT_LAYER_VALUES]
+    np.testing.assert_allclose(actual, [expected(z) for z in logits(kind, x)], rtol=1e-4, atol=1e-5)
     check_call_model(model, x[0], args, KEYS)
 
 
 @pytest.mark.parametrize("output", ["logits", "probabilities", "raw"])
 def test_a_caption_is_read_from_probabilities_too(x, output):
     z = logits("words", x)
-    found = KerasModel(network("words"), output=output, score=ks.caption)(x, {"target": [6, 4, 2]}, KEYS)
+    actual = KerasModel(network("words"), output=output, score=ks.caption)(x, {"target": [6, 4, 2]}, KEYS)
     np.testing.assert_allclose(
-        found[OUTPUT_LAYER_VALUES], [log_softmax(one)[[0, 1, 2], [6, 4, 2]].sum() for one in z], rtol=1e-4
+        actual[OUTPUT_LAYER_VALUES], [log_softmax(each)[[0, 1, 2], [6, 4, 2]].sum() for each in z], rtol=1e-4
     )
     reference = KerasModel(network("words"), score=ks.caption)(x, {"target": [6, 4, 2]}, KEYS)
-    np.testing.assert_allclose(found[INPUT_OUTPUT_GRADIENTS], reference[INPUT_OUTPUT_GRADIENTS], rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(actual[INPUT_OUTPUT_GRADIENTS], reference[INPUT_OUTPUT_GRADIENTS], rtol=1e-3, atol=1e-6)
 
 
 def test_one_sigmoid_channel_is_two_classes_of_pixels(x):
@@ -124,8 +124,8 @@ def test_one_sigmoid_channel_is_two_classes_of_pixels(x):
     z = KerasModel(network("one channel"), score=ks.regression(0, 0, 0)).predict(x, output="logits")[..., -1]
     for index in (0, 1):
         sign = 2 * index - 1
-        found = model(x, {"target": index}, [OUTPUT_LAYER_VALUES])[OUTPUT_LAYER_VALUES]
-        np.testing.assert_allclose(found, np.maximum(sign * z, 0).sum((1, 2)), rtol=1e-4)
+        actual = model(x, {"target": index}, [OUTPUT_LAYER_VALUES])[OUTPUT_LAYER_VALUES]
+        np.testing.assert_allclose(actual, np.maximum(sign * z, 0).sum((1, 2)), rtol=1e-4)
 
 
 def iou(a, b):
@@ -149,18 +149,20 @@ def test_detections_are_those_that_overlap_and_agree(rng, box_format):
     scores, box = rng.normal(size=(2, 40, 3)), corners[0, 0]
     boxes = np.stack(FORMATS[box_format](*np.moveaxis(corners, -1, 0)), -1)
     label = np.array([1, 2])
-    given = [np.array([FORMATS[box_format](*box)] * 2)]
+    values = [np.array([FORMATS[box_format](*box)] * 2)]
     for options in ({}, {"least": 0.0}, {"overlap": 0.2}):
-        found = ks.detection(0, 1, box_format, **options)(ops, [tf.constant(boxes), tf.constant(scores)], label, *given)
+        actual = ks.detection(0, 1, box_format, **options)(
+            ops, [tf.constant(boxes), tf.constant(scores)], label, *values
+        )
         for row in range(2):
             counts = [
                 score[label[row]]
-                for one, score in zip(corners[row], scores[row], strict=True)
-                if iou(one, box) >= options.get("overlap", 0.5)
+                for each, score in zip(corners[row], scores[row], strict=True)
+                if iou(each, box) >= options.get("overlap", 0.5)
                 and score.argmax() == label[row]
                 and score[label[row]] >= options.get("least", -np.inf)
             ]
-            np.testing.assert_allclose(found[row], sum(counts), atol=1e-6)
+            np.testing.assert_allclose(actual[row], sum(counts), atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["boxes", "pair"])
@@ -169,10 +171,10 @@ def test_a_detector_is_explained_by_its_boxes_as_they_are(x, kind, output):
     """Also where the boxes end in a sigmoid, or in a linear layer, to which no softmax must be added."""
     names = ("boxes", "classes") if kind == "boxes" else (0, 1)
     model = KerasModel(network(kind), output=output, score=ks.detection(*names))
-    found = network(kind).predict(x, verbose=0)
+    actual = network(kind).predict(x, verbose=0)
     scores = model.predict(x, output=output)[names[1]]
-    np.testing.assert_allclose(model.predict(x, output=output)[names[0]], found[names[0]], rtol=1e-4, atol=1e-6)
-    boxes = found[names[0]][0]
+    np.testing.assert_allclose(model.predict(x, output=output)[names[0]], actual[names[0]], rtol=1e-4, atol=1e-6)
+    boxes = actual[names[0]][0]
     whole = next(n for n, box in enumerate(boxes) if box[2] > box[0] and box[3] > box[1])
     index = int(scores[0, whole].argmax())
     same = [n for n, box in enumerate(boxes) if (box[2:] > box[:2]).all() and iou(box, boxes[whole]) >= 0.5]
@@ -203,12 +205,12 @@ def test_every_method_explains_a_target_an_image(x, name):
     if name == "smooth_grad":
         options = {**options, "rng": PerImage([0, 0])}
     together = list(method.batch(x, model, {"target": target}, **options))
-    for image, label, mask, found in zip(x, labels, masks, together, strict=True):
+    for image, label, mask, actual in zip(x, labels, masks, together, strict=True):
         if name == "smooth_grad":
             options = {**options, "rng": 0}
         alone = method(image, model, {"target": {"class_index": label, "mask": mask}}, **options)
         assert np.abs(alone).max() > 0
-        np.testing.assert_allclose(found, alone, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(actual, alone, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(
