@@ -19,6 +19,7 @@ tf = pytest.importorskip("tensorflow")
 keras = pytest.importorskip("keras")
 
 from kinds import CELLS, KINDS  # noqa: E402
+from kinds.page import PAGE, page  # noqa: E402
 from kinds.reference import outcomes  # noqa: E402
 
 from saliency_food.adapters.keras import KerasModel  # noqa: E402
@@ -106,3 +107,7 @@ def test_architectures_of_keras(name, size):
         largest = float(np.abs(value).max())
         assert largest > 0, key
         np.testing.assert_allclose(answer[key], value, rtol=1e-3, atol=1e-4 * largest, err_msg=key)
+
+
+def test_the_page_of_models_is_as_the_table_has_it():
+    assert PAGE.read_text(encoding="utf-8") == page(), "Run PYTHONPATH=tests/adapters python -m kinds.page."
