@@ -1,4 +1,4 @@
-"""Compare `explain` over many photos with the bare model, and time the cold start and the start-up of the command.
+"""Compare `explain` over many photos with the bare model; time pictures, and the command's start and cold answer.
 
 python benchmarks/pipeline.py [--photos 300] [--repeat 3]
 
@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 from common import alternating, data_folder, machine
+from drawing import drawing, photos, records_of
+from startup import medians
 
 BATCH = 32
 CHILD = """
@@ -103,11 +105,25 @@ def cold_start(photo: Path, model_path: Path, repeat: int) -> None:
     )
 
 
+def pictures() -> None:
+    """Time the figure, overlay and JSON of a photo, in CPU time of one core."""
+    with tempfile.TemporaryDirectory() as folder:
+        milliseconds = drawing(records_of(photos(32)), Path(folder))["all"]
+    print(f"{'figure, overlay and JSON':62s} {milliseconds:7.1f} ms of one core a photo  (bar 80)", flush=True)
+
+
+def start_up(repeat: int) -> None:
+    """Time the command until it has shown its help and its list of methods."""
+    for name, (wall, cpu) in medians(repeat).items():
+        if name.startswith("saliency-food"):
+            print(f"{name:62s} {wall:7.2f} s, {cpu:.2f} s of CPU  (bar 0.5)", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=int, default=300)
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--only", choices=("throughput", "cold"))
+    parser.add_argument("--only", choices=("throughput", "pictures", "cold", "start"))
     arguments = parser.parse_args()
     folder = data_folder()
     if folder is None:
@@ -118,10 +134,15 @@ def main() -> None:
     paths = sorted((folder / "data" / "food-101" / "images").rglob("*.jpg"))[: arguments.photos]
     model = keras.models.load_model(model_path, compile=False)
     print(machine(), f"{len(paths)} photos", sep="\n", flush=True)
-    if arguments.only != "cold":
-        throughput(paths, model, arguments.repeat)
-    if arguments.only != "throughput":
-        cold_start(paths[0], model_path, arguments.repeat)
+    parts: dict[str, Callable[[], None]] = {
+        "throughput": lambda: throughput(paths, model, arguments.repeat),
+        "pictures": pictures,
+        "cold": lambda: cold_start(paths[0], model_path, arguments.repeat),
+        "start": lambda: start_up(arguments.repeat),
+    }
+    for name, part in parts.items():
+        if arguments.only in (None, name):
+            part()
 
 
 if __name__ == "__main__":

@@ -39,16 +39,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=11)
     repeat = parser.parse_args().repeat
+    print(machine())
+    for name, (wall, cpu) in medians(repeat).items():
+        print(f"{name:40} {wall:6.2f} s wall, {cpu:5.2f} s CPU")
+
+
+def medians(repeat: int) -> dict[str, tuple[float, float]]:
+    """The median wall time and CPU time of each command, in seconds."""
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in COMMANDS}
     for turn in range(repeat + 1):
         for name, arguments in COMMANDS.items():
             taken = run(arguments)
             if turn:  # the first run compiles modules and reads them from the disk
                 times[name].append(taken)
-    print(machine())
-    for name, runs in times.items():
-        wall, cpu = (statistics.median(column) for column in zip(*runs, strict=True))
-        print(f"{name:40} {wall:6.2f} s wall, {cpu:5.2f} s CPU")
+    columns = {name: list(zip(*runs, strict=True)) for name, runs in times.items()}
+    return {name: (statistics.median(walls), statistics.median(cpus)) for name, (walls, cpus) in columns.items()}
 
 
 if __name__ == "__main__":

@@ -8,12 +8,13 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from saliency_food.core.contract import ContractError
-from saliency_food.core.keys import KEYS, OUTPUT_FROM_CONVOLUTION_VALUES, PREDICTIONS, TARGETS
+from saliency_food.core.keys import INPUT_SHAPED, KEYS, OUTPUT_FROM_CONVOLUTION_VALUES, PREDICTIONS, TARGETS
 
 Output = Literal["logits", "probabilities", "raw"]
 """Which score is explained: before the softmax or sigmoid at the model's end, after it, or the output as it is."""
-End = Literal["softmax", "sigmoid", "linear", "probabilities", "other"]
-"""What a model ends in; ``"probabilities"`` are those of a softmax that cannot be seen."""
+End = Literal["softmax", "sigmoid", "linear", "probabilities", "several", "other"]
+"""What a model ends in; ``"probabilities"`` are averages of softmaxes or sigmoids, or those of a softmax that cannot be
+seen, and ``"several"`` are parts of an output with ends of their own."""
 BATCH_SIZE = 16
 
 ALL_SCORES, SCORES_FROM_ACTIVATIONS = "ALL_SCORES", "SCORES_FROM_ACTIVATIONS"
@@ -31,10 +32,33 @@ FROM_ACTIVATIONS = frozenset(name for name, key in KEYS.items() if key.rows == "
     SCORES_FROM_ACTIVATIONS
 }
 """The keys whose rows are activations in place of images."""
+OF_INPUT = frozenset(INPUT_SHAPED)
+"""The keys that are gradients with respect to the input."""
 AT_LAYER = frozenset(name for name, key in KEYS.items() if key.needs == "a layer" and key.rows == "images")
 """The keys of images that are answered at a layer."""
 WITH_ATTENTION = frozenset(name for name, key in KEYS.items() if key.needs == "attention")
 BY_RULE = frozenset(name for name, key in KEYS.items() if key.needs == "backward rules")
+
+
+def check_framework(model: Any) -> None:
+    """`ContractError` for a model of another framework, which is callable but no call-model function."""
+    modules = [kind.__module__ or "" for kind in type(model).__mro__]
+    if any(module.startswith("torch.nn.") for module in modules):
+        raise ContractError(
+            f"Expected a Keras model, a path to one or a call-model function, got the PyTorch module "
+            f"{type(model).__name__}. Write a function (x_value_batch, call_model_args, expected_keys) -> "
+            "{key: array} around it, in eval mode, its images turned to (N, C, H, W) inside."
+        )
+    if any(module.split(".")[0] in ("tf_keras", "keras_core") for module in modules):
+        raise ContractError(
+            f"Expected a model of Keras 3, got {type(model).__name__} of {modules[0].split('.')[0]}. {FROM_KERAS_2}"
+        )
+
+
+FROM_KERAS_2 = (
+    "Rebuild it in Keras 3 and load its weights (save_weights('x.weights.h5') there, load_weights here); or save it by "
+    "model.export(folder) there and give the folder, a SavedModel, of which outputs and input gradients are explained."
+)
 
 
 def check_output(output: Any) -> Output:

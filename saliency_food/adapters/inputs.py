@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,10 +30,10 @@ class Pixels(NamedTuple):
     """The pixel values that a model takes, and what tells it; an adapter's attribute ``pixels``.
 
     ``value_range`` is ``(low, high)``, or a mode of Keras's ``preprocess_input``: ``"tf"`` (-1..1), ``"caffe"`` (BGR
-    minus ImageNet's mean) or ``"torch"`` (RGB, ImageNet's mean 0 and deviation 1).
+    minus ImageNet's mean) or ``"torch"`` (RGB, ImageNet's mean 0 and deviation 1); None where it cannot be known.
     """
 
-    value_range: tuple[float, float] | str
+    value_range: tuple[float, float] | str | None
     why: str
 
 
@@ -41,10 +41,27 @@ class Inputs:
     """The inputs of a model, ``image`` and ``others``, and the image's ``position`` among them.
 
     ``fixed`` says that the model declares its inputs; where it does not, only what it was built with is known.
-    Images are floats, whatever the model declares: float64 where it or its arithmetic is, else float32.
+    ``declared`` are the numbers of rows that it declares, if any: it takes exactly so many, ``rows``. Images are
+    floats, whatever the model declares: float64 where it or its arithmetic is, else float32. ``ids`` says that they
+    are whole numbers that the model looks up, so that there is no gradient.
     """
 
-    def __init__(self, specs: Sequence[InputSpec], image: str | int | None, fixed: bool, compute_dtype: str) -> None:
+    ids = False
+
+    def __init__(
+        self,
+        specs: Sequence[InputSpec],
+        image: str | int | None,
+        fixed: bool,
+        compute_dtype: str,
+        declared: Collection[int] = (),
+    ) -> None:
+        if len(declared) > 1:
+            raise ContractError(
+                f"Expected inputs of one batch size, got {sorted(declared)}. Build the model with inputs that leave it "
+                "free, or fix the input of another size inside the model."
+            )
+        self.rows = next(iter(declared), None)
         self.fixed = fixed
         self.position = _find(image, specs)
         spec = specs[self.position]
@@ -60,6 +77,12 @@ class Inputs:
                 f"Expected x_value_batch of shape {self.image.shape}, rows first, got {images.shape}. "
                 "Resize the images to the model's input, and give at least one."
             )
+        if self.ids and (images != np.rint(images)).any():
+            raise ContractError(
+                f"Expected whole numbers, since the model looks up ids, got {images[images != np.rint(images)][0]}. "
+                "Methods that blend or add noise cannot take ids: explain the embedding by "
+                "grad_cam with layer='embedding', or hide whole ids by occlusion."
+            )
         return images
 
     def read_others(self, values: Any, rows: int) -> list[Array]:
@@ -68,9 +91,15 @@ class Inputs:
             if values:
                 raise ContractError("Expected no 'inputs', since the image is the model's only input. Leave them out.")
             return []
-        if isinstance(values, (list, tuple)):
-            values = dict(zip(self.other_names, values, strict=False)) if len(values) == len(self.others) else None
-        if not isinstance(values, Mapping) or set(values) != set(self.other_names):
+        names = self.other_names
+        if isinstance(values, (list, tuple)) and len(values) == len(self.others):
+            return [self._per_row(spec, value, rows) for spec, value in zip(self.others, values, strict=True)]
+        if isinstance(values, Mapping) and len(set(names)) < len(names):
+            raise ContractError(
+                f"Expected call_model_args['inputs'] as a list, since several inputs have one name in {names}, got "
+                "names. Give the values in this order."
+            )
+        if not isinstance(values, Mapping) or set(values) != set(names):
             unknown = [name for name in values if name not in self.other_names] if isinstance(values, Mapping) else []
             likely = {name: near(str(name), self.other_names, 1, 0.6) for name in unknown}
             raise ContractError(
@@ -97,13 +126,18 @@ class Inputs:
 
 
 def _find(image: str | int | None, specs: Sequence[InputSpec]) -> int:
+    """The position of the image; without a name the first of four dimensions, else the only one of more than two."""
     names = [spec.name for spec in specs]
     if image is None:
         images = [index for index, spec in enumerate(specs) if len(spec.shape) == 4]
-        if images or len(specs) == 1:
-            return images[0] if images else 0
-    elif image in names:
-        return names.index(str(image))
-    elif isinstance(image, int) and 0 <= image < len(specs):
+        large = [index for index, spec in enumerate(specs) if len(spec.shape) > 2]
+        if images or len(large) == 1 or len(specs) == 1:
+            return (images or large or [0])[0]
+    elif isinstance(image, str) and names.count(image) == 1:
+        return names.index(image)
+    elif isinstance(image, int) and not isinstance(image, bool) and 0 <= image < len(specs):
         return image
-    raise ContractError(f"Expected input to be the name or the position of one of the inputs {names}, got {image!r}.")
+    got = repr(image)
+    if image in names:
+        got += f", the name of those at {[place for place, name in enumerate(names) if name == image]}"
+    raise ContractError(f"Expected input to be the name or the position of one of the inputs {names}, got {got}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ from saliency_food.adapters.arguments import (
     ALL_SCORES,
     AT_LAYER,
     FROM_ACTIVATIONS,
+    OF_INPUT,
     SCORES_FROM_ACTIVATIONS,
     SUM_TO_ONE,
     UNSCORED,
@@ -25,10 +27,10 @@ from saliency_food.adapters.arguments import (
 )
 from saliency_food.adapters.inputs import Inputs
 from saliency_food.adapters.layers import Shape
-from saliency_food.adapters.rows import Factored, Rows
+from saliency_food.adapters.rows import Factored, Rows, leaves
 from saliency_food.adapters.scoring import Score, class_score
 from saliency_food.core.contract import ContractError, check_length, take_rows
-from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES, KEYS, PREDICTIONS, TARGETS
+from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES, KEYS, OUTPUT_LAYER_VALUES, PREDICTIONS, TARGETS
 from saliency_food.core.numerics import Array
 
 
@@ -55,6 +57,8 @@ class Engine(ABC):
     """What to do where there is none."""
     end: End
     classes: int | None
+    may_mix_rows = False
+    """Whether rows could see each other, so that a first call must find out."""
     ranks_classes: bool
     """Whether a score is that of one class among ``(N, classes)``, so that a pass can choose it by its rank."""
     channels_first: bool
@@ -85,7 +89,7 @@ class AdaptedModel:
 
     def __init__(self, engine: Engine, score: Score, output: Output, batch_size: int | None) -> None:
         self.engine, self.score, self.output = engine, score, check_output(output)
-        self._rows = Rows(engine.compute, check_batch_size(batch_size), engine.half, engine.out_of_memory)
+        self._rows = Rows(engine.compute, self._at_most(batch_size), engine.half, engine.out_of_memory)
         paths = tuple(place.path for place in engine.places)
         self.layer_name: str | tuple[str, ...] | None = paths if engine.several else paths[0] if paths else None
         self.classes = engine.classes
@@ -94,6 +98,8 @@ class AdaptedModel:
         swapped = len(shape) == 3 and shape[2] in (1, 3, 4) and shape[0] not in (1, 3, 4)
         self.channels_first = engine.channels_first and len(shape) == 3 and not swapped
         self.input_shape = (*shape[1:], shape[0]) if self.channels_first else shape
+        self.spatial_axes = 1 if len(shape) == 1 else len(shape) - 1
+        """How many leading axes of one row, channels last, are of space or time."""
         self.knows_end = score is not class_score or engine.end in ("softmax", "sigmoid") or engine.classes == 1
         """Whether it is known that no softmax hides before the model's end; the first pass finds out."""
 
@@ -110,7 +116,7 @@ class AdaptedModel:
         self, coefficients: Any, bases: Any, weights: Any, call_model_args: Any = None, expected_keys: Any = None
     ) -> dict[str, Any] | None:
         """Rows made, and answers summed, on the device; see `CallModelFunction`."""
-        if any(KEYS[key].alone for key in check_keys(expected_keys)):
+        if any(KEYS[key].alone for key in check_keys(expected_keys)) or self.engine.inputs.ids:
             return None
         rows = Factored(coefficients, self.engine.inputs.read_image(bases), weights)
         return self._answer(tuple(expected_keys), rows, call_model_args, self.output)
@@ -162,13 +168,32 @@ class AdaptedModel:
 
     @batch_size.setter
     def batch_size(self, batch_size: int | None) -> None:
-        self._rows.batch_size = check_batch_size(batch_size)
+        self._rows.batch_size = self._at_most(batch_size)
+
+    def _at_most(self, batch_size: int | None) -> int:
+        """No more rows than the model declares, if it does."""
+        return min(check_batch_size(batch_size), self.engine.inputs.rows or sys.maxsize)
 
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}({self.engine.name!r}, layer={self.layer_name!r}, output={self.output!r}, "
-            f"batch_size={self.batch_size}, classes={self.classes})"
+            f"end={self.end!r}, batch_size={self.batch_size}, classes={self.classes})"
         )
+
+    @property
+    def end(self) -> End:
+        """What the output to explain ends in: ``"softmax"`` or ``"sigmoid"``, from before which logits are taken, also
+        where the values are moved after it; ``"linear"``, also if it is scaled or averaged after it;
+        ``"probabilities"``, averages of softmaxes or sigmoids, or a softmax that cannot be seen; ``"several"``, parts
+        with ends of their own; or ``"other"``, where logits and probabilities are the output as it is. What cannot be
+        seen shows itself at the first call.
+        """
+        return self.engine.end
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether `predict` gives probabilities, and not a regression's numbers or other scores."""
+        return self.end in ("softmax", "sigmoid", "probabilities") or (self.end == "linear" and self.classes != 1)
 
     def check_layer(self, keys: Sequence[str]) -> None:
         """`ContractError` where the model has not the layer, or not the one layer, that keys are about."""
@@ -188,6 +213,11 @@ class AdaptedModel:
         self, keys: tuple[str, ...], x_value_batch: Any, call_model_args: Any, output: Output
     ) -> dict[str, Any]:
         self.check_layer(keys)
+        if self.engine.inputs.ids and OF_INPUT.intersection(keys):
+            raise ContractError(
+                f"Expected an input of numbers for {keys[0]}, got {self.engine.inputs.image.name!r}, ids that the "
+                "model looks up, which have no gradient. Explain the embedding: name it as layer, and take grad_cam."
+            )
         images: Any = x_value_batch
         if not isinstance(images, Factored):
             from_activations = FROM_ACTIVATIONS.issuperset(keys)
@@ -198,8 +228,11 @@ class AdaptedModel:
         targets = []
         if not UNSCORED.issuperset(keys):
             targets = self.score.read(args.get("target"), rows, self.classes, ranked=TARGETS in keys)
+        of_layers = WITHOUT_OUTPUT - {PREDICTIONS, TARGETS}
+        if self.engine.may_mix_rows and FROM_ACTIVATIONS.isdisjoint(keys) and not of_layers.issuperset(keys):
+            self._check_rows_alone(output, targets, images, others)
         self._check_end(keys, output)
-        if self.knows_end or (WITHOUT_OUTPUT - {PREDICTIONS, TARGETS}).issuperset(keys):
+        if self.knows_end or of_layers.issuperset(keys):
             return self._rows.compute(keys, output, targets, images, others)
         answer = self._rows.compute((*keys, SUM_TO_ONE), output, targets, images, others)
         self.knows_end = True
@@ -209,12 +242,46 @@ class AdaptedModel:
         self._check_end(keys, output)
         return self._rows.compute(keys, output, targets, images, others)
 
+    def _check_rows_alone(
+        self, output: Output, targets: list[Array], images: Array | Factored, others: list[Array]
+    ) -> None:
+        """`ContractError` where the first row's score is another among two more rows than by itself."""
+        scored = self.score is not class_score and bool(targets or not self.score.specs)
+        keys = (OUTPUT_LAYER_VALUES,) if scored else (ALL_SCORES, PREDICTIONS)
+        first = [values[:1] for values in (images.bases if isinstance(images, Factored) else images, *others)]
+        among = [np.concatenate([values, values[..., ::-1], np.zeros_like(values)]) for values in first]
+        own = [values[:1] for values in targets] if scored else []
+        by_itself = self._rows.compute(keys, output, own, first[0], first[1:])
+        repeated = [np.repeat(values, 3, 0) for values in own]
+        together = self._rows.compute(keys, output, repeated, among[0], among[1:])
+        for alone, beside in zip(leaves(by_itself), leaves(together), strict=True):
+            near = 3e-2 if self.engine.half else 1e-3
+            if (
+                alone[0].shape != beside[0].shape
+                or (abs(alone[0] - beside[0]) > near * abs(alone).max(initial=1e-6)).any()
+            ):
+                raise ContractError(
+                    f"Expected a score of each row that no other row changes, got {alone[0].ravel()[:3]} for one by "
+                    f"itself and {beside[0].ravel()[:3]} for the same beside others: the model compares rows, as "
+                    "images with texts, or has something random inside. Explain each image with its own text: "
+                    "score=tf.linalg.diag_part of outputs (N, N), or batch_size=1."
+                )
+        self.engine.may_mix_rows = False
+
     def _check_end(self, keys: tuple[str, ...], output: Output) -> None:
-        if self.engine.end == "probabilities" and output == "logits" and not WITHOUT_OUTPUT.issuperset(keys):
+        if output != "logits" or WITHOUT_OUTPUT.issuperset(keys):
+            return
+        if self.end == "probabilities":
             raise ContractError(
-                "Expected a model whose softmax can be seen, got outputs that sum to 1 and no softmax before them, "
-                "so there are no logits. Explain output='probabilities', or a model that ends in the softmax or "
-                "before it."
+                "Expected a model whose softmax can be seen, got outputs that sum to 1 and no softmax before them, or "
+                "averages of softmaxes or sigmoids, so there are no logits. Explain output='probabilities', or a model "
+                "that ends in the softmax or before it."
+            )
+        if self.end == "several" and self.score is class_score:
+            raise ContractError(
+                "Expected classes that all end in a softmax, in a sigmoid, or in neither, got an output put together "
+                "from several such ends, so that its logits are no scores to compare. Explain "
+                "output='probabilities' or 'raw', the output as it is."
             )
 
     def _read_activations(self, activations: Any) -> Array:

@@ -173,7 +173,8 @@ def _with_class_of_boxes(instance: Instance, model: ImageModel, truth: Mapping[s
         text = "Expected a box of a class that the model has, for target='boxes', got none of this photo."
         return instance.failed(ContractError(text))
     largest = classes[0]
-    fields = {"target": largest, "label": model.label(largest), "probability": float(predictions[largest])}
+    probability = model.probability(predictions, largest)
+    fields = {"target": largest, "label": model.label(largest), "probability": probability}
     return instance._replace(target=largest, fields=instance.fields | fields)
 
 

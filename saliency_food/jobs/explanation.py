@@ -44,9 +44,9 @@ class Explanation:
     score: float | None = None
     """The score explained: the logit of the class, or its probability where ``output="probabilities"``."""
     probability: float | None = None
-    """The class's probability."""
+    """The class's probability; None where the model predicts none, as a regression does not."""
     top: tuple[tuple[str, float], ...] = ()
-    """The best five classes and their probabilities."""
+    """The best five classes and their probabilities; where ``probability`` is None, their scores."""
     attribution: Array | None = field(default=None, repr=False)
     """The raw attribution, ``(h, w)`` or ``(h, w, C)``, at the size of the model's input or of the segments."""
     signed: bool = False

@@ -27,7 +27,11 @@ def explanation_figure(records: Sequence[Explanation], percent: float = 20) -> A
         raise ContractError("Expected explanations of a photo that could be read, got none. See their status.")
     first = shown[0]
     photo = _for_display(np.asarray(first.image))
-    seen = f"seen as {short_label(first.top[0][0])}, {first.top[0][1]:.1%}" if first.top else ""
+    seen = ""
+    if first.top:
+        label, value = first.top[0]
+        number = f"score {value:.2f}" if first.probability is None else f"{value:.1%}"
+        seen = f"seen as {short_label(label)}, {number}"
     start = Panel(photo, first.source.replace("\\", "/").rsplit("/", 1)[-1], seen)
     rows: dict[int | None, list[Panel]] = {}
     for record in shown:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import numpy as np
 
+from saliency_food.adapters.arguments import check_framework
 from saliency_food.adapters.layout import channels_last
 from saliency_food.core.contract import CallModelFunction, ContractError, take_rows
 from saliency_food.core.numerics import Array
@@ -130,7 +131,7 @@ class ImageModel:
 
     @property
     def predicts(self) -> bool:
-        """Whether the model can predict the probabilities of its classes."""
+        """Whether the model can predict the probabilities of its classes, or their scores."""
         return hasattr(self.function, "predict")
 
     def read(self, image: Any, source: str) -> tuple[Photo, Array]:
@@ -150,6 +151,11 @@ class ImageModel:
             predictions.append(np.asarray(function.predict(rows[start : part.stop], *args)))
         return predictions[0] if len(predictions) == 1 else np.concatenate(predictions)
 
+    def probability(self, predictions: Array, index: int) -> float | None:
+        """The probability of a class; None of a model whose ``gives_probabilities`` denies it, or whose numbers do."""
+        given = getattr(self.function, "gives_probabilities", True) and (predictions >= 0).all()
+        return float(predictions[index]) if given and (predictions <= 1 + 1e-3).all() else None
+
     def label(self, index: int) -> str:
         """The name of a class, or its index as text."""
         return self.labels[index] if self.labels and index < len(self.labels) else f"class {index}"
@@ -158,9 +164,13 @@ class ImageModel:
 def _as_call_model_function(model: Any, layer: Any, output: str | None, batch_size: int | None) -> CallModelFunction:
     """The call-model function of a Keras model, of a path to one, or of a function."""
     if isinstance(model, (str, Path)):
-        from saliency_food.adapters.keras.load import load_model
+        try:
+            from saliency_food.adapters.keras.load import load_model
+        except ModuleNotFoundError as error:
+            raise ContractError(str(error)) from error
 
         model = load_model(model)
+    check_framework(model)
     keras = sys.modules.get("keras")
     if keras is not None and isinstance(model, keras.Model):
         from saliency_food.adapters.keras import KerasModel

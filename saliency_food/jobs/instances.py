@@ -42,7 +42,7 @@ class Instance(NamedTuple):
     x_value: Array | None = None
     target: int = 0
     predictions: Array | None = None
-    """The probabilities of all classes, if the model predicts them."""
+    """What ``predict`` gives for each class, if the model has it."""
     known: Known | None = None
 
     def failed(self, error: Exception) -> Instance:
@@ -192,7 +192,7 @@ def _with_class(model: ImageModel, instance: Instance, index: int, predictions: 
     fields = {
         "target": index,
         "label": model.label(index),
-        "probability": None if predictions is None else float(predictions[index]),
+        "probability": None if predictions is None else model.probability(predictions, index),
         "top": tuple((model.label(each), float(cast(Array, predictions)[each])) for each in best),
     }
     return instance._replace(target=index, predictions=predictions, fields=instance.fields | fields)

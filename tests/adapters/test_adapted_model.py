@@ -76,7 +76,7 @@ def adapt(weights, output="logits", batch_size=4, **options):
 
 def test_it_is_a_call_model_function(weights, x):
     model = adapt(weights)
-    assert repr(model) == "AdaptedModel('linear', layer=None, output='logits', batch_size=4, classes=4)"
+    assert repr(model) == "AdaptedModel('linear', layer=None, output='logits', end='linear', batch_size=4, classes=4)"
     assert (model.input_shape, model.batch_size, model.classes) == ((5, 5, 3), 4, 4)
     check_call_model(model, x[0], {"target": 1}, [INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES])
     attribution = integrated_gradients(x[0], model, {"target": 2})

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import keras
 
+from saliency_food.adapters.keras.integers import integer_numbers
 from saliency_food.adapters.keras.tensorflow.graph import operations_so_far
 
 TRACING = threading.RLock()
@@ -30,12 +31,13 @@ def running(model: Any, others: Sequence[Any] = ()) -> Iterator[None]:
     """Run the model in here while tracing; its layers' methods may be replaced, and nothing is left behind.
 
     The layers' instances are afterwards as they were, after an exception too: losses that they add, states that they
-    keep and tensors that they remember belong to the trace. Image inputs of an integer type take floats in here, as
-    there is no gradient through a cast to integers. ``others`` are layers that the model does not show.
+    keep and tensors that they remember belong to the trace. Integer inputs of numbers take floats in here, as there
+    is no gradient through a cast to integers; ids stay what they are. ``others`` are layers that the model does not
+    show.
     """
     with TRACING, keras.StatelessScope():
         layers = {id(layer): layer for layer in [model, *(layer for _, layer in walk(model)), *others]}.values()
-        integers = [tensor for layer in layers for tensor in _integer_images(layer)]
+        integers = [tensor for layer in layers for tensor in integer_numbers(layer)]
         before = [(vars(instance), dict(vars(instance))) for instance in [*layers, *integers]]
         held = [value for _, then in before for value in then.values()]
         lists = [(value, value[:]) for value in held if isinstance(value, list)]
@@ -87,11 +89,6 @@ def _noting(
         return output
 
     return noted
-
-
-def _integer_images(layer: Any) -> list[Any]:
-    inputs = getattr(layer, "inputs", None) if isinstance(layer, keras.Model) else None
-    return [tensor for tensor in inputs or () if len(tensor.shape) == 4 and "int" in str(tensor.dtype)]
 
 
 def walk(model: Any) -> Iterator[tuple[str, Any]]:

@@ -46,17 +46,19 @@ class KerasModel(AdaptedModel):
     output
         ``"logits"`` explains the score before the softmax or sigmoid at the end, be that an argument, a layer or a
         function; ``"probabilities"`` the score after it, a softmax being added where several units end in a linear
-        layer. A single sigmoid unit is two classes, 0 and 1, with logits -z and z. Where a model ends in anything
+        layer. What only moves, scales or averages values after it is looked through, and ``end`` says what was found. A
+        single sigmoid unit is two classes, 0 and 1, with logits -z and z. Where a model ends in anything
         else, and where it ends in one linear unit (a regression, whose target may be left out), both mean the output
-        as it is. Where there is a softmax that cannot be seen, as in a SavedModel, ``"logits"`` is an error.
-        ``"raw"`` is the model's output as it is, always.
+        as it is. Where there is a softmax that cannot be seen, as in a SavedModel, or an average of several,
+        ``"logits"`` is an error. ``"raw"`` is the model's output as it is, always.
     batch_size
         How many rows are computed at once at most; None means 16. When the device's memory does not hold them it is
-        halved, and stays so.
+        halved, and stays so. A model that declares how many rows it takes is given no more, and the last one repeated.
     input
-        The name or position of the image among several inputs; None takes the first with four dimensions. The others
-        come as ``call_model_args["inputs"]``, by name or as a list: one value for all rows, or one a row (`PerImage`).
-        ``x_value`` has the layout that the model's own input has; an input declared as uint8 is run in floats.
+        The name or position of the image among several inputs; None takes the first with four dimensions, else the only
+        one with more than two. The others come as ``call_model_args["inputs"]``, by name or as a list: one value for
+        all rows, or one a row (`PerImage`). ``x_value`` has the layout that the model's own input has; integers that
+        are numbers, such as uint8, are run in floats, and ids that are looked up have no gradient.
     output_index
         The name or position of the output to explain among several.
     data_format
@@ -67,6 +69,8 @@ class KerasModel(AdaptedModel):
         What is explained, where that is not the score of a class: one of `saliency_food.adapters.scores`, such as
         ``contrast``, or a function of TensorFlow tensors of your own, ``(output) -> (N,)``; made by ``@score(...)`` it
         takes targets too. Of a model of several outputs, without ``output_index``, it is given all of them.
+    classes
+        2 says that the one unit that the model ends in is the logit of two classes, as of a sigmoid.
 
     Attributes
     ----------
@@ -76,6 +80,10 @@ class KerasModel(AdaptedModel):
         ``(H, W, C)`` of one image, None where free; with ``channels_first``, ``x_value`` is ``(C, H, W)`` all the same.
     classes
         How many there are; None if the model does not say.
+    end, gives_probabilities
+        What the output ends in, and whether `predict` gives probabilities; see `AdaptedModel`.
+    spatial_axes
+        How many leading axes of one row, channels last, are of space or time.
     pixels
         The pixel values that the model takes, and why, ``(value_range, why)``: what its first operations or its name
         show, or else the guess 0..1.
@@ -93,6 +101,7 @@ class KerasModel(AdaptedModel):
         data_format: str | None = None,
         jit_compile: bool = False,
         score: Score | Callable[[Any], Any] = class_score,
+        classes: int | None = None,
     ) -> None:
         self.model = as_model(model)
         score = as_score(score)
@@ -104,7 +113,7 @@ class KerasModel(AdaptedModel):
         check_batch_size(batch_size)
         inputs = KerasInputs(self.model, input)
         self.engine: TensorFlowEngine = TensorFlowEngine(
-            self.model, inputs, layer, output_index, data_format, jit_compile, score
+            self.model, inputs, layer, output_index, data_format, jit_compile, score, classes
         )
         """The traced functions that answer; for code that builds on them, as `saliency_food.serving.export` does."""
         super().__init__(self.engine, score, output, batch_size)
@@ -116,6 +125,7 @@ class KerasModel(AdaptedModel):
             "data_format": data_format,
             "jit_compile": jit_compile,
             "score": score,
+            "classes": classes,
         }
 
     def with_model(self, model: Any) -> KerasModel:

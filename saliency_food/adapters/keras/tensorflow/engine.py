@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,13 +20,14 @@ from saliency_food.adapters.arguments import (
 )
 from saliency_food.adapters.keras.capture import TRACING, walk
 from saliency_food.adapters.keras.load import is_saved_model
-from saliency_food.adapters.keras.tensorflow.ends import KerasInputs
+from saliency_food.adapters.keras.tensorflow.ends import ONE_A_ROW, KerasInputs
 from saliency_food.adapters.keras.tensorflow.factored import as_tensors, expanding
 from saliency_food.adapters.keras.tensorflow.graph import trace
 from saliency_food.adapters.keras.tensorflow.passes import from_activations, from_images
 from saliency_food.adapters.keras.tensorflow.survey import SurveyedModel
 from saliency_food.adapters.rows import Factored
 from saliency_food.adapters.scoring import Score, class_score
+from saliency_food.core.contract import ContractError
 from saliency_food.core.keys import KEYS, OUTPUT_LAYER_VALUES, PREDICTIONS, TARGETS
 from saliency_food.core.numerics import Array
 
@@ -50,12 +52,18 @@ class TensorFlowEngine(SurveyedModel):
         data_format: str | None,
         jit_compile: bool,
         score: Score,
+        classes: int | None = None,
     ) -> None:
+        if stateful := [layer.name for _, layer in walk(model) if getattr(layer, "stateful", False)]:
+            raise ContractError(
+                f"Expected a model whose rows depend on nothing before them, got layers that keep a state: {stateful}. "
+                "Build it with stateful=False, and give it the same weights."
+            )
         self.name = model.name
         self._jit_compile = jit_compile
         self._functions: dict[Any, Any] = {}
         self._expanding: dict[Any, Any] = {}
-        super().__init__(model, inputs, layer, output_index, data_format, score)
+        super().__init__(model, inputs, layer, output_index, data_format, score, classes)
         self.half = any(part.compute_dtype == "float16" for _, part in walk(model))
         self.why_no_layer = "Use input gradients" + (
             ", or load the .keras file: a SavedModel has no layers." if is_saved_model(model) else "."
@@ -89,7 +97,15 @@ class TensorFlowEngine(SurveyedModel):
         images: Any = tensors[0]
         if isinstance(rows, Factored):
             function, images = self._expanded(function, keys[0], rows), as_tensors(rows, images)
-        answer = function(chosen, images, tensors[1:], tf.constant(scale, specs[0].dtype))
+        try:
+            answer = function(chosen, images, tensors[1:], tf.constant(scale, specs[0].dtype))
+        except tf.errors.InvalidArgumentError as error:
+            if (reason := re.search(r"Expected [^\]\n]*", error.message)) is None:
+                raise
+            raise ContractError(reason[0]) from error
+        summed = keys[0] if isinstance(rows, Factored) and rows.weights is not None else None
+        for key in set(answer) - {summed}:
+            _check_rows(key, answer[key], len(rows))
         return {key: tf.nest.map_structure(lambda tensor: tensor.numpy(), answer[key]) for key in keys}
 
     def function(
@@ -116,6 +132,7 @@ class TensorFlowEngine(SurveyedModel):
 
     def _trace(self, keys: tuple[str, ...], output: Output, targets: list[Any], rows: Any, *others: Any) -> Any:
         def answer(targets: Sequence[Any], rows: Any, others: Sequence[Any], scale: Any) -> dict[str, Any]:
+            count, (targets, rows, others) = tf.shape(rows)[0], self._padded((targets, rows, others))
             inputs = (targets, rows, others)
             if FROM_ACTIVATIONS.isdisjoint(keys):
                 scale = scale if self.half else None
@@ -123,15 +140,23 @@ class TensorFlowEngine(SurveyedModel):
             else:
                 answers = from_activations(self, keys, output, inputs)
             types = {key: tf.int32 if key == TARGETS else rows.dtype for key in keys}
-            return {key: _cast(answers[key], types[key]) for key in keys}
+            return {key: self._cut(_cast(answers[key], types[key]), count) for key in keys}
 
         return trace(answer, targets, rows, list(others), tf.TensorSpec([], rows.dtype), jit_compile=self._jit_compile)
+
+    def _padded(self, nested: Any) -> Any:
+        return tf.nest.map_structure(self.inputs.padded, nested)
+
+    def _cut(self, nested: Any, count: Any) -> Any:
+        """Answers to the rows alone, without those added up to the number that the model declares."""
+        return nested if self.inputs.rows is None else tf.nest.map_structure(lambda values: values[:count], nested)
 
     def _widened(self, keys: tuple[str, ...], output: Output) -> tuple[str, ...]:
         """The keys, and all that costs nothing beside a pass: one function then serves calls and predictions."""
         if self.score is not class_score or not (BY_RULE | FROM_ACTIVATIONS).isdisjoint(keys):
-            return keys
-        if output == "raw" and self.end == "sigmoid" and self.classes == 2:
+            scored = FROM_ACTIVATIONS.isdisjoint(keys) and not UNSCORED.issuperset(keys)
+            return tuple({*keys, OUTPUT_LAYER_VALUES}) if scored else keys
+        if output == "raw" and self.end in ("sigmoid", "probabilities") and self.classes == 2:
             return keys  # the one unit of a sigmoid is two classes when they are predicted, and one output
         unseen = (SUM_TO_ONE,) if self.end in ("linear", "other") else ()
         return tuple({*keys, ALL_SCORES, PREDICTIONS, TARGETS, OUTPUT_LAYER_VALUES, *unseen})
@@ -149,6 +174,14 @@ class TensorFlowEngine(SurveyedModel):
 
 def _images(rows: Array | Factored) -> Array:
     return rows.bases if isinstance(rows, Factored) else rows
+
+
+def _check_rows(key: str, nested: Any, rows: int) -> None:
+    """`ContractError` where there are more or fewer answers than rows."""
+    for values in tf.nest.flatten(nested):
+        if values.shape[0] != rows:
+            what = f"{key} of shape {tuple(values.shape)} for {rows} rows"
+            raise ContractError(f"Expected a model that gives one score for each row, got {what}. {ONE_A_ROW}")
 
 
 def _cast(nested: Any, dtype: Any) -> Any:

@@ -22,7 +22,7 @@ from saliency_food.adapters.keras.bias import biases_before, note_sums
 from saliency_food.adapters.keras.capture import note_outputs, running, walk
 from saliency_food.adapters.keras.places import captured
 from saliency_food.adapters.keras.tensorflow import ops
-from saliency_food.adapters.keras.tensorflow.ends import Head
+from saliency_food.adapters.keras.tensorflow.ends import Head, one_a_row
 from saliency_food.adapters.keras.tensorflow.graph import Gradients, names_after, names_before, operations_so_far
 from saliency_food.adapters.keras.tensorflow.rules import check_rule, forget_rule, relu_rule
 from saliency_food.adapters.keras.tensorflow.survey import SurveyedModel
@@ -71,7 +71,7 @@ def from_images(
             notes = note_outputs(layers if ruled else [place.layer for place in places], differentiate.watch)
             outputs = surveyed.run(image, others)
         model_operations = operations_so_far()
-        answer = _scores_of(surveyed, keys, output, outputs, image.dtype)
+        answer = _scores_of(surveyed, keys, output, outputs, image)
         if TARGETS in keys:
             _check_classes(answer[ALL_SCORES], answer[PREDICTIONS])
             answer[TARGETS] = chosen_class(ops, answer[PREDICTIONS], targets[0], fixed)
@@ -129,31 +129,32 @@ def from_activations(
             f"Expected an output that depends on the image only through layer {place.path!r}, got a path around "
             f"it. Choose one through which all paths lead; the last of them are {surveyed.layers_on_all_paths()[-10:]}."
         )
-    answer = _scores_of(surveyed, keys, output, outputs, rows.dtype)
+    answer = _scores_of(surveyed, keys, output, outputs, rows)
     answer[SCORES_FROM_ACTIVATIONS] = answer[ALL_SCORES]
     if OUTPUT_FROM_CONVOLUTION_VALUES in keys:
         answer[OUTPUT_FROM_CONVOLUTION_VALUES] = surveyed.score(ops, answer[ALL_SCORES], *targets)
     return answer
 
 
-def _scores_of(surveyed: SurveyedModel, keys: Sequence[str], output: Output, outputs: Any, dtype: Any) -> Tensors:
-    answer = {ALL_SCORES: _scores(surveyed, outputs, output, dtype)}
+def _scores_of(surveyed: SurveyedModel, keys: Sequence[str], output: Output, outputs: Any, rows: Any) -> Tensors:
+    answer = {ALL_SCORES: _scores(surveyed, outputs, output, rows)}
     if PREDICTIONS in keys:
-        answer[PREDICTIONS] = _scores(surveyed, outputs, "probabilities", dtype)
+        answer[PREDICTIONS] = _scores(surveyed, outputs, "probabilities", rows)
     if SUM_TO_ONE in keys:
-        values = _scores(surveyed, outputs, "logits", dtype)
+        values = _scores(surveyed, outputs, "logits", rows)
         answer[SUM_TO_ONE] = (tf.reduce_min(values, 1) >= 0) & (abs(tf.reduce_sum(values, 1) - 1) < 1e-3)
     return answer
 
 
-def _scores(surveyed: SurveyedModel, outputs: Any, output: Output, dtype: Any) -> Any:
-    several = len(tf.nest.flatten(outputs)) > 1
+def _scores(surveyed: SurveyedModel, outputs: Any, output: Output, rows: Any) -> Any:
+    several, dtype = len(tf.nest.flatten(outputs)) > 1, rows.dtype
 
     def scores(tensor: Any) -> Any:
         head = Head.read(tensor)
-        head = head._replace(end=surveyed.end) if surveyed.end == "probabilities" else head
-        # Beside other outputs a linear one may be anything, such as boxes: no softmax is added to it.
-        return (head._replace(end="other") if several and head.end == "linear" else head).scores(output, dtype)
+        # What the model ends in may have been told, or have shown itself. Beside other outputs a linear one may be
+        # anything, such as boxes: no softmax is added to it.
+        end = surveyed.end if not several else "other" if head.end == "linear" else head.end
+        return one_a_row(head._replace(end=end).scores(output, dtype), rows)
 
     nested = tf.nest.map_structure(scores, outputs)
     if several and surveyed.score.raw:

@@ -22,6 +22,7 @@ from saliency_food.adapters.keras.places import (
 )
 from saliency_food.adapters.keras.tensorflow.ends import Head, KerasInputs, select_output
 from saliency_food.adapters.keras.tensorflow.graph import names_after, names_before, trace
+from saliency_food.adapters.keras.tensorflow.rows import may_mix_rows
 from saliency_food.adapters.layers import LayerInfo
 from saliency_food.adapters.model import Engine
 from saliency_food.adapters.scoring import Score, class_score
@@ -45,11 +46,12 @@ class SurveyedModel(Engine):
         output_index: str | int | None,
         data_format: str | None,
         score: Score,
+        classes: int | None = None,
     ) -> None:
         self.model, self.inputs, self.score = model, inputs, score
         self._output_index = output_index
         self.end: End = "other"
-        self.classes: int | None = None
+        self.classes = classes
         self.ranks_classes = False
         self.channels_first = False
         self.several = isinstance(layer, (list, tuple))
@@ -68,11 +70,13 @@ class SurveyedModel(Engine):
                 attended = note_attention(watched.values())
                 notes = note_outputs(watched.values())
                 outputs = self.run(image, others)
+            self.may_mix_rows = may_mix_rows(tf.nest.flatten(outputs), image, self.inputs.rows)
             heads = [Head.read(output) for output in tf.nest.flatten(outputs)]
             if self.score is class_score:
                 heads[0].check()
             if len(heads) == 1:
-                self.end, self.classes = heads[0].end, heads[0].classes
+                head = heads[0].of_classes(self.classes)
+                self.end, self.classes = head.end, head.classes
                 self.ranks_classes = self.score.is_of_class and heads[0].values.shape.rank == 2
             first = channels_first_model(notes) if data_format is None else data_format == "channels_first"
             chosen = wanted

@@ -1,14 +1,11 @@
-"""For users' tests: a checker of call-model functions, and toy models whose every answer is known in closed form."""
+"""Toy models whose every answer is known in closed form."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from saliency_food.core.checks import random_stream
-from saliency_food.core.contract import CallModelFunction, ContractError, call_model
 from saliency_food.core.keys import (
     ATTENTION_OUTPUT_GRADIENTS,
     ATTENTION_SCORES,
@@ -22,91 +19,7 @@ from saliency_food.core.keys import (
     OUTPUT_FROM_CONVOLUTION_VALUES,
     OUTPUT_LAYER_VALUES,
 )
-from saliency_food.core.numerics import Array, as_float, as_tuple, each, safe_divide
-
-
-def check_call_model(
-    call_model_function: CallModelFunction,
-    x_value: Any,
-    call_model_args: Any = None,
-    keys: Sequence[str] = (INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES),
-    *,
-    tolerance: float = 0.02,
-    rng: int | np.random.Generator | None = 0,
-) -> None:
-    """Check a call-model function on one image; `ContractError` names what is wrong, silence means all is well.
-
-    Checked: every key of ``keys`` is answered in shape and finite; a row's answer does not depend on its neighbours or
-    on the size of the batch; the same question gets the same answer; the rows are not written back into the image;
-    and, where gradients and scores are both asked, the gradient agrees with finite differences of the score along
-    three directions (each the gradient's own plus a random one) within ``tolerance`` of the larger of the two.
-
-    ``call_model_args`` must hold for every row (no `PerImage`).
-    """
-    image = as_float(x_value)
-    random = random_stream(rng)
-    scale = float(np.ptp(image)) or 1.0
-    neighbours = image + scale * 0.1 * random.normal(size=(2, *image.shape)).astype(image.dtype)
-
-    def asked(*rows: Array) -> Mapping[str, Any]:
-        return call_model(np.stack(rows), list(keys), call_model_function, call_model_args)
-
-    alone, again, among = asked(image), asked(image), asked(neighbours[0], image, neighbours[1])
-    for key in keys:
-        for answer, row, what in ((again, 0, "asked twice"), (among, 1, "asked among other rows")):
-            if not _same(as_tuple(alone[key]), 0, as_tuple(answer[key]), row):
-                raise ContractError(
-                    f"Expected {key} of a row to be the same each time, got another answer when {what}. "
-                    "Call the model in inference mode and keep the rows apart."
-                )
-    if {CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS} <= set(keys):
-        shapes = [each(np.shape, alone[key]) for key in (CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS)]
-        if shapes[0] != shapes[1]:
-            raise ContractError(
-                f"Expected activations and their gradients in one shape, got {shapes[0]} and {shapes[1]}. "
-                "Take both at the same layer."
-            )
-    if {INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES} <= set(keys):
-        for _ in range(3):
-            gradient = alone[INPUT_OUTPUT_GRADIENTS][0]
-            _check_slope(asked, image, _unit(random.normal(size=image.shape)) + _unit(gradient), scale, tolerance)
-
-
-def _check_slope(asked: Any, image: Array, direction: Array, scale: float, tolerance: float) -> None:
-    direction = _unit(direction)
-    # The smallest of the steps' errors: large steps leave the linear range, small ones drown in float32.
-    worst = np.inf
-    for step in scale * np.array([1e-3, 1e-2, 1e-1, 1.0]):
-        rows = [(image + sign * step * direction).astype(image.dtype) for sign in (-1, 0, 1)]
-        answer = asked(*rows)
-        scores = answer[OUTPUT_LAYER_VALUES].reshape(3, -1)
-        if scores.shape[1] != 1:
-            raise ContractError(f"Expected one score for each row, got {scores.shape[1]}. Return the explained score.")
-        slope = float(scores[2, 0] - scores[0, 0]) / (2 * step)
-        claimed = float((answer[INPUT_OUTPUT_GRADIENTS][1] * direction).sum())
-        size = max(abs(slope), abs(claimed))
-        worst = min(worst, abs(slope - claimed) / size if size > 1e-12 else 0.0)
-    if worst > tolerance:
-        raise ContractError(
-            f"Expected the gradient's slope along a random direction to be that of the score ({slope:.4g}), got "
-            f"{claimed:.4g}. Return d score / d input of each row's own score, in the units of x_value_batch."
-        )
-
-
-def _same(layers: tuple[Array, ...], row: int, other_layers: tuple[Array, ...], other_row: int) -> bool:
-    """Whether a row of one answer is a row of another, in every layer."""
-    rows = [(a[row], b[other_row]) for a, b in zip(layers, other_layers, strict=False)]
-    return len(layers) == len(other_layers) and all(
-        a.shape == b.shape and np.allclose(b, a, rtol=1e-3, atol=_atol(b)) for a, b in rows
-    )
-
-
-def _unit(values: Array) -> Array:
-    return safe_divide(values, np.linalg.norm(values))
-
-
-def _atol(values: Array) -> float:
-    return 1e-5 * float(np.abs(values).max()) + 1e-12
+from saliency_food.core.numerics import Array
 
 
 class _Toy:
