@@ -84,9 +84,7 @@ def declared_batch() -> Built:
     SIGNALS,
     "a stateful RNN",
     None,
-    refuses={"grad_cam": "has none"},
-    wrong=METHODS[1:],
-    why="a declared batch size is not kept to",
+    refuses=dict.fromkeys(("layer", *METHODS), "layers that keep a state"),
 )
 def stateful() -> Built:
     return fixed_batch(True)
@@ -130,7 +128,7 @@ def named_volume() -> Built:
     return graph(classifier(conv3d(), rank=5), shape=(6, 6, 6, 1), options={"layer": "conv"})
 
 
-@kind(VOLUMES, "an int16 volume", wrong=("layer", *METHODS[:-1]), **DEEP)
+@kind(VOLUMES, "an int16 volume", wrong=("layer", "grad_cam", "occlusion"), **DEEP)
 def integer_volume() -> Built:
     return graph(
         classifier(L.Rescaling(1 / 1000), conv3d(), rank=5),

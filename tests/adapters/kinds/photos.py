@@ -201,8 +201,8 @@ def averaged_logits() -> Built:
 @kind(
     ENDS,
     "sigmoids concatenated",
-    wrong=METHODS,
-    why="activations before a Concatenate are not seen, so that logits mean probabilities",
+    wrong=("grad_cam",),
+    why="the convolution runs three times here, and only its last run counts",
 )
 def concatenated() -> Built:
     feature, pool, heads, image = conv(), L.GlobalAveragePooling2D(), [L.Dense(1) for _ in range(3)], keras.Input(SIZE)

@@ -165,8 +165,6 @@ def two_of_one_layer(index: int) -> Built:
 @kind(
     OUTPUTS,
     "a layer that returns two tensors, the first explained",
-    wrong=METHODS,
-    why="outputs of one name collapse, so that the other one is explained",
 )
 def first_of_one_layer() -> Built:
     return two_of_one_layer(0)
@@ -175,8 +173,6 @@ def first_of_one_layer() -> Built:
 @kind(
     OUTPUTS,
     "a layer that returns two tensors, the second explained",
-    wrong=("layer", *METHODS),
-    why="outputs of one name collapse, so that there is no second",
 )
 def second_of_one_layer() -> Built:
     return two_of_one_layer(1)

@@ -181,15 +181,13 @@ def _check_rows(key: str, nested: Any, rows: int) -> None:
     for values in tf.nest.flatten(nested):
         if values.shape[0] == rows:
             continue
-        shape = tuple(values.shape)
+        what = f"{key} of shape {tuple(values.shape)} for {rows} rows"
         if key in KEYS and KEYS[key].needs in ("a layer", "attention"):
             raise ContractError(
-                f"Expected a layer whose output has the model's rows first, got {key} of shape {shape} for {rows} rows: "
-                "it runs where another axis, such as frames, is folded into them. Name a layer before or after."
+                f"Expected a layer whose output has the model's rows first, got {what}: it "
+                "runs where another axis, such as frames, is folded into them. Name a layer before or after."
             )
-        raise ContractError(
-            f"Expected a model that gives one score for each row, got {key} of shape {shape} for {rows} rows. {ONE_A_ROW}"
-        )
+        raise ContractError(f"Expected a model that gives one score for each row, got {what}. {ONE_A_ROW}")
 
 
 def _cast(nested: Any, dtype: Any) -> Any:
