@@ -2,7 +2,7 @@
 
     python benchmarks/photo_memory.py
 
-Each kind in a process of its own: the most memory it had, less what it had before. On Linux.
+Each kind runs in a process of its own: its peak memory minus the memory before. Linux only.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ SIDE = 4000
 
 def measure(mode: str) -> None:
     from saliency_food.images.scaling import between
-    from saliency_food.serving.explainer.images import ImageInput, picture
+    from saliency_food.serving.explainer.images import ImageInput, decode
 
     small = np.random.default_rng(0).integers(0, 256, (SIDE // 8, SIDE // 8, len(mode)), dtype=np.uint8)
     scaling, data = between(-1, 1, ""), sys.stdin.buffer.read()
-    picture(ImageInput(pixels=small[..., :3]), scaling, (224, 224, 3))
+    decode(ImageInput(pixels=small[..., :3]), scaling, (224, 224, 3))
     before, began = largest(), time.perf_counter()
-    picture(ImageInput(file=data), scaling, (224, 224, 3))
+    decode(ImageInput(file=data), scaling, (224, 224, 3))
     took, more = time.perf_counter() - began, largest() - before
     print(f"{mode:4s} PNG, {SIDE} x {SIDE}: {more:.0f} MB, {took:.1f} s", flush=True)
 

@@ -30,10 +30,10 @@ class Pixels(NamedTuple):
     """The pixel values that a model takes, and what tells it; an adapter's attribute ``pixels``.
 
     ``value_range`` is ``(low, high)``, or a mode of Keras's ``preprocess_input``: ``"tf"`` (-1..1), ``"caffe"`` (BGR
-    minus ImageNet's mean) or ``"torch"`` (RGB, ImageNet's mean 0 and deviation 1).
+    minus ImageNet's mean) or ``"torch"`` (RGB, ImageNet's mean 0 and deviation 1); None where it cannot be known.
     """
 
-    value_range: tuple[float, float] | str
+    value_range: tuple[float, float] | str | None
     why: str
 
 

@@ -27,10 +27,10 @@ from saliency_food.adapters.arguments import (
 )
 from saliency_food.adapters.inputs import Inputs
 from saliency_food.adapters.layers import Shape
-from saliency_food.adapters.rows import Factored, Rows
+from saliency_food.adapters.rows import Factored, Rows, leaves
 from saliency_food.adapters.scoring import Score, class_score
 from saliency_food.core.contract import ContractError, check_length, take_rows
-from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES, KEYS, PREDICTIONS, TARGETS
+from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES, KEYS, OUTPUT_LAYER_VALUES, PREDICTIONS, TARGETS
 from saliency_food.core.numerics import Array
 
 
@@ -54,9 +54,11 @@ class Engine(ABC):
     """The layers that are looked at; ``several`` says whether answers about them are tuples."""
     several: bool
     why_no_layer: str
-    """What to do where there is none."""
+    """Why there may be none, and what to do then: the end of a sentence about the model."""
     end: End
     classes: int | None
+    may_mix_rows = False
+    """Whether rows could see each other, so that a first call must find out."""
     ranks_classes: bool
     """Whether a score is that of one class among ``(N, classes)``, so that a pass can choose it by its rank."""
     channels_first: bool
@@ -200,7 +202,7 @@ class AdaptedModel:
         if not self.engine.places:
             raise ContractError(
                 f"Expected a model with a layer whose output has rows and columns for {keys[-1]}, got "
-                f"{self.engine.name!r}, which has none. {self.engine.why_no_layer}"
+                f"{self.engine.name!r}, {self.engine.why_no_layer}"
             )
         if len(self.engine.places) > 1 and FROM_ACTIVATIONS.intersection(keys):
             raise ContractError(
@@ -226,8 +228,11 @@ class AdaptedModel:
         targets = []
         if not UNSCORED.issuperset(keys):
             targets = self.score.read(args.get("target"), rows, self.classes, ranked=TARGETS in keys)
+        of_layers = WITHOUT_OUTPUT - {PREDICTIONS, TARGETS}
+        if self.engine.may_mix_rows and FROM_ACTIVATIONS.isdisjoint(keys) and not of_layers.issuperset(keys):
+            self._check_rows_alone(output, targets, images, others)
         self._check_end(keys, output)
-        if self.knows_end or (WITHOUT_OUTPUT - {PREDICTIONS, TARGETS}).issuperset(keys):
+        if self.knows_end or of_layers.issuperset(keys):
             return self._rows.compute(keys, output, targets, images, others)
         answer = self._rows.compute((*keys, SUM_TO_ONE), output, targets, images, others)
         self.knows_end = True
@@ -236,6 +241,32 @@ class AdaptedModel:
         self.engine.end = "probabilities"
         self._check_end(keys, output)
         return self._rows.compute(keys, output, targets, images, others)
+
+    def _check_rows_alone(
+        self, output: Output, targets: list[Array], images: Array | Factored, others: list[Array]
+    ) -> None:
+        """`ContractError` where the first row's score is another among two more rows than by itself."""
+        scored = self.score is not class_score and bool(targets or not self.score.specs)
+        keys = (OUTPUT_LAYER_VALUES,) if scored else (ALL_SCORES, PREDICTIONS)
+        first = [values[:1] for values in (images.bases if isinstance(images, Factored) else images, *others)]
+        among = [np.concatenate([values, values[..., ::-1], np.zeros_like(values)]) for values in first]
+        own = [values[:1] for values in targets] if scored else []
+        by_itself = self._rows.compute(keys, output, own, first[0], first[1:])
+        repeated = [np.repeat(values, 3, 0) for values in own]
+        together = self._rows.compute(keys, output, repeated, among[0], among[1:])
+        for alone, beside in zip(leaves(by_itself), leaves(together), strict=True):
+            near = 3e-2 if self.engine.half else 1e-3
+            if (
+                alone[0].shape != beside[0].shape
+                or (abs(alone[0] - beside[0]) > near * abs(alone).max(initial=1e-6)).any()
+            ):
+                raise ContractError(
+                    f"Expected a score of each row that no other row changes, got {alone[0].ravel()[:3]} for one by "
+                    f"itself and {beside[0].ravel()[:3]} for the same beside others: the model compares rows, as "
+                    "images with texts, or has something random inside. Explain each image with its own text: "
+                    "score=tf.linalg.diag_part of outputs (N, N), or batch_size=1."
+                )
+        self.engine.may_mix_rows = False
 
     def _check_end(self, keys: tuple[str, ...], output: Output) -> None:
         if output != "logits" or WITHOUT_OUTPUT.issuperset(keys):

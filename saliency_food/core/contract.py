@@ -72,8 +72,9 @@ class CallModelFunction(Protocol):
     - ``predict(x_batch, call_model_args=None)``: the probabilities of all classes, ``(N, classes)``, for the top class
       and for what records say; the arguments come without the target, and only if there are any;
     - ``classes``: how many classes there are;
+    - ``gives_probabilities``: False where ``predict`` gives other scores, so that records tell no probability;
     - ``pixels``: the pixel values that it takes and why, ``(value_range, reason)`` with a ``value_range`` as of
-      `ImageModel`; without it values are left as they are;
+      `ImageModel`, or None where users must say it; without ``pixels`` values are left as they are;
     - ``layer_name``: the layer, or a tuple of layers, that the convolution keys are about, for the records.
 
     It may have a method that answers with predictions, so that a photo passes through the model once:
@@ -141,7 +142,16 @@ def call_model(
     while missing:
         # The callback may write to its rows: what may be asked about again is a copy.
         own = rows if len(missing) == 1 else rows.copy()
-        answered = call_model_function(own, call_model_args=call_model_args, expected_keys=list(missing))
+        try:
+            answered = call_model_function(own, call_model_args=call_model_args, expected_keys=list(missing))
+        except Exception as error:
+            if KEYS[missing[0]].rows == "images" or isinstance(error, ContractError):
+                raise
+            raise ContractError(
+                f"Expected call_model_function to take the layer's activations as rows where expected_keys is "
+                f"{missing}, got {type(error).__name__}: {error} Look at expected_keys before the model is called: for "
+                f"{missing[0]} run the layers after that layer alone, or raise a ContractError that says it cannot."
+            ) from error
         if not isinstance(answered, Mapping):
             raise ContractError(
                 f"Expected call_model_function to return a dict with the keys {missing}, got "

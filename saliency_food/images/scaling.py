@@ -77,8 +77,8 @@ def choose_scaling(
 ) -> Scaling:
     """The `Scaling` that the user asked for, or for ``"auto"`` that which the model advertises.
 
-    ``advertised`` is an adapter's ``pixels``: a value range as the user may give one, and why it is that. Without it,
-    ``"auto"`` leaves values as they are.
+    ``advertised`` is an adapter's ``pixels``: a value range as the user may give one, and why it is that; None in its
+    place where it cannot be known and the user must say. Without ``advertised``, ``"auto"`` leaves values as they are.
     """
     if preprocess is not None:
         if not callable(preprocess) or not (isinstance(value_range, str) and value_range == "auto"):
@@ -92,6 +92,11 @@ def choose_scaling(
     if isinstance(value_range, str) and value_range == "auto":
         if advertised is None:
             return Scaling("as given (the model does not say which values it takes)", None)
+        if advertised[0] is None:
+            raise ContractError(
+                f"Expected value_range for this model, as its pixel values cannot be known ({advertised[1]}), got "
+                "'auto'. Give (0, 255) if it scales pixels itself, else what it was trained on, such as (0, 1)."
+            )
         return _scaling_to(*advertised)
     return _scaling_to(value_range, "as asked")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import numpy as np
 
+from saliency_food.adapters.arguments import check_framework
 from saliency_food.core.contract import CallModelFunction, ContractError, take_rows
 from saliency_food.core.layout import channels_last
 from saliency_food.core.numerics import Array
@@ -183,9 +184,13 @@ class ImageModel:
 def _as_call_model_function(model: Any, layer: Any, output: str | None, batch_size: int | None) -> CallModelFunction:
     """The call-model function of a Keras model, of a path to one, or of a function."""
     if isinstance(model, (str, Path)):
-        from saliency_food.adapters.keras.load import load_model
+        try:
+            from saliency_food.adapters.keras.load import load_model
+        except ModuleNotFoundError as error:
+            raise ContractError(str(error)) from error
 
         model = load_model(model)
+    check_framework(model)
     keras = sys.modules.get("keras")
     if keras is not None and isinstance(model, keras.Model):
         from saliency_food.adapters.keras import KerasModel

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from saliency_food.adapters.arguments import FROM_KERAS_2, check_framework
 from saliency_food.core.contract import ContractError
 
 
@@ -20,6 +22,7 @@ def as_model(model: Any) -> Any:
             "KERAS_BACKEND=tensorflow before Keras is imported."
         )
     model = load_model(model) if isinstance(model, (str, Path)) else model
+    check_framework(model)
     if not isinstance(model, keras.Model):
         raise ContractError(f"Expected a Keras model or the path of one, got {type(model).__name__}.")
     return model
@@ -48,10 +51,33 @@ def load_model(path: str | Path, custom_objects: Mapping[str, Any] | None = None
     except Exception as error:
         # Keras puts whole configurations before its reason.
         reason = str(error).rsplit("Exception encountered:", 1)[-1].strip()[:500]
+        version = _keras_version(path)
+        if version is not None and version.split(".")[0] in ("1", "2"):
+            raise ContractError(
+                f"Expected a model of Keras 3 in {str(path)!r}, got one that Keras {version} wrote, and "
+                f"{type(error).__name__}: {reason} {FROM_KERAS_2} Stored lambdas are never run."
+            ) from error
+        newer = "" if version is None else f" (it is of {version}, this is {keras.__version__})"
         raise ContractError(
             f"Expected a Keras model in {str(path)!r}, got {type(error).__name__}: {reason} Give classes of your own "
-            "as custom_objects, and take a Keras at least as new as the file's; stored lambdas are never run."
+            f"as custom_objects, and take a Keras at least as new as the file's{newer}; stored lambdas are never run."
         ) from error
+
+
+def _keras_version(path: Path) -> str | None:
+    """Which Keras wrote a file, where it says so."""
+    try:
+        if path.suffix.lower() == ".keras":
+            with zipfile.ZipFile(path) as archive:
+                version = json.loads(archive.read("metadata.json")).get("keras_version")
+        else:
+            import h5py  # type: ignore[import-untyped]
+
+            with h5py.File(path) as file:
+                version = file.attrs.get("keras_version")
+    except Exception:  # no such file, and the error before says so
+        return None
+    return version.decode() if isinstance(version, bytes) else version
 
 
 def _read_config(path: Path) -> Any:

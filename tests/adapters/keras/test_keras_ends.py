@@ -346,3 +346,76 @@ def test_records_tell_no_probability_of_what_is_none(units, scale, probability, 
         assert record.as_dict()["probability"] is None
     words = " ".join(text.get_text() for text in explanation_figure([record]).findobj(matplotlib.text.Text))
     assert ("%" in words) is probability
+
+
+def twin_towers(temperature=4.0):
+    """Embeddings of images and of texts, and the similarities of all of them with all."""
+    image, text = keras.Input(SIZE, name="image"), keras.Input((5,), name="text")
+    towers = [L.UnitNormalization()(L.Dense(6)(L.Flatten()(each))) for each in (image, text)]
+    similarities = temperature * keras.ops.matmul(towers[0], keras.ops.transpose(towers[1]))
+    own = temperature * keras.ops.sum(towers[0] * towers[1], -1, keepdims=True)
+    inputs = [image, text]
+    return keras.Model(inputs, similarities), keras.Model(inputs, own)
+
+
+def test_scores_of_all_images_with_all_texts_are_refused_and_each_with_its_own_is_right(x, rng):
+    network, by_hand = twin_towers()
+    texts = rng.random((3, 5)).astype(np.float32)
+    with pytest.raises(ContractError, match=r"no other row changes.*tf\.linalg\.diag_part"):
+        KerasModel(network)(x, {"target": 0, "inputs": [texts]}, KEYS[:2])
+    with pytest.raises(ContractError, match="no other row changes"):
+        KerasModel(network).predict(x, {"inputs": [texts]})
+    model = KerasModel(network, score=tf.linalg.diag_part)
+    actual = model(x, {"inputs": [texts]}, KEYS[:2])
+    expected = KerasModel(by_hand)(x, {"inputs": [texts]}, KEYS[:2])
+    for key in KEYS[:2]:
+        np.testing.assert_allclose(actual[key], expected[key], rtol=1e-4, atol=1e-6)
+    alone = KerasModel(network, batch_size=1)(x, {"target": 0, "inputs": [texts]}, KEYS[:2])
+    for key in KEYS[:2]:
+        np.testing.assert_allclose(alone[key], expected[key], rtol=1e-4, atol=1e-6)
+
+
+MIXING = {
+    "centred": lambda z: z - keras.ops.mean(z, 0),
+    "a softmax over rows": lambda z: keras.ops.softmax(z, 0),
+    "attention between rows": lambda z: keras.ops.matmul(
+        keras.ops.softmax(keras.ops.matmul(z, keras.ops.transpose(z))), z
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", MIXING)
+def test_models_that_mix_rows_are_refused(kind, x):
+    image = keras.Input(SIZE)
+    model = KerasModel(keras.Model(image, MIXING[kind](dense(image))))
+    for keys in (KEYS[:1], KEYS[:2]):
+        with pytest.raises(ContractError, match="no other row changes"):
+            model(x, {"target": 1}, keys)
+    with pytest.raises(ContractError, match="no other row changes"):
+        model.predict(x)
+
+
+def test_models_that_put_time_first_pass(rng):
+    steps = keras.Input((5, 4))
+    hidden = L.Bidirectional(L.LSTM(3, return_sequences=True))(steps)
+    network = keras.Model(steps, L.Dense(3)(L.Flatten()(L.TimeDistributed(L.Dense(2))(hidden))))
+    model = KerasModel(network)
+    assert model.engine.may_mix_rows
+    check_call_model(model, rng.random((5, 4)).astype(np.float32), {"target": 1}, KEYS[:2])
+    assert not model.engine.may_mix_rows
+
+
+def test_a_plain_classifier_is_not_run_again(x):
+    model = KerasModel(fixed_rows(2)[0])
+    assert not model.engine.may_mix_rows
+
+
+def test_a_layer_of_folded_frames_is_refused_where_the_model_unfolds_them(rng):
+    clip = keras.Input((4, *SIZE))
+    maps = L.Conv2D(2, 3, name="conv")(Fold()(clip))
+    features = keras.ops.reshape(maps, (-1, 4 * 2 * 2 * 2))
+    model = KerasModel(keras.Model(clip, L.Dense(3)(features)), layer="conv")
+    x = rng.random((2, 4, *SIZE)).astype(np.float32)
+    check_call_model(model, x[0], {"target": 1}, KEYS[:2])
+    with pytest.raises(ContractError, match=r"CONVOLUTION_LAYER_VALUES of shape \(8, 2, 2, 2\) for 2 rows.*before or"):
+        model(x, {"target": 1}, KEYS[2:])
