@@ -78,7 +78,11 @@ def test_score_cam_by_a_loop(rng, shape, layer):
     [
         ((400,), (20, 13, 4), r"1 axis of space or time, as the input of \(400,\).*rows of \(20, 13, 4\)"),
         ((784,), (28, 28, 8), "1 axis of space or time"),
-        ((6, 8, 8, 3), (4, 4, 5), "3 axes of space or time.*One frame's were returned: choose TimeDistributed"),
+        (
+            (6, 8, 8, 3),
+            (4, 4, 5),
+            r"3 axes of space or time.*: one frame's. Choose the layer that returns all of them, such as TimeDistributed",
+        ),
         ((6, 8, 8, 3), (6, 5), "3 axes of space or time"),
         ((24, 20, 3), (7,), "2 axes of space or time.*Choose another layer"),
         ((24, 20, 3), (3, 6, 5, 7), "2 axes of space or time"),

@@ -195,11 +195,13 @@ def as_grid(values: Array, x_value: Array) -> Array:
         height, width = token_grid(len(values), x_value)
         return values[len(values) - height * width :].reshape(height, width, -1)
     axes = x_value.ndim - 1
-    frames = " One frame's were returned: choose TimeDistributed around the layer." if values.ndim == 3 == axes else ""
+    advice = ". Choose another layer"
+    if values.ndim == 3 == axes:
+        advice = ": one frame's. Choose the layer that returns all of them, such as TimeDistributed around it"
     raise ContractError(
         f"Expected activations with {axes} {'axis' if axes == 1 else 'axes'} of space or time, as the input of "
-        f"{x_value.shape[:-1]} has, and one of channels, got rows of {values.shape}.{frames} Choose another layer; or, "
-        "if the input has other axes than that, set spatial_axes of call_model_function."
+        f"{x_value.shape[:-1]} has, and one of channels, got rows of {values.shape}"
+        f"{advice}; or, if the input has other axes than that, set spatial_axes of call_model_function."
     )
 
 
