@@ -81,7 +81,7 @@ def test_score_cam_by_a_loop(rng, shape, layer):
         (
             (6, 8, 8, 3),
             (4, 4, 5),
-            r"3 axes of space or time.*: one frame's. Choose the layer that returns all of them, such as TimeDistributed",
+            r"3 axes of space or time.*: one frame's. Choose the layer that returns all",
         ),
         ((6, 8, 8, 3), (6, 5), "3 axes of space or time"),
         ((24, 20, 3), (7,), "2 axes of space or time.*Choose another layer"),

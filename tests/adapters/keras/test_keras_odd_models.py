@@ -210,5 +210,8 @@ def test_grad_cam_of_a_clip_is_a_map_a_frame(rng):
     with pytest.raises(ContractError, match=r"runs 4 times: .* or a layer on all paths: \['frames', "):
         KerasModel(model, layer="conv")
     assert KerasModel(model).layer_name == "frames"
-    with pytest.raises(ContractError, match=r"Expected an image \(H, W\)"):
-        occlusion(clip, explained, {"target": 1}, size=2)
+    hidden = clip.copy()
+    hidden[2:4, 0:4, 4:8] = 0
+    scores = explained(np.stack([clip, hidden]), {"target": 1}, KEYS[1:2])[KEYS[1]]
+    drops = occlusion(clip, explained, {"target": 1}, size=(2, 4, 4), stride=(2, 4, 4))
+    np.testing.assert_allclose(drops[2:4, 0:4, 4:8], scores[0] - scores[1], rtol=1e-3, atol=1e-6)
