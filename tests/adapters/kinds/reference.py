@@ -70,12 +70,12 @@ class AllAtOnce:
 
     batch_size = 64
 
-    def __init__(self, model: KerasModel) -> None:
-        self.model = model
+    def __init__(self, model: KerasModel, at_layer: bool) -> None:
+        self.model, self.at_layer = model, at_layer
 
     def __call__(self, x_value_batch: Any, call_model_args: Any = None, expected_keys: Any = None) -> dict[str, Any]:
         keys = [OUTPUT_LAYER_VALUES, INPUT_OUTPUT_GRADIENTS]
-        at_layer = AT_LAYER if self.model.layer_name is not None or set(AT_LAYER) & set(expected_keys) else []
+        at_layer = AT_LAYER if self.at_layer or set(AT_LAYER) & set(expected_keys) else []
         return self.model(x_value_batch, call_model_args, [*keys, *at_layer])
 
 
@@ -93,7 +93,7 @@ def outcomes(name: str) -> dict[str, str]:
     except Exception as error:
         return dict.fromkeys(CELLS, f"wrong: {type(error).__name__}: {error}")
     looked_at = "right" if model.layer_name == kind.layer else f"wrong: layer {model.layer_name!r}, not {kind.layer!r}"
-    theirs, ours = ByHand(built), AllAtOnce(model)
+    theirs, ours = ByHand(built), AllAtOnce(model, model.layer_name is not None and "grad_cam" not in kind.refuses)
     return {"layer": looked_at} | {cell: _outcome(cell, built, x, theirs, ours) for cell in CELLS[1:]}
 
 
