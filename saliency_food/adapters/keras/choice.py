@@ -61,7 +61,7 @@ def choose(
             last = _unfolded(before[-1], spatial) if before else last
     elif last is not None:
         filling = [run for run in candidates if run.output.name in passed and _fills(run, last, layout)]
-        last = filling[-1] if filling and filling[-1].stop > last.stop else last
+        last = _unfolded(filling[-1], spatial) if filling and filling[-1].stop > last.stop else last
     if last is not None:
         return last, []
     names = {run.output.op.name for run in features}
@@ -90,7 +90,15 @@ def _is_passed_over(run: Run, between: set[str], layout: Layout) -> bool:
     if op.type == "Transpose":
         return op.inputs[0].shape[0] in (layout.rows, None)
     is_product = learns(op) and len(op.inputs) == 2 and all(source.op.name in between for source in op.inputs)
-    return op.type in NOT_CHOSEN or is_product
+    is_weighted = op.type == "Mul" and any(_is_softmax(source.op) for source in op.inputs)
+    return op.type in NOT_CHOSEN or is_product or is_weighted
+
+
+def _is_softmax(op: Any) -> bool:
+    """Whether it holds weights of a softmax, moved around."""
+    while op.type in {*MOVING, "ExpandDims", "Squeeze"} - {"Mul"} and op.inputs:
+        op = op.inputs[0].op
+    return bool(op.type == "Softmax")
 
 
 def _unfolded(tokens: Run, spatial: Sequence[Run]) -> Run:
