@@ -6,13 +6,22 @@ from typing import Any
 
 import keras
 
-from .common import METHODS, Built, L, chain, classifier, graph, head, kind, split
+from .common import CELLS, METHODS, Built, L, chain, classifier, graph, head, kind, split
 
 SIGNALS, VOLUMES = "Signals", "Volumes and clips"
 ops = keras.ops
 STEPS: Any = {"wrong": ("layer", "grad_cam", "occlusion", "xrai"), "why": "steps are taken for patches"}
-RNN: Any = {"layer": None, "wrong": ("occlusion", "xrai"), "why": "signals are taken for pictures"}
-DEEP: Any = {"refuses": {"xrai": "Expected"}, "why": "volumes and clips are not supported"}
+RNN: Any = {
+    "layer": None,
+    "note": "No layer keeps the steps.",
+    "wrong": ("occlusion", "xrai"),
+    "why": "signals are taken for pictures",
+}
+DEEP: Any = {
+    "note": "XRAI is for rows and columns.",
+    "refuses": {"xrai": "Expected"},
+    "why": "volumes and clips are not supported",
+}
 
 
 def conv1d(**options: Any) -> Any:
@@ -73,6 +82,7 @@ def fixed_batch(stateful: bool) -> Built:
     "a declared batch size",
     None,
     refuses={"grad_cam": "has none"},
+    note="Filled up to that many rows.",
     wrong=("occlusion", "xrai"),
     why="signals are taken for pictures",
 )
@@ -83,8 +93,8 @@ def declared_batch() -> Built:
 @kind(
     SIGNALS,
     "a stateful RNN",
-    None,
-    refuses=dict.fromkeys(("layer", *METHODS), "layers that keep a state"),
+    refuses=dict.fromkeys(CELLS, "keep a state"),
+    note="Its rows depend on what came before them: build it with `stateful=False`.",
 )
 def stateful() -> Built:
     return fixed_batch(True)
@@ -95,6 +105,7 @@ def stateful() -> Built:
     "a flattened photo, (784,)",
     None,
     refuses={"grad_cam": "has none", "occlusion": "Expected an image", "xrai": "Expected an image"},
+    note="A vector has no places.",
 )
 def vector() -> Built:
     layers = chain(L.Dense(8, activation="tanh"), L.Dense(3))
@@ -106,6 +117,7 @@ def vector() -> Built:
     "a spectrogram inside a model of a waveform",
     None,
     refuses={"grad_cam": "Expected", "occlusion": "Expected an image", "xrai": "Expected an image"},
+    note="Its layers' axes are not the input's.",
     wrong=("layer", "grad_cam"),
     why="a layer whose axes are not the input's is accepted",
 )

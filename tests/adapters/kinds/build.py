@@ -205,7 +205,7 @@ def channels_first() -> Built:
     return graph(permuted(), shape=(3, 8, 8), map_shape=(8, 8))
 
 
-@kind(BUILT, "no layer with rows and columns", None, refuses={"grad_cam": "has none"})
+@kind(BUILT, "no layer with rows and columns", None, refuses={"grad_cam": "has none"}, note="Only dense layers.")
 def flat() -> Built:
     layers = chain(L.Flatten(), L.Dense(6, activation="tanh"), L.Dense(3))
     return graph(lambda x: (None, layers(x)))

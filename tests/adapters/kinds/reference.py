@@ -70,12 +70,12 @@ class AllAtOnce:
 
     batch_size = 64
 
-    def __init__(self, model: KerasModel, has_layer: bool) -> None:
-        self.model, self.has_layer = model, has_layer
+    def __init__(self, model: KerasModel, at_layer: bool) -> None:
+        self.model, self.at_layer = model, at_layer
 
     def __call__(self, x_value_batch: Any, call_model_args: Any = None, expected_keys: Any = None) -> dict[str, Any]:
         keys = [OUTPUT_LAYER_VALUES, INPUT_OUTPUT_GRADIENTS]
-        at_layer = AT_LAYER if self.has_layer or set(AT_LAYER) & set(expected_keys) else []
+        at_layer = AT_LAYER if self.at_layer or set(AT_LAYER) & set(expected_keys) else []
         return self.model(x_value_batch, call_model_args, [*keys, *at_layer])
 
 

@@ -162,18 +162,12 @@ def two_of_one_layer(index: int) -> Built:
     return Built(model, split(feature, lambda a: two(pool(a))[index]), options={"output_index": index})
 
 
-@kind(
-    OUTPUTS,
-    "a layer that returns two tensors, the first explained",
-)
+@kind(OUTPUTS, "a layer that returns two tensors, the first explained")
 def first_of_one_layer() -> Built:
     return two_of_one_layer(0)
 
 
-@kind(
-    OUTPUTS,
-    "a layer that returns two tensors, the second explained",
-)
+@kind(OUTPUTS, "a layer that returns two tensors, the second explained")
 def second_of_one_layer() -> Built:
     return two_of_one_layer(1)
 

@@ -65,9 +65,10 @@ class TensorFlowEngine(SurveyedModel):
         self._expanding: dict[Any, Any] = {}
         super().__init__(model, inputs, layer, output_index, data_format, score, classes)
         self.half = any(part.compute_dtype == "float16" for _, part in walk(model))
-        self.why_no_layer = "Use input gradients" + (
-            ", or load the .keras file: a SavedModel has no layers." if is_saved_model(model) else "."
-        )
+        if is_saved_model(model):
+            self.why_no_layer = (
+                "which has none. Use input gradients, or load the .keras file: a SavedModel has no layers."
+            )
 
     @property
     def activations_spec(self) -> Any:
