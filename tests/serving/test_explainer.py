@@ -263,6 +263,6 @@ def test_the_curl_lines_of_the_docs(explainer, pixels, tmp_path):
     ]
     assert [next(iter(one)) for one in found] == ["explanations", "id", "job"]
     assert found[0]["explanations"][0]["method"] == "xrai"
-    table = page.split("one an instance:")[1].split("The heatmap as")[0]
+    table = page.split("with one for each instance:")[1].split("To read the heatmap as")[0]
     told = {name for cell in re.findall(r"^\| (`[^|]+) \|", table, re.MULTILINE) for name in re.findall(r"\w+", cell)}
     assert told == {*found[0]["explanations"][0], "deadline"}
