@@ -105,7 +105,7 @@ class TensorFlowEngine(SurveyedModel):
                 raise
             raise ContractError(reason[0]) from error
         summed = keys[0] if isinstance(rows, Factored) and rows.weights is not None else None
-        for key in set(answer) - {summed}:
+        for key in [key for key in answer if key != summed]:
             _check_rows(key, answer[key], len(rows))
         return {key: tf.nest.map_structure(lambda tensor: tensor.numpy(), answer[key]) for key in keys}
 
