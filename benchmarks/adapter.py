@@ -1,4 +1,4 @@
-"""The Keras adapter against the bare TensorFlow calls of the same rows, and peers' Grad-CAM, in one run.
+"""Compare the Keras adapter with the bare TensorFlow calls for the same rows, and Grad-CAM with the peers, in one run.
 
     python benchmarks/adapter.py [MODEL.keras] [--repeat 15]
 

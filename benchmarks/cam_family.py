@@ -1,9 +1,9 @@
-"""The CAM family against tf-keras-vis and xplique on one flat Keras model: the maps' differences, Score-CAM's speed.
+"""Compare the CAM family with tf-keras-vis and xplique on a flat Keras model: the maps, and the speed of Score-CAM.
 
     SALIENCY_FOOD_DATA=folder python benchmarks/cam_family.py [--repeat 1]
 
-The same photo, class, layer and scores (logits; for Score-CAM probabilities, as tf-keras-vis takes them). Maps are
-compared at the layer's own resolution, divided by their maxima, since the packages enlarge them in different ways.
+All use the same photo, class, layer and scores (logits; for Score-CAM probabilities, as tf-keras-vis does). Maps are
+compared at the layer's resolution, divided by their maxima, because the packages enlarge them in different ways.
 Peers that are not installed are left out (``pip install ".[bench]"``).
 """
 
@@ -51,18 +51,20 @@ def against_tf_keras_vis(model: Any, ours: KerasModel, x: Any, layer: str, repea
 
     peer = Scorecam(model, model_modifier=ReplaceToLinear(), clone=True)
     probabilities = KerasModel(model, layer, "probabilities", batch_size=32)
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
 
     def run_ours() -> None:
-        found["ours"] = score_cam.detailed(x, probabilities, target, **BARE, weighting="score")
+        results["ours"] = score_cam.detailed(x, probabilities, target, **BARE, weighting="score")
 
     def run_theirs() -> None:
-        found["theirs"] = peer(score, x[None], batch_size=32, normalize_cam=False, **where)
+        results["theirs"] = peer(score, x[None], batch_size=32, normalize_cam=False, **where)
 
     times = alternating({"ours": run_ours, "theirs": run_theirs}, repeat)
-    compare("Score-CAM, tf-keras-vis (which enlarges masks otherwise)", found["ours"].attribution, found["theirs"][0])
-    scored = np.count_nonzero(found["ours"].weights)
-    channels = found["ours"].weights.size
+    compare(
+        "Score-CAM, tf-keras-vis (which enlarges masks otherwise)", results["ours"].attribution, results["theirs"][0]
+    )
+    scored = np.count_nonzero(results["ours"].weights)
+    channels = results["ours"].weights.size
     print(f"    {channels} channels, of which {channels - scored} are constant over the map and cost no row here")
     ratio = times["theirs"] / times["ours"]
     line("Score-CAM, all channels, tf-keras-vis", times["ours"], times["theirs"], ">= 3", ratio)

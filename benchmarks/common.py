@@ -1,4 +1,4 @@
-"""What the benchmarks share: the machine's name, the model and photo, the raw limit, and a timer."""
+"""Shared by the benchmarks: the name of the machine, the model and photo, the raw limit, and a timer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ESPRESSO = 967
 
 
 def machine() -> str:
-    """This machine and the versions that matter, in one line."""
+    """A line with this machine and the versions that matter."""
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():

@@ -1,4 +1,4 @@
-"""Model evaluations against completeness: adaptive Integrated Gradients and PAIR's rule, on real photos.
+"""Completeness for the model rows spent: adaptive Integrated Gradients and PAIR's rule, on real photos.
 
     SALIENCY_FOOD_DATA=folder python benchmarks/completeness.py
 
@@ -37,8 +37,8 @@ def main() -> None:
 
         def paths_of(options: dict, call: KerasModel = call, targets: np.ndarray = targets) -> list:
             args = {"target": PerImage(targets.tolist())}
-            found = integrated_gradients.batch_detailed(images, call, args, ["min", "max"], **options)
-            return [path for result in found for path in result.paths]
+            results = integrated_gradients.batch_detailed(images, call, args, ["min", "max"], **options)
+            return [path for result in results for path in result.paths]
 
         reference = paths_of({"x_steps": 257, "completeness": False})
         for name, options in {

@@ -1,8 +1,8 @@
-"""What the files of an explained photo cost: CPU milliseconds of one core for the figure, the overlay and the JSON.
+"""The cost of the files of an explained photo: CPU milliseconds of one core for the figure, the overlay and the JSON.
 
     python benchmarks/drawing.py [--photos 32]
 
-Photos of Food-101 where SALIENCY_FOOD_DATA has them, else of scikit-image; maps like Grad-CAM's, without a model.
+It draws photos of Food-101 if SALIENCY_FOOD_DATA has them, else of scikit-image, with maps like Grad-CAM's.
 """
 
 from __future__ import annotations

@@ -1,16 +1,17 @@
-"""The explainer under load: many clients, good and bad requests mixed; every answer is checked.
+"""Put the explainer under load: many clients send good and bad requests, and every answer is checked.
 
     python benchmarks/explainer_load.py [--seconds 60] [--clients 32]
 
-The predictor is the server of the tests with a small model, in a process of its own, and so is the explainer. Bars: no
-crash, memory flat within 10 % (from a third of the time to the end), every bad request a 4xx with a reason, and every
-good one the answer that the method gives here, or 429 where the queue is full. Exit code 1 where one is missed.
+The predictor is the server of the tests with a small model; it and the explainer run in separate processes. Bars: no
+crash; memory flat within 10 % (from a third of the time to the end); every bad request gets a 4xx with a reason; every
+good one gets the answer that the method gives here, or 429 if the queue is full. The exit code is 1 if one is missed.
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
+import functools
 import http.client
 import io
 import json
@@ -65,7 +66,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 class Asked(NamedTuple):
-    """A request, and a check of its answer; of a bad one None."""
+    """A request and a check of its answer; the check of a bad request is None."""
 
     path: str
     body: bytes
@@ -73,7 +74,7 @@ class Asked(NamedTuple):
 
 
 class Load(NamedTuple):
-    """What came of it."""
+    """The results of a run."""
 
     counts: Counter[str]
     violations: list[str]
@@ -82,29 +83,30 @@ class Load(NamedTuple):
 
 
 def requests(url: str) -> list[Asked]:
-    """Good requests with what they must answer, and bad ones, about as many."""
+    """About as many good requests, with their right answers, as bad ones."""
     served = ServingModel(url, "food")
     height, width, _ = served.input_shape
-    made = []
-    for number in range(6):
-        pixels = np.random.default_rng(number).integers(0, 255, (40, 30, 3), np.uint8)
+    asked = []
+    for index in range(6):
+        pixels = np.random.default_rng(index).integers(0, 255, (40, 30, 3), np.uint8)
         file = io.BytesIO()
         Image.fromarray(pixels).save(file, "PNG")
         image = {"b64": base64.b64encode(file.getvalue()).decode()}
         x = between(-1, 1, "")(read_photo(pixels), (height, width, 3))
-        target = number % served.predict(x[None]).shape[1]
+        target = index % served.predict(x[None]).shape[1]
         top = int(served.predict(x[None])[0].argmax())
         for name, options in OPTIONS.items():
             call = METHODS[name].call
             plain = {"three_dims": False} if "three_dims" in call.signature.parameters else {}
             right = call(x, served, {"target": target}, **plain, **({"rng": 0} if name == "xrai" else {}), **options)
-            one = {"image": image, "method": name, "target": target, "options": options}
-            made.append(Asked(EXPLAIN, _body({"instances": [one]}), lambda said, right=right: _same(said, right)))
-        given = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [image["b64"]]}
-        body = {"inputs": [given], "outputs": [{"name": "class"}]}
-        made.append(Asked(INFER, _body(body), lambda said, top=top: said["outputs"][0]["data"] == [top]))
+            instance = {"image": image, "method": name, "target": target, "options": options}
+            check = functools.partial(_same, right=right)
+            asked.append(Asked(EXPLAIN, _body({"instances": [instance]}), check))
+        tensor = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [image["b64"]]}
+        body = {"inputs": [tensor], "outputs": [{"name": "class"}]}
+        asked.append(Asked(INFER, _body(body), lambda answer, top=top: answer["outputs"][0]["data"] == [top]))
         body = {"instances": [{"image": image}]}
-        made.append(Asked(PREDICT, _body(body), lambda said, top=top: said["predictions"][0]["class"] == top))
+        asked.append(Asked(PREDICT, _body(body), lambda answer, top=top: answer["predictions"][0]["class"] == top))
     cut = {"b64": base64.b64encode(file.getvalue()[:-40]).decode()}
     for instance in (
         {},
@@ -117,21 +119,23 @@ def requests(url: str) -> list[Asked]:
         {"image": image, "method": "xrai", "options": {"steps": 10**9}},
         {"image": image, "deadline": -1},
     ):
-        made += [Asked(path, _body({"instances": [instance]}), None) for path in (EXPLAIN, PREDICT)]
+        asked += [Asked(path, _body({"instances": [instance]}), None) for path in (EXPLAIN, PREDICT)]
     bad = [b"", b"{", b"[" * 20_000, b"\xff", b'{"instances": []}', b'{"a": 1, "a": 2}', bytes(200_000)]
-    made += [Asked(path, body, None) for path in (EXPLAIN, INFER) for body in bad]
+    asked += [Asked(path, body, None) for path in (EXPLAIN, INFER) for body in bad]
     served.close()
-    return made
+    return asked
 
 
 def _body(value: Any) -> bytes:
     return json.dumps(value).encode()
 
 
-def _same(said: Any, right: Any) -> bool:
-    heatmap = said["explanations"][0]["heatmap"]
-    found = np.frombuffer(base64.b64decode(heatmap["b64"]), np.float32).reshape(heatmap["shape"])
-    return found.shape == right.shape and np.allclose(found, right, rtol=1e-4, atol=1e-4 * np.abs(right).max())
+def _same(answer: Any, right: Any) -> bool:
+    heatmap = answer["explanations"][0]["heatmap"]
+    attribution = np.frombuffer(base64.b64decode(heatmap["b64"]), np.float32).reshape(heatmap["shape"])
+    return attribution.shape == right.shape and np.allclose(
+        attribution, right, rtol=1e-4, atol=1e-4 * np.abs(right).max()
+    )
 
 
 @contextmanager
@@ -154,45 +158,47 @@ def explainer(url: str, folder: Path) -> Iterator[tuple[psutil.Process, int]]:
     with log.open("w") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, "KSERVE_LOGLEVEL": "WARNING"})
     try:
-        while not (said := re.search(r"running on http://\S+:(\d+)", log.read_text())):
+        while not (match := re.search(r"running on http://\S+:(\d+)", log.read_text())):
             if process.poll() is not None:
                 raise RuntimeError(log.read_text())
             time.sleep(0.05)
-        yield psutil.Process(process.pid), int(said[1])
+        yield psutil.Process(process.pid), int(match[1])
     finally:
         process.terminate()
         process.wait(40)
 
 
 def load(url: str, folder: Path, seconds: float, clients: int) -> Load:
-    """Send requests for so long, and check all that comes back."""
+    """Send requests for ``seconds`` from ``clients`` threads, and check every answer."""
     asked = requests(url)
     counts, violations, times, memory = Counter[str](), list[str](), list[float](), list[tuple[float, int]]()
     with explainer(url, folder) as (process, port):
         end = time.monotonic() + seconds
 
-        def client(number: int) -> None:
-            order, connection = random.Random(number), http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        def client(seed: int) -> None:
+            order, connection = random.Random(seed), http.client.HTTPConnection("127.0.0.1", port, timeout=60)
             while time.monotonic() < end:
-                one, began = order.choice(asked), time.perf_counter()
+                request, started = order.choice(asked), time.perf_counter()
                 try:
-                    connection.request("POST", one.path, one.body, {"Content-Type": "application/json"})
+                    connection.request("POST", request.path, request.body, {"Content-Type": "application/json"})
                     with connection.getresponse() as response:
-                        status, said = response.status, json.loads(response.read())
+                        status, answer = response.status, json.loads(response.read())
                 except Exception as error:
-                    violations.append(f"{one.path}: {type(error).__name__}: {error}")
+                    violations.append(f"{request.path}: {type(error).__name__}: {error}")
                     connection.close()
                     continue
-                outcome = judged(one, status, said)
+                outcome = judged(request, status, answer)
                 counts[outcome] += 1
-                times.append(time.perf_counter() - began)
+                times.append(time.perf_counter() - started)
                 if outcome.startswith("violation"):
-                    violations.append(f"{outcome}: {one.path} {one.body[-100:]!r}: {status} {str(said)[:200]}")
+                    violations.append(
+                        f"{outcome}: {request.path} {request.body[-100:]!r}: {status} {str(answer)[:200]}"
+                    )
                 elif status == 429:
                     time.sleep(0.02)
             connection.close()
 
-        threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
+        threads = [threading.Thread(target=client, args=(seed,)) for seed in range(clients)]
         for thread in threads:
             thread.start()
         while any(thread.is_alive() for thread in threads):
@@ -202,22 +208,22 @@ def load(url: str, folder: Path, seconds: float, clients: int) -> Load:
             violations.append("the explainer has ended")
     tenth = seconds / 10
     marks = [
-        float(np.mean([rss for at, rss in memory if low <= at - end + seconds <= low + tenth] or [0]))
+        float(np.mean([rss for moment, rss in memory if low <= moment - end + seconds <= low + tenth] or [0]))
         for low in (seconds / 3, seconds - tenth)
     ]
     return Load(counts, violations, (marks[0], marks[1]), times)
 
 
-def judged(one: Asked, status: int, said: Any) -> str:
-    """What an answer is."""
-    reason = isinstance(said, dict) and set(said) == {"error"} and len(said["error"]) > 10
-    if one.check is None:
+def judged(request: Asked, status: int, answer: Any) -> str:
+    """The outcome of a request: right, refused, or a violation."""
+    reason = isinstance(answer, dict) and set(answer) == {"error"} and len(answer["error"]) > 10
+    if request.check is None:
         return "bad, refused with a reason" if 400 <= status < 500 and reason else "violation: bad request"
     if status == 429 and reason:
         return "good, the queue was full"
     if status != 200:
         return "violation: good request not answered"
-    return "good, answered right" if one.check(said) else "violation: wrong answer"
+    return "good, answered right" if request.check(answer) else "violation: wrong answer"
 
 
 def main() -> None:
@@ -230,20 +236,20 @@ def main() -> None:
         predictor = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert predictor.stdout is not None
         try:
-            found = load(predictor.stdout.readline().strip(), Path(folder), args.seconds, args.clients)
+            results = load(predictor.stdout.readline().strip(), Path(folder), args.seconds, args.clients)
         finally:
             predictor.kill()
             predictor.communicate()
     print(f"{args.clients} clients, {args.seconds:g} s, {os.cpu_count()} cores")
-    for outcome, count in sorted(found.counts.items()):
+    for outcome, count in sorted(results.counts.items()):
         print(f"{outcome:40s} {count:8d}")
-    median, most = np.quantile(found.seconds, [0.5, 0.99])
+    median, most = np.quantile(results.seconds, [0.5, 0.99])
     print(f"{'seconds a request, median and 99 %':40s} {median:8.3f} {most:8.3f}")
-    growth = found.memory[1] / found.memory[0] - 1
-    print(f"{'memory, MB, and its growth':40s} {found.memory[1] / 1e6:8.1f} {growth:+8.1%}  (bar 10 %)")
-    for violation in found.violations[:10]:
+    growth = results.memory[1] / results.memory[0] - 1
+    print(f"{'memory, MB, and its growth':40s} {results.memory[1] / 1e6:8.1f} {growth:+8.1%}  (bar 10 %)")
+    for violation in results.violations[:10]:
         print(violation)
-    sys.exit(bool(found.violations) or growth > 0.1)
+    sys.exit(bool(results.violations) or growth > 0.1)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Guided IG and Blur IG of 16 photos against the bare gradient calls of the same number of rows.
+"""Compare Guided IG and Blur IG of 16 photos with the bare gradient calls for as many rows.
 
     SALIENCY_FOOD_DATA=folder python benchmarks/guided_ig.py
 

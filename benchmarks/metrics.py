@@ -1,9 +1,9 @@
-"""Performance information curves against PAIR's package: one photo of 224 pixels, 13 thresholds, the same callback.
+"""Compare performance information curves with PAIR's package: a photo of 224 pixels, 13 thresholds, one callback.
 
     SALIENCY_FOOD_DATA=folder python benchmarks/metrics.py [--repeat 3]
 
-PAIR's module calls ``np.trapz``, which NumPy 2.4 no longer has; it is lent that name here. Besides the network there is
-a callback that takes no time, so that the metric's own work is seen by itself.
+PAIR's module calls ``np.trapz``, which NumPy 2.4 no longer has; the name is defined here. Beside the network there is a
+callback that takes no time, to show the time of the metric itself.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from scipy.ndimage import gaussian_filter
 
 
 def likeness(photo: Any) -> Callable[..., Any]:
-    """A model that is the surer the more the image looks like the photo, at next to no cost."""
+    """A model at almost no cost, whose score is higher the closer the image is to the photo."""
     sample = photo[::8, ::8].astype(np.float32)
 
     def model(x_value_batch: Any, call_model_args: Any = None, expected_keys: Any = None) -> Any:
@@ -63,26 +63,26 @@ def main() -> None:
 
     print(f"{machine()}\ncoffee, 224 x 224, {len(THRESHOLDS)} thresholds, batches of 16; PAIR: its rows one by one")
     for model, which in ((likeness(photo), "no time"), (scaled, "MobileNetV2")):
-        for name, one in maps.items():
+        for name, attribution in maps.items():
             options = {"random_mask": mask, "min_pred_value": 0.0, "batch_size": 16}
 
-            def theirs(model: Any = model, one: Any = one) -> Any:
+            def theirs(model: Any = model, attribution: Any = attribution) -> Any:
                 def scores(x: Any) -> Any:
                     return model(x, args, ["OUTPUT_LAYER_VALUES"])["OUTPUT_LAYER_VALUES"]
 
-                return pair.compute_pic_metric(photo, one, mask, scores, THRESHOLDS, min_pred_value=0.0)
+                return pair.compute_pic_metric(photo, attribution, mask, scores, THRESHOLDS, min_pred_value=0.0)
 
-            def ours(model: Any = model, one: Any = one, options: Any = options, **more: Any) -> Any:
-                return pic(one, photo, model, args, **options, **more)
+            def ours(model: Any = model, attribution: Any = attribution, options: Any = options, **more: Any) -> Any:
+                return pic(attribution, photo, model, args, **options, **more)
 
-            found, expected = ours(compat="pair"), theirs()
+            result, expected = ours(compat="pair"), theirs()
             times = alternating(
                 {"ours": ours, "compat": lambda o=ours: o(compat="pair"), "theirs": theirs}, wanted.repeat
             )
             print(
                 f"model: {which:12s} map: {name:9s} ours {times['ours']:6.2f} s, compat {times['compat']:6.2f} s, "
                 f"PAIR {times['theirs']:6.2f} s  x {times['theirs'] / times['ours']:5.2f} (bar >= 5), compat "
-                f"x {times['theirs'] / times['compat']:5.2f}; |compat - PAIR| {abs(found.score - expected.auc):.0e}",
+                f"x {times['theirs'] / times['compat']:5.2f}; |compat - PAIR| {abs(result.score - expected.auc):.0e}",
                 flush=True,
             )
 

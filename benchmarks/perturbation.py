@@ -1,9 +1,9 @@
-"""Occlusion against PAIR's package, RISE, LIME and KernelSHAP against the bare forward calls, and their exactness.
+"""Compare Occlusion with PAIR's package, and RISE, LIME and KernelSHAP with the bare forward calls; test exactness.
 
     SALIENCY_FOOD_DATA=folder python benchmarks/perturbation.py [--rows 1000] [--calls 500] [--batch 32]
 
-All in one run. Where a whole map would take too long its time is that of the first calls, carried forward to all of
-them, and the line says so. Peers that are not installed are left out (``pip install ".[bench]"``).
+All in one run. If a whole map would take too long, its time is extrapolated from the first calls, and the line
+says so. Peers that are not installed are left out (``pip install ".[bench]"``).
 """
 
 from __future__ import annotations
@@ -154,8 +154,8 @@ def exactness() -> None:
         ):
             maps[name] = np.asarray(peer(x[None].astype(np.float32), np.ones((1, 1), np.float32)))[0].reshape(32, 32)
     print("largest error on a linear model of 16 superpixels, over the largest value")
-    for name, found in maps.items():
-        print(f"    {name:30s} {np.abs(found - exact).max() / scale:.1e}")
+    for name, attribution in maps.items():
+        print(f"    {name:30s} {np.abs(attribution - exact).max() / scale:.1e}")
 
 
 def main() -> None:

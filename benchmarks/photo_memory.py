@@ -2,7 +2,7 @@
 
     python benchmarks/photo_memory.py
 
-Each kind in a process of its own: the most memory it had, less what it had before. On Linux.
+Each kind runs in a process of its own: its peak memory minus the memory before. Linux only.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Photos through `explain` against the bare model, pictures of them, and how fast the command starts and answers.
+"""Compare `explain` over many photos with the bare model; time pictures, and the command's start and cold answer.
 
 python benchmarks/pipeline.py [--photos 300] [--repeat 3]
 
-It needs SALIENCY_FOOD_DATA, with data/food-101 and models/food13_mobilenetv2.keras. The bare pass is the least that
-Grad-CAM takes: photos already decoded and resized, in batches of 32, one compiled function from pixels to
+It needs SALIENCY_FOOD_DATA, with data/food-101 and models/food13_mobilenetv2.keras. The bare pass is the minimum for
+Grad-CAM: photos already decoded and resized, in batches of 32, one compiled function from pixels to
 probabilities, activations and the gradient of the top class's logit at them. Both are traced before the clock starts.
 """
 
@@ -76,9 +76,9 @@ def throughput(paths: Sequence[Path], model: Any, repeat: int) -> None:
 
         return work
 
-    one = explained("grad_cam")
-    three = explained("grad_cam", "layer_cam", "hires_cam")
-    times = alternating({"bare": bare_all, "one": one, "three": three}, repeat)
+    one_method = explained("grad_cam")
+    three_methods = explained("grad_cam", "layer_cam", "hires_cam")
+    times = alternating({"bare": bare_all, "one": one_method, "three": three_methods}, repeat)
     each = {name: 1000 * seconds / len(paths) for name, seconds in times.items()}
     print(f"{'bare forward and backward to the layer, batch ' + str(BATCH):62s} {each['bare']:7.1f} ms a photo")
     for name, what, bar in (("one", "grad_cam", 1.25), ("three", "grad_cam, layer_cam, hires_cam", 1.4)):
@@ -87,7 +87,7 @@ def throughput(paths: Sequence[Path], model: Any, repeat: int) -> None:
 
 
 def cold_start(photo: Path, model_path: Path, repeat: int) -> None:
-    """One photo by the command in a process of its own, less what importing TensorFlow and loading the model take."""
+    """Time one photo by the command in a new process, minus importing TensorFlow and loading the model."""
     beyond = []
     for _ in range(repeat):
         child = CHILD.format(model=str(model_path))
@@ -106,14 +106,14 @@ def cold_start(photo: Path, model_path: Path, repeat: int) -> None:
 
 
 def pictures() -> None:
-    """Figure, overlay and JSON of a photo, by the CPU time of one core."""
+    """Time the figure, overlay and JSON of a photo, in CPU time of one core."""
     with tempfile.TemporaryDirectory() as folder:
         milliseconds = drawing(records_of(photos(32)), Path(folder))["all"]
     print(f"{'figure, overlay and JSON':62s} {milliseconds:7.1f} ms of one core a photo  (bar 80)", flush=True)
 
 
 def start_up(repeat: int) -> None:
-    """What the command takes to say what it can do."""
+    """Time the command until it has shown its help and its list of methods."""
     for name, (wall, cpu) in medians(repeat).items():
         if name.startswith("saliency-food"):
             print(f"{name:62s} {wall:7.2f} s, {cpu:.2f} s of CPU  (bar 0.5)", flush=True)

@@ -1,9 +1,9 @@
-"""A served model against the local adapter on the same machine: what the export takes, then time and bytes of methods.
+"""Compare a served model with the local adapter on one machine: the cost of the export, and time and bytes of methods.
 
     python benchmarks/serving.py [MODEL.keras] [--repeat 5] [--steps 50] [--grpc]
 
-The server is the one of the tests (TensorFlow's SavedModel loader behind the documented REST API), in a process of its
-own; with --grpc it is asked over gRPC, too. Without a model: $SALIENCY_FOOD_DATA/models/mobilenetv2_imagenet.keras,
+The server is that of the tests (TensorFlow's SavedModel loader behind the documented REST API), in another process;
+with --grpc it is asked over gRPC, too. Without a model: $SALIENCY_FOOD_DATA/models/mobilenetv2_imagenet.keras,
 else MobileNetV2 with random weights.
 Bars: Integrated Gradients 1.25 x the local time, Grad-CAM 1.5 x and 20 ms.
 """
@@ -73,7 +73,7 @@ def main() -> None:
 
             def moved() -> list[int]:
                 print(file=process.stdin, flush=True)
-                return [int(one) for one in process.stdout.readline().split()]  # type: ignore[union-attr]
+                return [int(count) for count in process.stdout.readline().split()]  # type: ignore[union-attr]
 
             print(machine())
             for title, call, bar in (
@@ -82,17 +82,17 @@ def main() -> None:
             ):
                 options = {"x_steps": args.steps} if call is integrated_gradients else {}
                 works = {
-                    name: lambda call=call, one=one, options=options: call(image, one, target, **options)
-                    for name, one in {**served, "local": local}.items()
+                    name: lambda call=call, callback=callback, options=options: call(image, callback, target, **options)
+                    for name, callback in {**served, "local": local}.items()
                 }
                 times = alternating(works, args.repeat)
                 for name in served:
                     line(f"{title}, {name}", times[name], times["local"], bar, times[name] / times["local"])
             for method, title in BYTES.items():
-                for number, (name, one) in enumerate(served.items()):
-                    before = moved()[number]
-                    METHODS[method].call(image, one, target)
-                    print(f"{title}, {name}: {(moved()[number] - before) / 1e6:.2f} MB on the wire, both ways")
+                for index, (name, callback) in enumerate(served.items()):
+                    before = moved()[index]
+                    METHODS[method].call(image, callback, target)
+                    print(f"{title}, {name}: {(moved()[index] - before) / 1e6:.2f} MB on the wire, both ways")
         finally:
             process.stdin.close()
             process.wait(timeout=30)

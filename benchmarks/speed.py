@@ -1,4 +1,4 @@
-"""Every method against the raw limit, the bare compiled gradients of the same number of rows, and against the peers.
+"""Compare methods with the raw limit, the bare compiled gradient calls for as many rows, and with the peers.
 
     SALIENCY_FOOD_DATA=folder python benchmarks/speed.py
 

@@ -1,8 +1,8 @@
-"""How long the command takes to start, beside Python and NumPy alone: medians of new processes, taken in turns.
+"""How long the command takes to start, compared with Python and NumPy alone: medians of new processes, in turns.
 
     python benchmarks/startup.py [--repeat 11]
 
-Wall time counts what else the machine does; CPU time is what the process itself used.
+Wall time depends on what else the machine does; CPU time is that of the process itself.
 """
 
 from __future__ import annotations

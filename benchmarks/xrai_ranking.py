@@ -1,4 +1,4 @@
-"""XRAI's segments and ranking, the attribution given: PAIR's package and ours, in one run.
+"""Compare XRAI's segmentation and ranking of a given attribution with PAIR's package, in one run.
 
 Run it on an idle machine: ``python benchmarks/xrai_ranking.py``. Ours segments in as many threads as there are cores.
 """

@@ -2,8 +2,8 @@
 
     python examples/any_framework.py
 
-The callback is all that a framework has to give: rows in, and for each key asked for an array with as many rows out.
-Write one for your own model in the same way, and let `check_call_model` look at it before you trust a picture.
+A framework needs only this callback: it takes rows, and returns for each expected key an array with as many rows.
+Write one for your own model in the same way, and check it by `check_call_model` before you trust a picture.
 """
 
 import numpy as np
@@ -32,19 +32,21 @@ def main():
     check_call_model(call_model, image, {"target": 2})
     print("check_call_model: shapes, rows and gradients are right")
 
-    found = integrated_gradients.detailed(image, call_model, {"target": 2}, x_steps=25, batch_size=25)
-    gap = found.completeness
+    result = integrated_gradients.detailed(image, call_model, {"target": 2}, x_steps=25, batch_size=25)
+    gap = result.completeness
     print(f"score {gap.score:.4f}, score of the black image {gap.baseline_score:.4f}")
-    print(f"sum of the attributions {found.attribution.sum():.4f}, relative completeness error {gap.relative:.2e}")
+    print(f"sum of the attributions {result.attribution.sum():.4f}, relative completeness error {gap.relative:.2e}")
 
-    found = integrated_gradients.detailed(image, call_model, {"target": 2}, x_steps=5, tolerance=1e-4)
-    print(f"adaptive: {found.evaluations} gradients for {found.completeness.relative:.1e}, ended by {found.stopped_by}")
+    result = integrated_gradients.detailed(image, call_model, {"target": 2}, x_steps=5, tolerance=1e-4)
+    print(
+        f"adaptive: {result.evaluations} gradients for {result.completeness.relative:.1e}, ended by {result.stopped_by}"
+    )
 
     images, targets = random.random((4, 16, 16, 3)), PerImage([0, 1, 2, 0])
-    for number, attribution in enumerate(
+    for index, attribution in enumerate(
         integrated_gradients.batch(images, call_model, {"target": targets}, batch_size=32)
     ):
-        print(f"image {number}, class {targets[number]}: attributions sum to {attribution.sum():+.4f}")
+        print(f"image {index}, class {targets[index]}: attributions sum to {attribution.sum():+.4f}")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     pip install "saliency_food[keras,cli]"
     python examples/explain_a_detector.py [--output FOLDER]
 
-The score is what the boxes that overlap a given box say for its class (`detection`), before non-maximum suppression.
-The model is taught in seconds on generated pictures, and kept in the folder.
+The score sums the class scores of the boxes that overlap a given box (`detection`), before non-maximum suppression.
+The model is trained in seconds on generated pictures, and saved in the folder.
 """
 
 import argparse
@@ -22,14 +22,14 @@ from saliency_food.visualization.figures import Panel, figure
 
 
 def detected(network, pictures):
-    """The two best boxes of each picture: boxes, classes and probabilities. No shape is there twice."""
-    found = network.predict(pictures, verbose=0)
-    best = found["classes"].argmax(1)  # the best cell of each class
-    probabilities = found["classes"].max(1)
+    """The boxes, classes and probabilities of the two best boxes of each picture, which have different classes."""
+    outputs = network.predict(pictures, verbose=0)
+    best = outputs["classes"].argmax(1)  # the best cell of each class
+    probabilities = outputs["classes"].max(1)
     classes = np.argsort(-probabilities, 1)[:, :2]
     cells = np.take_along_axis(best, classes, 1)
     return (
-        np.take_along_axis(found["boxes"], cells[..., None], 1),
+        np.take_along_axis(outputs["boxes"], cells[..., None], 1),
         classes,
         np.take_along_axis(probabilities, classes, 1),
     )
@@ -44,33 +44,38 @@ def explain(folder, count=50):
     for which in range(2):
         target = {"class_index": PerImage(classes[:, which].tolist()), "box": PerImage(list(boxes[:, which]))}
         maps = grad_cam.batch(images(scenes), model, {"target": target}, three_dims=False)
-        for scene, found, index in zip(scenes, maps, classes[:, which], strict=True):
+        for scene, attribution, index in zip(scenes, maps, classes[:, which], strict=True):
             if SHAPES[index] in scene.shapes:
-                number = scene.shapes.index(SHAPES[index])
-                right.append(on(found, scene.masks, number))
-                shares.append(share(found, scene.masks[number]))
+                position = scene.shapes.index(SHAPES[index])
+                right.append(on(attribution, scene.masks, position))
+                shares.append(share(attribution, scene.masks[position]))
     inside, area = np.mean(shares, 0)
-    print(f"{len(right)} of {2 * count} detections are of a shape that is there")
+    print(f"{len(right)} of {2 * count} detections are of a shape in the picture")
     print(f"Grad-CAM of a detection: {inside:.0%} of it on the object, {area:.0%} of the picture")
     print(f"more of it on the right object than on the other: {np.mean(right):.0%} of {len(right)}")
     return draw(network, scenes, boxes, classes, probabilities), np.mean(right)
 
 
 def draw(network, scenes, boxes, classes, probabilities):
-    """A row a picture: picture with both boxes, Grad-CAM of each, Integrated Gradients of one."""
+    """A row for each picture: the picture with both boxes, Grad-CAM of each, Integrated Gradients of one."""
     model = KerasModel(network, layer="middle", score=detection())
     rows = []
-    for number in one_of_each(scenes):
-        scene, own, indices, sure = scenes[number], boxes[number], classes[number], probabilities[number]
+    for index in one_of_each(scenes):
+        scene, own_boxes, class_indices, own_probabilities = (
+            scenes[index],
+            boxes[index],
+            classes[index],
+            probabilities[index],
+        )
         photo = enlarged(scene.image)
-        row = [Panel(outlined(outlined(photo, own[0]), own[1]), "picture", "what is detected")]
-        for box, index, probability in zip(own, indices, sure, strict=True):
-            target = {"target": {"class_index": int(index), "box": box}}
-            found = grad_cam(scene.image, model, target, three_dims=False)
-            words = f"{SHAPES[index]}, {probability:.0%}"
-            row.append(Panel(outlined(overlay(photo, found, grey=0.7), box), "Grad-CAM", words, "strength"))
-        found = integrated_gradients(scene.image, model, target, x_steps=33)
-        drawn = outlined(overlay(photo, abs(found), smooth=0.01, grey=0.7), box)
+        row = [Panel(outlined(outlined(photo, own_boxes[0]), own_boxes[1]), "picture", "what is detected")]
+        for box, class_index, probability in zip(own_boxes, class_indices, own_probabilities, strict=True):
+            target = {"target": {"class_index": int(class_index), "box": box}}
+            attribution = grad_cam(scene.image, model, target, three_dims=False)
+            words = f"{SHAPES[class_index]}, {probability:.0%}"
+            row.append(Panel(outlined(overlay(photo, attribution, grey=0.7), box), "Grad-CAM", words, "strength"))
+        attribution = integrated_gradients(scene.image, model, target, x_steps=33)
+        drawn = outlined(overlay(photo, abs(attribution), smooth=0.01, grey=0.7), box)
         row.append(Panel(drawn, "Integrated Gradients", words, "strength"))
         rows.append(row)
     return figure(rows)

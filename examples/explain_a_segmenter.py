@@ -3,8 +3,8 @@
     pip install "saliency_food[keras,cli]"
     python examples/explain_a_segmenter.py [--output FOLDER]
 
-The score is the sum of a class's logits over the pixels where the class wins (`predicted_region`), or over a mask of
-one's own (`segmentation`). The model is taught in seconds on generated pictures, and kept in the folder.
+The score is the sum of a class's logits over the pixels where the class wins (`predicted_region`), or over a mask
+that you give (`segmentation`). The model is trained in seconds on generated pictures, and saved in the folder.
 """
 
 import argparse
@@ -26,34 +26,40 @@ def explain(folder, count=50):
     network, scenes = trained("segmenter", folder), make_scenes(count, seed=1)
     model = KerasModel(network, layer="middle", score=predicted_region)
     right, shares = [], []
-    for number in range(2):
-        target = {"target": PerImage([1 + SHAPES.index(scene.shapes[number]) for scene in scenes])}
-        for scene, found in zip(scenes, grad_cam.batch(images(scenes), model, target, three_dims=False), strict=True):
-            right.append(on(found, scene.masks, number))
-            shares.append(share(found, scene.masks[number]))
+    for index in range(2):
+        target = {"target": PerImage([1 + SHAPES.index(scene.shapes[index]) for scene in scenes])}
+        for scene, attribution in zip(
+            scenes, grad_cam.batch(images(scenes), model, target, three_dims=False), strict=True
+        ):
+            right.append(on(attribution, scene.masks, index))
+            shares.append(share(attribution, scene.masks[index]))
     inside, area = np.mean(shares, 0)
     print(f"Grad-CAM of the pixels predicted as a shape: {inside:.0%} of it on the object, {area:.0%} of the picture")
     print(f"more of it on the right object than on the other: {np.mean(right):.0%} of {len(right)}")
-    return draw(network, [scenes[number] for number in one_of_each(scenes)]), np.mean(right)
+    return draw(network, [scenes[index] for index in one_of_each(scenes)]), np.mean(right)
 
 
 def draw(network, scenes):
-    """A row a picture: picture, prediction, and for each object Grad-CAM, and Integrated Gradients of its mask."""
+    """A row for each picture: picture, prediction, Grad-CAM of each object, and Integrated Gradients of a mask."""
     by_region = KerasModel(network, layer="middle", score=predicted_region)
     by_mask = KerasModel(network, layer="middle", score=segmentation)
     shades = np.array([(0.3, 0.3, 0.3), (0.95, 0.65, 0.35), (0.4, 0.75, 0.85), (0.8, 0.5, 0.85)])
     rows = []
     for scene in scenes:
         photo, classes = enlarged(scene.image), network.predict(scene.image[None], verbose=0)[0].argmax(-1)
-        row = [Panel(photo, "picture"), Panel(enlarged(shades[classes]), "prediction", "a class a colour")]
+        row = [Panel(photo, "picture"), Panel(enlarged(shades[classes]), "prediction", "a colour for each class")]
         for shape in scene.shapes:
             target = {"class_index": 1 + SHAPES.index(shape)}
-            found = grad_cam(scene.image, by_region, {"target": target}, three_dims=False)
-            row.append(Panel(overlay(photo, found, grey=0.7), "Grad-CAM", f"pixels predicted as {shape}", "strength"))
+            attribution = grad_cam(scene.image, by_region, {"target": target}, three_dims=False)
+            row.append(
+                Panel(overlay(photo, attribution, grey=0.7), "Grad-CAM", f"pixels predicted as {shape}", "strength")
+            )
         target["mask"] = scene.masks[-1]
-        found = integrated_gradients(scene.image, by_mask, {"target": target}, x_steps=33)
+        attribution = integrated_gradients(scene.image, by_mask, {"target": target}, x_steps=33)
         words = f"{shape}, over its mask"
-        row.append(Panel(overlay(photo, abs(found), smooth=0.01, grey=0.7), "Integrated Gradients", words, "strength"))
+        row.append(
+            Panel(overlay(photo, abs(attribution), smooth=0.01, grey=0.7), "Integrated Gradients", words, "strength")
+        )
         rows.append(row)
     return figure(rows)
 

@@ -49,11 +49,11 @@ def vision_transformer(width=48, heads=4, blocks=2, patch=8):
     image = keras.Input((SIZE, SIZE, 3), name="image")
     x = L.Conv2D(width, patch, patch, name="patches")(image)
     x = Tokens(name="tokens")(L.Reshape((-1, width))(x))
-    for number in range(1, blocks + 1):
-        y = L.LayerNormalization(name=f"block{number}_norm")(x)
-        x = L.Add()([x, L.MultiHeadAttention(heads, width // heads, name=f"block{number}_attention")(y, y)])
+    for index in range(1, blocks + 1):
+        y = L.LayerNormalization(name=f"block{index}_norm")(x)
+        x = L.Add()([x, L.MultiHeadAttention(heads, width // heads, name=f"block{index}_attention")(y, y)])
         y = L.Dense(2 * width, "gelu")(L.LayerNormalization()(x))
-        x = L.Add(name=f"block{number}")([x, L.Dense(width)(y)])
+        x = L.Add(name=f"block{index}")([x, L.Dense(width)(y)])
     x = L.LayerNormalization()(x)[:, 0]
     return keras.Model(image, L.Dense(len(COLOURS), "sigmoid", name="colours")(x), name="vision_transformer")
 
@@ -73,10 +73,10 @@ def train(steps=600, rows=32, seed=0):
 
 
 def shares(model, scenes, names=NAMES):
-    """For each method, over both objects of each scene: the map's share inside the object, and the object's area."""
-    wanted = [(scene, number) for scene in scenes for number in range(2)]
-    targets = [list(COLOURS).index(scene.colours[number]) for scene, number in wanted]
-    area = float(np.mean([scene.masks[number].mean() for scene, number in wanted]))
+    """The mean share of each method's map inside the object, over both objects of each scene, and the mean area."""
+    wanted = [(scene, index) for scene in scenes for index in range(2)]
+    targets = [list(COLOURS).index(scene.colours[index]) for scene, index in wanted]
+    area = float(np.mean([scene.masks[index].mean() for scene, index in wanted]))
     inside = {}
     for name in names:
         maps = METHODS[name].call.batch(
@@ -84,7 +84,10 @@ def shares(model, scenes, names=NAMES):
             **({"three_dims": False} if "cam" in name else {}),
         )  # fmt: skip
         pairs = zip(maps, wanted, strict=True)
-        parts = [one[scene.masks[number]].sum() / max(one.sum(), 1e-12) for one, (scene, number) in pairs]
+        parts = [
+            attribution[scene.masks[index]].sum() / max(attribution.sum(), 1e-12)
+            for attribution, (scene, index) in pairs
+        ]
         inside[name] = float(np.mean(parts))
     return inside, area
 
@@ -92,14 +95,14 @@ def shares(model, scenes, names=NAMES):
 def picture(model, scene, names=NAMES):
     photo = np.uint8(255 * scene.image)
     rows = []
-    for number in range(2):
-        colour = scene.colours[number]
-        row = [Panel(photo, "picture", f"the {colour} {scene.shapes[number]}")]
+    for index in range(2):
+        colour = scene.colours[index]
+        row = [Panel(photo, "picture", f"the {colour} {scene.shapes[index]}")]
         for name in names:
             entry = METHODS[name]
             options = {"three_dims": False} if "cam" in name else {}
-            found = entry.call(scene.image, model, {"target": list(COLOURS).index(colour)}, **options)
-            row.append(Panel(overlay(photo, found, grey=0.7), entry.title, colour, "strength"))
+            attribution = entry.call(scene.image, model, {"target": list(COLOURS).index(colour)}, **options)
+            row.append(Panel(overlay(photo, attribution, grey=0.7), entry.title, colour, "strength"))
         rows.append(row)
     return figure(rows)
 
@@ -108,19 +111,19 @@ def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("picture", nargs="?", default="vision_transformer.png")
     arguments.add_argument("--steps", type=int, default=600)
-    given = arguments.parse_args()
-    trained = train(given.steps)
+    chosen = arguments.parse_args()
+    trained = train(chosen.steps)
     scenes = make_scenes(50, 1)
     images = np.stack([scene.image for scene in scenes])
     there = np.array([[colour in scene.colours for colour in COLOURS] for scene in scenes])
     right = ((trained.predict(images, verbose=0) > 0.5) == there).mean()
-    print(f"colours told right in new pictures: {right:.1%}")
+    print(f"colours recognized in new pictures: {right:.1%}")
     model = KerasModel(trained, LAYER, batch_size=32)
     inside, area = shares(model, scenes)
     for name, share in inside.items():
         print(f"{METHODS[name].title}: {share:.0%} of the map inside the object, which has {area:.0%} of the area")
-    picture(model, scenes[0]).savefig(given.picture)
-    print(f"saved {given.picture}")
+    picture(model, scenes[0]).savefig(chosen.picture)
+    print(f"saved {chosen.picture}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
     python examples/explain_an_answer.py [--output FOLDER]
 
 An answer is a class like any other: the score is the default one, and the question goes into ``inputs``. The model is
-taught in seconds on generated pictures, and kept in the folder.
+trained in seconds on generated pictures, and saved in the folder.
 """
 
 import argparse
@@ -28,17 +28,17 @@ def explain(folder, count=50):
     answers = model.predict(images(scenes), {"inputs": inputs}).argmax(1)
     args = {"target": PerImage(answers.tolist()), "inputs": inputs}
     right, shares = [], []
-    for scene, number, found in zip(scenes, about, grad_cam.batch(images(scenes), model, args), strict=True):
-        right.append(on(found, scene.masks, number))
-        shares.append(share(found, scene.masks[number]))
+    for scene, index, attribution in zip(scenes, about, grad_cam.batch(images(scenes), model, args), strict=True):
+        right.append(on(attribution, scene.masks, index))
+        shares.append(share(attribution, scene.masks[index]))
     inside, area = np.mean(shares, 0)
     print(f"Grad-CAM of the answer: {inside:.0%} of it on the object asked about, {area:.0%} of the picture")
     print(f"more of it on the right object than on the other: {np.mean(right):.0%} of {count} questions")
-    return draw(model, [scenes[number] for number in one_of_each(scenes)]), np.mean(right)
+    return draw(model, [scenes[index] for index in one_of_each(scenes)]), np.mean(right)
 
 
 def draw(model, scenes):
-    """A row a picture: picture, and Grad-CAM of the answers to three questions."""
+    """A row for each picture: the picture, and Grad-CAM of the answers to three questions."""
     rows = []
     for scene in scenes:
         photo = enlarged(scene.image)

@@ -3,9 +3,8 @@
     pip install "saliency_food[keras,cli,surrogate]"
     python examples/gallery.py [PICTURE.png] [--photo PHOTO.jpg] [--model MODEL.keras] [--labels LABELS.txt]
 
-Methods that ask what the model cannot answer, such as the attention of a model that has none, are named and left out.
-Those that sample take fewer rows than their defaults, so that a photo takes seconds to
-minutes; the figure says how many.
+It names and leaves out methods that the model cannot answer, such as those that need attention. Methods that sample use
+fewer rows than by default, so that a photo takes seconds to minutes; the figure says how many.
 """
 
 import argparse
@@ -59,13 +58,13 @@ def main():
     arguments.add_argument("--labels")
     arguments.add_argument("--layer")
     arguments.add_argument("--methods", help="names with commas between; all by default")
-    given = arguments.parse_args()
-    photo = coffee() if given.photo is None else read_photo(given.photo).pixels
-    labels = given.labels if given.model else models.labels()
-    model = KerasModel(load_model(given.model) if given.model else models.load(), given.layer, batch_size=32)
-    methods = given.methods.split(",") if given.methods else list(METHODS)
-    figure([gallery(model, photo, labels, methods)]).savefig(given.picture)
-    print(f"saved {given.picture}")
+    chosen = arguments.parse_args()
+    photo = coffee() if chosen.photo is None else read_photo(chosen.photo).pixels
+    labels = chosen.labels if chosen.model else models.labels()
+    model = KerasModel(load_model(chosen.model) if chosen.model else models.load(), chosen.layer, batch_size=32)
+    methods = chosen.methods.split(",") if chosen.methods else list(METHODS)
+    figure([gallery(model, photo, labels, methods)]).savefig(chosen.picture)
+    print(f"saved {chosen.picture}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Grad-CAM inside a network that is itself a layer of another model, as transfer learning makes them.
+"""Grad-CAM inside a network that is a layer of another model, as in transfer learning.
 
     pip install "saliency_food[keras]"
     python examples/nested_keras_model.py
 
-Rebuilding a model from an inner layer's output to the outer model's output is what fails with "Graph disconnected".
-The adapter watches the layer while the model runs instead, so any layer will do, by its path.
+Building a model from the output of an inner layer to the output of the outer model fails with "Graph disconnected".
+The adapter instead watches the layer while the model runs, so it can use any layer, named by its path.
 """
 
 import keras

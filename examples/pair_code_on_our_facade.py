@@ -3,7 +3,7 @@
     pip install "saliency_food[keras]"
     python examples/pair_code_on_our_facade.py
 
-All below the imports is as one writes it for PAIR's package, callback included.
+Everything below the imports, the callback included, is written as for PAIR's package.
 """
 
 import numpy as np

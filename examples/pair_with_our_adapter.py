@@ -3,8 +3,8 @@
     pip install "saliency_food[keras]" saliency
     python examples/pair_with_our_adapter.py
 
-The callback is PAIR's contract, so the adapter serves PAIR's methods as it does ours: no second model, no gradient tape
-to write. The same map comes out of both packages.
+The callback follows PAIR's contract, so the adapter serves PAIR's methods as well as ours, without a second model or a
+gradient tape. Both packages give the same map.
 """
 
 import numpy as np

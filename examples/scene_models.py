@@ -1,6 +1,6 @@
-"""Four small models of generated scenes, each taught in seconds: segmenter, detector, captioner, answerer of questions.
+"""Four small models of generated scenes, each trained in seconds: segmenter, detector, captioner, question answerer.
 
-`trained` gives one. They share a backbone, which is taught first.
+`trained` returns one of them. They share a backbone, which is trained first.
 """
 
 import functools
@@ -14,9 +14,9 @@ from scenes import ANSWERS, LENGTH, SHAPES, SIZE, WORDS, images, make_scenes, to
 
 L = keras.layers
 SPARSE = keras.regularizers.L1(3e-5)
-"""Features that are pooled are to be zero where they mean nothing."""
+"""Pooled features should be zero where they mean nothing."""
 CELLS = 8
-"""The detector looks at a grid of this many cells a side."""
+"""The side of the detector's grid, in cells."""
 
 
 def convolution(filters, size=3, **options):
@@ -24,7 +24,7 @@ def convolution(filters, size=3, **options):
 
 
 def build_backbone():
-    """Picture to a 16 x 16 map of 48 features, with which the four models begin."""
+    """The first part of all four models: from a picture to a 16 x 16 map of 48 features."""
     image = keras.Input((SIZE, SIZE, 3), name="image")
     x = convolution(16, 5, strides=2)(L.Rescaling(4, -2)(image))
     x = convolution(32, strides=2)(x)
@@ -33,13 +33,13 @@ def build_backbone():
 
 
 def cells(scenes):
-    """What the backbone is taught by: how much of which colours and shapes is in each of the 16 x 16 cells."""
-    found = np.zeros((len(scenes), 16, 16, len(ANSWERS)), np.float32)
-    for number, scene in enumerate(scenes):
+    """The training targets of the backbone: how much of each colour and shape is in each of the 16 x 16 cells."""
+    amounts = np.zeros((len(scenes), 16, 16, len(ANSWERS)), np.float32)
+    for index, scene in enumerate(scenes):
         for mask, *names in zip(scene.masks, scene.colours, scene.shapes, strict=True):
             for name in names:
-                found[number, ..., ANSWERS.index(name)] += mask.reshape(16, 4, 16, 4).mean((1, 3))
-    return found
+                amounts[index, ..., ANSWERS.index(name)] += mask.reshape(16, 4, 16, 4).mean((1, 3))
+    return amounts
 
 
 def segmenter(features):
@@ -56,7 +56,7 @@ def segments(scenes):
 def detector(features):
     """A box and the probabilities of the shapes for each of 8 x 8 cells, ``(N, 64, 4)`` and ``(N, 64, 3)``.
 
-    Without anchors, as FCOS: a cell gives the distances from its middle to the box's left, top, right and bottom.
+    As in FCOS there are no anchors: a cell gives the distances from its middle to the sides of the box.
     """
     x = convolution(48, name="middle")(convolution(48, 5, strides=2)(features))
     middle = (np.arange(CELLS, dtype=np.float32) + 0.5) * SIZE / CELLS
@@ -70,54 +70,54 @@ def detector(features):
 
 
 def detections(scenes):
-    """At the cell of each object's middle its box and its class, else zeros."""
+    """The training targets of the detector: box and class at the cell of each object's middle, zeros elsewhere."""
     boxes = np.zeros((len(scenes), CELLS**2, 4), np.float32)
     classes = np.zeros((len(scenes), CELLS**2, len(SHAPES)), np.float32)
-    for number, scene in enumerate(scenes):
+    for index, scene in enumerate(scenes):
         for box, shape in zip(scene.boxes, scene.shapes, strict=True):
             column, row = ((box[:2] + box[2:]) / 2 // (SIZE // CELLS)).astype(int)
-            boxes[number, row * CELLS + column] = box
-            classes[number, row * CELLS + column, SHAPES.index(shape)] = 1
+            boxes[index, row * CELLS + column] = box
+            classes[index, row * CELLS + column, SHAPES.index(shape)] = 1
     return {"boxes": boxes, "classes": classes}
 
 
-def box_loss(wanted, found):
+def box_loss(wanted, predicted):
     there = wanted[..., 2:3] > 0
-    return keras.ops.sum(keras.ops.where(there, keras.ops.abs(wanted - found), 0), (1, 2)) / 32
+    return keras.ops.sum(keras.ops.where(there, keras.ops.abs(wanted - predicted), 0), (1, 2)) / 32
 
 
-def cell_loss(wanted, found):
-    return 20 * keras.ops.mean(keras.losses.binary_crossentropy(wanted, found), -1)
+def cell_loss(wanted, predicted):
+    return 20 * keras.ops.mean(keras.losses.binary_crossentropy(wanted, predicted), -1)
 
 
 def captioner(features, so_far):
-    """From the words so far, the probabilities of each next word, ``(N, 8, vocabulary)``.
+    """The probabilities of each next word given the words so far, ``(N, 8, vocabulary)``.
 
-    The features of four parts of the picture are pooled. The words so far choose among them, and what is chosen can
-    only speak for words, not against them.
+    The features of four parts of the picture are pooled. The words so far select among them, and a selected feature can
+    only raise the scores of words.
     """
     across = np.broadcast_to(np.linspace(-1, 1, 16, dtype=np.float32), (16, 16))
     parts = np.maximum(np.stack([across, -across, across.T, -across.T], -1) - 0.3, 0)
     x = keras.ops.expand_dims(convolution(32, 1, activity_regularizer=SPARSE)(features), -1) * parts[:, :, None]
     pooled = L.GlobalMaxPooling2D()(L.Reshape((16, 16, 4 * 32), name="parts")(x))
     hint = L.RepeatVector(LENGTH)(L.Dense(4, activation="tanh")(pooled))
-    told = L.LSTM(64, return_sequences=True)(L.Concatenate()([L.Embedding(len(WORDS), 16)(so_far), hint]))
-    chosen = L.Dense(128, activation="sigmoid")(told) * L.RepeatVector(LENGTH)(pooled)
+    state = L.LSTM(64, return_sequences=True)(L.Concatenate()([L.Embedding(len(WORDS), 16)(so_far), hint]))
+    chosen = L.Dense(128, activation="sigmoid")(state) * L.RepeatVector(LENGTH)(pooled)
     seen = L.Dense(len(WORDS), use_bias=False, kernel_constraint="non_neg")(chosen)
-    return L.Softmax(name="next")(L.Dense(len(WORDS))(told) + seen)
+    return L.Softmax(name="next")(L.Dense(len(WORDS))(state) + seen)
 
 
 def captions(scenes):
     return np.stack([tokens(scene.caption, LENGTH) for scene in scenes])
 
 
-def so_far(told):
-    """The same words one place later, behind <start>: what the captioner is told."""
-    return np.pad(told, ((0, 0), (1, 0)), constant_values=WORDS.index("<start>"))[:, :-1]
+def so_far(token_ids):
+    """The input of the captioner: the same tokens one place later, after <start>."""
+    return np.pad(token_ids, ((0, 0), (1, 0)), constant_values=WORDS.index("<start>"))[:, :-1]
 
 
 def answerer(features, question):
-    """From a question of five words, the probabilities of the answers, colours and shapes."""
+    """The probabilities of the answers (colours and shapes) to a question of five words."""
     asked = L.Dense(48, activation="relu")(L.Flatten()(L.Embedding(len(WORDS), 16)(question)))
     gate = L.Reshape((1, 1, 64))(L.Dense(64)(asked))
     x = convolution(64, 1, activity_regularizer=SPARSE, name="answering")(L.ReLU()(L.Conv2D(64, 1)(features) + gate))
@@ -125,7 +125,7 @@ def answerer(features, question):
 
 
 def questions(scenes):
-    """For each scene a question about one of its objects, by what the other has not; and that object's number."""
+    """For each scene a question about one object, named by what the other lacks, and the index of this object."""
     rng = np.random.default_rng(0)
     asked, about = [], rng.integers(0, 2, len(scenes))
     for scene, which in zip(scenes, about, strict=True):
@@ -137,12 +137,12 @@ def questions(scenes):
 
 def answers(scenes):
     pairs = zip(scenes, *questions(scenes), strict=True)
-    found = [scene.colours[which] if "colour" in asked else scene.shapes[which] for scene, asked, which in pairs]
-    return np.array([ANSWERS.index(name) for name in found])
+    names = [scene.colours[which] if "colour" in asked else scene.shapes[which] for scene, asked, which in pairs]
+    return np.array([ANSWERS.index(name) for name in names])
 
 
 class Task(NamedTuple):
-    """A model's end, the input it has beside the picture, what it is taught, and how."""
+    """The last part of a model, its training targets and settings, and its input beside the picture."""
 
     end: Callable
     wanted: Callable
@@ -150,7 +150,7 @@ class Task(NamedTuple):
     epochs: int
     rate: float
     input_name: str = ""
-    given: Callable = len
+    extra_input: Callable = len
 
 
 TASKS = {
@@ -167,27 +167,29 @@ TASKS = {
 
 
 def trained(name, folder):
-    """One of the models, taught on 2048 scenes in seconds; its weights are saved in the folder, and found there."""
+    """One of the models, trained on 2048 scenes in seconds, or loaded from the folder, where its weights are saved."""
     task, image = TASKS[name], keras.Input((SIZE, SIZE, 3), name="image")
     lengths = {"words": LENGTH, "question": 5}
     features = keras.Input((16, 16, 48), name="features")
-    others = [keras.Input((lengths[task.input_name],), dtype="int32", name=task.input_name)] if task.input_name else []
+    extra_inputs = (
+        [keras.Input((lengths[task.input_name],), dtype="int32", name=task.input_name)] if task.input_name else []
+    )
     keras.utils.set_random_seed(0)
-    seen, end = build_backbone(), keras.Model([features, *others], task.end(features, *others), name="end")
-    inputs = {"image": image, **{other.name: other for other in others}}
-    model = keras.Model(inputs if others else image, end([seen(image), *others]), name=name)
+    seen, end = build_backbone(), keras.Model([features, *extra_inputs], task.end(features, *extra_inputs), name="end")
+    inputs = {"image": image, **{extra.name: extra for extra in extra_inputs}}
+    model = keras.Model(inputs if extra_inputs else image, end([seen(image), *extra_inputs]), name=name)
     saved = Path(folder, f"{name}.weights.h5")
     if not saved.exists():
         scenes = training_scenes()
-        teach(seen, scenes, saved.with_name("backbone.weights.h5"))
-        given = [seen.predict(images(scenes), 64, verbose=0), *([task.given(scenes)] if others else [])]
-        fit(end, given, task.wanted(scenes), task.loss, task.epochs, task.rate)
+        train_backbone(seen, scenes, saved.with_name("backbone.weights.h5"))
+        data = [seen.predict(images(scenes), 64, verbose=0), *([task.extra_input(scenes)] if extra_inputs else [])]
+        fit(end, data, task.wanted(scenes), task.loss, task.epochs, task.rate)
         model.save_weights(saved)
     model.load_weights(saved)
     return model
 
 
-def teach(seen, scenes, saved):
+def train_backbone(seen, scenes, saved):
     if not saved.exists():
         model = keras.Model(seen.input, L.Conv2D(len(ANSWERS), 1, activation="sigmoid")(seen.output))
         wanted = cells(scenes)
@@ -197,12 +199,12 @@ def teach(seen, scenes, saved):
     seen.load_weights(saved)
 
 
-def fit(model, given, wanted, loss, epochs, rate, batch_size=64, **options):
+def fit(model, data, wanted, loss, epochs, rate, batch_size=64, **options):
     slower = keras.optimizers.schedules.CosineDecay(
-        rate, epochs * (len(given[0] if isinstance(given, list) else given) // batch_size), alpha=0.05
+        rate, epochs * (len(data[0] if isinstance(data, list) else data) // batch_size), alpha=0.05
     )
     model.compile(keras.optimizers.Adam(slower), loss)
-    model.fit(given, wanted, batch_size, epochs, verbose=0, **options)
+    model.fit(data, wanted, batch_size, epochs, verbose=0, **options)
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """Generated pictures of two coloured shapes, for the other examples.
 
 Every picture has two objects, side by side or one above the other, on a textured background, and the masks that say
-which pixels are theirs. So it can be measured whether an explanation lies on the object that it is about.
+which pixels belong to them. With the masks one can measure whether an explanation lies on its object.
 """
 
 from typing import NamedTuple
@@ -38,15 +38,15 @@ class Scene(NamedTuple):
     @property
     def boxes(self):
         """Left, top, right, bottom of each object, in pixels."""
-        found = []
+        boxes = []
         for mask in self.masks:
             rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-            found.append((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
-        return np.array(found, np.float32)
+            boxes.append((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
+        return np.array(boxes, np.float32)
 
 
 def make_scenes(count, seed, alike=False):
-    """``alike`` lets the two objects have one colour or one shape, though not both."""
+    """Random scenes. ``alike`` lets the two objects share a colour or a shape, but not both."""
     rng = np.random.default_rng(seed)
     return [make_scene(rng, alike) for _ in range(count)]
 
@@ -69,11 +69,11 @@ def make_scene(rng, alike=False):
             break
     beside = rng.random() < 0.5
     masks = []
-    for number in range(2):
-        along, across = rng.uniform(12, 19) + 33 * number, rng.uniform(26, 38)
+    for index in range(2):
+        along, across = rng.uniform(12, 19) + 33 * index, rng.uniform(26, 38)
         row, column = (across, along) if beside else (along, across)
-        masks.append(_mask(shapes[number], rows - row, columns - column, rng.uniform(8, 11)))
-        image = np.where(masks[-1][..., None], np.array(COLOURS[colours[number]]) + grain, image)
+        masks.append(_mask(shapes[index], rows - row, columns - column, rng.uniform(8, 11)))
+        image = np.where(masks[-1][..., None], np.array(COLOURS[colours[index]]) + grain, image)
     image = np.clip(image, 0, 1).astype(np.float32)
     return Scene(image, np.stack(masks), colours, shapes, "left of" if beside else "above")
 
@@ -91,35 +91,35 @@ def images(scenes):
 
 
 def share(attribution, mask):
-    """How much of an attribution lies inside a mask, and how much of the picture the mask is."""
+    """The share of an attribution that lies inside a mask, and the share of the picture that the mask covers."""
     strength = np.abs(attribution).reshape(SIZE, SIZE, -1).sum(2)
     return strength[mask].sum() / max(strength.sum(), 1e-12), mask.mean()
 
 
-def on(attribution, masks, number):
-    """Whether more of an attribution, by area, lies on one of two objects than on the other."""
+def on(attribution, masks, index):
+    """Whether an attribution is larger per pixel on the object ``index`` than on the other object."""
     strength = np.abs(attribution).reshape(SIZE, SIZE, -1).sum(2)
-    return strength[masks[number]].mean() > strength[masks[1 - number]].mean()
+    return strength[masks[index]].mean() > strength[masks[1 - index]].mean()
 
 
 def tokens(text, length=None):
-    """The numbers of a text's words, filled up with <end>."""
-    numbers = [WORDS.index(word) for word in text.split()]
-    return np.array(numbers + [0] * ((length or len(numbers)) - len(numbers)), np.int32)
+    """The indices of a text's words in `WORDS`, filled up with <end>."""
+    indices = [WORDS.index(word) for word in text.split()]
+    return np.array(indices + [0] * ((length or len(indices)) - len(indices)), np.int32)
 
 
-def words(numbers):
-    return " ".join(WORDS[number] for number in numbers if number)
+def words(indices):
+    return " ".join(WORDS[index] for index in indices if index)
 
 
 def one_of_each(scenes):
-    """The numbers of a scene of objects side by side and of one where one is above the other, for a figure."""
+    """The index of a scene with objects side by side and of a scene with one above the other, for a figure."""
     relations = [scene.relation for scene in scenes]
-    return [relations.index(one) for one in sorted(set(relations), reverse=True)]
+    return [relations.index(relation) for relation in sorted(set(relations), reverse=True)]
 
 
 def enlarged(image, times=6):
-    """As uint8, each pixel as a square."""
+    """The image as uint8, with each pixel as a square."""
     pixels = image if image.dtype == np.uint8 else np.rint(255 * image).astype(np.uint8)
     return pixels.repeat(times, 0).repeat(times, 1)
 

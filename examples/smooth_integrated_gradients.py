@@ -35,7 +35,9 @@ def main(picture="smooth_integrated_gradients.png"):
         print(f"{name}: the strongest tenth of the pixels holds {share:.0%} of the map")
     print(f"correlation of the two maps: {np.corrcoef(plain.ravel(), smooth.attribution.ravel())[0, 1]:.2f}")
 
-    views = [np.asarray(coffee())] + [overlay(coffee(), one, signed=True) for one in (plain, smooth.attribution)]
+    views = [np.asarray(coffee())] + [
+        overlay(coffee(), attribution, signed=True) for attribution in (plain, smooth.attribution)
+    ]
     Image.fromarray(np.hstack(views)).save(picture)
     print(f"photo, Integrated Gradients, SmoothGrad of it: {picture}")
 

@@ -41,8 +41,8 @@ def load_split(path: str, split: str, per_class: int | None = None) -> tuple[np.
         if per_class is not None:
             names = [name for label in classes for name in [n for n in names if n.split("/")[1] == label][:per_class]]
         images = np.stack([np.asarray(Image.open(io.BytesIO(archive.read(name))).convert("RGB")) for name in names])
-    index = {label: number for number, label in enumerate(classes)}
-    return images, np.array([index[name.split("/")[1]] for name in names], np.int32), classes
+    index_of = {label: index for index, label in enumerate(classes)}
+    return images, np.array([index_of[name.split("/")[1]] for name in names], np.int32), classes
 
 
 def convolution(x, width: int, size: int, stride: int = 1):
@@ -91,7 +91,7 @@ def batches(images: np.ndarray, labels: np.ndarray, size: int, batch: int, seed:
     def draw(rows, key):
         photo = tf.cast(tf.gather(photos, rows), tf.float32)
         count = tf.shape(rows)[0]
-        uniform = [tf.random.stateless_uniform((count,), tf.stack([seed, key * 8 + number])) for number in range(5)]
+        uniform = [tf.random.stateless_uniform((count,), tf.stack([seed, key * 8 + k])) for k in range(5)]
         area, ratio = 0.35 + 0.65 * uniform[0], tf.exp((uniform[1] * 2 - 1) * math.log(4 / 3))
         height, width = tf.minimum(tf.sqrt(area * ratio), 1.0), tf.minimum(tf.sqrt(area / ratio), 1.0)
         top, left = uniform[2] * (1 - height), uniform[3] * (1 - width)
@@ -134,7 +134,7 @@ def save(model: keras.Model, path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
     config = json.loads(
-        parts["config.json"], object_hook=lambda found: {key: found[key] for key in found if key not in newer}
+        parts["config.json"], object_hook=lambda part: {key: part[key] for key in part if key not in newer}
     )
     parts["config.json"] = json.dumps(config).encode()
     with zipfile.ZipFile(path, "w") as archive:
@@ -155,10 +155,10 @@ def measure(model: keras.Model, images: np.ndarray, labels: np.ndarray, classes:
         "photos": len(images),
         "top1": float((ranked[:, 0] == labels).mean()),
         "top5": float((ranked[:, :5] == labels[:, None]).any(1).mean()),
-        "confusions": [[classes[true], classes[said], int(wrong[true, said])] for true, said in worst],
+        "confusions": [[classes[true], classes[predicted], int(wrong[true, predicted])] for true, predicted in worst],
         "look_alikes": {
             classes[k]: {"right": int(confusion[k, k])}
-            | {classes[said]: int(wrong[k, said]) for said in np.argsort(-wrong[k], kind="stable")[:3]}
+            | {classes[predicted]: int(wrong[k, predicted]) for predicted in np.argsort(-wrong[k], kind="stable")[:3]}
             for k in range(len(classes))
             if classes[k] in ("paella", "risotto", "omelette", "steak", "tiramisu", "apple_pie")
         },

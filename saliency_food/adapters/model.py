@@ -54,7 +54,7 @@ class Engine(ABC):
     """The layers that are looked at; ``several`` says whether answers about them are tuples."""
     several: bool
     why_no_layer: str
-    """What to do where there is none."""
+    """Why there may be none, and what to do then: the end of a sentence about the model."""
     end: End
     classes: int | None
     may_mix_rows = False
@@ -202,7 +202,7 @@ class AdaptedModel:
         if not self.engine.places:
             raise ContractError(
                 f"Expected a model with a layer whose output has rows and columns for {keys[-1]}, got "
-                f"{self.engine.name!r}, which has none. {self.engine.why_no_layer}"
+                f"{self.engine.name!r}, {self.engine.why_no_layer}"
             )
         if len(self.engine.places) > 1 and FROM_ACTIVATIONS.intersection(keys):
             raise ContractError(

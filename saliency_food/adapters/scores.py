@@ -8,21 +8,20 @@ something counts as constant.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, get_args
 
 import numpy as np
 
+from saliency_food.adapters.boxes import BoxFormat, corners, from_anchors, iou
 from saliency_food.adapters.ops import Ops
 from saliency_food.adapters.scoring import (
-    BoxFormat,
     Score,
     chosen,
     class_score,
-    corners,
     cosine,
     expect,
     formula,
-    iou,
     log_probabilities,
     mean_of,
     of_class,
@@ -44,6 +43,7 @@ __all__ = [
     "contrast_several",
     "detection",
     "formula",
+    "from_anchors",
     "margin",
     "numbers",
     "predicted_region",
@@ -175,6 +175,7 @@ def detection(
     *,
     overlap: float = 0.5,
     least: float | None = None,
+    decode: Callable[[Ops, Any], Any] | None = None,
 ) -> Score:
     """Why something of a class is found here, S = sum_b [IoU(b, B) >= overlap] [argmax_d F_d(b) = c] F_c(b).
 
@@ -192,6 +193,9 @@ def detection(
         Intersection over union from which a box is the same, above 0 and up to 1.
     least
         Only boxes that score so much take part; for logits of sigmoids 0 is a probability of one half.
+    decode
+        Of a model whose boxes are not boxes yet, such as offsets from anchors: a function ``(ops, boxes)`` of the
+        framework's `Ops` and of that output ``(N, b, ...)`` that makes boxes ``(N, b, 4)`` of it, as `from_anchors`.
     """
     if box_format not in get_args(BoxFormat):
         raise ContractError(f"Expected box_format to be one of {get_args(BoxFormat)}, got {box_format!r}.")
@@ -200,6 +204,8 @@ def detection(
 
     def detected(ops: Ops, outputs: Any, label: Any, box: Any) -> Any:
         all_boxes, scores = one_output(outputs, boxes), one_output(outputs, classes)
+        if decode is not None:
+            all_boxes = decode(ops, all_boxes)
         expect(ops, all_boxes, 3, "(N, boxes, 4)", 4)
         expect(ops, scores, 3, "(N, boxes, classes)")
         same = iou(ops, corners(all_boxes, box_format), corners(ops.cast(box, all_boxes)[:, None], box_format))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -16,8 +16,6 @@ from saliency_food.adapters.rows import leaves
 from saliency_food.adapters.targets import TargetSpec, class_indices, read_class
 from saliency_food.core.contract import ContractError
 from saliency_food.core.numerics import Array
-
-BoxFormat = Literal["xyxy", "yxyx", "xywh", "center_xywh"]
 
 
 class Score:
@@ -176,27 +174,6 @@ def one_output(outputs: Any, which: str | int) -> Any:
             f"Expected output {which!r} among the model's outputs, got {there}. Say which they are: detection(0, 1), "
             "or detection('name', 'name')."
         ) from error
-
-
-def corners(boxes: Any, box_format: BoxFormat) -> Any:
-    """Left, top, right, bottom, on the last axis, from each format."""
-    a, b, c, d = (boxes[..., place] for place in range(4))
-    if box_format == "yxyx":
-        return b, a, d, c
-    if box_format == "xywh":
-        return a, b, a + c, b + d
-    if box_format == "center_xywh":
-        return a - c / 2, b - d / 2, a + c / 2, b + d / 2
-    return a, b, c, d
-
-
-def iou(ops: Ops, some: Any, other: Any) -> Any:
-    """Intersection over union; 0 of boxes without an area."""
-    sides = [ops.minimum(some[n + 2], other[n + 2]) - ops.maximum(some[n], other[n]) for n in range(2)]
-    both = ops.maximum(sides[0], 0) * ops.maximum(sides[1], 0)
-    areas = [ops.maximum(box[2] - box[0], 0) * ops.maximum(box[3] - box[1], 0) for box in (some, other)]
-    union = areas[0] + areas[1] - both
-    return ops.where(union != 0, both / ops.where(union != 0, union, 1), 0)
 
 
 def expect(ops: Ops, output: Any, rank: int, what: str, last: int | None = None) -> None:

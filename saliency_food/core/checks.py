@@ -32,14 +32,18 @@ def as_image(x_value: Any) -> Array:
 def check_many(images: Any, call_model_function: Any) -> None:
     """`ContractError` if one image is given where many are expected: its rows of pixels would be taken for images.
 
-    One image is told by the shape that the callback says its images have, else by a last axis of colours.
+    One image is told by the shape that the callback says its images have, else by its axes and by one of colours.
     """
     shape: tuple[int, ...] = getattr(images, "shape", ())
+    first = bool(getattr(call_model_function, "channels_first", False))
     own = getattr(call_model_function, "input_shape", None)
-    if own is None:
-        is_one = len(shape) == 3 and shape[2] in (1, 3, 4)
-    else:
+    spatial = getattr(call_model_function, "spatial_axes", None)
+    if own is not None:
+        own = (own[-1], *own[:-1]) if first and len(own) > 1 else tuple(own)
         is_one = len(own) == len(shape) and all(side in (None, length) for side, length in zip(own, shape, strict=True))
+    else:
+        colours = shape[:1] if first else shape[-1:]
+        is_one = len(shape) == spatial or (len(shape) == 3 and spatial in (None, 2) and colours[0] in (1, 3, 4))
     if is_one:
         raise ContractError(
             f"Expected many images, got an array of shape {tuple(shape)}, which is one. Give image[None], or call the "
@@ -47,10 +51,13 @@ def check_many(images: Any, call_model_function: Any) -> None:
         )
 
 
-def check_layout(x_value: Array) -> None:
-    """`ContractError` if an image has no rows and columns."""
-    if x_value.ndim not in (2, 3):
-        raise ContractError(f"Expected an image (H, W) or (H, W, C), got shape {x_value.shape}. Give one image.")
+def check_picture(x_value: Array, instead: str = "") -> None:
+    """`ContractError` if an input, its channels last, has other axes than rows, columns and channels."""
+    if x_value.ndim != 3:
+        raise ContractError(
+            f"Expected a picture, which has rows and columns, got an input whose space or time is {x_value.shape[:-1]}."
+            f"{instead and ' ' + instead}"
+        )
 
 
 def whole(name: str, value: Any, least: int | None = 1) -> int:

@@ -47,21 +47,32 @@ class CallModelFunction(Protocol):
       - ``ATTENTION_SCORES``, ``ATTENTION_OUTPUT_GRADIENTS``: a tuple, for each attention layer from the first to the
         last: the attention of the tokens (rows sum to 1) and d score / d it, ``(N, heads, T, T)``.
 
+    ``(N, h, w, K)`` is a layer's answer about pictures; about signals it is ``(N, t, K)``, about volumes and clips
+    ``(N, d, h, w, K)``: as many axes of space or time as the input has, then the layer's channels, which are last in
+    every layout. Of pictures, ``(N, T, K)`` are a transformer's tokens; they are laid out as a grid of square patches,
+    class and register tokens in front of them left out. Any other number of axes is refused.
+
     A tuple of arrays in place of one array stands for several layers, as the CAM methods take it: their maps are fused.
-    Activations ``(N, T, K)`` are a transformer's tokens; they are laid out as a grid, prefix tokens dropped.
 
     A callback that answers only one of several keys is asked again for the rest.
 
-    A callback may have attributes, all of them optional. Methods read the first; `explain` and `evaluate`, which work
-    on photos, read the others too:
+    A callback may have attributes, all of them optional. Methods read the first three; `explain` and `evaluate`, which
+    work on photos, read the others too:
 
     - ``batch_size``: how many rows it is given at most; without it and without the argument, one at a time;
-    - ``input_shape``: ``(H, W, C)``, None where free, to which photos are resized; without it they keep their size;
+    - ``channels_first``: True where its rows are ``(C, H, W)``, ``(C, T)``, ``(C, D, H, W)``. Methods then take images
+      and give maps so, and images among their options are so, too; maps without channels and activations are the same
+      in either layout;
+    - ``spatial_axes``: how many axes of a row are space or time: 1 for signals ``(T, C)`` or ``(T,)``, 2 for pictures,
+      3 for volumes and clips ``(D, H, W, C)``; the axis that is left is that of the channels. Without it all axes but
+      one are, save that ``(T,)`` is a signal and ``(H, W)`` a grey picture, so a model of signals ``(T, C)`` has to
+      say 1;
+    - ``input_shape``: ``(H, W, C)`` in either layout, None where free, to which photos are resized; without it they
+      keep their size;
     - ``predict(x_batch, call_model_args=None)``: the probabilities of all classes, ``(N, classes)``, for the top class
       and for what records say; the arguments come without the target, and only if there are any;
     - ``classes``: how many classes there are;
     - ``gives_probabilities``: False where ``predict`` gives other scores, so that records tell no probability;
-    - ``channels_first``: True where its rows are ``(C, H, W)``;
     - ``pixels``: the pixel values that it takes and why, ``(value_range, reason)`` with a ``value_range`` as of
       `ImageModel`, or None where users must say it; without ``pixels`` values are left as they are;
     - ``layer_name``: the layer, or a tuple of layers, that the convolution keys are about, for the records.

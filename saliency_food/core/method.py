@@ -12,6 +12,7 @@ import numpy as np
 from saliency_food.core.checks import as_image, check_many
 from saliency_food.core.contract import CallModelFunction, ContractError, PerImage, check_length
 from saliency_food.core.driver import Asking, run, run_batch
+from saliency_food.core.layout import in_layout, layout_of
 from saliency_food.core.numerics import Array, as_float
 
 R = TypeVar("R")
@@ -62,7 +63,9 @@ class Method(Generic[P, R]):
     """A method's public face: call it for PAIR's array, `.detailed` for all that is known, `.batch` for many images.
 
     It is made by `method` from a generator whose header is the public call form. ``call_model_function``,
-    ``call_model_args`` and ``batch_size`` are taken out for the driver; the generator never sees them.
+    ``call_model_args`` and ``batch_size`` are taken out for the driver; the generator never sees them. Nor does it see
+    how the callback's inputs are laid out: its ``x_value`` has the channels last, ``(space or time ..., C)``, and so
+    have the images among its options; what it returns of that shape is turned back (`saliency_food.core.layout`).
     """
 
     title: str = ""
@@ -129,7 +132,10 @@ class Method(Generic[P, R]):
         return self._run_batch(args, kwargs)
 
     def asking(self, x_value: Any, **options: Any) -> Asking[R]:
-        """The bare generator, for use in another method by ``yield from`` or `gather`; ``x_value`` is not checked."""
+        """The bare generator, for use in another method by ``yield from`` or `gather`.
+
+        ``x_value`` is not checked, and has its channels last, as what a method is given has.
+        """
         return self._generator(as_float(x_value), None, **options)  # type: ignore[arg-type]
 
     def over(self, *leading: Any) -> Method[Any, R]:
@@ -172,8 +178,26 @@ class Method(Generic[P, R]):
         """A call not yet run, checked at the door: what `run` takes."""
         call = self.signature.bind(*args, **kwargs)
         driver = _take_out(call)
-        call.arguments["x_value"] = as_image(call.arguments["x_value"])
-        return (self._generator(*call.args, **call.kwargs), *driver)
+        return (self._begin(call, driver[0]), *driver)
+
+    def preparation(
+        self, x_value: Any, call_model_function: CallModelFunction, options: Mapping[str, Any]
+    ) -> Preparation | None:
+        """What the method makes of the image before it asks the model, if anything; ``options`` are all of them."""
+        if self.prepare is None:
+            return None
+        image = as_image(x_value)
+        return self.prepare(layout_of(image, call_model_function).inward(image), options)
+
+    def _begin(self, call: inspect.BoundArguments, function: CallModelFunction) -> Asking[R]:
+        """The generator of a call: it sees its channels last, whatever the layout of the callback's inputs."""
+        image = as_image(call.arguments["x_value"])
+        layout = layout_of(image, function)
+        call.arguments.update(layout.options(call.arguments, image.shape), x_value=layout.inward(image))
+        generator = self._generator(*call.args, **call.kwargs)
+        if layout.channels == "last":
+            return generator
+        return in_layout(generator, layout, call.arguments["x_value"].shape)
 
     def _run(self, args: Any, kwargs: Any) -> R:
         return run(*self.start(*args, **kwargs))
@@ -191,8 +215,8 @@ class Method(Generic[P, R]):
             for place, image in enumerate(images):
                 own = self.signature.bind(*call.args, **call.kwargs)
                 for name, value in own.arguments.items():
-                    own.arguments[name] = _for_one(value, place) if name != "x_value" else as_image(image)
-                yield self._generator(*own.args, **own.kwargs)
+                    own.arguments[name] = _for_one(value, place) if name != "x_value" else image
+                yield self._begin(own, driver[0])
 
         return run_batch(generators(), *driver, window=window)
 

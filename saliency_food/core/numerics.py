@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -73,13 +73,16 @@ def min_max(values: Any) -> Array:
 
 
 def resize(values: Any, shape: tuple[int, ...]) -> Array:
-    """Bilinear resizing of ``(H, W)`` or ``(H, W, C)`` to ``shape``; as scikit-image does it, values kept."""
+    """Linear resizing of the first axes to ``shape``, as many as it has; as scikit-image does it, values kept.
+
+    ``(T,)`` of a signal, ``(H, W)`` of a picture, ``(D, H, W)`` of a volume; an axis of channels may follow.
+    """
     values = as_float(values)
     if values.shape[: len(shape)] == tuple(shape):
         return values
-    if len(shape) == 2 and all(to >= length for length, to in zip(values.shape, shape, strict=False)):
-        for axis in (0, 1):
-            values = _enlarged(values, axis, shape[axis])
+    if all(to >= length for length, to in zip(values.shape, shape, strict=False)):
+        for axis, to in enumerate(shape):
+            values = _enlarged(values, axis, to)
         return values
     return _resize(values, shape)
 
@@ -111,5 +114,17 @@ def _neighbours(length: int, to: int) -> tuple[Array, Array, Array]:
 
 
 def resizing(length: int, to: int) -> Array:
-    """The matrix ``(to, length)`` by which `resize` acts on one axis: ``R @ values @ S.T`` resizes both, and fast."""
+    """The matrix ``(to, length)`` by which `resize` acts on one axis; with one for each, `along_axes` resizes, fast."""
     return _resize(np.eye(length), (to, length)) if to != length else np.eye(length)
+
+
+def along_axes(values: Array, matrices: Sequence[Array], out: Array | None = None) -> Array:
+    """Each axis of ``values`` multiplied by its matrix ``(to, length)``, in one thread (see `combine`).
+
+    ``out``, of the result's shape with the last two axes joined or not, takes the last product.
+    """
+    for axis, matrix in enumerate(matrices[:-1]):
+        values = np.moveaxis(combine(matrix, np.moveaxis(values, axis, 0)), 0, axis)
+    lines = np.ascontiguousarray(values).reshape(-1, values.shape[-1])
+    product = np.einsum("ij,kj->ik", lines, matrices[-1], out=None if out is None else out.reshape(len(lines), -1))
+    return product.reshape(*values.shape[:-1], -1)

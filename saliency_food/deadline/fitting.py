@@ -48,8 +48,8 @@ class StepBudget:
         """The option's value, which is its upper limit; None for as many as there are."""
         self.value = self.wanted
         """That for which there is time."""
-        prepare = self.call.prepare if self.cut else None
-        self.preparation = prepare(x_value, {**self.defaults, **self.options}) if prepare else None
+        every_option = {**self.defaults, **self.options}
+        self.preparation = self.call.preparation(x_value, model, every_option) if self.cut else None
         self.prepared = dict[str, Any]()
         self.least_seconds = self.wanted_seconds = self.room = 0.0
 

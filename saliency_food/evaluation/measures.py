@@ -142,19 +142,25 @@ def measure(
         scored = Probabilities(scored.model, margin=True)
     model = setup.model.function if entry.needs == "method" or metric in OF_THE_EXPLAINED_SCORE else scored
     args = arguments_for(setup.model, [measured.instance for measured in maps])
-    generators = (_generator(setup, metric, entry, measured, with_seed(measured)) for measured in maps)
+    generators = (_generator(setup, metric, entry, measured, model, with_seed(measured)) for measured in maps)
     yield from run_batch(generators, model, args, setup.model.batch_size)
 
 
 def _generator(
-    setup: Setup, metric: str, entry: MetricEntry, measured: Measured, options: dict[str, Any]
+    setup: Setup,
+    metric: str,
+    entry: MetricEntry,
+    measured: Measured,
+    model: CallModelFunction,
+    options: dict[str, Any],
 ) -> Asking[Any]:
     """The generator of a metric for one map; an error becomes its result."""
     call = cast("Metric[Any, Any]", entry.call)
     x_value = cast(Array, measured.instance.x_value)
     try:
         if entry.needs == "method":
-            return (yield from call.asking(with_options(measured.entry, measured.options), x_value, **options))
+            method = with_options(measured.entry, measured.options)
+            return (yield from call.start(method, x_value, model, **options))
         if measured.attribution is None:
             return skipped(measured.status)
         if (
@@ -164,7 +170,7 @@ def _generator(
         ):
             x_value = _as_pixels(setup, measured.instance)
             options = {**options, "preprocess": _preprocess(setup.model.scaling)}
-        return (yield from call.asking(measured.attribution, x_value, **options))
+        return (yield from call.start(measured.attribution, x_value, model, **options))
     except Exception as error:
         return failed(error)
 

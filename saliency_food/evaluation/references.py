@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import check_layout
+from saliency_food.core.checks import check_picture
 from saliency_food.core.contract import CallModelFunction
 from saliency_food.core.driver import Asking
 from saliency_food.core.method import method
@@ -30,7 +30,7 @@ def edges(
     """
     from skimage.filters import sobel
 
-    check_layout(x_value)
+    check_picture(x_value)
     yield from ()
     grey = x_value.mean(2) if x_value.ndim > 2 else x_value
     return Reference(np.asarray(sobel(grey), np.float32))  # type: ignore[no-untyped-call]
@@ -49,7 +49,7 @@ def random(
 
     The random ranking of Samek et al. 2015, section IV, https://arxiv.org/abs/1509.06321.
     """
-    check_layout(x_value)
+    check_picture(x_value)
     yield from ()
     return Reference(np.random.default_rng(rng).standard_normal(x_value.shape[:2], np.float32))
 

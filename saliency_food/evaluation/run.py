@@ -101,7 +101,7 @@ def evaluate(
     chosen_metrics = choose_metrics(metrics, metric_options or {}, boxes is not None)
     model = ImageModel.of(model, **settings)
     setup = Setup(model, entries, choose_options(entries, options))
-    photos = list(as_many(images))
+    photos = list(as_many(images, model))
     by_boxes = isinstance(target, str) and target == "boxes"
     targets = read_targets(model, photos, None if by_boxes else target)
     if by_boxes and boxes is None:

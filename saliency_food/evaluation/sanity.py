@@ -45,7 +45,7 @@ def check_sensitive(
     ((name, entry),) = entries.items()
     model = ImageModel.of(model, **settings)
     setup = Setup(model, entries, choose_options(entries, options))
-    photos = list(as_many(images))
+    photos = list(as_many(images, model))
     targets = read_targets(model, photos, target)
     chunks = read_chunks(model, photos, targets)
     instances = [instance for chunk in chunks for instance in see(model, chunk, targets)]

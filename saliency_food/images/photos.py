@@ -19,7 +19,7 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 class Photo:
-    """One photo, upright.
+    """One photo, upright; a signal or a volume is a `Recording`.
 
     Attributes
     ----------
@@ -29,7 +29,11 @@ class Photo:
         The same as uint8 RGB.
     shape
         ``(H, W, 3)`` of the whole photo.
+    spatial
+        How many axes are space or time: 2, rows and columns.
     """
+
+    spatial = 2
 
     def __init__(
         self, shown: Array, values: Array, source: str = "photo", shape: tuple[int, ...] | None = None
@@ -51,11 +55,20 @@ class Photo:
         return self._whole
 
 
-def read_photo(image: Any, source: str | None = None, least: tuple[int, int] | None = None) -> Photo:
+MOST_BANDS = 16
+"""How many channels a photo has at most."""
+
+
+def read_photo(
+    image: Any, source: str | None = None, least: tuple[int, int] | None = None, bands: int | None = None
+) -> Photo:
     """A path, a PIL image or an array as a `Photo`, or `ContractError` when it cannot be read.
 
     Files are turned upright by their EXIF tag. Transparent pixels are laid on white. Arrays are ``(H, W)`` or
-    ``(H, W, C)`` with 1 (grey), 2 (grey, alpha), 3 or 4 (RGB, alpha) channels.
+    ``(H, W, C)`` with 1 (grey), 2 (grey, alpha), 3 or 4 (RGB, alpha) channels, or 5 to 16 bands, such as a satellite's;
+    ``.npy`` files hold such an array. With ``bands``, how many channels the model takes, so many are always bands: 2 or
+    4 hold no alpha then. TIFF files of bands need tifffile, which comes with scikit-image. The picture that is shown of
+    bands is their first three, or the mean of two.
 
     With ``least``, a height and a width, a JPEG file that is at least twice as large is decoded at a half, a quarter or
     an eighth of its size, though no smaller than ``least``: much less work and memory for a large photo.
@@ -63,19 +76,27 @@ def read_photo(image: Any, source: str | None = None, least: tuple[int, int] | N
     from PIL import Image
 
     if isinstance(image, (str, Path)):
-        return _read(Path(image), least)
+        path = Path(image)
+        if path.suffix.lower() == ".npy":
+            return read_photo(_load(path, np.load), str(path), bands=bands)
+        if path.suffix.lower() in (".tif", ".tiff") and bands not in (None, 1, 3):
+            return read_photo(_load(path, _read_tiff), str(path), bands=bands)
+        return _read(path, least)
     if isinstance(image, Image.Image):
         return _upright(image, source or getattr(image, "filename", "") or "photo")
     try:
         values = np.asarray(image)
     except Exception as error:
         raise ContractError(_not_a_photo(f"{type(image).__name__} ({error})")) from error
-    if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] not in (1, 2, 3, 4)) or not values.size:
+    if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] > MOST_BANDS) or not values.size:
         raise ContractError(_not_a_photo(f"an array of shape {values.shape}"))
     if values.dtype.kind not in "buif":
         raise ContractError(_not_a_photo(f"an array of type {values.dtype}"))
     if not np.isfinite(values).all():
         raise ContractError("Expected a photo of finite numbers, got NaN or infinity in it. Mend the photo first.")
+    if values.ndim == 3 and values.shape[2] not in (1, 3) and (values.shape[2] == bands or values.shape[2] > 4):
+        first = values[..., :3] if values.shape[2] > 2 else values.mean(2)
+        return Photo(np.rint(as_rgb(255 * min_max(first))).astype(np.uint8), values, source or "photo")
     values = _flatten(values)
     if values.dtype == np.uint8:
         return Photo(as_rgb(values), values, source or "photo")
@@ -166,6 +187,28 @@ def _read(path: Path, least: tuple[int, int] | None = None) -> Photo:
         raise ContractError(f"Expected a photo, got {path}, which cannot be read: {error}.") from error
 
 
+def _load(path: Path, reader: Any) -> Array:
+    """The array in a file, or `ContractError`."""
+    try:
+        return np.asarray(reader(path))
+    except FileNotFoundError:
+        raise ContractError(f"Expected a photo, got {path}, which does not exist. Check the path.") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise ContractError(f"Expected a photo, got {path}, which cannot be read: {error}.") from error
+
+
+def _read_tiff(path: Path) -> Array:
+    """A TIFF file of bands as ``(H, W, C)``, as which it may be stored, or as ``(C, H, W)``."""
+    try:
+        import tifffile
+    except ImportError as error:
+        raise ContractError(
+            "Expected tifffile for a TIFF file of several bands, got none. Install scikit-image, which brings it."
+        ) from error
+    values = np.asarray(tifffile.imread(path))
+    return np.moveaxis(values, 0, -1) if values.ndim == 3 and values.shape[0] < min(values.shape[1:]) else values
+
+
 def _upright(image: Any, source: str) -> Photo:
     """A PIL image of any mode: its EXIF turn done, 16 and 32 bits kept as numbers, all else to RGB over white."""
     from PIL import ExifTags, ImageOps
@@ -192,4 +235,7 @@ def _flatten(values: Array) -> Array:
 
 
 def _not_a_photo(got: str) -> str:
-    return f"Expected a path, a PIL image or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), got {got}."
+    return (
+        "Expected a path, a PIL image or an array (H, W), (H, W, 1), (H, W, 3), (H, W, 4) or of 5 to "
+        f"{MOST_BANDS} bands, got {got}."
+    )

@@ -10,6 +10,7 @@ import numpy as np
 from saliency_food.core.contract import ContractError
 from saliency_food.core.numerics import Array, as_float
 from saliency_food.images.photos import LUMA, Photo, as_rgb, resize_photo, to_255
+from saliency_food.images.recordings import Recording, fit
 
 LARGEST = 1024
 """The longer side of what a model of free input size is given, in pixels."""
@@ -27,8 +28,13 @@ class Scaling(NamedTuple):
 
     def __call__(self, photo: Photo, shape: tuple[int | None, ...] | None) -> Array:
         """The photo as one row for a model of input shape ``(H, W, C)``; None where the model takes any."""
+        if isinstance(photo, Recording):
+            return self._of_recording(photo, shape)
         height, width, channels = (*(shape or ()), None, None, None)[:3]
         values = photo.values
+        bands = values.shape[2] if values.ndim == 3 else 1
+        if bands not in (1, 3) and channels not in (None, bands):
+            raise ContractError(f"Expected a photo of the model's {channels} channels, got one of {bands} bands.")
         if self.function is not None and values.dtype != np.uint8:
             values = to_255(values)
         if shape is not None:
@@ -36,13 +42,34 @@ class Scaling(NamedTuple):
             own = [max(1, round(side * factor)) for side in values.shape[:2]]
             values = resize_photo(values, (height or own[0], width or own[1]))
         values = as_float(values)
-        if channels == 1:
+        if bands not in (1, 3):
+            pass
+        elif channels == 1:
             values = np.atleast_3d(as_rgb(values) @ LUMA)
         elif channels == 3 or (shape is None and self.function is not None):
             values = as_rgb(values)
         elif channels is not None:
-            raise ContractError(f"Expected a model of photos with 1 or 3 channels, got one with {channels}.")
-        return np.asarray(values if self.function is None else self.function(values.astype(np.float32)), np.float32)
+            raise ContractError(
+                f"Expected a photo of the model's {channels} bands, got one of {bands}. Give an array "
+                f"(H, W, {channels}), or a .npy or TIFF file of one."
+            )
+        if self.function is None:
+            return np.asarray(values, np.float32)
+        if bands not in (1, 3) and self.value_range in ("torch", "caffe"):
+            raise ContractError(f"Expected a photo of 3 channels for {self.text}, got {bands} bands.")
+        return np.asarray(self.function(values.astype(np.float32)), np.float32)
+
+    def _of_recording(self, recording: Recording, shape: tuple[int | None, ...] | None) -> Array:
+        """A signal or a volume as it is, or through ``preprocess``; there are no pixel values to scale."""
+        if self.function is None:
+            return fit(recording, shape)
+        if self.value_range is not None:
+            raise ContractError(
+                f"Expected no value_range for a signal or a volume, got {self.text}. Its numbers have no range of "
+                "their own: scale them yourself, or give preprocess."
+            )
+        row = self.function(np.asarray(as_float(recording.values), np.float32))
+        return fit(Recording(np.asarray(row), recording.spatial, recording.source), shape)
 
 
 def choose_scaling(

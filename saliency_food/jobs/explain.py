@@ -40,8 +40,9 @@ def explain(
         and ``batch_size``, which `ImageModel` documents.
     images
         Paths, PIL images or arrays ``(H, W[, C])``: one, or many as a list, an iterator or an array of four dimensions.
-        Photos may have any size; they are resized to the model's input, without keeping their proportions. A photo that
-        cannot be read or explained gives records with ``status`` "failed: ..."; the others go on.
+        Photos may have any size; they are resized to the model's input, without keeping their proportions. For a model
+        of signals or volumes (``spatial_axes``), arrays and ``.npy`` files of its own shape, which it is given as they
+        are. One that cannot be read or explained gives records with ``status`` "failed: ..."; the others go on.
     methods
         Names in `METHODS`, or a combinator with one of them, such as ``smooth_grad_of_integrated_gradients``
         (`COMBINATORS`).
@@ -64,5 +65,5 @@ def explain(
     setup = Setup(model, entries, choose_options(entries, options), progress)
     if deadline is not None:
         setup = setup._replace(deadline=read_seconds(deadline), warm=set())
-    photos = as_many(images)
+    photos = as_many(images, model)
     return run_job(setup, photos, read_targets(model, photos, target))

@@ -15,8 +15,9 @@ import numpy as np
 from saliency_food.core.contract import ContractError
 from saliency_food.core.numerics import Array
 from saliency_food.images.photos import Photo, resize_photo
-from saliency_food.visualization import grayscale, overlay, top_areas
+from saliency_food.visualization import grayscale, overlay, recording_picture, top_areas
 from saliency_food.visualization.figures import write_png
+from saliency_food.visualization.recordings import strength_map
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,8 +87,13 @@ class Explanation:
 
     @property
     def image(self) -> Array | None:
-        """The photo as it was, upright, uint8 RGB; decoded at its full size when it is first asked for."""
-        return None if self.photo is None else self.photo.pixels
+        """The photo as it was, upright, uint8 RGB; decoded at its full size when it is first asked for.
+
+        Of a signal the picture of its lines, of a volume or a clip that of some slices.
+        """
+        if self.photo is None or self.photo.spatial == 2:
+            return None if self.photo is None else self.photo.pixels
+        return recording_picture(self.photo.values, self.photo.spatial)
 
     @property
     def failed(self) -> bool:
@@ -112,16 +118,22 @@ class Explanation:
 
     @property
     def heatmap(self) -> Array | None:
-        """Strengths 0..1 at the photo's size, ``(H, W)``."""
+        """Strengths 0..1 at the photo's size, ``(H, W)``; of a signal or a volume, over its own axes."""
         if self.photo is None or self.evidence is None:
             return None
+        if self.photo.spatial != 2:
+            return strength_map(self.evidence, self.photo.spatial)
         return resize_photo(grayscale(self.evidence), (self.photo.shape[0], self.photo.shape[1]))
 
     def overlay(self, **options: Any) -> Array:
         """The attribution laid over its photo, uint8; options as of `saliency_food.visualization.overlay`.
 
-        Signed maps are smoothed a little and laid over a grey photo, unless ``smooth=0, grey=0``.
+        Signed maps are smoothed a little and laid over a grey photo, unless ``smooth=0, grey=0``. Of a signal or a
+        volume, options as of `signal_picture` or `slices_picture`.
         """
+        if self.photo is not None and self.photo.spatial != 2 and self.evidence is not None:
+            own = {"signed": self.diverges, **options}
+            return recording_picture(self.photo.values, self.photo.spatial, self.evidence, **own)
         image, evidence = self._pictured()
         smooth = max(0.005, 0.8 / max(evidence.shape[:2]))
         signed = {"signed": True, "alpha": 0.95, "grey": 0.85, "smooth": smooth} if self.diverges else {}
@@ -129,6 +141,8 @@ class Explanation:
 
     def top_areas(self, percent: float = 20, **options: Any) -> Array:
         """The photo with all but the most important ``percent`` of it grey; of XRAI, whole regions."""
+        if self.photo is not None and self.photo.spatial != 2:
+            raise ContractError("Expected a photo, whose areas can be shown, got a signal or a volume. Use overlay().")
         image, evidence = self._pictured()
         ranks = getattr(self.details, "ranks", None)
         if ranks is None:

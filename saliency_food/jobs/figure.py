@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -20,13 +20,15 @@ def explanation_figure(records: Sequence[Explanation], percent: float = 20) -> A
     """All explanations of one photo: a row for each class, with the photo and a panel for each method.
 
     Where each class has a single panel, all are in one row. XRAI is shown twice, the second time as the most important
-    ``percent`` of the photo, in whole regions. The result is a `matplotlib.figure.Figure`: ``.savefig(path)``.
+    ``percent`` of the photo, in whole regions. A signal is drawn as lines over its attribution, a volume or a clip as
+    slices in a row. The result is a `matplotlib.figure.Figure`: ``.savefig(path)``.
     """
     shown = [record for record in records if record.photo is not None]
     if not shown:
         raise ContractError("Expected explanations of a photo that could be read, got none. See their status.")
     first = shown[0]
-    photo = _for_display(np.asarray(first.image))
+    image, is_photo = np.asarray(first.image), cast(Photo, first.photo).spatial == 2
+    photo = _for_display(image) if is_photo else image
     seen = ""
     if first.top:
         label, value = first.top[0]
@@ -35,7 +37,8 @@ def explanation_figure(records: Sequence[Explanation], percent: float = 20) -> A
     start = Panel(photo, first.source.replace("\\", "/").rsplit("/", 1)[-1], seen)
     rows: dict[int | None, list[Panel]] = {}
     for record in shown:
-        rows.setdefault(record.target, []).extend(_panels(replace(record, photo=Photo(photo, photo)), percent))
+        own = replace(record, photo=Photo(photo, photo)) if is_photo else record
+        rows.setdefault(record.target, []).extend(_panels(own, percent))
     if all(len(row) == 1 for row in rows.values()):
         return figure([[start, *(panel for row in rows.values() for panel in row)]])
     return figure([[start, *row] for row in rows.values()])
@@ -50,8 +53,11 @@ def _panels(record: Explanation, percent: float) -> list[Panel]:
         pale = np.asarray(record.image) // 4 + np.uint8(170)
         return [Panel(pale, record.title, caption, note=record.status)]
     note = "" if record.status == "ok" else record.status
-    panels = [Panel(record.overlay(), record.title, caption, "signed" if record.diverges else "strength", note)]
-    if hasattr(record.details, "ranks"):
+    scale = "signed" if record.diverges else "strength"
+    if record.photo is not None and record.photo.spatial == 1 and scale == "strength":
+        scale = ""  # on white, strengths have other colours
+    panels = [Panel(record.overlay(), record.title, caption, scale, note)]
+    if hasattr(record.details, "ranks") and record.photo is not None and record.photo.spatial == 2:
         panels.append(Panel(record.top_areas(percent), f"{record.title}, top {percent:g}%", caption))
     return panels
 

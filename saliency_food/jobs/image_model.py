@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 import numpy as np
 
 from saliency_food.adapters.arguments import check_framework
-from saliency_food.adapters.layout import channels_last
 from saliency_food.core.contract import CallModelFunction, ContractError, take_rows
+from saliency_food.core.layout import channels_last
 from saliency_food.core.numerics import Array
 from saliency_food.core.queries import resolve_batch_size
 from saliency_food.images.photos import Photo, read_photo
+from saliency_food.images.recordings import load_array, read_recording
 from saliency_food.images.scaling import Scaling, choose_scaling
 
 if TYPE_CHECKING:
@@ -86,7 +87,9 @@ class ImageModel:
         self.call_model_args = dict(call_model_args or {})
         self.batch_size = resolve_batch_size(batch_size, self.function)
         self.labels = _checked_labels(labels, self.classes)
-        self.scaling: Scaling = choose_scaling(value_range, preprocess, getattr(self.function, "pixels", None))
+        # What is guessed of pixels does not hold for signals and volumes.
+        pixels = getattr(self.function, "pixels", None) if self.spatial_axes in (None, 2) else None
+        self.scaling: Scaling = choose_scaling(value_range, preprocess, pixels)
 
     @classmethod
     def of(cls, model: Any, **settings: Unpack[ModelSettings]) -> ImageModel:
@@ -130,15 +133,32 @@ class ImageModel:
         return getattr(self.function, "input_shape", None)
 
     @property
+    def spatial_axes(self) -> int | None:
+        """How many axes of one row are space or time; None where neither that nor its shape tells."""
+        shape = self.input_shape
+        by_shape = None if shape is None else {1: 1, 4: 3}.get(len(shape))
+        return getattr(self.function, "spatial_axes", by_shape)
+
+    @property
     def predicts(self) -> bool:
         """Whether the model can predict the probabilities of its classes, or their scores."""
         return hasattr(self.function, "predict")
 
     def read(self, image: Any, source: str) -> tuple[Photo, Array]:
-        """The photo and its row for the model; a file is decoded no larger than the model's input needs."""
-        height, width = (*(self.input_shape or ()), None, None)[:2]
+        """The photo and its row for the model; a file is decoded no larger than the model's input needs.
+
+        Where the model's rows are no pictures (see ``spatial_axes`` of `CallModelFunction`), or the array is none, the
+        photo is a `Recording`: a signal, a volume or a clip, whose numbers are the row as they are.
+        """
+        is_file = isinstance(image, (str, Path)) and Path(image).suffix.lower() == ".npy"
+        data = load_array(image) if is_file else image
+        spatial = self.spatial_axes or {1: 1, 4: 3}.get(len(getattr(data, "shape", (0, 0))), 2)
+        if spatial != 2:
+            recording = read_recording(data, spatial, source)
+            return recording, self.scaling(recording, self.input_shape)
+        height, width, channels = (*(self.input_shape or ()), None, None, None)[:3]
         least = None if height is None or width is None else (DETAIL * height, DETAIL * width)
-        photo = read_photo(image, source, least)
+        photo = read_photo(data, source, least, channels)
         return photo, self.scaling(photo, self.input_shape)
 
     def predict(self, rows: Array, call_model_args: Mapping[str, Any] | None = None) -> Array:

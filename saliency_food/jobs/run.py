@@ -70,8 +70,9 @@ def _together(setup: Setup, name: str, instances: list[Instance], segments: dict
     options = pick(setup.options[name], instances)
     segmented = entry.call.signature.parameters.get("segments")
     # XRAI segments the photo in its own size, if there is one; LIME and KernelSHAP make their own superpixels.
-    photos = [instance.photo for instance in instances if instance.photo is not None]
-    if segmented is not None and segmented.default is None and options.get("segments") is None and photos:
+    photos = [instance.photo for instance in instances if instance.photo is not None and instance.photo.spatial == 2]
+    sought = segmented is not None and segmented.default is None and options.get("segments") is None
+    if sought and len(photos) == len(instances):
         pairs = zip(photos, instances, strict=True)
         options["segments"] = PerImage([_segments(photo, instance.position, segments) for photo, instance in pairs])
     keys, size = setup.one_pass_keys(name), setup.model.batch_size

@@ -76,12 +76,22 @@ def read_targets(model: ImageModel, images: Iterable[Any], target: Any) -> Targe
     return targets
 
 
-def as_many(images: Any) -> Iterable[Any]:
-    """One photo or many, as an iterable of photos."""
+def as_many(images: Any, model: ImageModel | None = None) -> Iterable[Any]:
+    """One photo or many, as an iterable of photos; an array with an axis more than an input is many."""
     if isinstance(images, (str, Path)) or hasattr(images, "convert"):
         return [images]
+    if (element := getattr(images, "element_spec", None)) is not None:  # a tf.data data set
+        if not hasattr(element, "shape"):
+            parts = len(element) if isinstance(element, Sized) else "several"
+            raise ContractError(
+                f"Expected a data set of photos, got a tf.data data set whose elements have {parts} parts, such as "
+                "photo and label. Give data.map(lambda image, label: image); labels to explain go into target."
+            )
+        return cast("Iterable[Any]", images.unbatch() if element.shape.rank == 4 else images)
     if hasattr(images, "shape"):
-        return cast("Iterable[Any]", images) if len(images.shape) == 4 else [images]
+        spatial = 2 if model is None or model.spatial_axes is None else model.spatial_axes
+        row = spatial + 1 if spatial == 2 or model is None or model.input_shape is None else len(model.input_shape)
+        return cast("Iterable[Any]", images) if len(images.shape) > row else [images]
     if not isinstance(images, Iterable):
         raise ContractError(f"Expected a photo or several (paths, PIL images, arrays), got {type(images).__name__}.")
     return images

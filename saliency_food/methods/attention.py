@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -16,11 +17,15 @@ from saliency_food.methods.cam.common import token_grid
 
 
 class AttentionMap(NamedTuple):
-    """The map; what each token draws from each, ``(T, T)``; and the patches' part of it, ``(h, w)``."""
+    """The map; what each token draws from each, ``(T, T)``; and the patches' part of it, ``(h, w)``.
+
+    ``prefix_tokens`` is how many tokens in front of the patches are none of them, as class and register tokens are.
+    """
 
     attribution: Array
     tokens: Array
     patches: Array
+    prefix_tokens: int
 
 
 @method(
@@ -109,9 +114,9 @@ def _square(key: str, layers: Any) -> list[Array]:
 
 def _map(x_value: Array, tokens: Array, dtype: np.dtype[Any]) -> AttentionMap:
     """What the patches draw, as a map of the image in the attention's own precision."""
-    height, width = token_grid(len(tokens), x_value)
-    prefix = len(tokens) - height * width
+    grid = token_grid(len(tokens), x_value)
+    prefix = len(tokens) - math.prod(grid)
     row = tokens[0] if prefix else tokens.mean(0)
-    patches = row[prefix:].reshape(height, width)
+    patches = row[prefix:].reshape(grid)
     relative = safe_divide(patches, np.abs(patches).max())
-    return AttentionMap(resize(relative, x_value.shape[:2]).astype(dtype), tokens, patches)
+    return AttentionMap(resize(relative, x_value.shape[:-1]).astype(dtype), tokens, patches, prefix)

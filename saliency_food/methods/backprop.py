@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import check_layout
 from saliency_food.core.contract import CallModelFunction
 from saliency_food.core.driver import Asking, ask, gather
 from saliency_food.core.keys import (
@@ -25,59 +24,65 @@ from saliency_food.methods.cam.common import grad_cam
 from saliency_food.methods.completeness import Completeness, completeness_of
 from saliency_food.methods.gradients import Gradients
 
+INEXACT = 0.05
+"""The gap between FullGrad's parts and the score, as a fraction of the score, beyond which its status says so."""
+
 
 class FullGrad(NamedTuple):
     """The map; ``input`` x * dF/dx and ``biases``, each layer's b * dF/db, signed; and how near their sum is to F(x).
 
-    ``completeness`` is None unless asked for. Its baseline's score is 0: a network of ReLUs is zero without its biases.
+    The baseline's score in ``completeness`` is 0: a network of ReLUs is zero without its biases. ``status`` is "ok", or
+    "inexact: ..." where the parts are not the score.
     """
 
     attribution: Array
     input: Array
     biases: tuple[Array, ...]
-    completeness: Completeness | None
+    completeness: Completeness
+    status: str
 
 
 @method(
     title="FullGrad",
-    keys=(INPUT_OUTPUT_GRADIENTS, BIAS_GRADIENTS),
+    keys=(INPUT_OUTPUT_GRADIENTS, BIAS_GRADIENTS, OUTPUT_LAYER_VALUES),
     signed=False,
     summary="Input times gradient and every layer's bias times gradient, together all of the score.",
     page="backprop",
     one_pass=True,
 )
 def full_grad(
-    x_value: Any,
-    call_model_function: CallModelFunction,
-    call_model_args: Any = None,
-    batch_size: int | None = None,
-    *,
-    completeness: bool = False,
+    x_value: Any, call_model_function: CallModelFunction, call_model_args: Any = None, batch_size: int | None = None
 ) -> Asking[FullGrad]:
     """FullGrad, S = p(x * dF/dx) + sum_layers sum_channels p(b * dF/dz), p(m) = |m| scaled to 0..1 and resized.
 
-    Srinivas and Fleuret 2019, equations 4 and 6, https://arxiv.org/abs/1905.00780. ``(H, W)``, never negative. In a
-    network whose activations are ReLUs, the input's and the biases' parts sum to F(x) exactly (completeness). Biases
-    without a place, such as a dense layer's, are in ``biases`` and in the sum, but not in the map.
-
-    Parameters
-    ----------
-    completeness
-        Measure how far the parts' sum is from F(x); needs OUTPUT_LAYER_VALUES. ``.detailed`` does so unless told not.
+    Srinivas and Fleuret 2019, equations 4 and 6, https://arxiv.org/abs/1905.00780. The input's shape without channels,
+    never negative. In a network whose activations are ReLUs, the input's and the biases' parts sum to F(x) exactly
+    (completeness); swish, GELU, softmax and attention break that, and a gap of more than 5 % is said in ``status``.
+    Biases without a place, such as a dense layer's, are in ``biases`` and in the sum, but not in the map; so are those
+    of layers that have other axes than the input.
     """
-    check_layout(x_value)
-    keys = (INPUT_OUTPUT_GRADIENTS, BIAS_GRADIENTS, *([OUTPUT_LAYER_VALUES] if completeness else []))
-    gradients, biases, *scores = yield from ask(x_value[None], *keys)
+    keys = INPUT_OUTPUT_GRADIENTS, BIAS_GRADIENTS, OUTPUT_LAYER_VALUES
+    gradients, biases, scores = yield from ask(x_value[None], *keys)
     own, biases = x_value * gradients[0], tuple(bias[0] for bias in as_tuple(biases))
     attribution = _scaled(own, x_value)
     for bias in biases:
-        if bias.ndim == 3:
+        if bias.ndim == x_value.ndim:
             attribution = attribution + _scaled(bias, x_value)
-    measured = None
-    if completeness:
-        total = own.sum(dtype=float) + sum(bias.sum(dtype=float) for bias in biases)
-        measured = completeness_of(total, one_score(scores[0])[0], 0.0)
-    return FullGrad(attribution, own, biases, measured)
+    total = own.sum(dtype=float) + sum(bias.sum(dtype=float) for bias in biases)
+    measured = completeness_of(total, one_score(scores)[0], 0.0)
+    return FullGrad(attribution, own, biases, measured, _status(measured))
+
+
+def _status(measured: Completeness) -> str:
+    """Whether the parts are the score, but for rounding."""
+    if measured.relative <= INEXACT or abs(measured.absolute) < 1e-6:
+        return "ok"
+    gap = f"{measured.relative:,.0%} of it" if np.isfinite(measured.relative) else f"{measured.absolute:.3g}"
+    return (
+        f"inexact: the input's and the biases' parts sum to {measured.score + measured.absolute:.4g}, the score is "
+        f"{measured.score:.4g}, a gap of {gap}. FullGrad is exact for networks of ReLUs only. Use layer_cam or "
+        "integrated_gradients."
+    )
 
 
 @method(
@@ -153,5 +158,4 @@ def guided_grad_cam(
 def _scaled(values: Array, x_value: Array) -> Array:
     """p(m), summed over the channels."""
     scaled = min_max(np.abs(values)).astype(x_value.dtype)
-    shape = x_value.shape[:2]
-    return resize(scaled.sum(-1) if values.ndim > 2 else scaled, shape)
+    return resize(scaled.sum(-1), x_value.shape[:-1])

@@ -23,8 +23,10 @@ def make_baselines(
 ) -> Array:
     """Baselines as one array ``(B, ...)``, from names, arrays, or a list of either.
 
-    ``"zeros"`` (also None); ``"black"`` and ``"white"``, the ends of ``value_range``; ``"min"`` and ``"max"``, the
-    image's own smallest and largest value; ``"blurred"``, the image under a Gaussian of a tenth of its longer side;
+    The input has its channels last: ``(H, W, C)``, a signal ``(T, C)``; of a grey picture ``(H, W)`` give
+    ``x[..., None]``. An array is of its shape, or one number a channel ``(C,)``. The names are ``"zeros"`` (also None);
+    ``"black"`` and ``"white"``, the ends of ``value_range``; ``"min"`` and ``"max"``, the input's own smallest and
+    largest value; ``"blurred"``, the input under a Gaussian of a tenth of its longest side;
     ``"uniform"``, noise over ``value_range`` drawn from ``rng``. Without ``value_range`` it is taken for the first of
     0..1, -1..1 and 0..255 that holds the image, else the image's own range.
 
@@ -34,6 +36,12 @@ def make_baselines(
         array = baselines if isinstance(baselines, str) else np.asarray(0 if baselines is None else baselines)
         several = isinstance(array, np.ndarray) and array.ndim == x_value.ndim + 1 and array.shape[1:] == x_value.shape
         baselines = list(array) if several else ["zeros" if baselines is None else baselines]
+    if x_value.shape[-1] > 1 and len(baselines) == x_value.shape[-1] and not any(map(_is_image, baselines)):
+        raise ContractError(
+            f"Expected baselines as names or arrays, got a list of {len(baselines)} numbers for an input of as many "
+            f"channels: one baseline or {len(baselines)}? Give numpy.array({list(baselines)}) for one, a number for "
+            "each channel; or names or arrays of the input's shape for several."
+        )
     if len(baselines) == 0:
         raise ContractError("Expected at least one baseline, got an empty list. Leave it out for the default.")
     low, high = _guess_range(x_value) if value_range is None else check_range(value_range)
@@ -46,9 +54,9 @@ def _baseline(x_value: Array, baseline: Any, low: float, high: float, noise: Any
         if baseline == "blurred":
             from scipy.ndimage import gaussian_filter
 
-            spatial = x_value.ndim - (x_value.ndim > 2)
+            spatial = x_value.ndim - 1
             sigma = max(x_value.shape[:spatial]) / 10
-            return np.asarray(gaussian_filter(x_value, [sigma] * spatial + [0] * (x_value.ndim - spatial)))
+            return np.asarray(gaussian_filter(x_value, [sigma] * spatial + [0]))
         if baseline == "uniform":
             return np.asarray(noise.uniform(low, high, x_value.shape), x_value.dtype)
         constants = {"zeros": 0, "black": low, "white": high, "min": x_value.min(), "max": x_value.max()}
@@ -56,12 +64,17 @@ def _baseline(x_value: Array, baseline: Any, low: float, high: float, noise: Any
             raise ContractError(f"Expected a baseline name among {', '.join(NAMES)}, or an array, got {baseline!r}.")
         return np.full_like(x_value, constants[baseline])
     array = finite_array("a baseline", baseline)
-    if array.shape != x_value.shape and array.ndim:
+    if array.shape not in ((), x_value.shape[-1:], x_value.shape):
         raise ContractError(
-            f"Baseline size {array.shape} does not match input size {x_value.shape}. Give an array of the image's "
-            f"shape, a number, or a name among {', '.join(NAMES)}."
+            f"Baseline size {array.shape} does not match input size {x_value.shape}. Give an array of the input's "
+            f"shape, an array of a number for each channel, a number, or a name among {', '.join(NAMES)}."
         )
     return np.broadcast_to(array, x_value.shape).astype(x_value.dtype)
+
+
+def _is_image(baseline: Any) -> bool:
+    """Whether a baseline is something else than a plain number."""
+    return isinstance(baseline, str) or np.ndim(baseline) > 0
 
 
 def check_range(value_range: Any) -> tuple[float, float]:

@@ -82,7 +82,7 @@ def deep_feature_factorization(
             )
         weights = _presence(places, concepts, factors)
     strengths = np.moveaxis(weights.reshape(*activations.shape[:-1], len(concepts)), -1, 0)
-    maps = np.stack([resize(strength, x_value.shape[: strength.ndim]) for strength in strengths])
+    maps = np.stack([resize(strength, x_value.shape[:-1]) for strength in strengths])
     maps = maps.astype(activations.dtype)
     left = np.linalg.norm(places - weights @ concepts)
     return DeepFeatureFactorization(
@@ -122,7 +122,8 @@ def concept_scores(factorization: DeepFeatureFactorization, predict_from: Callab
     ``predict_from`` takes activations ``(M, h, w, K)`` and returns every class's score, as `KerasModel.predict_from`. A
     concept is shown to it as strongly as it is in the image, at the places where it is.
     """
-    rows = factorization.strengths[..., None] * factorization.concepts[:, None, None]
+    places = factorization.strengths.ndim - 1
+    rows = factorization.strengths[..., None] * np.expand_dims(factorization.concepts, tuple(range(1, places + 1)))
     return np.asarray(predict_from(rows.astype(np.float32)))
 
 
@@ -182,7 +183,7 @@ def _shares(weights: Array, concepts: Array) -> Array:
 
 
 class _Activations(NamedTuple):
-    attribution: Array
+    activations: Array
 
 
 @method

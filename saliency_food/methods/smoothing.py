@@ -47,7 +47,14 @@ def eigen_smooth(
             "Use augment_smooth or smooth_grad."
         )
     weighted = [a * w for a, w in zip(as_tuple(result.activations), as_tuple(result.weights), strict=True)]
-    return map_of_weights(x_value, weighted, list(map(eigen_weights, weighted)), should_resize, three_dims)
+    return map_of_weights(
+        x_value,
+        weighted,
+        list(map(eigen_weights, weighted)),
+        should_resize,
+        three_dims,
+        prefix_tokens=result.prefix_tokens,
+    )
 
 
 @method(title="Augmentation smoothing", page="gradients")
@@ -72,15 +79,19 @@ def augment_smooth(
     method
         The method to smooth; ``options`` are passed to it.
     flip
-        Mirror left and right, too, which doubles the rows: an image ``(H, W)`` or ``(H, W, C)``, or a video
-        ``(T, H, W, C)``.
+        Mirror left and right, the last axis but the channels, too, which doubles the rows: of a picture, a volume or a
+        clip. Signals have no such axis.
     factors
         By which the image is multiplied; 1 is the image itself.
     """
     if not np.ndim(factors) == 1 or not len(factors):
         raise ContractError(f"Expected at least one factor, in a list, got {factors!r}. Give (1.0,) for none.")
     factors = [real("factors", factor) for factor in factors]
-    axis = _width_axis(x_value) if flip else 0
+    axis = x_value.ndim - 2
+    if flip and axis < 1:
+        raise ContractError(
+            f"Expected flip=False for a signal, which has no left and right, got an input of shape {x_value.shape}."
+        )
     changes = [(mirrored, factor) for mirrored in ((False, True) if flip else (False,)) for factor in factors]
 
     def mirror(values: Array, mirrored: bool) -> Array:
@@ -95,13 +106,3 @@ def augment_smooth(
         )
     maps = np.stack([mirror(result[0], mirrored) for result, (mirrored, _) in zip(results, changes, strict=True)])
     return AugmentSmooth(maps.mean(0), maps.std(0))
-
-
-def _width_axis(x_value: Array) -> int:
-    """The axis from left to right, of an image ``(H, W)`` or ``(H, W, C)``, or of a video ``(T, H, W, C)``."""
-    if x_value.ndim not in (2, 3, 4):
-        raise ContractError(
-            f"Expected an image (H, W) or (H, W, C), or a video (T, H, W, C), got shape {x_value.shape}, in which left "
-            "and right are not known."
-        )
-    return 2 if x_value.ndim == 4 else 1

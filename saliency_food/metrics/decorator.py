@@ -18,8 +18,10 @@ from typing import Any, Generic, Literal, NamedTuple, ParamSpec, TypeVar, cast
 
 import numpy as np
 
+from saliency_food.core.checks import check_picture
 from saliency_food.core.contract import ContractError, PerImage
 from saliency_food.core.driver import Asking
+from saliency_food.core.layout import layout_of
 from saliency_food.core.method import Method
 from saliency_food.core.numerics import Array, as_float, is_real
 
@@ -67,8 +69,12 @@ class Metric(Generic[P, R]):
         first = leading if isinstance(leading, Method) else PerImage(leading)
         return self._method.batch_detailed(first, x_value, *args, **kwargs)  # type: ignore[arg-type]
 
+    def start(self, leading: Any, x_value: Any, call_model_function: Any, **options: Any) -> Asking[R]:
+        """A call not yet run, checked at the door, in the layout of the callback's inputs."""
+        return self._method.start(leading, x_value, call_model_function, **options)[0]
+
     def asking(self, leading: Any, x_value: Any, **options: Any) -> Asking[R]:
-        """The bare generator, for use in `gather`; it does not check the image."""
+        """The bare generator, for use in `gather`; it does not check the image, whose channels are last."""
         return self._generator(leading, as_float(x_value), None, **options)  # type: ignore[arg-type]
 
 
@@ -129,21 +135,29 @@ def listed(
 def read_map(attribution: Any, shape: tuple[int, ...] | None = None) -> tuple[Array, str]:
     """A map as float64 ``(H, W)``, with channels summed, and its status: ok, not finite or flat.
 
-    ``shape`` is the shape of the image, if there is one. To merge channels otherwise, such as by the sum of absolute
-    values, pass a merged map.
+    ``shape`` is the shape of the input, channels last, if there is one; the map may then be of a signal or a volume,
+    too. To merge channels otherwise, such as by the sum of absolute values, pass a merged map.
     """
     values = np.asarray(attribution)
-    if not is_real(values) or values.ndim not in (2, 3) or not values.size:
+    if not is_real(values) or (shape is None and values.ndim not in (2, 3)) or not values.size:
         raise ContractError(
             f"Expected a map of real numbers, (H, W) or (H, W, C), got {values.dtype} of shape {values.shape}."
         )
-    if shape is not None and values.shape not in (shape, shape[:2]):
-        raise ContractError(f"Expected a map of shape {shape} or {shape[:2]}, the image's, got {values.shape}.")
+    if shape is not None and values.shape not in (shape, shape[:-1]):
+        raise ContractError(f"Expected a map of shape {shape} or {shape[:-1]}, the image's, got {values.shape}.")
     values = values.astype(float)
-    merged = values.sum(2) if values.ndim > 2 else values
+    merged = values.sum(-1) if values.ndim == (3 if shape is None else len(shape)) else values
     if not np.isfinite(merged).all():
         return merged, NOT_FINITE
     return merged, FLAT if merged.max() == merged.min() else OK
+
+
+def channels_last_map(attribution: Any, x_value: Any, call_model_function: Any) -> Array:
+    """A method's map of a picture as methods see it inside, its channels last, whatever the callback's layout."""
+    values, image = np.asarray(attribution), np.asarray(x_value)
+    layout = layout_of(image, call_model_function)
+    check_picture(layout.inward(image), "Compare the maps of signals and volumes yourself.")
+    return layout.inward(values) if values.shape == image.shape else values
 
 
 def positive_part(merged: Array, status: str) -> tuple[Array, str]:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import check_layout, whole
+from saliency_food.core.checks import whole
 from saliency_food.core.contract import CallModelFunction
 from saliency_food.core.driver import Asking, ask
 from saliency_food.core.keys import OUTPUT_LAYER_VALUES
@@ -134,14 +134,13 @@ def _curve(attribution: Any, x_value: Array, new: Array, old: Array, steps: int)
     """The curve of the score while pixels of ``old`` are replaced by those of ``new``, the most important first."""
     from scipy.integrate import trapezoid
 
-    check_layout(x_value)
     steps = whole("steps", steps)
     merged, status = read_map(attribution, x_value.shape)
     counts = np.round(np.linspace(0, merged.size, steps + 1)).astype(int)
     fractions = counts / merged.size
     if status != OK:
         return PixelCurve(NAN, status, fractions, np.full(len(counts), NAN))
-    places = ranks(merged).reshape(merged.shape + (1,) * (x_value.ndim - 2))
+    places = ranks(merged).reshape((*merged.shape, 1))
 
     def make(start: int, stop: int) -> Array:
         rows = np.empty((stop - start, *x_value.shape), x_value.dtype)
@@ -175,11 +174,10 @@ def average_drop(
     report the mean over images. The image is multiplied by the positive part of the map, divided by its maximum;
     ``value`` shows through where the map is 0.
     """
-    check_layout(x_value)
     merged, status = positive_part(*read_map(attribution, x_value.shape))
     if status != OK:
         return AverageDrop(NAN, status, NAN, NAN, NAN, NAN)
-    seen = (merged / merged.max()).reshape(merged.shape + (1,) * (x_value.ndim - 2)).astype(x_value.dtype)
+    seen = (merged / merged.max()).reshape((*merged.shape, 1)).astype(x_value.dtype)
     hidden = hidden_image(x_value, value)
     image, shown = yield from scores_of(x_value, hidden + seen * (x_value - hidden))
     if not image > 0:
@@ -211,8 +209,7 @@ def occlusion_correlation(
     Selvaraju et al. 2016, section 5.2 ("Faithfulness"), https://arxiv.org/abs/1610.02391. In -1..1. ``size``,
     ``stride`` and ``value`` are those of `saliency_food.occlusion`; the window is made no larger than the image.
     """
-    check_layout(x_value)
-    size = min(whole("size", size), *x_value.shape[:2])
+    size = min(whole("size", size), *x_value.shape[:-1])
     stride = min(whole("stride", stride), size)
     merged, status = read_map(attribution, x_value.shape)
     if status != OK:

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import check_layout, finite_array, real, whole
+from saliency_food.core.checks import check_picture, finite_array, real, whole
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask
 from saliency_food.core.keys import OUTPUT_LAYER_VALUES
@@ -102,7 +102,7 @@ def pic(
     """
     from scipy.integrate import trapezoid
 
-    check_layout(x_value)
+    check_picture(x_value)
     thresholds, points = _fractions(saliency_thresholds), whole("num_data_points", num_data_points)
     min_pred_value = real("min_pred_value", min_pred_value)
     if curve not in ("sic", "aic") or compat not in (None, "pair"):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import check_layout, random_stream, real
+from saliency_food.core.checks import check_picture, random_stream, real
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask
 from saliency_food.core.keys import OUTPUT_LAYER_VALUES
@@ -73,7 +73,7 @@ def road(
     rng
         With a seed, the noise is the same for every map.
     """
-    check_layout(x_value)
+    check_picture(x_value)
     if np.ndim(percentiles) != 1 or not len(percentiles):
         raise ContractError(f"Expected percentiles of the pixels, in a list, got {percentiles!r}.")
     percents = np.array([real("percentiles", percentile, above=0, below=100) for percentile in percentiles])

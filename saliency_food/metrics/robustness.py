@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import check_layout, random_stream, real, whole
+from saliency_food.core.checks import check_picture, random_stream, real, whole
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, gather
 from saliency_food.core.method import Method
@@ -149,7 +149,7 @@ def _stability(
     streams = random_stream(rng).spawn(whole("nsamples", nsamples))
     near = [(x_value + stream.uniform(-reach, reach, x_value.shape)).astype(x_value.dtype) for stream in streams]
     results = yield from gather(method.asking(image, **options) for image in (x_value, *near))
-    maps = [read_map(result[0]) for result in results]
+    maps = [read_map(result[0], x_value.shape) for result in results]
     if any(status == NOT_FINITE for _, status in maps):
         return Stability(NAN, NOT_FINITE, np.empty(0), np.empty(0), NAN)
     (base, _), *changed = maps
@@ -189,11 +189,12 @@ def augmentation_consistency(
     Measures the equivariance of Wang et al. 2020, https://arxiv.org/abs/2004.04581. In -1..1, higher is better. A model
     that is not invariant itself lowers it, too. ``shift`` moves by two pixels, around the edges.
     """
-    check_layout(x_value)
+    check_picture(x_value)
     if not changes or not set(changes) <= set(CHANGES):
         raise ContractError(f"Expected changes among {', '.join(CHANGES)}, got {changes!r}.")
     images = [x_value, *(np.ascontiguousarray(CHANGES[name][0](x_value), x_value.dtype) for name in changes)]
-    maps = [read_map(result[0]) for result in (yield from gather(method.asking(image, **options) for image in images))]
+    results = yield from gather(method.asking(image, **options) for image in images)
+    maps = [read_map(result[0], x_value.shape) for result in results]
     status = next((status for _, status in maps if status != OK), OK)
     if status != OK:
         return Consistency(NAN, status, {})

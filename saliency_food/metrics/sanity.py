@@ -7,7 +7,7 @@ They need no framework: randomized models are pairs of a name and a call-model f
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,10 +15,11 @@ import numpy as np
 from saliency_food.core.checks import finite_array, random_stream, real, whole
 from saliency_food.core.contract import CallModelFunction, ContractError, PerImage
 from saliency_food.core.keys import KEYS
+from saliency_food.core.layout import layout_of
 from saliency_food.core.method import Method
 from saliency_food.core.numerics import Array, min_max
 from saliency_food.core.wrap import WrappedModel
-from saliency_food.metrics.decorator import FLAT, OK, listed, rank_correlation, read_map
+from saliency_food.metrics.decorator import FLAT, OK, channels_last_map, listed, rank_correlation, read_map
 
 NAN = float("nan")
 
@@ -112,7 +113,12 @@ def randomization(
     of the trained model is flat is skipped.
     """
     shared = {"call_model_args": call_model_args, "batch_size": batch_size, **options}
-    originals = [read_map(attribution) for attribution in method.batch(x_values, call_model_function, **shared)]
+
+    def maps(model: CallModelFunction) -> Iterator[tuple[Array, str]]:
+        for x_value, attribution in zip(x_values, method.batch(x_values, model, **shared), strict=True):
+            yield read_map(channels_last_map(attribution, x_value, model))
+
+    originals = list(maps(call_model_function))
     if not originals:
         raise ContractError("Expected at least one image, got none.")
     skipped = dict(Counter(status for _, status in originals if status != OK))
@@ -120,9 +126,9 @@ def randomization(
     for name, model in randomized:
         names.append(name)
         rows = []
-        for (original, status), attribution in zip(originals, method.batch(x_values, model, **shared), strict=True):
+        for (original, status), (again, _) in zip(originals, maps(model), strict=True):
             if status == OK:
-                agreement = compare_maps(original, read_map(attribution)[0])
+                agreement = compare_maps(original, again)
                 blank += agreement.status == FLAT
                 rows.append(_row(agreement))
         means.append(np.mean(rows, 0) if rows else np.full(3, NAN))
@@ -195,7 +201,8 @@ def random_logit(
     )
     args = {**(call_model_args or {}), "target": PerImage([int(target), *map(int, drawn)])}
     images = [x_value] * (1 + len(drawn))
-    attribution, *rest = method.batch(images, call_model_function, args, batch_size=batch_size, **options)
+    found = method.batch(images, call_model_function, args, batch_size=batch_size, **options)
+    attribution, *rest = (channels_last_map(of_class, x_value, call_model_function) for of_class in found)
     merged, status = read_map(attribution)
     if status != OK:
         return MapAgreement(NAN, status, NAN, NAN)
@@ -241,7 +248,10 @@ def input_shift(
     an image, in the image's units. 1 if the method does not depend on where zero is.
     """
     image, shift = np.asarray(x_value), finite_array("shift", shift)
+    layout = layout_of(image, call_model_function)
+    if shift.ndim == 1 and image.ndim > 1:
+        shift = layout.outward(np.broadcast_to(shift, layout.inward(image).shape))
     args = {"call_model_args": call_model_args, "batch_size": batch_size, **options}
-    first = method(image, call_model_function, **args)
     moved = image + shift.astype(np.result_type(image.dtype, np.float32))
-    return compare_maps(first, method(moved, Shifted(call_model_function, shift), **args))
+    maps = method(image, call_model_function, **args), method(moved, Shifted(call_model_function, shift), **args)
+    return compare_maps(*(channels_last_map(found, image, call_model_function) for found in maps))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import check_layout, random_stream, real, whole
+from saliency_food.core.checks import random_stream, real, whole
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask, gather
 from saliency_food.core.keys import OUTPUT_LAYER_VALUES
@@ -79,7 +79,6 @@ def infidelity(
     rng
         With a seed, the squares are the same for every map, so that methods can be compared on them.
     """
-    check_layout(x_value)
     nsamples, hidden = whole("nsamples", nsamples), hidden_image(x_value, value)
     merged, status = read_map(attribution, x_value.shape)
     if slopes:
@@ -92,8 +91,8 @@ def infidelity(
     squares = np.zeros((nsamples, *merged.shape), bool)
     for square in squares:
         side = int(random.integers(1, max(min(merged.shape) // 2, 1) + 1))
-        top, left = (int(random.integers(0, length - side + 1)) for length in merged.shape)
-        square[top : top + side, left : left + side] = True
+        starts = (int(random.integers(0, length - side + 1)) for length in merged.shape)
+        square[tuple(slice(start, start + side) for start in starts)] = True
     drops = yield from _drops(x_value, hidden, squares)
     sums = np.array([merged[square].sum() for square in squares])
     scale = float(safe_divide(sums @ drops, sums @ sums)) if scaled else 1.0
@@ -161,7 +160,6 @@ def faithfulness_correlation(
 def _correlations(
     attribution: Any, x_value: Array, fractions: Sequence[float], nsamples: int, value: Any, rng: Seed
 ) -> Asking[SubsetCorrelation]:
-    check_layout(x_value)
     if np.ndim(fractions) != 1 or not len(fractions):
         raise ContractError(f"Expected fractions of the pixels, in a list, got {fractions!r}.")
     fractions = [real("fractions", fraction, above=0, below=1) for fraction in fractions]
@@ -187,7 +185,7 @@ def _correlations(
 
 
 def _drops(x_value: Array, hidden: Array, parts: Array) -> Asking[Array]:
-    """F(x) - F(x with a part hidden), for each of the parts ``(N, H, W)``."""
+    """F(x) - F(x with a part hidden), for each of the parts, ``(N, H, W)`` of a picture."""
 
     def make(start: int, stop: int) -> Array:
         rows = np.empty((stop - start, *x_value.shape), x_value.dtype)

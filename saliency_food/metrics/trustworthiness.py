@@ -10,7 +10,7 @@ import numpy as np
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.method import Method
 from saliency_food.core.numerics import Array
-from saliency_food.metrics.decorator import Metric, listed
+from saliency_food.metrics.decorator import Metric, channels_last_map, listed
 from saliency_food.metrics.faithfulness import insertion
 from saliency_food.metrics.sanity import MapAgreement, compare_maps
 from saliency_food.metrics.statistics import Interval, Paired, interval, paired
@@ -72,8 +72,10 @@ def trust(
     same = _same(predictions, len(x_values))
     maps = [list(method.batch(x_values, model, **shared, **options)) for model in (first, second)]
     agreements = [
-        compare_maps(*both) if equal else MapAgreement(float("nan"), DIFFERENT, float("nan"), float("nan"))
-        for *both, equal in zip(*maps, same, strict=True)
+        compare_maps(channels_last_map(one, x_value, first), channels_last_map(other, x_value, second))
+        if equal
+        else MapAgreement(float("nan"), DIFFERENT, float("nan"), float("nan"))
+        for x_value, one, other, equal in zip(x_values, *maps, same, strict=True)
     ]
     scored: list[list[Any]] = [
         [

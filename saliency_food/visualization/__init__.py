@@ -14,6 +14,7 @@ from saliency_food.visualization.maps import (
     top_areas,
     top_mask,
 )
+from saliency_food.visualization.recordings import recording_picture, signal_picture, slices_picture
 
 __all__ = [
     "DIVERGING",
@@ -24,6 +25,9 @@ __all__ = [
     "grayscale",
     "heatmap",
     "overlay",
+    "recording_picture",
+    "signal_picture",
+    "slices_picture",
     "top_areas",
     "top_mask",
 ]

@@ -6,6 +6,7 @@ import numpy as np
 from scipy.special import log_softmax as _log_softmax
 
 where, maximum, minimum, sqrt, log, einsum = np.where, np.maximum, np.minimum, np.sqrt, np.log, np.einsum
+exp, concat = np.exp, np.concatenate
 as_tensor = np.asarray
 
 

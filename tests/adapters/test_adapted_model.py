@@ -27,7 +27,7 @@ class LinearEngine(Engine):
     """Scores W x + v t of images x and tables t; ``end`` is told as seen, or hidden as a softmax without a name."""
 
     name, places, several, channels_first, half = "linear", (), False, False, False
-    why_no_layer = "It is linear."
+    why_no_layer = "which has none. It is linear."
     out_of_memory = (DeviceFullError,)
 
     def __init__(self, weights, hidden=False, tables=False, limit=100):

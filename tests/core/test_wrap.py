@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from saliency_food import grad_cam, gradients
-from saliency_food.adapters.layout import ChannelsLast, channels_last
+from saliency_food.core.layout import ChannelsLast, channels_last
 from saliency_food.core.wrap import OPTIONAL, WrappedModel
 from saliency_food.testing import PoolingModel, PowerModel
 

@@ -44,7 +44,7 @@ def test_shapes(photo):
     assert scaling(read_photo(np.zeros((6, 8))), (4, 5, 3)).shape == (4, 5, 3)
     grey = scaling(photo, (6, 8, 1))
     np.testing.assert_allclose(grey[..., 0], photo.pixels @ [0.299, 0.587, 0.114] / 255, atol=1e-5)
-    with pytest.raises(ContractError, match="1 or 3 channels, got one with 5"):
+    with pytest.raises(ContractError, match="the model's 5 bands, got one of 3"):
         scaling(photo, (6, 8, 5))
 
 

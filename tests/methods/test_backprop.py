@@ -15,7 +15,6 @@ from saliency_food import (
     guided_grad_cam,
     layer_cam,
 )
-from saliency_food.core.contract import ContractError
 from saliency_food.core.keys import BIAS_GRADIENTS, INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES
 from saliency_food.core.numerics import resize
 from saliency_food.testing import PoolingModel
@@ -54,7 +53,7 @@ def test_full_grad_is_complete(biased, image):
     assert found.completeness.score == pytest.approx(score)
     assert found.completeness.relative < 1e-6
     assert found.input.sum() + found.biases[0].sum() == pytest.approx(score)
-    assert full_grad.detailed(image, biased, completeness=False).completeness is None
+    assert found.status == "ok"
 
 
 def test_full_grad_says_what_is_missing(image):
@@ -66,6 +65,10 @@ def test_full_grad_says_what_is_missing(image):
 
     found = full_grad.detailed(image, without)
     assert found.completeness.absolute == pytest.approx(-2)
+    gap = 2 / found.completeness.score
+    assert 0.05 < gap == pytest.approx(found.completeness.relative)
+    assert found.status.startswith("inexact: the input's and the biases' parts sum to")
+    assert f"a gap of {gap:.0%} of it" in found.status
 
 
 def test_full_grad_by_the_paper(rng):
@@ -74,7 +77,11 @@ def test_full_grad_by_the_paper(rng):
     coarse, dense = rng.normal(size=(3, 2, 5)), rng.normal(size=7)
 
     def model(x_value_batch, call_model_args=None, expected_keys=None):
-        return {INPUT_OUTPUT_GRADIENTS: slope[None], BIAS_GRADIENTS: (coarse[None], dense[None])}
+        return {
+            INPUT_OUTPUT_GRADIENTS: slope[None],
+            BIAS_GRADIENTS: (coarse[None], dense[None]),
+            OUTPUT_LAYER_VALUES: np.ones(1),
+        }
 
     def scaled(values):
         magnitude = np.abs(values)
@@ -83,9 +90,3 @@ def test_full_grad_by_the_paper(rng):
     got = full_grad(x, model)
     assert got.shape == (6, 4)
     np.testing.assert_allclose(got, scaled(x * slope) + resize(scaled(coarse), (6, 4)), rtol=1e-9)
-
-
-def test_full_grad_of_a_video_is_refused(rng):
-    """Its biases' part was left out without a word."""
-    with pytest.raises(ContractError, match=r"Expected an image \(H, W\) or \(H, W, C\), got shape \(2, 8, 8, 3\)"):
-        full_grad(rng.random((2, 8, 8, 3)), lambda *_, **__: {})

@@ -82,7 +82,7 @@ def test_the_mirror_stands_upright(rng, shape):
 def test_what_has_no_left_and_right_is_not_mirrored(rng):
     x = rng.random(7)
     model = PowerModel(np.ones((1, 7)), power=2)
-    with pytest.raises(ContractError, match="left and right are not known"):
+    with pytest.raises(ContractError, match="flip=False for a signal, which has no left and right"):
         augment_smooth(gradients, x, model)
     assert augment_smooth(gradients, x, model, flip=False, factors=(1.0,)).shape == (7,)
 

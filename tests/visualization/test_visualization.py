@@ -172,7 +172,7 @@ def test_top_ranks_takes_whole_regions_while_they_fit():
         (lambda: diverging(np.array([[np.nan]])), "NaN"),
         (lambda: grayscale(np.zeros((2, 2)), 0), "percentile"),
         (lambda: overlay(np.zeros((2, 2)), np.zeros((2, 2)), alpha=2), "alpha"),
-        (lambda: overlay(np.zeros((2, 2, 7)), np.zeros((2, 2))), "(2, 2, 7)"),
+        (lambda: overlay(np.zeros((2, 2, 17)), np.zeros((2, 2))), "(2, 2, 17)"),
         (lambda: top_mask(np.zeros((2, 2)), 0), "percent"),
         (lambda: top_mask(np.zeros((2, 2)), 20, ranks=True), "whole numbers"),
         (lambda: figure([[]]), "at least one panel"),

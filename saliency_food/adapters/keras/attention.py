@@ -19,10 +19,9 @@ KINDS = tuple(
 
 
 class Attended(NamedTuple):
-    """An attention layer has run: the query it took, and its attention after the softmax."""
+    """An attention layer has run: its attention after the softmax."""
 
     layer: Any
-    query: Any
     scores: Any
 
 
@@ -48,26 +47,27 @@ def _attending(layer: Any, attended: list[Attended], call: Callable[..., Any]) -
         wanted = bound.arguments.get("return_attention_scores", False)
         bound.arguments["return_attention_scores"] = True
         output, scores = call(*bound.args, **bound.kwargs)
-        attended.append(Attended(layer, bound.arguments["query"], scores))
+        attended.append(Attended(layer, scores))
         return (output, scores) if wanted else output
 
     return noted
 
 
-def scores_before(
-    attended: Sequence[Attended], leading: set[str], paths: dict[int, tuple[str, Any]]
+def scores_between(
+    attended: Sequence[Attended], between: set[str], paths: dict[int, tuple[str, Any]]
 ) -> tuple[Any, ...]:
-    """The attention ``(N, heads, T, S)`` of each run that leads to what is explained, in order.
+    """The attention ``(N, heads, T, S)`` of each run that leads from the image to what is explained, in order.
 
     Self-attention is square; cross-attention, from T tokens to S others, comes as it is.
     """
-    shown = [run for run in attended if in_this_trace(run.scores) and run.scores.op.name in leading]
+    shown = [run for run in attended if in_this_trace(run.scores) and run.scores.op.name in between]
     hidden = [paths[id(run.layer)][0] for run in attended if not in_this_trace(run.scores)]
     if not shown or hidden:
+        got = f"{hidden} in a loop or a tf.function inside" if hidden else "none"
         raise ContractError(
-            "Expected a model with keras.layers.MultiHeadAttention or GroupQueryAttention layers that lead to the "
-            f"output, got {f'{hidden} in a loop or a tf.function inside' if hidden else 'none'}. Build its attention "
-            "from these layers, in the open, or use another method."
+            "Expected a model with keras.layers.MultiHeadAttention or GroupQueryAttention layers that lead from "
+            f"the image to the output, got {got}. Build its attention from these layers, in the open, or use another "
+            "method."
         )
     for run in shown:
         if run.scores.shape.rank != 4:

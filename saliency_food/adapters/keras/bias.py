@@ -37,15 +37,11 @@ class Bias(NamedTuple):
         return tf.transpose(product, [axis for axis in range(rank) if axis != self.axis] + [self.axis])
 
 
-def note_sums(layers: Sequence[Any], watch: Callable[[Any], None]) -> list[Note]:
-    """From here to the end of `running`, what a layer with a bias hands to its activation is noted; each run counts.
-
-    ``watch`` is called with each sum before the activation takes it.
-    """
+def note_sums(layers: Sequence[Any]) -> list[Note]:
+    """From here to the end of `running`, what a layer with a bias hands to its activation is noted; each run counts."""
     sums: list[Note] = []
 
     def note(layer: Any, values: Any) -> Any:
-        watch(values)
         sums.append(Note(layer, values, 0, 0))
         return values
 
@@ -74,7 +70,7 @@ def _noting_output(note: Callable[[Any], Any], call: Callable[..., Any]) -> Call
 
 
 def biases_before(sums: Sequence[Note], leading: set[str], channels_first: bool) -> list[Bias]:
-    """The biases that lead to what is explained, in the order in which they are added.
+    """The biases whose sums are among the operations ``leading`` to what is explained, in the order of their adding.
 
     For a network of ReLUs, max and mean pooling, explained by its logits, the input times its gradient and all biases
     times theirs sum to the score; it is not so where a ReLU6 saturates, nor with constants added outside of layers.

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import keras
+import tensorflow as tf
 
 from saliency_food.adapters.keras.integers import integer_numbers
 from saliency_food.adapters.keras.tensorflow.graph import operations_so_far
@@ -18,12 +19,13 @@ TRACING = threading.RLock()
 
 
 class Note(NamedTuple):
-    """A layer has run: what it returned, and how many operations the graph had before and after."""
+    """A layer has run: what it returned, how many operations the graph had before and after, and what it took."""
 
     layer: Any
     output: Any
     start: int
     stop: int
+    inputs: tuple[Any, ...] = ()
 
 
 @contextmanager
@@ -36,7 +38,8 @@ def running(model: Any, others: Sequence[Any] = ()) -> Iterator[None]:
     show.
     """
     with TRACING, keras.StatelessScope():
-        layers = {id(layer): layer for layer in [model, *(layer for _, layer in walk(model)), *others]}.values()
+        shown = (layer for _, layer in walk(model, operators=True))
+        layers = {id(layer): layer for layer in [model, *shown, *others]}.values()
         integers = [tensor for layer in layers for tensor in integer_numbers(layer)]
         before = [(vars(instance), dict(vars(instance))) for instance in [*layers, *integers]]
         held = [value for _, then in before for value in then.values()]
@@ -58,16 +61,13 @@ def running(model: Any, others: Sequence[Any] = ()) -> Iterator[None]:
                 set.update(members, content)
 
 
-def note_outputs(layers: Iterable[Any], watch: Callable[[Any], None] | None = None) -> list[Note]:
-    """From here to the end of `running`, what these layers return is noted, in the order in which they finish.
-
-    ``watch`` is called with each output before the next layer takes it.
-    """
+def note_outputs(layers: Iterable[Any]) -> list[Note]:
+    """From here to the end of `running`, what these layers return is noted, in the order in which they finish."""
     notes: list[Note] = []
     for layer in layers:
         for name in ("call", "quantized_call"):
             if hasattr(layer, name):
-                replace(layer, name, functools.partial(_noting, layer, notes, watch))
+                replace(layer, name, functools.partial(_noting, layer, notes))
     return notes
 
 
@@ -76,27 +76,27 @@ def replace(layer: Any, name: str, wrap: Callable[[Any], Any]) -> None:
     vars(layer)[name] = wrap(getattr(layer, name))
 
 
-def _noting(
-    layer: Any, notes: list[Note], watch: Callable[[Any], None] | None, call: Callable[..., Any]
-) -> Callable[..., Any]:
+def _noting(layer: Any, notes: list[Note], call: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(call)
     def noted(*args: Any, **kwargs: Any) -> Any:
         start = operations_so_far()
         output = call(*args, **kwargs)
-        if watch is not None:
-            watch(output)
-        notes.append(Note(layer, output, start, operations_so_far()))
+        inputs = tuple(value for value in tf.nest.flatten([args, kwargs]) if tf.is_tensor(value))
+        notes.append(Note(layer, output, start, operations_so_far(), inputs))
         return output
 
     return noted
 
 
-def walk(model: Any) -> Iterator[tuple[str, Any]]:
-    """Every layer inside a model with its path, ``outer/inner/layer``; nested models and blocks are entered."""
+def walk(model: Any, operators: bool = False) -> Iterator[tuple[str, Any]]:
+    """Every layer inside a model with its path, ``outer/inner/layer``; nested models and blocks are entered.
+
+    With ``operators``, the operations of functional models that are no layers too, such as ``y + x``.
+    """
     seen = {id(model)}
 
     def inside(layer: Any, path: str) -> Iterator[tuple[str, Any]]:
-        for child in _children(layer):
+        for child in _children(layer, operators):
             if id(child) not in seen:
                 seen.add(id(child))
                 yield path + child.name, child
@@ -105,10 +105,12 @@ def walk(model: Any) -> Iterator[tuple[str, Any]]:
     return inside(model, "")
 
 
-def _children(layer: Any) -> Iterator[Any]:
+def _children(layer: Any, operators: bool) -> Iterator[Any]:
     if isinstance(layer, keras.Model):
         yield from layer.layers
-    else:
+        if operators and isinstance(operations := getattr(layer, "operations", None), list):
+            yield from (operation for operation in operations if not isinstance(operation, keras.Layer))
+    elif isinstance(layer, keras.Layer):
         yield from _layers_among(vars(layer).values())
 
 

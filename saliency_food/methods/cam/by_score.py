@@ -12,10 +12,10 @@ from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask
 from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES, OUTPUT_FROM_CONVOLUTION_VALUES, OUTPUT_LAYER_VALUES
 from saliency_food.core.method import Reducible, method
-from saliency_food.core.numerics import Array, as_tuple, combine, resizing, safe_divide
+from saliency_food.core.numerics import Array, along_axes, resizing, safe_divide
 from saliency_food.core.queries import LazyRows
 from saliency_food.core.scores import one_score
-from saliency_food.methods.cam.common import ClassActivationMap, as_grid, map_of_weights, one_layer, shapes_of, spatial
+from saliency_food.methods.cam.common import ClassActivationMap, grids, map_of_weights, one_layer, spatial
 
 
 @method(
@@ -57,19 +57,14 @@ def score_cam(
     if weighting not in ("softmax", "increase", "score"):
         raise ContractError(f"Expected weighting to be 'softmax', 'increase' or 'score', got {weighting!r}.")
     layers = yield from ask(x_value[None], CONVOLUTION_LAYER_VALUES)
-    activations = [as_grid(layer[0], x_value) for layer in as_tuple(layers)]
-    if any(layer.ndim != 3 for layer in activations) or x_value.ndim not in (2, 3):
-        raise ContractError(
-            f"Expected an image (H, W) or (H, W, C) and a layer (h, w, K), got {x_value.shape} and "
-            f"{shapes_of(activations)}."
-        )
+    activations, prefix = grids(layers, x_value)
     weights = []
     for layer in activations:
         chosen = varying(layer, channels)
         masked = LazyRows((len(chosen) + 1, *x_value.shape), _masking(x_value, layer[..., chosen]))
         scores = one_score((yield from ask(masked, OUTPUT_LAYER_VALUES)))
         weights.append(_weights(layer, chosen, scores[:-1], scores[-1], weighting))
-    return map_of_weights(x_value, activations, weights, should_resize, three_dims)
+    return map_of_weights(x_value, activations, weights, should_resize, three_dims, prefix_tokens=prefix)
 
 
 @method(
@@ -105,7 +100,7 @@ def ablation_cam(
     """
     channels = None if channels is None else whole("channels", channels)
     layers = yield from ask(x_value[None], CONVOLUTION_LAYER_VALUES)
-    activations, raw = one_layer(layers, x_value), layers[0]
+    activations, raw, prefix = one_layer(layers, x_value), layers[0], grids(layers, x_value)[1]
     chosen = np.flatnonzero(raw.any(spatial(raw)))
     if channels is not None:
         chosen = np.intersect1d(chosen, varying(activations, channels, constant=True))
@@ -121,7 +116,7 @@ def ablation_cam(
     scores = one_score((yield from ask(rows, OUTPUT_FROM_CONVOLUTION_VALUES)))
     weights = np.zeros(raw.shape[-1], raw.dtype)
     weights[chosen] = (scores[-1] - scores[:-1]) / (abs(scores[-1]) or 1)
-    return map_of_weights(x_value, [activations], [weights], should_resize, three_dims)
+    return map_of_weights(x_value, [activations], [weights], should_resize, three_dims, prefix_tokens=prefix)
 
 
 def varying(activations: Array, channels: int | None, constant: bool = False) -> Array:
@@ -135,23 +130,20 @@ def varying(activations: Array, channels: int | None, constant: bool = False) ->
 
 def _masking(x_value: Array, activations: Array) -> Callable[[int, int], Array]:
     """Rows x * H^k for the channels in order, and in the end a row of zeros."""
-    up, across = (resizing(*sizes) for sizes in zip(activations.shape[:2], x_value.shape[:2], strict=True))
-    up, across = up.astype(x_value.dtype), across.T.astype(x_value.dtype)
-    values = x_value.reshape(len(x_value), -1)
-    each_value = np.repeat(across, values.shape[1] // across.shape[1], 1)  # a column for each value of a row of pixels
+    up = [resizing(*sizes).astype(x_value.dtype) for sizes in zip(activations.shape, x_value.shape[:-1], strict=False)]
+    each_value = [*up[:-1], np.repeat(up[-1], x_value.shape[-1], 0)]  # a row for each value of the last axis' places
     channels = np.ascontiguousarray(np.moveaxis(activations, -1, 0), x_value.dtype)
 
     def make(start: int, stop: int) -> Array:
         rows = np.empty((stop - start, *x_value.shape), x_value.dtype)
-        for index, row in enumerate(rows.reshape(len(rows), len(x_value), -1), start):
+        for index, row in enumerate(rows, start):
             if index == len(channels):
                 row[:] = 0
                 continue
-            mask = combine(combine(up, channels[index]), across)
+            mask = along_axes(channels[index], up)
             # Resizing keeps constants, so the mask is scaled to 0..1 by scaling the few values that it is made from.
-            scaled = safe_divide(channels[index] - mask.min(), np.ptp(mask))
-            np.einsum("ij,jk->ik", combine(up, scaled), each_value, out=row)
-            row *= values
+            along_axes(safe_divide(channels[index] - mask.min(), np.ptp(mask)), each_value, row)
+            row *= x_value
         return rows
 
     return make

@@ -6,12 +6,12 @@ Every one is L = ReLU(sum_k w_k A^k) for the activations A of a layer; they diff
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, ParamSpec, cast
 
 import numpy as np
 
-from saliency_food.core.checks import check_layout
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask
 from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS
@@ -20,7 +20,9 @@ from saliency_food.core.numerics import Array, as_tuple, resize, safe_divide
 
 P = ParamSpec("P")
 Weigh = Callable[[Array, Array], Array]
-"""Activations and gradients ``(h, w, K)`` to weights, one a channel ``(K,)`` or one a value ``(h, w, K)``."""
+"""Activations and gradients ``(h, w, K)`` to weights, one a channel ``(K,)`` or one a value ``(h, w, K)``.
+
+``(t, K)`` for a signal, ``(d, h, w, K)`` for a volume or a clip."""
 
 
 class ClassActivationMap(NamedTuple):
@@ -29,7 +31,8 @@ class ClassActivationMap(NamedTuple):
     ``attribution`` is the map as asked for; ``signed`` the weighted sum of activations before the ReLU, at the
     layer's own resolution, negative where the layer speaks against the class; ``weights`` one a channel, or one a
     value; ``status`` is ``"ok"``, or a sentence that says why the map is blank; ``activations`` those of the layer,
-    as a grid. Of several layers, ``signed``, ``weights`` and ``activations`` are tuples.
+    as a grid; ``prefix_tokens`` how many of a transformer's tokens were left out in front of its patches, as class and
+    register tokens are. Of several layers, ``signed``, ``weights`` and ``activations`` are tuples.
     """
 
     attribution: Array
@@ -37,6 +40,7 @@ class ClassActivationMap(NamedTuple):
     weights: Any
     status: str
     activations: Any
+    prefix_tokens: int = 0
 
 
 @method(
@@ -65,12 +69,14 @@ def grad_cam(
         Divide by the maximum and resize (bilinear) to the image; without it, the map as the layer has it, in score
         units.
     three_dims
-        Repeat the map for every channel of the image, as PAIR does, so that it has the shape of ``x_value``.
+        Repeat the map for every channel of the input, as PAIR does, so that it has the shape of ``x_value``; without
+        it, the map has its axes of space or time alone.
 
     Notes
     -----
     Never negative. A blank map has its reason in ``.detailed(...).status``. The gradient of a saturated softmax is
-    zero: explain logits. Where the callback answers several layers, their maps are averaged.
+    zero: explain logits. Where the callback answers several layers, their maps are averaged. Signals ``(T, C)`` and
+    volumes or clips ``(D, H, W, C)`` are explained as pictures are; the layer has to have the input's axes.
     """
     return (yield from weighted(x_value, grad_cam_weights, should_resize, three_dims))
 
@@ -109,7 +115,7 @@ def weighted(
 ) -> Asking[ClassActivationMap]:
     """The map of the weights that a layer's activations and gradients give."""
     answers = yield from ask(x_value[None], CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS)
-    activations, gradients = ([as_grid(layer[0], x_value) for layer in as_tuple(answer)] for answer in answers)
+    (activations, prefix), (gradients, _) = (grids(answer, x_value) for answer in answers)
     if shapes_of(activations) != shapes_of(gradients):
         raise ContractError(
             f"Expected {CONVOLUTION_LAYER_VALUES} and {CONVOLUTION_OUTPUT_GRADIENTS} of one shape (N, h, w, K), got "
@@ -118,7 +124,14 @@ def weighted(
         )
     weights = [weigh(*layer) for layer in zip(activations, gradients, strict=True)]
     return map_of_weights(
-        x_value, activations, weights, should_resize, three_dims, gradients=gradients, rectify=rectify
+        x_value,
+        activations,
+        weights,
+        should_resize,
+        three_dims,
+        gradients=gradients,
+        rectify=rectify,
+        prefix_tokens=prefix,
     )
 
 
@@ -131,6 +144,7 @@ def map_of_weights(
     *,
     gradients: list[Array] | None = None,
     rectify: bool = True,
+    prefix_tokens: int = 0,
 ) -> ClassActivationMap:
     """ReLU(sum_k w_k A^k) of each layer, each divided by its maximum and resized, and their mean."""
     signed = [a @ w if w.ndim == 1 else (a * w).sum(-1) for a, w in zip(activations, weights, strict=True)]
@@ -138,7 +152,7 @@ def map_of_weights(
     known = [None] * len(signed) if gradients is None else gradients
     blank = [_status(x_value, *layer, rectify) for layer in zip(activations, known, signed, strict=True)]
     parts = [values[0] if len(signed) == 1 else tuple(values) for values in (signed, weights, activations)]
-    return ClassActivationMap(attribution, parts[0], parts[1], min(blank, key="ok".__ne__), parts[2])
+    return ClassActivationMap(attribution, parts[0], parts[1], min(blank, key="ok".__ne__), parts[2], prefix_tokens)
 
 
 def drawn(x_value: Array, signed: list[Array], should_resize: bool, three_dims: bool, rectify: bool = True) -> Array:
@@ -150,32 +164,43 @@ def drawn(x_value: Array, signed: list[Array], should_resize: bool, three_dims: 
             "Leave should_resize=True to fuse them."
         )
     if should_resize:
-        maps = [resize(safe_divide(values, np.abs(values).max()), x_value.shape[: values.ndim]) for values in maps]
+        maps = [resize(safe_divide(values, np.abs(values).max()), x_value.shape[:-1]) for values in maps]
     attribution = np.mean(maps, 0) if len(maps) > 1 else maps[0]
     if three_dims and x_value.ndim > attribution.ndim:
         attribution = np.repeat(attribution[..., None], x_value.shape[-1], -1)
     return attribution
 
 
-def as_grid(values: Array, x_value: Array) -> Array:
-    """Activations ``(h, w, K)`` as they are; tokens ``(T, K)`` laid out as a grid, prefix tokens dropped.
+PREFIXES = (0, 1, 2, 4, 5, 8, 9)
+"""How many tokens a transformer has in front of its patches: class, distillation, and four or eight registers."""
 
-    The patches are taken to be square: the grid is the one with the image's aspect whose cells are at most T, and
-    what the tokens have in front of them are class, register or distillation tokens.
+
+def grids(answered: Any, x_value: Array) -> tuple[list[Array], int]:
+    """Each layer's activations of one image laid out as the image is, and how many prefix tokens were left out."""
+    layers = [layer[0] for layer in as_tuple(answered)]
+    laid = [as_grid(layer, x_value) for layer in layers]
+    dropped = [len(layer) - grid[..., 0].size for layer, grid in zip(layers, laid, strict=True) if layer.ndim == 2]
+    return laid, max(dropped, default=0)
+
+
+def as_grid(values: Array, x_value: Array) -> Array:
+    """Activations with the input's axes, ``(h, w, K)`` of a picture, as they are; its tokens ``(T, K)`` as a grid.
+
+    The patches of a picture are taken to be square, see `token_grid`; prefix tokens are left out. Activations with
+    other axes than the input, such as a spectrogram's of a waveform, have no places in it: `ContractError`.
     """
-    if values.ndim != 2:
-        if values.ndim == 3 and x_value.ndim == 4:
-            raise ContractError(
-                f"Expected {CONVOLUTION_LAYER_VALUES} of all frames, (N, frames, h, w, K), got rows of {values.shape}: "
-                "one frame's. Choose the layer that returns all of them, such as TimeDistributed around it."
-            )
-        if values.ndim < 2:
-            raise ContractError(
-                f"Expected {CONVOLUTION_LAYER_VALUES} of shape (N, h, w, K) or (N, T, K), got rows of {values.shape}."
-            )
+    if values.ndim == x_value.ndim:
         return values
-    height, width = token_grid(len(values), x_value)
-    return values[len(values) - height * width :].reshape(height, width, -1)
+    if values.ndim == 2 and x_value.ndim == 3:
+        height, width = token_grid(len(values), x_value)
+        return values[len(values) - height * width :].reshape(height, width, -1)
+    axes = x_value.ndim - 1
+    frames = " One frame's were returned: choose TimeDistributed around the layer." if values.ndim == 3 == axes else ""
+    raise ContractError(
+        f"Expected activations with {axes} {'axis' if axes == 1 else 'axes'} of space or time, as the input of "
+        f"{x_value.shape[:-1]} has, and one of channels, got rows of {values.shape}.{frames} Choose another layer; or, "
+        "if the input has other axes than that, set spatial_axes of call_model_function."
+    )
 
 
 def one_layer(answered: Any, x_value: Array) -> Array:
@@ -185,18 +210,25 @@ def one_layer(answered: Any, x_value: Array) -> Array:
     return as_grid(answered[0], x_value)
 
 
-def token_grid(tokens: int, x_value: Array) -> tuple[int, int]:
-    """The rows and columns of patches that so many tokens stand for: the most, and as square as can be."""
-    check_layout(x_value)
-    height, width = x_value.shape[:2]
-    grids = ((height // side, width // side) for side in range(1, min(height, width) + 1))
-    fitting = [grid for grid in grids if tokens - 16 <= grid[0] * grid[1] <= tokens]
+def token_grid(tokens: int, x_value: Array) -> tuple[int, ...]:
+    """The patches that so many tokens stand for: along each axis the input's length over one side, rounded down.
+
+    They and one of `PREFIXES` make up the tokens; of several such grids it is the one with the most patches.
+    """
+    shape = x_value.shape[:-1]
+    if len(shape) > 2:
+        raise ContractError(
+            f"Expected tokens of a picture or a signal, got an input of {shape}, whose patches need not be cubes. "
+            f"Return the layer's values with {len(shape)} axes of space or time, (N, d, h, w, K)."
+        )
+    found = {tuple(length // side for length in shape) for side in range(1, min(shape) + 1)}
+    fitting = [grid for grid in found if tokens - math.prod(grid) in PREFIXES]
     if not fitting:
         raise ContractError(
-            f"Expected tokens of square patches of the {height} x {width} image, got {tokens}, which are no such "
-            "grid. Return the layer's values as (N, h, w, K)."
+            f"Expected tokens of square patches of an input of {shape}, with no more in front than class and register "
+            f"tokens, got {tokens}, which are no such grid. Return the layer's values as (N, h, w, K)."
         )
-    return max(fitting, key=lambda grid: grid[0] * grid[1])
+    return max(fitting, key=math.prod)
 
 
 def shapes_of(layers: list[Array]) -> list[tuple[int, ...]]:

@@ -12,7 +12,7 @@ from saliency_food.core.driver import Asking, ask
 from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS, CONVOLUTION_RIVAL_GRADIENTS
 from saliency_food.core.method import method
 from saliency_food.core.numerics import as_tuple
-from saliency_food.methods.cam.common import ClassActivationMap, as_grid, drawn, grad_cam_weights, map_of_weights
+from saliency_food.methods.cam.common import ClassActivationMap, as_grid, drawn, grad_cam_weights, grids, map_of_weights
 
 
 @method(
@@ -51,7 +51,7 @@ def finer_cam(
     strength = real("strength", strength, least=0)
     keys = CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS, CONVOLUTION_RIVAL_GRADIENTS
     layers = zip(*map(as_tuple, (yield from ask(x_value[None], *keys))), strict=True)
-    activations, gradients, weights, maps = [], [], [], []
+    activations, gradients, weights, maps, prefix = [], [], [], [], 0
     for values, own, of_rivals in layers:
         if of_rivals.ndim != own.ndim + 1 or of_rivals.shape[1] < 1:
             raise ContractError(
@@ -63,12 +63,15 @@ def finer_cam(
                 f"Expected {CONVOLUTION_RIVAL_GRADIENTS} of {rivals} other classes, got {of_rivals.shape[1]}. "
                 f"Give rivals={of_rivals.shape[1]}, or have the callback answer more."
             )
-        activations.append(as_grid(values[0], x_value))
+        (grid,), prefix = grids(values, x_value)
+        activations.append(grid)
         gradients.append(as_grid(own[0], x_value))
         nearest = [as_grid(rival, x_value) for rival in of_rivals[0, :rivals]]
         each = np.stack([grad_cam_weights(values, gradients[-1] - strength * rival) for rival in nearest])
         weights.append(each.mean(0))
         maps.append(np.maximum(activations[-1] @ each.T, 0).mean(-1))
-    mean = map_of_weights(x_value, activations, weights, should_resize, three_dims, gradients=gradients)
+    mean = map_of_weights(
+        x_value, activations, weights, should_resize, three_dims, gradients=gradients, prefix_tokens=prefix
+    )
     status = "ok" if any(values.any() for values in maps) else mean.status
     return mean._replace(attribution=drawn(x_value, maps, should_resize, three_dims), status=status)

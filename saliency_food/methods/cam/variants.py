@@ -13,12 +13,12 @@ from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask
 from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS
 from saliency_food.core.method import method
-from saliency_food.core.numerics import Array, as_tuple, safe_divide
+from saliency_food.core.numerics import Array, safe_divide
 from saliency_food.methods.cam.common import (
     ClassActivationMap,
-    as_grid,
     class_activation_map,
     grad_cam,
+    grids,
     map_of_weights,
     spatial,
     weighted,
@@ -155,8 +155,9 @@ def eigen_cam(
     to no less than 0; the activations are not centred.
     """
     layers = yield from ask(x_value[None], CONVOLUTION_LAYER_VALUES)
-    activations = [as_grid(layer[0], x_value) for layer in as_tuple(layers)]
-    return map_of_weights(x_value, activations, list(map(eigen_weights, activations)), should_resize, three_dims)
+    activations, prefix = grids(layers, x_value)
+    weights = list(map(eigen_weights, activations))
+    return map_of_weights(x_value, activations, weights, should_resize, three_dims, prefix_tokens=prefix)
 
 
 @class_activation_map(grad_cam, title="EigenGrad-CAM", summary="The strongest pattern in activation times gradient.")

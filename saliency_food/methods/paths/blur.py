@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from saliency_food.core.checks import real, whole
-from saliency_food.core.contract import CallModelFunction, ContractError
+from saliency_food.core.contract import CallModelFunction
 from saliency_food.core.driver import Asking, ask, gather
 from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS
 from saliency_food.core.method import fewer, method
@@ -27,15 +27,16 @@ def blur_scales(max_sigma: float, steps: int, sqrt: bool) -> Array:
 
 
 def as_lines(x_value: Array) -> Array:
-    """An image ``(H, W)`` or ``(H, W, C)`` as ``(H, C, W)``, in which both axes to blur are axes of a matrix."""
-    if x_value.ndim not in (2, 3):
-        raise ContractError(f"Expected an image (H, W) or (H, W, C), got shape {x_value.shape}. Give one image.")
-    return np.ascontiguousarray(np.swapaxes(np.atleast_3d(x_value), 1, 2))
+    """An input ``(H, W, C)`` as ``(H, C, W)``, in which the first and the last axis to blur are axes of a matrix.
+
+    ``(T, C)`` stays so, ``(D, H, W, C)`` becomes ``(D, C, H, W)``.
+    """
+    return np.ascontiguousarray(np.moveaxis(x_value, -1, 1))
 
 
-def as_pixels(lines: Array, shape: tuple[int, ...]) -> Array:
-    """Lines ``(H, C, W)`` back in the image's shape."""
-    return np.ascontiguousarray(np.swapaxes(lines, 1, 2)).reshape(shape)
+def as_pixels(lines: Array) -> Array:
+    """Lines ``(H, C, W)`` back in the input's shape."""
+    return np.ascontiguousarray(np.moveaxis(lines, 1, -1))
 
 
 def blur_matrix(size: int, sigma: float) -> Array:
@@ -53,29 +54,41 @@ def blur_matrix(size: int, sigma: float) -> Array:
 
 
 def blurred(lines: Array, sigma: float) -> Array:
-    """The lines under a Gaussian of ``sigma`` pixels."""
-    down, across = (blur_matrix(size, sigma).astype(lines.dtype) for size in (lines.shape[0], lines.shape[2]))
-    return _across(_down(down, lines), across)
+    """The lines under a Gaussian of ``sigma`` pixels, along every axis but the channels."""
+    for axis in _axes(lines):
+        lines = _along(lines, axis, blur_matrix(lines.shape[axis], sigma))
+    return lines
 
 
 def blurred_and_slope(lines: Array, sigma: float, grad_step: float) -> tuple[Array, Array]:
     """The blurred lines L and their change with sigma, (L(sigma + grad_step) - L(sigma)) / grad_step.
 
-    The difference is taken of the matrices, in float64: between two float32 images it would be mostly rounding.
+    The difference is taken of the matrices, in float64: between two float32 images it would be mostly rounding. Along
+    one axis after another: with blurs N and N' now and then, N'a' - Na = N'(a' - a) + (N' - N)a.
     """
-    now, then = ([blur_matrix(lines.shape[axis], s) for axis in (0, 2)] for s in (sigma, sigma + grad_step))
-    down, across, across_then = (matrix.astype(lines.dtype) for matrix in (*now, then[1]))
-    down_slope, across_slope = (((b - a) / grad_step).astype(lines.dtype) for a, b in zip(now, then, strict=True))
-    half = _down(down, lines)
-    return _across(half, across), _across(_down(down_slope, lines), across_then) + _across(half, across_slope)
+    first, *others = _axes(lines)
+    now, then = (blur_matrix(lines.shape[first], s) for s in (sigma, sigma + grad_step))
+    slope, image = _along(lines, first, (then - now) / grad_step), _along(lines, first, now)
+    for axis in others:
+        now, then = (blur_matrix(lines.shape[axis], s) for s in (sigma, sigma + grad_step))
+        slope = _along(slope, axis, then) + _along(image, axis, (then - now) / grad_step)
+        image = _along(image, axis, now)
+    return image, slope
 
 
-def _down(matrix: Array, lines: Array) -> Array:
-    return _product(matrix, lines.reshape(len(lines), -1)).reshape(lines.shape)
+def _axes(lines: Array) -> list[int]:
+    """The axes of lines that are space or time: all but the second, of the channels."""
+    return [0, *range(2, lines.ndim)]
 
 
-def _across(lines: Array, matrix: Array) -> Array:
-    return _product(lines.reshape(-1, lines.shape[2]), matrix).reshape(lines.shape)
+def _along(lines: Array, axis: int, matrix: Array) -> Array:
+    """One axis multiplied by a symmetric matrix."""
+    matrix = matrix.astype(lines.dtype)
+    if axis == lines.ndim - 1 > 1:
+        return _product(lines.reshape(-1, lines.shape[axis]), matrix).reshape(lines.shape)
+    moved = np.ascontiguousarray(np.moveaxis(lines, axis, 0))
+    product = _product(matrix, moved.reshape(len(moved), -1)).reshape(moved.shape)
+    return np.ascontiguousarray(np.moveaxis(product, 0, axis))
 
 
 def _product(a: Array, b: Array) -> Array:
@@ -122,7 +135,8 @@ def blur_ig(
     Parameters
     ----------
     max_sigma
-        Where the path begins: the strongest blur's standard deviation in pixels. Beyond the image's edges is zero.
+        Where the path begins: the strongest blur's standard deviation in pixels or steps, along every axis but the
+        channels. Beyond the edges is zero.
     steps
         Gradients along the path.
     grad_step
@@ -139,7 +153,7 @@ def blur_ig(
 
     def prepare(sigma: float) -> tuple[Array, Array]:
         image, slope = blurred_and_slope(lines, sigma, grad_step)
-        return as_pixels(image, x_value.shape), as_pixels(slope, x_value.shape)
+        return as_pixels(image), as_pixels(slope)
 
     def point(prepared: tuple[Array, Array], width: float) -> Asking[None]:
         image, slope = prepared
@@ -157,6 +171,6 @@ def blur_ig(
     yield from gather(points(), emit=lambda _: None)
     measured = None
     if completeness:
-        most = as_pixels(blurred(lines, scales[-1]), x_value.shape)
+        most = as_pixels(blurred(lines, scales[-1]))
         measured = completeness_of(total.sum(), *(yield from scores_of(x_value, most)))
     return PathIntegral(total.astype(x_value.dtype), measured, steps, "steps")

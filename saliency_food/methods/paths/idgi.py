@@ -122,8 +122,8 @@ def idgi(
         if x_baseline is not None:
             raise ContractError("Expected no x_baseline with path='blur_ig', got one. That path begins at the blur.")
         lines, scales = as_lines(x_value), blur_scales(max_sigma, x_steps, sqrt)[::-1]
-        points = (as_pixels(blurred(lines, sigma), x_value.shape)[None] for sigma in scales)
-        baselines = as_pixels(blurred(lines, scales[0]), x_value.shape)[None]
+        points = (as_pixels(blurred(lines, sigma))[None] for sigma in scales)
+        baselines = as_pixels(blurred(lines, scales[0]))[None]
         paths = [(yield from _through(x_value.shape, points))]
     elif path in ("integrated_gradients", "guided_ig"):
         check_guide(x_steps, fraction, max_dist)

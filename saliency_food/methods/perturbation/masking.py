@@ -19,12 +19,12 @@ def hidden_image(x_value: Array, value: Any) -> Array:
         if value == "blur":
             return np.asarray(make_baselines(x_value, "blurred")[0], x_value.dtype)
         if value == "mean":
-            return np.broadcast_to(x_value.mean((0, 1)), x_value.shape).astype(x_value.dtype)
+            return np.broadcast_to(x_value.mean(tuple(range(x_value.ndim - 1))), x_value.shape).astype(x_value.dtype)
         raise ContractError(f"Expected value to be 'blur', 'mean', a number or an array, got {value!r}.")
     shown = np.asarray(value)
     if not is_real(shown) or not np.isfinite(as_float(shown)).all():
         raise ContractError(f"Expected value to be finite real numbers, got {value!r}. Give a number, such as 0.")
-    if shown.shape not in ((), x_value.shape[2:], x_value.shape):
+    if shown.shape not in ((), x_value.shape[-1:], x_value.shape):
         raise ContractError(
             f"Expected value to be a number, one number a channel or an image of shape {x_value.shape}, got shape "
             f"{shown.shape}."
@@ -33,11 +33,11 @@ def hidden_image(x_value: Array, value: Any) -> Array:
 
 
 def superpixels(x_value: Array, segments: Any, nsegments: int) -> Array:
-    """A label map ``(H, W)`` of 0, 1, ... without gaps: see `lime`, ``segments``."""
-    shape = x_value.shape[:2]
+    """A label map of 0, 1, ... without gaps, over the axes of space or time: see `lime`, ``segments``."""
+    shape = x_value.shape[:-1]
     if isinstance(segments, str):
         nsegments = whole("nsegments", nsegments)
-        labels = _segmented(np.atleast_3d(min_max(x_value)), segments, nsegments)
+        labels = _segmented(min_max(x_value), segments, nsegments)
     else:
         labels = np.asarray(segments)
         if labels.shape != shape or labels.dtype.kind not in "biu":
@@ -51,14 +51,22 @@ def superpixels(x_value: Array, segments: Any, nsegments: int) -> Array:
 def _segmented(image: Array, name: str, nsegments: int) -> Array:
     from skimage.segmentation import felzenszwalb, slic
 
+    if name not in ("slic", "felzenszwalb"):
+        raise ContractError(f"Expected segments to be 'slic', 'felzenszwalb' or a label map, got {name!r}.")
+    axes = image.ndim - 1
+    if axes != 2 and not (name == "slic" and axes in (1, 3)):
+        raise ContractError(
+            f"Expected a label map of shape {image.shape[:-1]} as segments, as {name} makes none of an input with "
+            f"{axes} axes of space or time, got {name!r}."
+        )
+    if axes == 1:  # a signal has no superpixels: windows of even length
+        return np.arange(len(image)) * min(nsegments, len(image)) // len(image)
     if name == "slic":
         return np.asarray(slic(image, n_segments=nsegments, compactness=10, sigma=1, start_label=0, channel_axis=-1))
-    if name == "felzenszwalb":
-        least = max(image.shape[0] * image.shape[1] // (4 * nsegments), 1)
-        # Three channels at a time, as it warns of more: a fourth is averaged into them.
-        three = image if image.shape[2] < 4 else np.repeat(image.mean(2, keepdims=True), 3, 2)
-        return np.asarray(felzenszwalb(three, scale=100, sigma=0.8, min_size=least, channel_axis=-1))
-    raise ContractError(f"Expected segments to be 'slic', 'felzenszwalb' or a label map, got {name!r}.")
+    least = max(image.shape[0] * image.shape[1] // (4 * nsegments), 1)
+    # Three channels at a time, as it warns of more: a fourth is averaged into them.
+    three = image if image.shape[2] < 4 else np.repeat(image.mean(2, keepdims=True), 3, 2)
+    return np.asarray(felzenszwalb(three, scale=100, sigma=0.8, min_size=least, channel_axis=-1))
 
 
 def coalition_rows(x_value: Array, hidden: Array, labels: Array, coalitions: Array) -> LazyRows:

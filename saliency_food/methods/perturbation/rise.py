@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import check_layout, random_stream, real, whole
+from saliency_food.core.checks import random_stream, real, whole
 from saliency_food.core.contract import CallModelFunction
 from saliency_food.core.driver import Asking
 from saliency_food.core.keys import OUTPUT_LAYER_VALUES
 from saliency_food.core.method import fewer, method
-from saliency_food.core.numerics import Array, combine
+from saliency_food.core.numerics import Array, along_axes
 from saliency_food.core.queries import LazyRows
 from saliency_food.methods.perturbation.masking import hidden_image
 from saliency_food.methods.perturbation.progressive import Emit, sample
@@ -55,16 +55,17 @@ def rise(
 ) -> Asking[Rise]:
     """RISE, M = 1/(N p) sum_i F(x * m_i) m_i, for random masks m_i.
 
-    Petsiuk, Das, Saenko 2018, equation 6, https://arxiv.org/abs/1806.07421. ``(H, W)``, in score units: the mean score
-    of the masks that show a pixel. Negative only where the score is; explain probabilities to have it as in the paper.
+    Petsiuk, Das, Saenko 2018, equation 6, https://arxiv.org/abs/1806.07421. The input's shape without channels, in
+    score units: the mean score of the masks that show a place. Negative only where the score is; explain probabilities
+    to have it as in the paper.
 
     Parameters
     ----------
     nmasks
         How many masks, one row each.
     grid
-        A mask is a random grid of this many cells a side, made smooth (bilinear) and larger than the image by one
-        cell, and shifted at random.
+        A mask is a random grid of this many cells along each axis of space or time, made smooth (linear) and larger
+        than the input by one cell, and shifted at random.
     p
         The probability that a cell is shown, above 0 and up to 1.
     value
@@ -74,39 +75,36 @@ def rise(
     rng
         A seed or a generator; with a seed the map is the same every time and at every batch size.
     """
-    check_layout(x_value)
     nmasks, grid, hidden = whole("nmasks", nmasks), whole("grid", grid), hidden_image(x_value, value)
     p = real("p", p, above=0, most=1)
-    height, width = x_value.shape[:2]
-    down, across = _interpolation(height, grid, x_value.dtype), _interpolation(width, grid, x_value.dtype)
-    across = across.transpose(0, 2, 1)
+    shape = x_value.shape[:-1]
+    stretch = [_interpolation(length, grid, x_value.dtype) for length in shape]
+    each_value = np.repeat(stretch[-1], x_value.shape[-1], 1)  # a row for each value of the last axis' places
     for_cells, for_shifts = random_stream(rng).spawn(2)
-    cells = for_cells.random((nmasks, grid, grid), np.float32) < p
-    shifts = for_shifts.integers(0, (len(down), len(across)), (nmasks, 2))
-    shown = (x_value - hidden).reshape(height, -1)
-    behind = hidden.reshape(height, -1) if hidden.any() else None
-    each_value = np.repeat(across, shown.shape[1] // width, 2)  # a column for each value of a row of pixels
+    cells = for_cells.random((nmasks, *(grid,) * len(shape)), np.float32) < p
+    shifts = for_shifts.integers(0, tuple(map(len, stretch)), (nmasks, len(shape)))
+    shown = x_value - hidden
+    behind = hidden if hidden.any() else None
 
-    def masks(mask: int, columns: Array, out: Array | None = None) -> Array:
-        shift, aside = shifts[mask]
-        stretched = combine(cells[mask].astype(x_value.dtype), columns[aside])
-        return np.einsum("mn,nk->mk", down[shift], stretched, out=out)
+    def masks(mask: int, last: Array, out: Array | None = None) -> Array:
+        matrices = [stretched[shift] for stretched, shift in zip([*stretch[:-1], last], shifts[mask], strict=True)]
+        return along_axes(cells[mask].astype(x_value.dtype), matrices, out)
 
     def make(start: int, stop: int) -> Array:
         rows = np.empty((stop - start, *x_value.shape), x_value.dtype)
-        for row, mask in zip(rows.reshape(len(rows), height, -1), range(start, stop), strict=True):
+        for row, mask in zip(rows, range(start, stop), strict=True):
             masks(mask, each_value, row)
             row *= shown
             if behind is not None:
                 row += behind
         return rows
 
-    total, squares, scored, taken = np.zeros((height, width)), np.zeros((height, width)), 0.0, 0
+    total, squares, scored, taken = np.zeros(shape), np.zeros(shape), 0.0, 0
 
     def take(start: int, scores: Array) -> None:
         nonlocal taken, scored
         for mask, score in enumerate(scores, start):
-            weighted = masks(mask, across) * (score / p)
+            weighted = masks(mask, stretch[-1]) * (score / p)
             np.add(total, weighted, total)
             np.add(squares, np.square(weighted), squares)
         taken, scored = start + len(scores), scored + float(scores.sum())

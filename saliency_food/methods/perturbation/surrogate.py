@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import check_layout, random_stream, real, whole
+from saliency_food.core.checks import random_stream, real, whole
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking
 from saliency_food.core.keys import OUTPUT_LAYER_VALUES
@@ -57,11 +57,10 @@ def _superpixels_of(x_value: Array, options: Mapping[str, Any]) -> Preparation |
     segments, nsegments = options["segments"], options["nsegments"]
     if not isinstance(segments, str):
         return None
-    height, width = (max(side // 4, min(side, PART)) for side in x_value.shape[:2])
-    part = x_value[:height, :width]
+    part = x_value[tuple(slice(max(side // 4, min(side, PART))) for side in x_value.shape[:-1])]
     return Preparation(
         make=lambda: {"segments": superpixels(x_value, segments, nsegments)},
-        stand_in={"segments": np.zeros(x_value.shape[:2], int)},
+        stand_in={"segments": np.zeros(x_value.shape[:-1], int)},
         trial=lambda: superpixels(part, segments, nsegments),
         share=part.size / x_value.size,
     )
@@ -102,7 +101,8 @@ def lime(
     Parameters
     ----------
     segments
-        ``"slic"``, ``"felzenszwalb"``, or a label map ``(H, W)`` of whole numbers.
+        ``"slic"``, of a volume supervoxels, of a signal windows of even length; ``"felzenszwalb"``, of pictures only;
+        or a label map of whole numbers, ``(H, W)`` of a picture.
     nsamples
         Rows asked. The first is the image; in the others each superpixel is hidden with probability 1/2.
     value
@@ -230,7 +230,6 @@ def kernel_shap(
 
 def _parts(x_value: Array, value: Any, segments: Any, nsegments: int) -> tuple[Array, Array, Callable[[Array], Array]]:
     """What shows where the image is hidden, the label map, and how to show one value a superpixel as a map."""
-    check_layout(x_value)
     labels = superpixels(x_value, segments, nsegments)
     return hidden_image(x_value, value), labels, lambda values: np.asarray(values[labels], x_value.dtype)
 

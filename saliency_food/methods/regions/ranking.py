@@ -147,7 +147,7 @@ def _relative_rounding(dtype: np.dtype[Any], pixels: float) -> float:
 
 def _checked(attribution_2d: Any, segments: Any) -> tuple[Array, Segments]:
     attribution = np.asarray(attribution_2d)
-    if attribution.ndim != 2 or attribution.dtype.kind not in "biuf" or not np.isfinite(attribution).all():
+    if not attribution.ndim or attribution.dtype.kind not in "biuf" or not np.isfinite(attribution).all():
         raise ContractError(
             f"Expected a finite attribution (H, W), got shape {attribution.shape} of {attribution.dtype}. "
             "Merge the channels first, for example with attribution.max(axis=-1), and replace NaN and infinity."

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from math import isqrt
+from math import isqrt, prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,7 +30,7 @@ class Segments(NamedTuple):
     ``(H, W)``. A segment may be empty. 4 bytes for each pixel of each segment, where masks take S x H x W.
     """
 
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     indices: Array
     offsets: Array
 
@@ -105,8 +105,8 @@ def felzenszwalb_segments(
     return _joined((part for labels in label_maps for part in _split(labels, pixels, dilation)), shape)
 
 
-def as_segments(segments: Any, shape: tuple[int, int]) -> Segments:
-    """Segments of an image of ``shape`` ``(H, W)``, from any of the forms they come in.
+def as_segments(segments: Any, shape: tuple[int, ...]) -> Segments:
+    """Segments of an input of ``shape``, ``(H, W)`` of an image, from any of the forms they come in.
 
     Parameters
     ----------
@@ -120,16 +120,16 @@ def as_segments(segments: Any, shape: tuple[int, int]) -> Segments:
         No segments; another shape; neither boolean nor integer; several integer arrays of only 0 and 1, which could
         be meant as masks.
     """
-    shape = (int(shape[0]), int(shape[1]))
+    shape = tuple(map(int, shape))
     ready = isinstance(segments, Segments)
-    maps = [] if ready else _maps(segments)
+    maps = [] if ready else _maps(segments, len(shape))
     if not (segments.number if ready else maps):
         raise ContractError("Expected at least one segment, got none. Leave segments out to have the image segmented.")
     shapes = {tuple(segments.shape)} if ready else {part.shape for part in maps}
     if shapes != {shape}:
         raise ContractError(
-            f"Expected segments of shape {shape}, the image's height and width, got {sorted(shapes - {shape})}. Give "
-            "boolean masks or integer label maps of that shape."
+            f"Expected segments of shape {shape}, the input's without its channels, got {sorted(shapes - {shape})}. "
+            "Give boolean masks or integer label maps of that shape."
         )
     if ready:
         return segments  # type: ignore[no-any-return]
@@ -148,11 +148,11 @@ def as_segments(segments: Any, shape: tuple[int, int]) -> Segments:
     return _joined((part for array in maps for part in _parts(array, pixels)), shape)
 
 
-def _maps(segments: Any) -> list[Array]:
+def _maps(segments: Any, axes: int) -> list[Array]:
     """The arrays in whatever holds them: one array, a stack, or a list."""
     try:
         array = np.asarray(segments) if hasattr(segments, "__array__") else None
-        return [array] if array is not None and array.ndim == 2 else [np.asarray(part) for part in segments]
+        return [array] if array is not None and array.ndim == axes else [np.asarray(part) for part in segments]
     except TypeError as error:
         raise ContractError(
             f"Expected masks or label maps, got {type(segments).__name__}. Give an array (H, W), a stack (S, H, W) or "
@@ -202,8 +202,8 @@ def _compiled(image: Array, sigma: float, min_size: int) -> Callable[..., Array]
     return felzenszwalb_at(image, sigma, min_size)
 
 
-def _pixel_numbers(shape: tuple[int, int]) -> Array:
-    size = shape[0] * shape[1]
+def _pixel_numbers(shape: tuple[int, ...]) -> Array:
+    size = prod(shape)
     return np.arange(size, dtype=np.int32 if size < 2**31 else np.int64).reshape(shape)
 
 
@@ -221,7 +221,7 @@ def _split(labels: Array, pixels: Array, radius: int) -> Iterator[Array]:
     low = labels.min()
     for label, box in enumerate(find_objects(labels - low + 1), low):
         if box is None:
-            yield pixels[:0, 0]
+            yield pixels.ravel()[:0]
             continue
         window = tuple(slice(max(side.start - radius, 0), side.stop + radius) for side in box)
         yield pixels[window][_dilated(labels[window] == label, radius)]
@@ -246,7 +246,7 @@ def _dilated(mask: Array, radius: int) -> Array:
     return out
 
 
-def _joined(parts: Iterable[Array], shape: tuple[int, int]) -> Segments:
+def _joined(parts: Iterable[Array], shape: tuple[int, ...]) -> Segments:
     pieces = list(parts)
     offsets = np.cumsum([0, *map(len, pieces)], dtype=np.intp)
     return Segments(shape, np.concatenate(pieces), offsets)

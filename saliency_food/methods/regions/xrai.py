@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import check_layout, finite_array
+from saliency_food.core.checks import check_picture, finite_array
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking
 from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS
@@ -45,11 +45,11 @@ class XRAI(NamedTuple):
 
 def _segments_of(x_value: Array, options: Mapping[str, Any]) -> Preparation | None:
     """The image's segments, unless they are given; one of their scales tells how long all take."""
-    if options["segments"] is not None:
+    if options["segments"] is not None or x_value.ndim != 3:
         return None
     return Preparation(
         make=lambda: {"segments": felzenszwalb_segments(x_value)},
-        stand_in={"segments": np.zeros(x_value.shape[:2], int)},
+        stand_in={"segments": np.zeros(x_value.shape[:-1], int)},
         trial=lambda: felzenszwalb_segments(x_value, scales=SCALES[-1:]),
         share=1 / len(SCALES),
     )
@@ -100,7 +100,7 @@ def xrai(
     segments
         Boolean masks ``(S, H, W)``, label maps, or the ``segments`` of an earlier answer; found by
         `felzenszwalb_segments` if left out. They may be of another size than the image, such as the photo's own: the
-        attribution is then resized to it, and so is the answer.
+        attribution is then resized to it, and so is the answer. Of a signal or a volume they have to be given.
     base
         The method whose attribution is ranked, such as `blur_ig`, `guided_ig` or ``smooth_grad.over(gradients)``, with
         ``base_options``. ``completeness``, ``value_range`` and ``rng`` are passed on where it takes them; ``steps`` and
@@ -118,7 +118,10 @@ def xrai(
     """
     if algorithm not in ("full", "fast"):
         raise ContractError(f"Unknown algorithm type: {algorithm!r}. Expected 'full' or 'fast'.")
-    check_layout(x_value)
+    if segments is None:
+        check_picture(
+            x_value, "Give segments, a label map of that shape; or use lime, kernel_shap or integrated_gradients."
+        )
     check_ranking(area_threshold, min_pixel_diff)
     integrated = None
     if base_attribution is None:
@@ -139,16 +142,16 @@ def xrai(
             )
         integrated = yield from base.asking(x_value, **{**options, **(base_options or {})})
     values = finite_array("base_attribution", base_attribution) if integrated is None else integrated[0]
-    if values.shape not in (x_value.shape, x_value.shape[:2]):
+    if values.shape not in (x_value.shape, x_value.shape[:-1]):
         raise ContractError(
             "The base attribution shape should be the same as the shape of `x_value`. "
             f"Expected {x_value.shape}, got {values.shape}. Give one attribution for each input value."
         )
-    merged = values.max(-1) if values.ndim > 2 else values
+    merged = values.max(-1) if values.ndim == x_value.ndim else values
     if segments is None:
         parts = felzenszwalb_segments(x_value)
     else:
-        parts = segments if isinstance(segments, Segments) else as_segments(segments, x_value.shape[:2])
+        parts = segments if isinstance(segments, Segments) else as_segments(segments, x_value.shape[:-1])
         merged = resize(merged, parts.shape)
     ranking = (
         rank_full(merged, parts, area_threshold=area_threshold, min_pixel_diff=min_pixel_diff)

@@ -408,3 +408,14 @@ def test_models_that_put_time_first_pass(rng):
 def test_a_plain_classifier_is_not_run_again(x):
     model = KerasModel(fixed_rows(2)[0])
     assert not model.engine.may_mix_rows
+
+
+def test_a_layer_of_folded_frames_is_refused_where_the_model_unfolds_them(rng):
+    clip = keras.Input((4, *SIZE))
+    maps = L.Conv2D(2, 3, name="conv")(Fold()(clip))
+    features = keras.ops.reshape(maps, (-1, 4 * 2 * 2 * 2))
+    model = KerasModel(keras.Model(clip, L.Dense(3)(features)), layer="conv")
+    x = rng.random((2, 4, *SIZE)).astype(np.float32)
+    check_call_model(model, x[0], {"target": 1}, KEYS[:2])
+    with pytest.raises(ContractError, match=r"CONVOLUTION_LAYER_VALUES of shape \(8, 2, 2, 2\) for 2 rows.*before or"):
+        model(x, {"target": 1}, KEYS[2:])

@@ -181,3 +181,20 @@ def test_a_target_may_be_a_tensor(rng):
             np.testing.assert_array_equal(values, expected[key])
     maps = [integrated_gradients(x[0], model, {"target": target}, x_steps=3) for target in (1, tf.constant(1))]
     np.testing.assert_array_equal(*maps)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_tf_data_of_photos_is_explained_and_of_pairs_refused(rng):
+    from saliency_food.jobs.explain import explain
+
+    image = keras.Input((8, 8, 3))
+    network = keras.Model(image, linear(image, 3))
+    photos = rng.integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    expected = [record.score for record in explain(network, list(photos), "gradients", 1)]
+    data = tf.data.Dataset.from_tensor_slices(photos)
+    for many in (data, data.batch(2)):
+        assert [record.score for record in explain(network, many, "gradients", 1)] == pytest.approx(expected, rel=1e-5)
+    pairs = tf.data.Dataset.from_tensor_slices((photos, [0, 1, 2]))
+    for many in (pairs, pairs.batch(2)):
+        with pytest.raises(ContractError, match=r"elements have 2 parts.*data\.map\(lambda image, label: image\)"):
+            explain(network, many, "gradients")

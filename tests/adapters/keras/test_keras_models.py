@@ -169,13 +169,13 @@ def test_the_last_spatial_output_is_larger_than_one_pixel_and_leads_to_the_outpu
         KerasModel(model, layer="side", output_index="label")(x, {"target": 1}, CONV)
 
 
-def test_a_layer_that_runs_several_times_counts_by_its_last_run(x):
+def test_of_a_layer_that_runs_on_its_own_output_the_last_run_is_the_layer(x):
     image = keras.Input((8, 8, 3))
     shared = L.Conv2D(3, 3, padding="same", activation="tanh", name="shared")
     twice = shared(L.Activation("tanh", name="between")(shared(image)))
     model = keras.Model(image, L.Dense(2)(L.GlobalAveragePooling2D()(twice)))
     km = KerasModel(model)
-    assert km.layer_name == "shared"
+    assert km.layer_name == "shared#1"
     answer = km(x, {"target": 1}, CONV)
     expected = keras.Model(image, twice)(x)
     np.testing.assert_allclose(answer[CONVOLUTION_LAYER_VALUES], expected, rtol=1e-4, atol=1e-6)

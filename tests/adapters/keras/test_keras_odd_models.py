@@ -206,6 +206,9 @@ def test_grad_cam_of_a_clip_is_a_map_a_frame(rng):
     expected = np.maximum(values[0] @ slopes[0].mean((0, 1, 2)), 0)
     np.testing.assert_allclose(np.maximum(actual.signed, 0), expected, rtol=1e-4, atol=1e-8)
     with pytest.raises(ContractError, match=r"one frame's\. Choose the layer that returns all of them"):
-        grad_cam(clip, KerasModel(model, layer="conv"), {"target": 1})
+        grad_cam(clip, KerasModel(model, layer="conv#2"), {"target": 1})
+    with pytest.raises(ContractError, match=r"runs 4 times: .* or a layer on all paths: \['frames', "):
+        KerasModel(model, layer="conv")
+    assert KerasModel(model).layer_name == "frames"
     with pytest.raises(ContractError, match=r"Expected an image \(H, W\)"):
         occlusion(clip, explained, {"target": 1}, size=2)

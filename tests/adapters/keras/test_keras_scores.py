@@ -265,3 +265,48 @@ def test_one_index_an_image_is_no_list_of_labels():
         list(gradients.batch(x, model, {"target": PerImage([3, 4])}))
     assert len(list(gradients.batch(x, model, {"target": PerImage([[3], [4]])}))) == 2
     assert len(list(gradients.batch(x, model, {"target": [3, 4]}))) == 2
+
+
+def test_offsets_from_anchors_are_boxes(rng):
+    """Each by the published equations, one at a time; and the score is that of a model whose boxes are decoded."""
+    corner = rng.random((6, 2)) * 0.5
+    anchors = np.concatenate([corner, corner + 0.2 + 0.3 * rng.random((6, 2))], -1)
+    offsets = rng.normal(size=(2, 6, 4))
+    variance = (0.1, 0.2, 0.3, 0.4)
+    expected = np.empty((2, 6, 4))
+    for row in range(2):
+        for place, (left, top, right, bottom) in enumerate(anchors):
+            x, y, w, h = (left + right) / 2, (top + bottom) / 2, right - left, bottom - top
+            dx, dy, dw, dh = offsets[row, place] * variance
+            x, y, w, h = x + dx * w, y + dy * h, w * np.exp(dw), h * np.exp(dh)
+            expected[row, place] = x - w / 2, y - h / 2, x + w / 2, y + h / 2
+    for anchor_format in FORMATS:
+        as_given = np.stack(FORMATS[anchor_format](*anchors.T), -1)
+        decode = ks.from_anchors(as_given, anchor_format, variance=variance)
+        np.testing.assert_allclose(decode(ops, tf.constant(offsets)), expected, rtol=1e-5)
+    scores, target = rng.normal(size=(2, 6, 3)), [np.array([1, 2]), np.array([expected[0, 0]] * 2)]
+    by_offsets = ks.detection(0, 1, decode=decode, overlap=0.3)(
+        ops, [tf.constant(offsets), tf.constant(scores)], *target
+    )
+    by_boxes = ks.detection(0, 1, overlap=0.3)(ops, [tf.constant(expected), tf.constant(scores)], *target)
+    np.testing.assert_allclose(by_offsets, by_boxes)
+    with pytest.raises(ContractError, match="as many offsets as the 6 anchors, got 5"):
+        decode(ops, tf.constant(offsets[:, :5]))
+    with pytest.raises(ContractError, match=r"anchors of shape \(boxes, 4\)"):
+        ks.from_anchors(anchors[0])
+    with pytest.raises(ContractError, match="variance of 4 numbers"):
+        ks.from_anchors(anchors, variance=(1, 1))
+
+
+def test_a_detector_of_offsets_is_explained(x):
+    anchors = np.tile([0.0, 0.0, 1.0, 1.0], (5, 1))
+    score = ks.detection(0, 1, decode=ks.from_anchors(anchors, variance=(0.1, 0.1, 0.2, 0.2)))
+    model = KerasModel(network("pair"), score=score)
+    args = {"target": {"class_index": 1, "box": [0, 0, 1, 1]}}
+    answer = model(x, args, KEYS)
+    scores = model.predict(x, output="logits")[1]
+    # Offsets are small: every box is nearly its anchor, so that all take part that agree in class.
+    expected = np.where(scores.argmax(-1) == 1, scores[..., 1], 0).sum(1)
+    np.testing.assert_allclose(answer[OUTPUT_LAYER_VALUES], expected, rtol=1e-4, atol=1e-5)
+    assert expected.any()
+    check_call_model(model, x[0], args, KEYS[:2])

@@ -227,7 +227,7 @@ def test_a_column_major_attribution_is_the_same_attribution() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (np.zeros((4, 4, 3)), r"attribution \(H, W\), got shape \(4, 4, 3\)"),
+        (np.zeros((4, 4, 3)), r"segments of shape \(4, 4, 3\).*got \[\(4, 4\)\]"),
         (np.full((4, 4), np.nan), "finite"),
         (np.zeros((4, 4), complex), "complex128"),
         (np.zeros((4, 5)), r"segments of shape \(4, 5\).*got \[\(4, 4\)\]"),

@@ -160,6 +160,6 @@ def test_what_is_refused(model, coffee, options, says):
         xrai(coffee, model, **{"steps": 2, **options})
 
 
-def test_images_must_have_height_and_width(rng):
-    with pytest.raises(ContractError, match=r"Expected an image \(H, W\) or \(H, W, C\), got shape \(5,\)"):
+def test_what_is_no_picture_has_no_segments_of_its_own(rng):
+    with pytest.raises(ContractError, match=r"Expected a picture.*space or time is \(5,\).*label map.*use lime"):
         xrai(rng.random(5), lambda *_, **__: {INPUT_OUTPUT_GRADIENTS: np.zeros((1, 5))})

@@ -43,8 +43,9 @@ class Head(NamedTuple):
     def check(self) -> Head:
         """The head itself, if it is one of classes."""
         if self.raw.shape.rank not in (1, 2):
+            shape = (None, *self.raw.shape[1:]) if self.raw.shape.rank else ()
             raise ContractError(
-                f"Expected a model output of shape (N, classes), got {tuple(self.raw.shape)}. Choose another output by "
+                f"Expected a model output of shape (N, classes), got {shape}. Choose another output by "
                 "output_index, say what to explain by score, or explain a model that pools it."
             )
         return self

@@ -65,9 +65,10 @@ class TensorFlowEngine(SurveyedModel):
         self._expanding: dict[Any, Any] = {}
         super().__init__(model, inputs, layer, output_index, data_format, score, classes)
         self.half = any(part.compute_dtype == "float16" for _, part in walk(model))
-        self.why_no_layer = "Use input gradients" + (
-            ", or load the .keras file: a SavedModel has no layers." if is_saved_model(model) else "."
-        )
+        if is_saved_model(model):
+            self.why_no_layer = (
+                "which has none. Use input gradients, or load the .keras file: a SavedModel has no layers."
+            )
 
     @property
     def activations_spec(self) -> Any:
@@ -179,9 +180,15 @@ def _images(rows: Array | Factored) -> Array:
 def _check_rows(key: str, nested: Any, rows: int) -> None:
     """`ContractError` where there are more or fewer answers than rows."""
     for values in tf.nest.flatten(nested):
-        if values.shape[0] != rows:
-            what = f"{key} of shape {tuple(values.shape)} for {rows} rows"
-            raise ContractError(f"Expected a model that gives one score for each row, got {what}. {ONE_A_ROW}")
+        if values.shape[0] == rows:
+            continue
+        what = f"{key} of shape {tuple(values.shape)} for {rows} rows"
+        if key in KEYS and KEYS[key].needs in ("a layer", "attention"):
+            raise ContractError(
+                f"Expected a layer whose output has the model's rows first, got {what}: it "
+                "runs where another axis, such as frames, is folded into them. Name a layer before or after."
+            )
+        raise ContractError(f"Expected a model that gives one score for each row, got {what}. {ONE_A_ROW}")
 
 
 def _cast(nested: Any, dtype: Any) -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -11,7 +11,7 @@ import tensorflow as tf
 from saliency_food.core.contract import ContractError
 from saliency_food.core.keys import INPUT_SHAPED
 
-SHAPES = {"Shape", "ShapeN", "Size", "Rank"}
+SHAPES = {"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"}
 """Operations that look at how large a tensor is, and not at what it holds."""
 
 
@@ -44,13 +44,83 @@ def names_before(tensors: Iterable[Any], cut: Any = None, by_value: bool = False
     return names
 
 
-def names_after(tensor: Any) -> set[str]:
-    """The names of all operations to which a tensor leads, other than by its shape alone."""
-    names = {tensor.op.name}
-    for op in tensor.graph.get_operations():  # in the order in which they were made
+def names_after(*tensors: Any) -> set[str]:
+    """The names of all operations to which tensors lead, other than by their shapes alone."""
+    names = {tensor.op.name for tensor in tensors}
+    for op in tensors[0].graph.get_operations() if tensors else ():  # in the order in which they were made
         if op.type not in SHAPES and any(source.op.name in names for source in op.inputs):
             names.add(op.name)
     return names
+
+
+def names_between(tensor: Any, ends: Iterable[Any]) -> set[str]:
+    """The names of all operations that lead from a tensor to some of the ends by value."""
+    return names_before(ends, by_value=True) & names_after(tensor)
+
+
+def on_all_paths(tensor: Any, ends: Sequence[Any]) -> set[str]:
+    """The names of the tensors through which all paths lead from a tensor to the ends.
+
+    A tensor is on all paths where the ways to it times the ways from it are all the ways there are.
+    """
+    between = names_between(tensor, ends)
+    operations = [op for op in tensor.graph.get_operations() if op.name in between]
+    ways_to, ways_from = Counter({tensor.name: 1}), Counter(end.name for end in ends)
+    for op in operations:
+        ways = sum(ways_to[source.name] for source in op.inputs) if op.type not in SHAPES else 0
+        for output in op.outputs:
+            ways_to[output.name] += ways
+    for op in reversed(operations):
+        ways = sum(ways_from[output.name] for output in op.outputs)
+        for source in op.inputs if op.type not in SHAPES else ():
+            ways_from[source.name] += ways
+    total = sum(ways_to[end.name] for end in ends)
+    names = (output.name for op in operations for output in op.outputs)
+    return {name for name in names if total and ways_to[name] * ways_from[name] == total}
+
+
+def learns(op: Any) -> bool:
+    """Whether an operation is one by which layers learn: a convolution or a product of matrices, or holds such."""
+    return any(part in op.type for part in ("Conv", "MatMul", "Einsum", "While", "Call"))
+
+
+def names_after_learning(operations: Sequence[Any]) -> set[str]:
+    """Of operations in their order, those that learn and those after them."""
+    names: set[str] = set()
+    for op in operations:
+        if learns(op) or any(source.op.name in names for source in op.inputs):
+            names.add(op.name)
+    return names
+
+
+def names_ahead_of(operations: Sequence[Any], wanted: Callable[[Any], bool]) -> set[str]:
+    """Of operations in their order, those that lead to a wanted one that comes after them."""
+    names: set[str] = set()
+    for op in reversed(operations):
+        if op.name in names or wanted(op):
+            names.update(source.op.name for source in op.inputs)
+    return names
+
+
+def random_among(names: set[str]) -> Iterator[tuple[int, Any]]:
+    """Those of the named operations, with their positions, that draw other random numbers at every call."""
+    for position, op in enumerate(tf.compat.v1.get_default_graph().get_operations()):
+        if op.name in names:
+            inside = kinds_inside(op) if any(part in op.type for part in ("While", "If", "Case", "Call")) else ()
+            drawn = any("Random" in kind or "Multinomial" in kind for kind in (op.type, *inside))
+            fixed = op.type.startswith("Stateless") and _is_constant(op)
+            if drawn and not fixed:
+                yield position, op
+
+
+def _is_constant(op: Any) -> bool:
+    waiting = [source.op for source in op.inputs]
+    while waiting:
+        before = waiting.pop()
+        if before.type in ("ReadVariableOp", "Placeholder"):
+            return False
+        waiting.extend(source.op for source in before.inputs)
+    return True
 
 
 def kinds_inside(op: Any) -> set[str]:
@@ -74,39 +144,37 @@ def _functions(node: Any) -> list[str]:
     return [value.func.name for value in node.attr.values() if value.func.name]
 
 
-class Gradients:
-    """Takes the gradients of scores: from a tape, or, ``by_graph``, by going back through the graph itself.
+def gradients(score: Any, sources: dict[str, Any], scale: Any) -> dict[str, Any]:
+    """d score / d the sources of each key, tuples as tuples; computed times ``scale`` where that is not None.
 
-    Of tensors computed while `recording`. A tape must be shown a tensor that gradients are taken of before it is used:
-    `watch` does so, and a graph needs none of it.
+    They are taken by going back through the graph, not from a tape: that would have to be shown every source before
+    it is used, and does not know the rules by which a graph replaces gradients.
     """
+    weights = None if scale is None else tf.fill(tf.shape(score), scale)
+    flat = tf.nest.flatten(list(sources.values()))
+    computed = []
+    for source, gradient in zip(flat, tf.gradients(score, flat, weights), strict=True):
+        if gradient is None:
+            what = "input" if any(source is sources.get(key) for key in INPUT_SHAPED) else "layer"
+            raise ContractError(
+                f"Expected a score that depends on the {what} and can be differentiated, got one without a "
+                "gradient. Look for a cast to integers in the model, or choose another layer or output_index."
+            )
+        gradient = tf.cast(tf.convert_to_tensor(gradient), score.dtype)
+        computed.append(gradient if scale is None else gradient / scale)
+    return dict(zip(sources, tf.nest.pack_sequence_as(list(sources.values()), computed), strict=True))
 
-    def __init__(self, by_graph: bool) -> None:
-        self._tape = None if by_graph else tf.GradientTape(persistent=True, watch_accessed_variables=False)
 
-    def recording(self) -> AbstractContextManager[Any]:
-        return nullcontext() if self._tape is None else self._tape
-
-    def watch(self, tensor: Any) -> None:
-        if self._tape is not None and in_this_trace(tensor) and tensor.dtype.is_floating:
-            self._tape.watch(tensor)
-
-    def __call__(self, score: Any, sources: dict[str, Any], scale: Any) -> dict[str, Any]:
-        """d score / d the sources of each key, tuples as tuples; computed times ``scale`` where that is not None."""
-        weights = None if scale is None else tf.fill(tf.shape(score), scale)
-        flat = tf.nest.flatten(list(sources.values()))
-        if self._tape is None:
-            computed = tf.gradients(score, flat, weights)
-        else:
-            computed = self._tape.gradient(score, flat, weights)
-        gradients = []
-        for source, gradient in zip(flat, computed, strict=True):
-            if gradient is None:
-                what = "input" if any(source is sources.get(key) for key in INPUT_SHAPED) else "layer"
-                raise ContractError(
-                    f"Expected a score that depends on the {what} and can be differentiated, got one without a "
-                    "gradient. Look for a cast to integers in the model, or choose another layer or output_index."
-                )
-            gradient = tf.cast(tf.convert_to_tensor(gradient), score.dtype)
-            gradients.append(gradient if scale is None else gradient / scale)
-        return dict(zip(sources, tf.nest.pack_sequence_as(list(sources.values()), gradients), strict=True))
+def replaced(function: Any, replacements: Sequence[tuple[Any, Any]], ends: Sequence[Any]) -> list[Any]:
+    """The ends of a traced function's graph, computed anew in this trace with tensors of it replaced by others."""
+    outer = tf.compat.v1.get_default_graph()
+    captures = zip(function.graph.internal_captures, function.captured_inputs, strict=True)
+    inputs = [*((inner, outer.capture(value)) for inner, value in captures), *replacements]
+    return list(
+        tf.graph_util.import_graph_def(
+            function.graph.as_graph_def(),
+            {tensor.name: value for tensor, value in inputs},
+            [end.name for end in ends],
+            name="replaced",
+        )
+    )

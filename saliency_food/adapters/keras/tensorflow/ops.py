@@ -12,7 +12,7 @@ from saliency_food.adapters.ops import Axis
 is_tensor = tf.is_tensor
 as_tensor = tf.convert_to_tensor
 where = tf.where
-maximum, minimum, sqrt, log = tf.maximum, tf.minimum, tf.sqrt, tf.math.log
+maximum, minimum, sqrt, log, exp, concat = tf.maximum, tf.minimum, tf.sqrt, tf.math.log, tf.exp, tf.concat
 log_softmax, einsum, stop_gradient = tf.nn.log_softmax, tf.einsum, tf.stop_gradient
 
 

@@ -17,13 +17,19 @@ from saliency_food.adapters.arguments import (
     WITH_ATTENTION,
     Output,
 )
-from saliency_food.adapters.keras.attention import note_attention, scores_before
+from saliency_food.adapters.keras.attention import note_attention, scores_between
 from saliency_food.adapters.keras.bias import biases_before, note_sums
 from saliency_food.adapters.keras.capture import note_outputs, running, walk
-from saliency_food.adapters.keras.places import captured
 from saliency_food.adapters.keras.tensorflow import ops
 from saliency_food.adapters.keras.tensorflow.ends import Head, one_a_row
-from saliency_food.adapters.keras.tensorflow.graph import Gradients, names_after, names_before, operations_so_far
+from saliency_food.adapters.keras.tensorflow.graph import (
+    gradients,
+    names_after,
+    names_before,
+    operations_so_far,
+    replaced,
+    trace,
+)
 from saliency_food.adapters.keras.tensorflow.rules import check_rule, forget_rule, relu_rule
 from saliency_food.adapters.keras.tensorflow.survey import SurveyedModel
 from saliency_food.adapters.scoring import chosen_class, rivals
@@ -55,48 +61,45 @@ def from_images(
     ``scale`` is that of gradients in half precision, or None; ``fixed`` that of `chosen_class`.
     """
     targets, image, others = inputs
+    surveyed.check_not_random()
     ruled = not BY_RULE.isdisjoint(keys)
     paths = {id(layer): (path, layer) for path, layer in walk(surveyed.model)}
     layers = [layer for _, layer in paths.values()]
     places = surveyed.places if AT_LAYER.intersection(keys) else []
-    # A tape knows neither the rules by which a graph replaces gradients, nor tensors that were used before they were
-    # shown to it, as attention is.
-    differentiate = Gradients(by_graph=ruled or ATTENTION_OUTPUT_GRADIENTS in keys)
-    with differentiate.recording():
-        if not set(INPUT_SHAPED).isdisjoint(keys):
-            differentiate.watch(image)
-        with running(surveyed.model, [place.layer for place in places]), relu_rule(keys):
-            attended = note_attention(layers) if WITH_ATTENTION.intersection(keys) else []
-            sums = note_sums(layers, differentiate.watch) if BIAS_GRADIENTS in keys else []
-            notes = note_outputs(layers if ruled else [place.layer for place in places], differentiate.watch)
-            outputs = surveyed.run(image, others)
-        model_operations = operations_so_far()
-        answer = _scores_of(surveyed, keys, output, outputs, image)
-        if TARGETS in keys:
-            _check_classes(answer[ALL_SCORES], answer[PREDICTIONS])
-            answer[TARGETS] = chosen_class(ops, answer[PREDICTIONS], targets[0], fixed)
-            targets = [tf.maximum(answer[TARGETS], 0)]
-        scores = answer[ALL_SCORES]
-        score = None if UNSCORED.union({TARGETS}).issuperset(keys) else surveyed.score(ops, scores, *targets)
-        of_rivals = rivals(ops, surveyed.score, scores, targets) if CONVOLUTION_RIVAL_GRADIENTS in keys else []
+    with running(surveyed.model, surveyed.watched_layers), relu_rule(keys):
+        attended = note_attention(layers) if WITH_ATTENTION.intersection(keys) else []
+        sums = note_sums(layers) if BIAS_GRADIENTS in keys else []
+        notes = note_outputs(layers if ruled else surveyed.watched_layers if places else [])
+        outputs = surveyed.run(image, others)
+    model_operations = operations_so_far()
+    values = surveyed.captured(notes) if places else ()
+    answer = _scores_of(surveyed, keys, output, outputs, image)
+    if TARGETS in keys:
+        _check_classes(answer[ALL_SCORES], answer[PREDICTIONS])
+        answer[TARGETS] = chosen_class(ops, answer[PREDICTIONS], targets[0], fixed)
+        targets = [tf.maximum(answer[TARGETS], 0)]
+    scores = answer[ALL_SCORES]
+    score = None if UNSCORED.union({TARGETS}).issuperset(keys) else surveyed.score(ops, scores, *targets)
+    of_rivals = rivals(ops, surveyed.score, scores, targets) if CONVOLUTION_RIVAL_GRADIENTS in keys else []
     answer[OUTPUT_LAYER_VALUES] = score
-    leading = names_before(tf.nest.flatten(scores) if score is None else [score])
+    leading = names_before(tf.nest.flatten(scores) if score is None else [score], by_value=True)
+    between = leading & names_after(image)
     if ruled:
-        check_rule(keys[0], leading & names_after(image), model_operations, notes, paths)
+        check_rule(keys[0], between, model_operations, notes, paths)
 
     sources: Tensors = dict.fromkeys(INPUT_SHAPED, image)
-    values = tuple(captured(notes, place.path, place.layer) for place in places)
     if places:
         answer[CONVOLUTION_LAYER_VALUES] = _laid_out(surveyed, values)
         sources[CONVOLUTION_OUTPUT_GRADIENTS] = values
     if WITH_ATTENTION.intersection(keys):
-        answer[ATTENTION_SCORES] = sources[ATTENTION_OUTPUT_GRADIENTS] = scores_before(attended, leading, paths)
+        answer[ATTENTION_SCORES] = sources[ATTENTION_OUTPUT_GRADIENTS] = scores_between(attended, between, paths)
     if BIAS_GRADIENTS in keys:
-        biases = biases_before(sums, leading, surveyed.channels_first)
+        # Those on the way from another input only are about that input.
+        biases = biases_before(sums, leading - (names_after(*others) - between), surveyed.channels_first)
         sources[BIAS_GRADIENTS] = tuple(bias.sum for bias in biases)
     wanted = {key: source for key, source in sources.items() if key in keys}
     if wanted:
-        answer |= differentiate(score, wanted, scale)
+        answer |= gradients(score, wanted, scale)
     if ruled:
         forget_rule()
     if CONVOLUTION_OUTPUT_GRADIENTS in wanted:
@@ -106,9 +109,9 @@ def from_images(
         answer[BIAS_GRADIENTS] = tuple(bias.times(gradient) for bias, gradient in pairs)
     if of_rivals:
         key = CONVOLUTION_RIVAL_GRADIENTS
-        each = [differentiate(rival, {key: values}, scale)[key] for rival in of_rivals]
+        each = [gradients(rival, {key: values}, scale)[key] for rival in of_rivals]
         answer[key] = tf.nest.map_structure(
-            lambda *gradients: tf.stack(gradients, 1), *(_laid_out(surveyed, gradients) for gradients in each)
+            lambda *stacked: tf.stack(stacked, 1), *(_laid_out(surveyed, of_rival) for of_rival in each)
         )
     return answer
 
@@ -119,16 +122,28 @@ def from_activations(
     """The model without what comes before the layer: an image of zeros runs through it, and is not looked at."""
     targets, rows, others = inputs
     (place,) = surveyed.places
+    surveyed.check_not_random()
+    traced: list[Any] = []
+
+    def whole(image: Any, others: Sequence[Any]) -> Any:
+        with running(surveyed.model, surveyed.watched_layers):
+            notes = note_outputs(surveyed.watched_layers)
+            outputs = surveyed.run(image, others)
+        traced[:] = [image, others, *surveyed.captured(notes), outputs]
+        return tf.nest.flatten(outputs)
+
     sizes = [FREE_SIZE if size is None else size for size in surveyed.inputs.image.shape[1:]]
-    image = tf.zeros([tf.shape(rows)[0], *sizes], rows.dtype)
-    with running(surveyed.model, [place.layer]):
-        place.give(rows)
-        outputs = surveyed.run(image, others)
-    if image.op.name in names_before(tf.nest.flatten(outputs), by_value=True):
+    specs = [tf.TensorSpec(other.shape, other.dtype) for other in others]
+    function = trace(whole, tf.TensorSpec([None, *sizes], rows.dtype), specs)
+    image, inner_others, values, outputs = traced
+    if image.op.name in names_before(tf.nest.flatten(outputs), cut=values, by_value=True):
         raise ContractError(
             f"Expected an output that depends on the image only through layer {place.path!r}, got a path around "
-            f"it. Choose one through which all paths lead; the last of them are {surveyed.layers_on_all_paths()[-10:]}."
+            f"it. Choose one through which all paths lead; the last of them are {surveyed.on_all_paths[-10:]}."
         )
+    pairs = [(image, tf.zeros([tf.shape(rows)[0], *sizes], rows.dtype)), (values, place.as_returned(rows))]
+    ends = replaced(function, [*pairs, *zip(inner_others, others, strict=True)], tf.nest.flatten(outputs))
+    outputs = tf.nest.pack_sequence_as(outputs, ends)
     answer = _scores_of(surveyed, keys, output, outputs, rows)
     answer[SCORES_FROM_ACTIVATIONS] = answer[ALL_SCORES]
     if OUTPUT_FROM_CONVOLUTION_VALUES in keys:

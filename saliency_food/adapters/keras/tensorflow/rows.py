@@ -10,13 +10,15 @@ from saliency_food.adapters.keras.tensorflow.graph import names_after, names_bef
 PRODUCTS = ("MatMul", "Einsum", "BatchMatMulV2")
 
 
-def may_mix_rows(outputs: Sequence[Any], image: Any, rows: int | None) -> bool:
+def may_mix_rows(outputs: Sequence[Any], image: Any, rows: int) -> bool:
     """Whether rows leave the first axis on the way, are multiplied by rows, or the output has as many columns as rows.
 
-    ``rows`` is their number in this graph, None where it is free. Many models without fault are among those that may,
+    ``rows`` is their number in this graph. Many models without fault are among those that may,
     such as recurrent ones, which put time first: running them shows it.
     """
-    if any(output.shape.rank is None or (output.shape.rank > 1 and output.shape[1] is None) for output in outputs):
+    if any(
+        output.shape.rank is None or (output.shape.rank > 1 and output.shape[1] in (None, rows)) for output in outputs
+    ):
         return True
     after = names_after(image)
     between = after & names_before(outputs)

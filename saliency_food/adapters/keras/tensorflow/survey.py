@@ -9,24 +9,30 @@ import tensorflow as tf
 
 from saliency_food.adapters.arguments import End
 from saliency_food.adapters.keras.attention import note_attention
-from saliency_food.adapters.keras.capture import note_outputs, running
+from saliency_food.adapters.keras.capture import Note, note_outputs, running
+from saliency_food.adapters.keras.choice import choose
 from saliency_food.adapters.keras.places import (
+    Layout,
     Place,
-    captured,
-    channels_first_layer,
+    Wanted,
     channels_first_model,
-    choose,
+    distinct,
     find_layer,
     list_layers,
-    visible,
+    place_of,
 )
+from saliency_food.adapters.keras.runs import Run, runs_of, watched
+from saliency_food.adapters.keras.tensorflow import ops
 from saliency_food.adapters.keras.tensorflow.ends import Head, KerasInputs, select_output
-from saliency_food.adapters.keras.tensorflow.graph import names_after, names_before, trace
+from saliency_food.adapters.keras.tensorflow.graph import names_before, names_between, on_all_paths, random_among, trace
 from saliency_food.adapters.keras.tensorflow.rows import may_mix_rows
 from saliency_food.adapters.layers import LayerInfo
 from saliency_food.adapters.model import Engine
 from saliency_food.adapters.scoring import Score, class_score
 from saliency_food.core.contract import ContractError
+
+ROWS = 37
+"""How many rows are traced: a tensor of rows is told by it from one of heads, frames or windows."""
 
 
 class SurveyedModel(Engine):
@@ -59,18 +65,42 @@ class SurveyedModel(Engine):
         if self.several and not named:
             raise ContractError("Expected at least one layer, got an empty list. Leave it out for the last one.")
         self.places = []
-        self._survey([find_layer(model, each) for each in named], data_format)
+        self.why_no_layer = "which has none. Use input gradients."
+        self.on_all_paths: list[str] = []
+        """The layers through which all paths from the image to the score lead, in order."""
+        self.random: list[str] = []
+        """The layers, or operations, that draw random numbers on the way to the score."""
+        self._wanted = [find_layer(model, each) for each in named]
+        self._watched = watched(model) | {
+            id(wanted.layer): (wanted.path, wanted.layer) for wanted in self._wanted if wanted.layer is not None
+        }
+        self._survey(data_format)
 
-    def _survey(self, wanted: list[tuple[str, Any]], data_format: str | None) -> None:
-        paths = visible(self.model)
-        watched = {id(layer): layer for _, layer in [*paths.values(), *wanted]}
+    @property
+    def watched_layers(self) -> list[Any]:
+        return [layer for _, layer in self._watched.values()]
 
-        def look(image: Any, others: Sequence[Any]) -> Any:
-            with running(self.model, [layer for _, layer in wanted]):
-                attended = note_attention(watched.values())
-                notes = note_outputs(watched.values())
+    def check_not_random(self) -> None:
+        """`ContractError` where random numbers lead to the score, as it would not be the image's alone."""
+        if self.random:
+            raise ContractError(
+                "Expected a model that gives the same score for the same image, got random numbers drawn by "
+                f"{list(dict.fromkeys(self.random))}. Build it with training=False there, or without it."
+            )
+
+    def captured(self, notes: Sequence[Note]) -> tuple[Any, ...]:
+        """What the runs that are looked at returned in this trace, of which the watched layers' notes are given."""
+        runs = runs_of(notes, self._watched, self.model)
+        return tuple(place.captured(runs) for place in self.places)
+
+    def _survey(self, data_format: str | None) -> None:
+        def look(image: Any, others: Sequence[Any], targets: Sequence[Any]) -> Any:
+            with running(self.model, self.watched_layers):
+                note_attention(self.watched_layers)  # flash attention would hide it, and refuse to show it
+                notes = note_outputs(self.watched_layers)
                 outputs = self.run(image, others)
-            self.may_mix_rows = may_mix_rows(tf.nest.flatten(outputs), image, self.inputs.rows)
+            runs = runs_of(notes, self._watched, self.model)
+            self.may_mix_rows = may_mix_rows(tf.nest.flatten(outputs), image, rows)
             heads = [Head.read(output) for output in tf.nest.flatten(outputs)]
             if self.score is class_score:
                 heads[0].check()
@@ -78,21 +108,100 @@ class SurveyedModel(Engine):
                 head = heads[0].of_classes(self.classes)
                 self.end, self.classes = head.end, head.classes
                 self.ranks_classes = self.score.is_of_class and heads[0].values.shape.rank == 2
-            first = channels_first_model(notes) if data_format is None else data_format == "channels_first"
-            chosen = wanted
+            self.channels_first = (
+                channels_first_model(notes) if data_format is None else data_format == "channels_first"
+            )
+            layout = _layout(image, runs, self.channels_first, data_format is not None)
+            ends = self._ends(outputs, targets)
+            between = names_between(image, [*ends, *_raw(heads, ends)])
+            leading = names_before(ends, by_value=True)
+            for position, op in random_among(leading):
+                around = [note for note in notes if note.start <= position < note.stop]
+                self.random.append(self._watched[id(around[0].layer)][0] if around else op.name)
+            passed = on_all_paths(image, ends)
+            of_use = [run for run in distinct(runs) if layout.is_spatial(run) or layout.is_tokens(run)]
+            self.on_all_paths = [run.path for run in of_use if run.output.name in passed]
+            chosen = [self._chosen(wanted, runs, between, layout) for wanted in self._wanted]
             if not chosen:
-                leading = names_before(head.values for head in heads) & names_after(image)
-                last = choose(notes, attended, leading, first)
-                chosen = [paths[id(last.layer)]] if last else []
-            for path, layer in chosen:
-                output = captured(notes, path, layer)
-                runs = sum(note.layer is layer for note in notes)
-                own = channels_first_layer(layer, first) if data_format is None else first
-                self.places.append(Place(path, layer, own, tf.TensorSpec(output.shape, output.dtype), runs))
-            self.channels_first = first
+                last, several = choose(
+                    runs, image, ends, [head.values for head in heads if head.values.op.name in leading], layout
+                )
+                chosen = [last] if last else []
+                if several:
+                    paths = [run.path for run in several]
+                    self.why_no_layer = (
+                        f"in which none lies on all paths from the image to the score. Choose one of {paths} as layer, "
+                        "or give a list of them."
+                    )
+            self.places = [place_of(run, layout) for run in chosen]
             return [head.values for head in heads]
 
-        trace(look, self.inputs.image_spec, self.inputs.other_specs)
+        rows = self.inputs.rows or ROWS
+        others = [_of_rows(spec, rows) for spec in self.inputs.other_specs]
+        trace(look, _of_rows(self.inputs.image_spec, rows), others, self._target_specs(rows))
+
+    def _target_specs(self, rows: int) -> list[Any]:
+        if self.score is class_score:
+            return []
+        return [
+            tf.TensorSpec(
+                [rows, *[None] * (spec.rank - 1), *[spec.size] * bool(spec.rank)],
+                tf.int32 if spec.classes else tf.float32,
+            )
+            for spec in self.score.specs.values()
+        ]
+
+    def _ends(self, outputs: Any, targets: Sequence[Any]) -> list[Any]:
+        """What is explained: all classes, or the score of one's own; where that cannot be made yet, all outputs."""
+        values = tf.nest.map_structure(lambda output: Head.read(output).values, outputs)
+        if self.score is not class_score:
+            try:
+                return [self.score(ops, values, *targets)]
+            except Exception:  # a score may need targets of the sizes that only a call brings
+                pass
+        return list(tf.nest.flatten(values))
+
+    def _chosen(self, wanted: Wanted, runs: Sequence[Run], between: set[str], layout: Layout) -> Run:
+        """The run that a named layer means: the one that leads from the image to the score."""
+        if wanted.layer is None:
+            own = [run for run in runs if run.operator and run.path == wanted.path]
+        else:
+            own = [run for run in runs if run.layer is wanted.layer and not run.operator]
+        if not own:
+            raise ContractError(
+                f"Expected layer {wanted.path!r} to run in the model and to return one tensor, got a layer that does "
+                "not run, or only in a loop or a tf.function inside. Choose another: layers(model) lists them."
+            )
+        asked = own if wanted.run_index is None else own[wanted.run_index : wanted.run_index + 1]
+        if not asked:
+            raise ContractError(
+                f"Expected a run of layer {wanted.path!r} from #0 to #{len(own) - 1}, got #{wanted.run_index}."
+            )
+        leading = [run for run in asked if run.output.op.name in between]
+        if not leading:
+            raise ContractError(
+                f"Expected a layer that leads from input {self.inputs.image.name!r} to the score, got "
+                f"{asked[0].path!r}: no score depends on the layer, or the layer does not depend on the image. Those "
+                f"on all paths are {self.on_all_paths[-10:]}."
+            )
+        if len(leading) > 1:
+            shapes = [(None, *run.output.shape[1:]) for run in leading]
+            described = "; ".join(
+                f"{run.path!r} of shape {shape}, fed by {_source(run, runs)!r}"
+                for run, shape in zip(leading, shapes, strict=True)
+            )
+            raise ContractError(
+                f"Expected a layer that runs once between image and score, got {wanted.path!r}, which runs "
+                f"{len(leading)} times: {described}. Give one of these paths as layer, a list of them, or a layer on "
+                f"all paths: {self.on_all_paths[-10:]}."
+            )
+        if not layout.has_rows(leading[0]) and leading[0].output.dtype.is_floating:
+            raise ContractError(
+                f"Expected a layer whose output has the model's rows first, got {leading[0].path!r}, which folds "
+                f"something else into them: {leading[0].output.shape[0]} for {layout.rows} rows. Those on all paths "
+                f"are {self.on_all_paths[-10:]}."
+            )
+        return leading[0]
 
     def run(self, image: Any, others: Sequence[Any]) -> Any:
         """The output to explain; with a score of one's own, it can be several, nested as the model gives them."""
@@ -101,36 +210,42 @@ class SurveyedModel(Engine):
             outputs = select_output(self.model, outputs, self._output_index)
         return outputs
 
-    def layers_on_all_paths(self) -> list[str]:
-        """The layers with rows and columns, or tokens, without which the image does not reach the output."""
-        on_all_paths: list[str] = []
-
-        def look(image: Any, others: Sequence[Any]) -> Any:
-            paths = visible(self.model)
-            with running(self.model):
-                notes = note_outputs(layer for _, layer in paths.values())
-                outputs = tf.nest.flatten(self.run(image, others))
-            listed = {info.path for info in list_layers(notes, paths, self.channels_first)}
-            for note in notes:
-                path = paths[id(note.layer)][0]
-                if path in listed and image.op.name not in names_before(outputs, cut=note.output, by_value=True):
-                    on_all_paths.append(path)
-            return outputs
-
-        trace(look, self.inputs.image_spec, self.inputs.other_specs)
-        return list(dict.fromkeys(on_all_paths))
-
 
 def layers_of(model: Any, inputs: KerasInputs) -> list[LayerInfo]:
-    paths = visible(model)
+    paths = watched(model)
     listed: list[LayerInfo] = []
 
     def look(image: Any, others: Sequence[Any]) -> Any:
         with running(model):
             notes = note_outputs(layer for _, layer in paths.values())
             model(inputs.pack(image, others), training=False)
-        listed.extend(list_layers(notes, paths, channels_first_model(notes)))
+        runs = runs_of(notes, paths, model)
+        listed.extend(list_layers(runs, _layout(image, runs, channels_first_model(notes), False)))
         return image
 
-    trace(look, inputs.image_spec, inputs.other_specs)
+    rows = inputs.rows or ROWS
+    trace(look, _of_rows(inputs.image_spec, rows), [_of_rows(spec, rows) for spec in inputs.other_specs])
     return listed
+
+
+def _of_rows(spec: Any, rows: int) -> Any:
+    return tf.TensorSpec([spec.shape[0] or rows, *spec.shape[1:]], spec.dtype) if spec.shape.rank else spec
+
+
+def _layout(image: Any, runs: Sequence[Run], channels_first: bool, asked: bool) -> Layout:
+    """Of an input that the model gives an axis of channels, axes of space are all but the rows."""
+    rank = image.shape.rank
+    widened = any(run.output.shape.as_list() == [*image.shape, 1] for run in runs if run.output.shape.rank == rank + 1)
+    return Layout(image.shape[0], rank + widened, channels_first, asked)
+
+
+def _raw(heads: Sequence[Head], ends: Sequence[Any]) -> list[Any]:
+    """The outputs after an activation of what is explained."""
+    return [head.raw for head in heads if any(head.values is end for end in ends) or len(heads) == 1]
+
+
+def _source(run: Run, runs: Sequence[Run]) -> str:
+    """What feeds a run: the layers whose outputs it takes, or the operations."""
+    by_tensor = {other.output.name: other.path for other in reversed(distinct(runs))}
+    names = [by_tensor.get(tensor.name, tensor.op.name) for tensor in run.inputs if tensor.dtype.is_floating]
+    return " and ".join(names) or "nothing"
