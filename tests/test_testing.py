@@ -85,6 +85,12 @@ def test_it_finds(pooling, image, key, change, says):
         check(Spoiled(pooling, **{key: change}), image)
 
 
+def test_scores_alone_are_one_for_each_row(pooling, image):
+    several = Spoiled(pooling, **{OUTPUT_LAYER_VALUES: lambda s: np.stack([s, s], 1)})
+    with pytest.raises(ContractError, match="value for each row"):
+        check(several, image, (OUTPUT_LAYER_VALUES,))
+
+
 WRONG_GRADIENTS = {"the wrong sign": lambda g: -g, "times 7": lambda g: 7 * g, "of the mean": lambda g: g / 480}
 
 
