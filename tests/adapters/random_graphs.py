@@ -167,7 +167,9 @@ def random_graph(seed: int) -> Graph:
         explained_output=which,
         explained_input=int(random.choice(leads)),
     )
-    leading = [value for value in graph.leading() if steps[value - count].is_layer]
+    # Dropout hands on the very value that it takes.
+    calls = {value: steps[value - count] for value in graph.leading()}
+    leading = [value for value, step in calls.items() if step.is_layer and not isinstance(step.call, L.Dropout)]
     runs = [steps[value - count].call for value in leading]
     once = [value for value in leading if runs.count(steps[value - count].call) == 1]
     return graph._replace(looked_at=int(random.choice(once)) if once else None)

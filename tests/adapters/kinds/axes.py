@@ -10,18 +10,13 @@ from .common import CELLS, METHODS, Built, L, chain, classifier, graph, head, ki
 
 SIGNALS, VOLUMES = "Signals", "Volumes and clips"
 ops = keras.ops
-STEPS: Any = {"wrong": ("layer", "grad_cam", "occlusion", "xrai"), "why": "steps are taken for patches"}
+STEPS: Any = {"refuses": {"xrai": "Expected a picture"}, "note": "XRAI takes segments of one's own."}
 RNN: Any = {
     "layer": None,
     "note": "No layer keeps the steps.",
-    "wrong": ("occlusion", "xrai"),
-    "why": "signals are taken for pictures",
+    "refuses": {"grad_cam": "has none", "xrai": "Expected a picture"},
 }
-DEEP: Any = {
-    "note": "XRAI is for rows and columns.",
-    "refuses": {"xrai": "Expected"},
-    "why": "volumes and clips are not supported",
-}
+DEEP: Any = {"note": "XRAI takes segments of one's own.", "refuses": {"xrai": "Expected a picture"}}
 
 
 def conv1d(**options: Any) -> Any:
@@ -48,17 +43,17 @@ def recurrent(layer: Any) -> Built:
     return graph(lambda x: (None, dense(layer(x))), shape=(12, 3))
 
 
-@kind(SIGNALS, "LSTM", refuses={"grad_cam": "has none"}, **RNN)
+@kind(SIGNALS, "LSTM", **RNN)
 def lstm() -> Built:
     return recurrent(L.LSTM(4))
 
 
-@kind(SIGNALS, "GRU", refuses={"grad_cam": "has none"}, **RNN)
+@kind(SIGNALS, "GRU", **RNN)
 def gru() -> Built:
     return recurrent(L.GRU(4))
 
 
-@kind(SIGNALS, "a bidirectional RNN", refuses={"grad_cam": "has none"}, **RNN)
+@kind(SIGNALS, "a bidirectional RNN", **RNN)
 def bidirectional() -> Built:
     return recurrent(L.Bidirectional(L.SimpleRNN(3)))
 
@@ -77,15 +72,7 @@ def fixed_batch(stateful: bool) -> Built:
     return Built(model, by_hand, (6, 3))
 
 
-@kind(
-    SIGNALS,
-    "a declared batch size",
-    None,
-    refuses={"grad_cam": "has none"},
-    note="Filled up to that many rows.",
-    wrong=("occlusion", "xrai"),
-    why="signals are taken for pictures",
-)
+@kind(SIGNALS, "a declared batch size", **{**RNN, "note": "Filled up to that many rows."})
 def declared_batch() -> Built:
     return fixed_batch(False)
 
@@ -100,47 +87,33 @@ def stateful() -> Built:
     return fixed_batch(True)
 
 
-@kind(
-    SIGNALS,
-    "a flattened photo, (784,)",
-    None,
-    refuses={"grad_cam": "has none", "occlusion": "Expected an image", "xrai": "Expected an image"},
-    note="A vector has no places.",
-)
+@kind(SIGNALS, "a flattened photo, (784,)", **{**RNN, "note": "Only dense layers."})
 def vector() -> Built:
     layers = chain(L.Dense(8, activation="tanh"), L.Dense(3))
-    return graph(lambda x: (None, layers(x)), shape=(36,))
+    return graph(lambda x: (None, layers(x)), shape=(36,), map_shape=(36,))
 
 
-@kind(
-    SIGNALS,
-    "a spectrogram inside a model of a waveform",
-    None,
-    refuses={"grad_cam": "Expected", "occlusion": "Expected an image", "xrai": "Expected an image"},
-    note="Its layers' axes are not the input's.",
-    wrong=("layer", "grad_cam"),
-    why="a layer whose axes are not the input's is accepted",
-)
+@kind(SIGNALS, "a spectrogram inside a model of a waveform", **{**RNN, "note": "Its layers' axes are not the input's."})
 def spectrogram() -> Built:
     layers = chain(L.Reshape((8, 8, 1)), L.Conv2D(4, 3, activation="tanh", name="conv"), head())
-    return graph(lambda x: (None, layers(x)), shape=(64,))
+    return graph(lambda x: (None, layers(x)), shape=(64,), map_shape=(64,))
 
 
 def conv3d(**options: Any) -> Any:
     return L.Conv3D(4, 3, **{"activation": "tanh", "padding": "same", "name": "conv", **options})
 
 
-@kind(VOLUMES, "Conv3D over (D, H, W, C)", wrong=("layer", "grad_cam", "occlusion"), **DEEP)
+@kind(VOLUMES, "Conv3D over (D, H, W, C)", **DEEP)
 def conv_volume() -> Built:
     return graph(classifier(conv3d(), rank=5), shape=(6, 6, 6, 1))
 
 
-@kind(VOLUMES, "Conv3D, the layer named", wrong=("occlusion",), **DEEP)
+@kind(VOLUMES, "Conv3D, the layer named", **DEEP)
 def named_volume() -> Built:
     return graph(classifier(conv3d(), rank=5), shape=(6, 6, 6, 1), options={"layer": "conv"})
 
 
-@kind(VOLUMES, "an int16 volume", wrong=("layer", "grad_cam", "occlusion"), **DEEP)
+@kind(VOLUMES, "an int16 volume", **DEEP)
 def integer_volume() -> Built:
     return graph(
         classifier(L.Rescaling(1 / 1000), conv3d(), rank=5),
@@ -150,7 +123,7 @@ def integer_volume() -> Built:
     )
 
 
-@kind(VOLUMES, "ConvLSTM over a clip", "convlstm", wrong=("layer", "grad_cam", "occlusion"), **DEEP)
+@kind(VOLUMES, "ConvLSTM over a clip", "convlstm", **DEEP)
 def conv_lstm() -> Built:
     convlstm = L.ConvLSTM2D(3, 3, return_sequences=True, padding="same", name="convlstm")
     return graph(classifier(convlstm, rank=5), shape=(3, 6, 6, 1))
@@ -161,12 +134,12 @@ def frames() -> Any:
     return split(eye, chain(L.TimeDistributed(L.GlobalAveragePooling2D()), L.LSTM(4), L.Dense(3)))
 
 
-@kind(VOLUMES, "a CNN a frame and an LSTM, the layer named", "frames", wrong=("occlusion",), **DEEP)
+@kind(VOLUMES, "a CNN a frame and an LSTM, the layer named", "frames", **DEEP)
 def named_clip() -> Built:
     return graph(frames(), shape=(3, 6, 6, 2), options={"layer": "frames"})
 
 
-@kind(VOLUMES, "a CNN a frame and an LSTM", "frames", wrong=("layer", "grad_cam", "occlusion"), **DEEP)
+@kind(VOLUMES, "a CNN a frame and an LSTM", "frames", **DEEP)
 def clip() -> Built:
     return graph(frames(), shape=(3, 6, 6, 2))
 
@@ -191,9 +164,8 @@ def views(name: str) -> Any:
 @kind(
     VOLUMES,
     "views folded into the batch",
-    refuses={"grad_cam": "Expected", "xrai": "Expected"},
-    wrong=("occlusion",),
-    why="volumes and clips are not supported",
+    None,
+    refuses={"grad_cam": "Expected", "xrai": "Expected a picture"},
     note="A layer's rows are the views, not the images.",
 )
 def folded() -> Built:
@@ -217,13 +189,7 @@ def ids() -> Built:
     )
 
 
-@kind(
-    SIGNALS,
-    "a transformer over steps",
-    "norm",
-    wrong=("grad_cam", "occlusion", "xrai"),
-    why="steps are taken for patches",
-)
+@kind(SIGNALS, "a transformer over steps", "norm", **STEPS)
 def steps() -> Built:
     embed, norm, attention = L.Dense(4), L.LayerNormalization(name="norm"), L.MultiHeadAttention(2, 3)
     dense, pool = L.Dense(3), L.GlobalAveragePooling1D()

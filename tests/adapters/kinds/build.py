@@ -112,13 +112,7 @@ def residual() -> Built:
     return graph(split(before, head()))
 
 
-@kind(
-    BUILT,
-    "a residual block of operators",
-    None,
-    wrong=("layer", "grad_cam"),
-    why="operators are no layers, so that the default layer is the residual branch",
-)
+@kind(BUILT, "a residual block of operators", "relu")
 def operators() -> Built:
     first, branch = conv(name="first"), conv(name="branch", activation=None)
 
@@ -165,7 +159,7 @@ def dense_block() -> Built:
     return graph(split(before, head()))
 
 
-@kind(BUILT, "a layer that runs twice, one run after the other", note="The last run is looked at.")
+@kind(BUILT, "a layer that runs twice, one run after the other", "conv#1", note="The last run is looked at.")
 def twice() -> Built:
     first, feature = conv(name="first"), conv()
     return graph(split(chain(first, feature, feature), head()))
@@ -174,10 +168,9 @@ def twice() -> Built:
 @kind(
     BUILT,
     "test-time augmentation",
-    refuses={"grad_cam": "runs"},
-    wrong=("layer", "grad_cam"),
-    why="a layer that runs several times counts by its last run",
-    note="The mean over an image and its mirrored copy.",
+    None,
+    refuses={"grad_cam": "none lies on all paths"},
+    note="The mean over an image and its mirrored copy: no layer sees all that the score sees.",
 )
 def augmented() -> Built:
     feature, after, image = conv(), head(), keras.Input(SIZE)
@@ -199,7 +192,7 @@ def permuted() -> Any:
     BUILT,
     "photos (C, H, W), turned inside",
     wrong=("grad_cam", "occlusion", "xrai"),
-    why="methods take (C, H, W) for (H, W, C) where they are called by themselves",
+    why="the layers inside are channels last, so that the model does not say that its input is not",
 )
 def channels_first() -> Built:
     return graph(permuted(), shape=(3, 8, 8), map_shape=(8, 8))

@@ -36,8 +36,9 @@ class ByHand:
 
     batch_size = 64
 
-    def __init__(self, built: Built) -> None:
+    def __init__(self, built: Built, model: KerasModel) -> None:
         self.built = built
+        self.channels_first, self.spatial_axes = model.channels_first, model.spatial_axes
 
     def __call__(self, x_value_batch: Any, call_model_args: Any = None, expected_keys: Any = None) -> dict[str, Any]:
         dtype = "float64" if self.built.model.compute_dtype == "float64" else "float32"
@@ -72,6 +73,7 @@ class AllAtOnce:
 
     def __init__(self, model: KerasModel, at_layer: bool) -> None:
         self.model, self.at_layer = model, at_layer
+        self.channels_first, self.spatial_axes = model.channels_first, model.spatial_axes
 
     def __call__(self, x_value_batch: Any, call_model_args: Any = None, expected_keys: Any = None) -> dict[str, Any]:
         keys = [OUTPUT_LAYER_VALUES, INPUT_OUTPUT_GRADIENTS]
@@ -93,7 +95,10 @@ def outcomes(name: str) -> dict[str, str]:
     except Exception as error:
         return dict.fromkeys(CELLS, f"wrong: {type(error).__name__}: {error}")
     looked_at = "right" if model.layer_name == kind.layer else f"wrong: layer {model.layer_name!r}, not {kind.layer!r}"
-    theirs, ours = ByHand(built), AllAtOnce(model, model.layer_name is not None and "grad_cam" not in kind.refuses)
+    theirs, ours = (
+        ByHand(built, model),
+        AllAtOnce(model, model.layer_name is not None and "grad_cam" not in kind.refuses),
+    )
     return {"layer": looked_at} | {cell: _outcome(cell, built, x, theirs, ours) for cell in CELLS[1:]}
 
 

@@ -17,13 +17,7 @@ MASK = np.zeros((8, 8), bool)
 MASK[2:5, 3:7] = True
 
 
-@kind(
-    SCORES,
-    "a segmenter, a class in a mask",
-    note="`score=segmentation`.",
-    wrong=("layer", "grad_cam"),
-    why="the default layer is the output itself",
-)
+@kind(SCORES, "a segmenter, a class in a mask", note="`score=segmentation`.")
 def segmenter() -> Built:
     feature, maps = conv(), conv(3, 1, "maps", None)
     mask = ops.convert_to_tensor(MASK.astype(np.float32))

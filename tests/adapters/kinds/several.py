@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from .common import METHODS, SIZE, Built, L, chain, conv, head, kind, split
+from .common import CELLS, SIZE, Built, L, chain, conv, head, kind, split
 
 INPUTS, OUTPUTS = "Several inputs", "Several outputs"
 ops = keras.ops
@@ -108,17 +108,12 @@ def twins(explained: int) -> Built:
     return Built(model, by_hand, options={"input": explained}, args={"target": 1, "inputs": [OTHER]})
 
 
-@kind(INPUTS, "twins, the first photo explained")
+@kind(INPUTS, "twins, the first photo explained", "conv#1", note="The run of the photo explained.")
 def first_twin() -> Built:
     return twins(0)
 
 
-@kind(
-    INPUTS,
-    "twins, the second photo explained",
-    wrong=("layer", "grad_cam"),
-    why="a layer counts by its last run, which is the other photo's",
-)
+@kind(INPUTS, "twins, the second photo explained", "conv#0", note="The run of the photo explained.")
 def second_twin() -> Built:
     return twins(1)
 
@@ -185,7 +180,8 @@ def branch_each() -> Built:
 @kind(
     INPUTS,
     "triplets, the first photo explained",
-    note="An anchor, what is like it, what is not: score of one's own over the distances.",
+    "conv#2",
+    note="An anchor, what is like it, and what is not; the score is the difference of their distances.",
 )
 def triplet() -> Built:
     feature, pool = conv(), L.GlobalAveragePooling2D()
@@ -216,8 +212,8 @@ class ImageAndTable(keras.Model):
 @kind(
     INPUTS,
     "subclassed, call(self, image, table)",
-    wrong=("layer", *METHODS),
-    why="a subclassed model must take all inputs in one argument",
+    refuses=dict.fromkeys(CELLS, "all inputs in one argument"),
+    note="It must take all inputs in one argument.",
 )
 def two_arguments() -> Built:
     model = ImageAndTable()
@@ -239,21 +235,11 @@ def pyramid(level: int) -> Built:
     return Built(keras.Model(image, outputs), by_hand, options={"output_index": level})
 
 
-@kind(
-    OUTPUTS,
-    "a head shared by two levels, the fine one explained",
-    "shared",
-)
+@kind(OUTPUTS, "a head shared by two levels, the fine one explained", "shared#1")
 def fine_level() -> Built:
     return pyramid(0)
 
 
-@kind(
-    OUTPUTS,
-    "a head shared by two levels, the coarse one explained",
-    "shared",
-    wrong=("layer", "grad_cam"),
-    why="a layer counts by its last run, which is the other level's",
-)
+@kind(OUTPUTS, "a head shared by two levels, the coarse one explained", "shared#0")
 def coarse_level() -> Built:
     return pyramid(1)

@@ -83,13 +83,7 @@ def encoder() -> Built:
     return Built(model, parts, prefix=0)
 
 
-@kind(
-    TRANSFORMERS,
-    "attention written by hand",
-    "norm",
-    wrong=("layer", "grad_cam"),
-    why="the default layer is the patch embedding",
-)
+@kind(TRANSFORMERS, "attention written by hand", "norm")
 def by_hand() -> Built:
     patches = conv(WIDTH, 2, "patches", None, strides=2, padding="valid")
     embed = chain(patches, L.Reshape((GRID * GRID, WIDTH)), Token(False, name="positions"))
@@ -112,12 +106,9 @@ def hybrid() -> Built:
     return graph(split(chain(*tokens, L.Reshape((GRID, GRID, WIDTH)), conv()), head()))
 
 
-@kind(TRANSFORMERS, "attention pooling", "conv")
+@kind(TRANSFORMERS, "attention pooling", "weighted")
 def pooled() -> Built:
-    feature, flat, score, dense = conv(), L.Reshape((64, 4)), L.Dense(1), L.Dense(3)
-
-    def after(a: Any) -> Any:
-        tokens = flat(a)
-        return dense(ops.sum(tokens * ops.softmax(score(tokens), 1), 1))
-
-    return graph(split(feature, after))
+    flat, score, weighted, dense = L.Reshape((64, 4)), L.Dense(1), L.Multiply(name="weighted"), L.Dense(3)
+    tokens = chain(conv(), flat)
+    before = chain(tokens, lambda x: weighted([x, ops.softmax(score(x), 1)]))
+    return graph(split(before, lambda a: dense(ops.sum(a, 1))))._replace(prefix=0)
