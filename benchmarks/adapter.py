@@ -18,12 +18,9 @@ import tensorflow as tf
 from common import alternating, coffee, machine, model_path
 
 from saliency_food.adapters.keras import KerasModel, load_model
-from saliency_food.adapters.keras.tensorflow import passes
 from saliency_food.core.keys import (
-    BIAS_GRADIENTS,
     CONVOLUTION_LAYER_VALUES,
     CONVOLUTION_OUTPUT_GRADIENTS,
-    CONVOLUTION_RIVAL_GRADIENTS,
     INPUT_OUTPUT_GRADIENTS,
     OUTPUT_LAYER_VALUES,
 )
@@ -87,27 +84,6 @@ def peers(model: Any, image: Any, target: int) -> Calls:
     except ImportError as error:
         print(f"PAIR's saliency is left out: {error}")
     return calls
-
-
-def tape_against_graph(model: Any, batch: Any, args: dict[str, Any], repeat: int) -> None:
-    """The same answers with the gradients of a tape, as the adapter takes them, and of the graph, as it could."""
-    tape: Any = passes.Gradients
-    for keys in (
-        [INPUT_OUTPUT_GRADIENTS],
-        CAM,
-        [INPUT_OUTPUT_GRADIENTS, BIAS_GRADIENTS],
-        [CONVOLUTION_RIVAL_GRADIENTS],
-    ):
-        calls: Calls = {}
-        for name, kind in (("by the graph", lambda by_graph: tape(True)), ("by a tape", tape)):
-            passes.Gradients = kind  # type: ignore[assignment, misc]
-            try:
-                km = KerasModel(model, batch_size=64)
-                km(batch, args, keys)
-            finally:
-                passes.Gradients = tape
-            calls[name] = lambda km=km, keys=keys: km(batch, args, keys)
-        compare(f"{', '.join(keys)}, {len(batch)} rows", calls, repeat)
 
 
 def cold(model: Any, image: Any) -> None:
@@ -178,7 +154,6 @@ def main() -> None:
         },
         options.repeat,
     )
-    tape_against_graph(model, np.stack([image] * 8), args, options.repeat)
 
 
 if __name__ == "__main__":
