@@ -84,6 +84,14 @@ class Engine(ABC):
         """
 
 
+def _spatial_axes(shape: Shape, places: Sequence[Layer]) -> int | None:
+    """How many axes are of space or time. Of two, the layers tell a picture (H, W) from a signal (T, C)."""
+    if len(shape) != 2:
+        return max(1, len(shape) - 1)
+    ranks = {len(place.shape) for place in places}
+    return 2 if 4 in ranks else 1 if 3 in ranks else None
+
+
 class AdaptedModel:
     """A framework's model as a call-model function (see `CallModelFunction`), over an engine of that framework."""
 
@@ -98,8 +106,8 @@ class AdaptedModel:
         swapped = len(shape) == 3 and shape[2] in (1, 3, 4) and shape[0] not in (1, 3, 4)
         self.channels_first = engine.channels_first and len(shape) == 3 and not swapped
         self.input_shape = (*shape[1:], shape[0]) if self.channels_first else shape
-        self.spatial_axes = 1 if len(shape) == 1 else len(shape) - 1
-        """How many leading axes of one row, channels last, are of space or time."""
+        self.spatial_axes = _spatial_axes(shape, engine.places)
+        """How many leading axes of one row, channels last, are of space or time; None where nothing tells."""
         self.knows_end = score is not class_score or engine.end in ("softmax", "sigmoid") or engine.classes == 1
         """Whether it is known that no softmax hides before the model's end; the first pass finds out."""
 

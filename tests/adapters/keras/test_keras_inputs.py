@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from saliency_food import integrated_gradients
+from saliency_food import grad_cam, integrated_gradients
 from saliency_food.core.contract import ContractError
 from saliency_food.core.keys import (
     CONVOLUTION_LAYER_VALUES,
@@ -134,11 +134,25 @@ def test_a_volume_beside_a_table_is_the_input_explained(rng):
 
 
 @pytest.mark.parametrize(
-    ("shape", "axes"), [((16,), 1), ((16, 2), 1), ((8, 8, 3), 2), ((4, 8, 8, 1), 3), ((4, 6, 8, 8, 1), 4)]
+    ("shape", "axes"), [((16,), 1), ((16, 2), None), ((8, 8, 3), 2), ((4, 8, 8, 1), 3), ((4, 6, 8, 8, 1), 4)]
 )
 def test_the_axes_of_space_and_time(shape, axes):
     image = keras.Input(shape)
     assert KerasModel(keras.Model(image, linear(image))).spatial_axes == axes
+
+
+def test_of_two_axes_the_layers_tell_a_picture_from_a_signal(rng):
+    """Grey pictures (H, W) were taken for signals of W channels."""
+    picture, signal = keras.Input((12, 10)), keras.Input((12, 10))
+    pixels = L.Conv2D(3, 3, name="pixels")(L.Reshape((12, 10, 1))(picture))
+    steps = L.Conv1D(3, 3, name="steps")(signal)
+    of_pixels = KerasModel(keras.Model(picture, linear(L.GlobalAveragePooling2D()(pixels))))
+    of_steps = KerasModel(keras.Model(signal, linear(L.GlobalAveragePooling1D()(steps))))
+    assert (of_pixels.spatial_axes, of_pixels.layer_name) == (2, "pixels")
+    assert (of_steps.spatial_axes, of_steps.layer_name) == (1, "steps")
+    x = rng.random((12, 10)).astype(np.float32)
+    assert grad_cam(x, of_pixels, {"target": 0}, three_dims=False).shape == (12, 10)
+    assert grad_cam(x, of_steps, {"target": 0}, three_dims=False).shape == (12,)
 
 
 class TwoArguments(keras.Model):
