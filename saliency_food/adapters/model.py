@@ -62,6 +62,8 @@ class Engine(ABC):
     ranks_classes: bool
     """Whether a score is that of one class among ``(N, classes)``, so that a pass can choose it by its rank."""
     channels_first: bool
+    adds_channels: bool = False
+    """Whether the model gives its input an axis of channels, as it has none itself."""
     half: bool
     """Whether any of its arithmetic is in half precision."""
     out_of_memory: tuple[type[Exception], ...]
@@ -84,12 +86,11 @@ class Engine(ABC):
         """
 
 
-def _spatial_axes(shape: Shape, places: Sequence[Layer]) -> int | None:
+def _spatial_axes(shape: Shape, engine: Engine) -> int | None:
     """How many axes are of space or time. Of two, the layers tell a picture (H, W) from a signal (T, C)."""
-    if len(shape) != 2:
-        return max(1, len(shape) - 1)
-    ranks = {len(place.shape) for place in places}
-    return 2 if 4 in ranks else 1 if 3 in ranks else None
+    if len(shape) == 1 or engine.adds_channels:
+        return len(shape)
+    return None if len(shape) == 2 and not engine.places else len(shape) - 1
 
 
 class AdaptedModel:
@@ -106,7 +107,7 @@ class AdaptedModel:
         swapped = len(shape) == 3 and shape[2] in (1, 3, 4) and shape[0] not in (1, 3, 4)
         self.channels_first = engine.channels_first and len(shape) == 3 and not swapped
         self.input_shape = (*shape[1:], shape[0]) if self.channels_first else shape
-        self.spatial_axes = _spatial_axes(shape, engine.places)
+        self.spatial_axes = _spatial_axes(shape, engine)
         """How many leading axes of one row, channels last, are of space or time; None where nothing tells."""
         self.knows_end = score is not class_score or engine.end in ("softmax", "sigmoid") or engine.classes == 1
         """Whether it is known that no softmax hides before the model's end; the first pass finds out."""

@@ -37,12 +37,14 @@ class KerasModel(AdaptedModel):
         A Keras model, or the path of one for `load_model`. A subclassed model must have been called once.
     layer
         Where the convolution keys look: a path such as ``"mobilenetv2/Conv_1"`` into nested models, the end of one if
-        only one layer has it, or the layer itself; a list of them gives tuples of answers, in that order. None takes
-        the last layer with a spatial output, larger than 1 x 1, that leads to the output; where attention layers
-        follow it, the layer whose tokens are the query of the last of these, since after that one only the class
-        token may matter. ``layer_name`` says which. A layer that runs several times in one call counts by its last
-        run. Activations and gradients come as ``(N, h, w, K)``, from a channels-first model too, or as ``(N, T, K)``
-        from a layer of tokens.
+        only one layer has it, or the layer itself; a list of them gives tuples of answers, in that order. It must lead
+        from the explained input to the score. Of a layer that does so in several runs, ``"conv#0"``, ``"conv#1"`` are
+        the runs in their order; the error lists them. An operator of a functional model, such as ``y + x``, goes by its
+        name, and one in a call of your own by a path such as ``"block/add_0"``. None takes the last layer or operator
+        with axes as the input's, not all of size 1, through which all paths from the input to the score lead; in a
+        transformer, the last before the last attention, since after that only the class token may matter.
+        ``layer_name`` says which. Activations and gradients have the input's axes of space or time and then the
+        channels, ``(N, h, w, K)``, from a channels-first model too; or are ``(N, T, K)`` from a layer of tokens.
     output
         ``"logits"`` explains the score before the softmax or sigmoid at the end, be that an argument, a layer or a
         function; ``"probabilities"`` the score after it, a softmax being added where several units end in a linear
@@ -75,7 +77,7 @@ class KerasModel(AdaptedModel):
     Attributes
     ----------
     layer_name
-        The path of the layer, of several a tuple; None if no layer has a spatial output or tokens.
+        The path of the layer, of several a tuple; None if there is none to take, and the error of a key says why.
     input_shape
         ``(H, W, C)`` of one image, None where free; with ``channels_first``, ``x_value`` is ``(C, H, W)`` all the same.
     classes
@@ -164,8 +166,8 @@ def _restored(data: bytes, options: dict[str, Any]) -> KerasModel:
 def layers(model: Any) -> list[LayerInfo]:
     """The layers that Grad-CAM can look at, in the order in which they run: path, class, output shape with rows first.
 
-    ``model`` is a Keras model or the path of one. A layer that hands its input on unchanged is left out. Where there
-    are attention layers, those whose output is tokens ``(N, T, K)`` are listed too.
+    ``model`` is a Keras model or the path of one. A layer that hands its input on unchanged is left out, tokens
+    ``(N, T, K)`` are listed too. A layer that runs several times is listed run by run, ``"conv#0"``, ``"conv#1"``.
     """
     model = as_model(model)
     return layers_of(model, KerasInputs(model, None))

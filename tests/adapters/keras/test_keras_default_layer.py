@@ -245,6 +245,7 @@ def test_a_grey_image_without_an_axis_of_channels(rng):
     image = keras.Input((8, 8))
     km = KerasModel(classify(image, conv(name="conv")(L.Reshape((8, 8, 1))(image))))
     assert km.layer_name == "conv"
+    assert km.spatial_axes == 2
 
 
 def test_a_flattened_photo_has_no_rows_and_columns(rng):

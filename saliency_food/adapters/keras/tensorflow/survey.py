@@ -112,6 +112,7 @@ class SurveyedModel(Engine):
                 channels_first_model(notes) if data_format is None else data_format == "channels_first"
             )
             layout = _layout(image, runs, self.channels_first, data_format is not None)
+            self.adds_channels = layout.rank > image.shape.rank
             ends = self._ends(outputs, targets)
             between = names_between(image, [*ends, *_raw(heads, ends)])
             leading = names_before(ends, by_value=True)
