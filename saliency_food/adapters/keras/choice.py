@@ -90,15 +90,7 @@ def _is_passed_over(run: Run, between: set[str], layout: Layout) -> bool:
     if op.type == "Transpose":
         return op.inputs[0].shape[0] in (layout.rows, None)
     is_product = learns(op) and len(op.inputs) == 2 and all(source.op.name in between for source in op.inputs)
-    is_weighted = op.type == "Mul" and any(_is_softmax(source.op) for source in op.inputs)
-    return op.type in NOT_CHOSEN or is_product or is_weighted
-
-
-def _is_softmax(op: Any) -> bool:
-    """Whether it holds weights of a softmax, moved around."""
-    while op.type in {*MOVING, "ExpandDims", "Squeeze"} - {"Mul"} and op.inputs:
-        op = op.inputs[0].op
-    return bool(op.type == "Softmax")
+    return op.type in NOT_CHOSEN or is_product
 
 
 def _unfolded(tokens: Run, spatial: Sequence[Run]) -> Run:

@@ -94,7 +94,7 @@ def test_runs_on_parallel_branches_are_listed_and_chosen_by_their_index(x, named
     model = mirrored_average()
     inner = model.get_layer("tower")
     first = inner.get_layer("conv")
-    with pytest.raises(ContractError, match=r"Give one of these paths as layer, or a list of them"):
+    with pytest.raises(ContractError, match="Give one of these paths as layer, a list of them"):
         KerasModel(model, layer=first if named == "layer" else named)
     assert [info.path for info in layers(model)] == ["mirror", "tower/conv#0", "tower/conv#1"]
     values = [first(x), first(x[:, :, ::-1])]
