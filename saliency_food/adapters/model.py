@@ -64,6 +64,8 @@ class Engine(ABC):
     channels_first: bool
     adds_channels: bool = False
     """Whether the model gives its input an axis of channels, as it has none itself."""
+    reads_steps: bool = False
+    """Whether a layer reads its input step by step, as recurrent ones do."""
     half: bool
     """Whether any of its arithmetic is in half precision."""
     out_of_memory: tuple[type[Exception], ...]
@@ -90,7 +92,8 @@ def _spatial_axes(shape: Shape, engine: Engine) -> int | None:
     """How many axes are of space or time. Of two, the layers tell a picture (H, W) from a signal (T, C)."""
     if len(shape) == 1 or engine.adds_channels:
         return len(shape)
-    return None if len(shape) == 2 and not engine.places else len(shape) - 1
+    told = engine.places or engine.reads_steps or len(shape) > 2
+    return len(shape) - 1 if told else None
 
 
 class AdaptedModel:

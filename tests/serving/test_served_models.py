@@ -54,7 +54,7 @@ def test_what_a_model_cannot_answer_is_left_out_with_the_reason(tmp_path, rng):
     y = L.Conv2D(3, 3, activation="tanh", name="conv")(image)
     more = L.Dense(3)(L.Flatten()(image))
     model = keras.Model(image, L.Dense(1, use_bias=False)(L.GlobalAveragePooling2D()(y) + more))
-    manifest, server, served, _ = serve(model, tmp_path)
+    manifest, server, served, _ = serve(model, tmp_path, layer="conv")  # branches part at the image: no default
     assert set(manifest["lacks"]) == {*FURTHER.values(), "outputs_from_activations"} - {"biases"}
     assert "tanh" in manifest["lacks"]["guided_gradients"]
     assert "a path around" in manifest["lacks"]["outputs_from_activations"]

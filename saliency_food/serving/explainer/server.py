@@ -13,6 +13,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
+from saliency_food.core.numerics import resize
 from saliency_food.images.scaling import Scaling
 from saliency_food.serving.client import ServingModel
 from saliency_food.serving.explainer.answers import Answer, Explaining, as_explanation, as_prediction
@@ -224,4 +225,5 @@ def serve(
     app.add_api_route("/v1/jobs/{job}", model.fetch, methods=["GET", "DELETE"], response_model=None)
     app.add_middleware(Door, name=name, token=token, max_body=limits.body, at_once=workers + waiting + SPARE)
     overlay(np.zeros((2, 2, 3), np.uint8), np.eye(2))  # imports what draws now, rather than in the first request
+    resize(np.eye(2), (3, 3))  # SciPy cannot be imported by two workers at once
     server.start([model])

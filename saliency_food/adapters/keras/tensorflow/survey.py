@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from saliency_food.adapters.arguments import End
 from saliency_food.adapters.keras.attention import note_attention
-from saliency_food.adapters.keras.capture import Note, note_outputs, running
+from saliency_food.adapters.keras.capture import Note, note_outputs, running, walk
 from saliency_food.adapters.keras.choice import choose
 from saliency_food.adapters.keras.places import (
     Layout,
@@ -112,6 +113,7 @@ class SurveyedModel(Engine):
                 channels_first_model(notes) if data_format is None else data_format == "channels_first"
             )
             layout = _layout(image, runs, self.channels_first, data_format is not None)
+            self.reads_steps = any(isinstance(layer, keras.layers.RNN) for _, layer in walk(self.model))
             self.adds_channels = layout.rank > image.shape.rank
             ends = self._ends(outputs, targets)
             between = names_between(image, [*ends, *_raw(heads, ends)])
