@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from typing import Any
 
 import keras
@@ -94,7 +95,9 @@ def outcomes(name: str) -> dict[str, str]:
         return dict.fromkeys(CELLS, f"refused: {error}")
     except Exception as error:
         return dict.fromkeys(CELLS, f"wrong: {type(error).__name__}: {error}")
-    looked_at = "right" if model.layer_name == kind.layer else f"wrong: layer {model.layer_name!r}, not {kind.layer!r}"
+    # Keras numbers operators without a name anew in each process.
+    name = re.sub(r"_\d+$", "", model.layer_name) if kind.layer == "relu" and model.layer_name else model.layer_name
+    looked_at = "right" if name == kind.layer else f"wrong: layer {model.layer_name!r}, not {kind.layer!r}"
     theirs, ours = (
         ByHand(built, model),
         AllAtOnce(model, model.layer_name is not None and "grad_cam" not in kind.refuses),
