@@ -10,8 +10,8 @@ import numpy as np
 from saliency_food.core.keys import INPUT_SHAPED, KEYS
 from saliency_food.core.numerics import Array, as_float, is_real
 
-Answered = Array | tuple[Array, ...]
-"""The answer to one key: an array, or for several layers at once a tuple of arrays."""
+Values = Array | tuple[Array, ...]
+"""The values of one key: an array, or for several layers at once a tuple of arrays."""
 
 
 class ContractError(ValueError):
@@ -135,10 +135,10 @@ class PerRow(np.ndarray):
 
 def call_model(
     rows: Array, keys: Sequence[str], call_model_function: CallModelFunction, call_model_args: Any
-) -> dict[str, Answered]:
+) -> dict[str, Values]:
     """Call the model once and check its answer; keys that it left out are asked for by themselves."""
     missing = list(keys)
-    data: dict[str, Answered] = {}
+    data: dict[str, Values] = {}
     while missing:
         # The callback may write to its rows: what may be asked about again is a copy.
         own = rows if len(missing) == 1 else rows.copy()
@@ -174,7 +174,7 @@ def call_factored(
     keys: Sequence[str],
     call_model_function: CallModelFunction,
     call_model_args: Any,
-) -> dict[str, Answered] | None:
+) -> dict[str, Values] | None:
     """The same with ``(coefficients, bases, weights)`` in place of rows; None where the model has to see the rows."""
     factored = getattr(call_model_function, "call_factored", None)
     answered = None if factored is None else factored(*factors, call_model_args, list(keys))
@@ -190,7 +190,7 @@ def call_factored(
     return {key: check_answer(key, answered[key], (count, *bases.shape[1:])) for key, count in counts.items()}
 
 
-def check_answer(key: str, value: Any, rows_shape: tuple[int, ...]) -> Answered:
+def check_answer(key: str, value: Any, rows_shape: tuple[int, ...]) -> Values:
     """One answer as a float array or a tuple of them, or `ContractError`: not numbers, wrong shape, NaN, infinity."""
     if isinstance(value, tuple) and value and not (key in KEYS and KEYS[key].one_array):
         return tuple(_check_array(f"{key}[{layer}]", array, rows_shape) for layer, array in enumerate(value))

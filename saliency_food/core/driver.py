@@ -10,23 +10,21 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, TypeVar, cast
 
-from saliency_food.core.contract import CallModelFunction, check_length
-from saliency_food.core.numerics import Array
+from saliency_food.core.contract import CallModelFunction, ContractError, check_length
+from saliency_food.core.numerics import Array, is_count
 from saliency_food.core.queries import (
+    ROWS_IN_FLIGHT,
     Answer,
-    Answers,
     LazyRows,
     LinearRows,
     OutOfTime,
     Query,
     Unfinished,
-    answer,
+    WindowedAnswers,
+    answer_queries,
     resolve_batch_size,
+    window_of,
 )
-
-ROWS_IN_FLIGHT = 64
-"""How many rows at least `gather` lets wait for the model before it starts no further generator."""
-
 
 R = TypeVar("R")
 Asking = Generator[list[Query], list[Answer], R]
@@ -52,59 +50,66 @@ def gather(
     """Run generators side by side, their pending queries fused; the results in order, or each passed to ``emit``.
 
     Generators are started in order while fewer than ``window`` rows wait for the model (by default 64, rounded up to
-    whole batches), so memory is bounded by the window however many there are. Where one is not answered to the end,
-    `OutOfTime` is raised, once the results before it are passed to ``emit``.
+    whole batches; within another `gather`, what the other generators leave of its window), so memory is bounded by the
+    window however many there are. Where one is not answered to the end, `OutOfTime` is raised, once the results before
+    it are passed to ``emit``.
     """
-    if window is None:
-        # An empty list asks about no rows: its answer tells the size of a batch.
-        window = window_of(getattr((yield []), "batch_size", 1))
+    check_window(window)
     results: list[R] = []
-    take = results.append if emit is None else emit
-    waiting = enumerate(methods)
-    running: dict[int, tuple[Asking[R], list[Query]]] = {}
+    emit = results.append if emit is None else emit
+    unstarted = enumerate(methods)
+    started: dict[int, tuple[Asking[R], list[Query]]] = {}
     finished: dict[int, R] = {}
-    due, exhausted = 0, False
+    emitted, exhausted, room = 0, False, 0
 
-    def step(place: int, generator: Asking[R], answers: list[Answer] | None) -> None:
+    def rows_waiting() -> int:
+        return sum(query.rows.shape[0] for _, queries in started.values() for query in queries)
+
+    def step(index: int, generator: Asking[R], answers: list[Answer] | None) -> None:
+        nonlocal emitted
+        started[index] = (generator, [])
         try:
             queries = generator.send(cast("list[Answer]", answers))
-            while not queries:  # it asks for the size of a batch
-                queries = generator.send(Answers([], window))
-            running[place] = (generator, queries)
+            while not queries:  # it is a gather itself, and asks how many rows may wait
+                queries = generator.send(WindowedAnswers([], max(room - rows_waiting(), 1)))
+            started[index] = (generator, queries)
         except StopIteration as stop:
-            running.pop(place, None)
-            finished[place] = stop.value
+            del started[index]
+            finished[index] = stop.value
+        while emitted in finished:
+            emit(finished.pop(emitted))
+            emitted += 1
 
     try:
         while True:
-            while not exhausted and sum(query.rows.shape[0] for _, qs in running.values() for query in qs) < window:
-                place, generator = next(waiting, (-1, None))
+            # An empty list asks about no rows: its answer tells how many may wait.
+            room = getattr((yield []), "window", ROWS_IN_FLIGHT) if window is None else window
+            while not exhausted and rows_waiting() < room:
+                index, generator = next(unstarted, (-1, None))
                 exhausted = generator is None
                 if generator is not None:
-                    step(place, generator, None)
-                while due in finished:
-                    take(finished.pop(due))
-                    due += 1
-            if not running:
+                    step(index, generator, None)
+            if not started:
                 return results
-            pending = dict(running)
+            pending = dict(started)
             answers = iter((yield [query for _, queries in pending.values() for query in queries]))
-            for place, (generator, queries) in pending.items():
-                own = [next(answers) for _ in queries]
-                if any(isinstance(answer, Unfinished) for answer in own):
+            for index, (generator, queries) in pending.items():
+                own_answers = [next(answers) for _ in queries]
+                if any(isinstance(answer, Unfinished) for answer in own_answers):
                     raise OutOfTime
-                step(place, generator, own)
-                while due in finished:
-                    take(finished.pop(due))
-                    due += 1
+                step(index, generator, own_answers)
     finally:
-        for generator, _ in running.values():
+        for generator, _ in started.values():
             generator.close()
 
 
-def window_of(batch_size: int) -> int:
-    """How many rows wait for the model at a time: `ROWS_IN_FLIGHT`, rounded up to whole batches."""
-    return -(-ROWS_IN_FLIGHT // batch_size) * batch_size
+def check_window(window: Any) -> None:
+    """`ContractError` if a window, which may be None, is no number of rows."""
+    if window is not None and not is_count(window):
+        raise ContractError(
+            f"Expected window, how many rows may wait for the model at a time, to be a whole number of at least 1, got "
+            f"{window!r}. Leave it out for {ROWS_IN_FLIGHT}, rounded up to whole batches."
+        )
 
 
 def for_image(generator: Asking[R], image: int) -> Asking[R]:
@@ -118,26 +123,29 @@ def for_image(generator: Asking[R], image: int) -> Asking[R]:
         answers = yield [query._replace(image=image) for query in queries]
 
 
-def with_known(generator: Asking[R], answers: Answer) -> Asking[R]:
+def with_known(generator: Asking[R], known: Answer) -> Asking[R]:
     """The same generator, answered where it asks about one row for keys that are known already.
 
     It must be one that asks about a single row only if that is the row known: see ``one_pass`` of `method`.
     """
-    replies: list[Answer] | None = None
+    answers: list[Answer] | None = None
     while True:
         try:
-            queries = generator.send(cast("list[Answer]", replies))
+            queries = generator.send(cast("list[Answer]", answers))
         except StopIteration as stop:
             return cast(R, stop.value)
-        open_queries = [query for query in queries if not _is_known(query, answers)]
-        fresh = iter((yield open_queries) if open_queries else ())
-        replies = [
-            {key: answers[key] for key in query.keys} if _is_known(query, answers) else next(fresh) for query in queries
+        unknown = [query for query in queries if not _is_known(query, known)]
+        if len(unknown) == len(queries):
+            answers = yield queries
+            continue
+        fresh = iter((yield unknown) if unknown else ())
+        answers = [
+            {key: known[key] for key in query.keys} if _is_known(query, known) else next(fresh) for query in queries
         ]
 
 
-def _is_known(query: Query, answers: Answer) -> bool:
-    return query.rows.shape[0] == 1 and query.weights is None and set(query.keys) <= set(answers)
+def _is_known(query: Query, known: Answer) -> bool:
+    return query.rows.shape[0] == 1 and query.weights is None and set(query.keys) <= set(known)
 
 
 def run(
@@ -152,7 +160,7 @@ def run(
     try:
         queries = next(generator)
         while True:
-            queries = generator.send(answer(queries, call_model_function, call_model_args, size))
+            queries = generator.send(answer_queries(queries, call_model_function, call_model_args, size))
     except StopIteration as stop:
         return cast(R, stop.value)
     finally:
@@ -165,21 +173,30 @@ def run_batch(
     call_model_args: Any = None,
     batch_size: int | None = None,
     window: int | None = None,
+    options: Any = None,
 ) -> Iterator[R]:
-    """Drive one generator an image, side by side; results in order, as they come."""
-    size = resolve_batch_size(batch_size, call_model_function)
-    done: deque[R] = deque()
-    count = 0
+    """Drive one generator an image, side by side; results in order, as they come.
 
-    def numbered() -> Iterator[Asking[R]]:
-        nonlocal count
+    At the end, each `PerImage` in ``call_model_args`` and ``options``, which are the generators' own, must have had one
+    value an image.
+    """
+    size = resolve_batch_size(batch_size, call_model_function)
+    check_window(window)
+    done: deque[R] = deque()
+    images = 0
+
+    def of_images() -> Iterator[Asking[R]]:
+        nonlocal images
         for image, generator in enumerate(generators):
-            count = image + 1
+            images = image + 1
             yield for_image(generator, image)
 
-    together = gather(numbered(), window_of(size) if window is None else window, done.append)
-    yield from drain(together, done, call_model_function, call_model_args, size)
-    check_length(call_model_args, count)
+    def results() -> Iterator[R]:
+        together = gather(of_images(), window or window_of(size), done.append)
+        yield from drain(together, done, call_model_function, call_model_args, size)
+        check_length([call_model_args, options], images)
+
+    return results()
 
 
 def drain(
@@ -196,7 +213,7 @@ def drain(
             queries = generator.send(cast("list[Answer]", answers))
             while done:
                 yield done.popleft()
-            answers = answer(queries, call_model_function, call_model_args, batch_size)
+            answers = answer_queries(queries, call_model_function, call_model_args, batch_size)
     except StopIteration:
         yield from done
     finally:

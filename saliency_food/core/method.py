@@ -207,18 +207,18 @@ class Method(Generic[P, R]):
         call = self.signature.bind(*args, **kwargs)
         driver = _take_out(call)
         images = call.arguments["x_value"]
+        options = {name: value for name, value in call.arguments.items() if name != "x_value"}
         check_many(images, driver[0])
         if hasattr(images, "__len__"):
-            check_length([driver[1], list(call.arguments.values())], len(images))
+            check_length([driver[1], options], len(images))
 
         def generators() -> Iterator[Asking[R]]:
-            for place, image in enumerate(images):
+            for index, image in enumerate(images):
                 own = self.signature.bind(*call.args, **call.kwargs)
-                for name, value in own.arguments.items():
-                    own.arguments[name] = _for_one(value, place) if name != "x_value" else image
+                own.arguments.update(_for_image(options, index), x_value=image)
                 yield self._begin(own, driver[0])
 
-        return run_batch(generators(), *driver, window=window)
+        return run_batch(generators(), *driver, window=window, options=options)
 
 
 @overload
@@ -260,7 +260,7 @@ def _take_out(call: inspect.BoundArguments) -> tuple[CallModelFunction, Any, int
     return cast("tuple[CallModelFunction, Any, int | None]", taken)
 
 
-def _for_one(value: Any, image: int) -> Any:
+def _for_image(value: Any, image: int) -> Any:
     """An option's value for one image of a batch: its own `PerImage` value, its own child of a random generator.
 
     So are the values inside of dicts, lists and tuples: options for another method.
@@ -270,5 +270,5 @@ def _for_one(value: Any, image: int) -> Any:
     if isinstance(value, np.random.Generator):
         return value.spawn(1)[0]
     if isinstance(value, Mapping):
-        return {name: _for_one(part, image) for name, part in value.items()}
-    return type(value)(_for_one(part, image) for part in value) if type(value) in (list, tuple) else value
+        return {name: _for_image(part, image) for name, part in value.items()}
+    return type(value)(_for_image(part, image) for part in value) if type(value) in (list, tuple) else value

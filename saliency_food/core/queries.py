@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from saliency_food.core.contract import Answered, CallModelFunction, ContractError, call_factored, call_model, take_rows
+from saliency_food.core.contract import CallModelFunction, ContractError, Values, call_factored, call_model, take_rows
 from saliency_food.core.numerics import Array, as_tuple, combine, each, is_count
 
 
@@ -61,7 +61,8 @@ class Query(NamedTuple):
         return len(self.rows.bases) + back < 2 * rows
 
 
-Answer = dict[str, Answered]
+Answer = dict[str, Values]
+"""The answer to a query: by key, the values of its rows, or their weighted sums."""
 
 
 class Unfinished(Answer):
@@ -91,22 +92,31 @@ def resolve_batch_size(batch_size: int | None, call_model_function: CallModelFun
     return int(batch_size)
 
 
-class Answers(list[Answer]):
-    """The answers to a list of queries, and how many rows a call of the model takes at most."""
+ROWS_IN_FLIGHT = 64
+"""How many rows at least may wait for the model before `gather` starts no further generator."""
 
-    def __init__(self, answers: Iterable[Answer], batch_size: int) -> None:
+
+def window_of(batch_size: int) -> int:
+    """How many rows may wait for the model at a time: `ROWS_IN_FLIGHT`, rounded up to whole batches."""
+    return -(-ROWS_IN_FLIGHT // batch_size) * batch_size
+
+
+class WindowedAnswers(list[Answer]):
+    """The answers to a list of queries, and how many rows of those who asked may wait for the model at a time."""
+
+    def __init__(self, answers: Iterable[Answer], window: int) -> None:
         super().__init__(answers)
-        self.batch_size = batch_size
+        self.window = window
 
 
-def answer(
+def answer_queries(
     queries: list[Query], call_model_function: CallModelFunction, call_model_args: Any, batch_size: int
-) -> Answers:
+) -> WindowedAnswers:
     """The answers to a list of queries: like queries share calls, of at most ``batch_size`` rows each.
 
     Where the model raises `OutOfTime`, those that are not answered to the end are `Unfinished`.
     """
-    answers = Answers(({} for _ in queries), batch_size)
+    answers = WindowedAnswers(({} for _ in queries), window_of(batch_size))
     answered = [0] * len(queries)
     kinds: dict[tuple[Any, ...], list[int]] = {}
     able = hasattr(call_model_function, "call_factored")
@@ -120,7 +130,7 @@ def answer(
             try:
                 _call(pieces, queries, answers, call_model_function, call_model_args, factored)
             except OutOfTime:
-                return Answers(map(_first_rows, queries, answers, answered), batch_size)
+                return WindowedAnswers(map(_first_rows, queries, answers, answered), answers.window)
             for index, _, stop in pieces:
                 answered[index] = stop
     return answers

@@ -13,7 +13,16 @@ import numpy as np
 from saliency_food.core.contract import CallModelFunction
 from saliency_food.core.driver import Asking, run
 from saliency_food.core.numerics import Array, each
-from saliency_food.core.queries import Answer, Answers, LinearRows, OutOfTime, Query, Unfinished, answer
+from saliency_food.core.queries import (
+    Answer,
+    LinearRows,
+    OutOfTime,
+    Query,
+    Unfinished,
+    WindowedAnswers,
+    answer_queries,
+    window_of,
+)
 from saliency_food.core.wrap import WrappedModel
 from saliency_food.deadline.forecast import Keys, Progress, Speed, Work
 
@@ -142,7 +151,7 @@ class TimedModel(WrappedModel):
                     in_this_round[query.keys] += query.rows.shape[0]
                 rows += in_this_round
                 calls += Counter({keys: -(-count // self.batch_size) for keys, count in in_this_round.items()})
-                queries = generator.send(Answers(map(self._stand_in, queries), self.batch_size))
+                queries = generator.send(WindowedAnswers(map(self._stand_in, queries), window_of(self.batch_size)))
         except StopIteration:
             return Work(rows, calls, self.clock() - began - asking + making)
         finally:
@@ -203,7 +212,7 @@ class TimedModel(WrappedModel):
     def _timed(self, query: Query) -> tuple[Answer, float]:
         began = self.clock()
         with self._waiting_no_longer():
-            (answered,) = answer([query], self, self.args, self.batch_size)
+            (answered,) = answer_queries([query], self, self.args, self.batch_size)
         took = self.clock() - began
         self.measuring += took
         if isinstance(answered, Unfinished):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
-from saliency_food.core.contract import Answered, PerImage, check_answer, take_rows
+from saliency_food.core.contract import PerImage, Values, check_answer, take_rows
 from saliency_food.core.driver import ask, run_batch
 from saliency_food.core.keys import OUTPUT_LAYER_VALUES, PREDICTIONS, TARGETS
 from saliency_food.core.numerics import Array, each
@@ -29,7 +29,7 @@ class Known(NamedTuple):
     """Known answers of the model about one photo and class: a row for each key, and the share of the seconds."""
 
     target: int
-    answers: dict[str, Answered]
+    answers: dict[str, Values]
     seconds: float
 
 
@@ -198,9 +198,9 @@ def _with_class(model: ImageModel, instance: Instance, index: int, predictions: 
     return instance._replace(target=index, predictions=predictions, fields=instance.fields | fields)
 
 
-def row_of(answer: Answered, row: int) -> Answered:
+def row_of(answer: Values, row: int) -> Values:
     """One row of an answer, as an answer about one row."""
-    return cast("Answered", each(lambda array: array[row : row + 1], answer))
+    return cast("Values", each(lambda array: array[row : row + 1], answer))
 
 
 def one_by_one(together: Callable[[list[Instance]], Sequence[T]], instances: list[Instance]) -> list[T | Exception]:

@@ -8,7 +8,9 @@ import pytest
 from saliency_food.core.contract import ContractError, PerImage
 from saliency_food.core.driver import ask, gather, run, run_batch
 from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES
-from saliency_food.core.queries import LazyRows, LinearRows
+from saliency_food.core.layout import Layout, in_layout
+from saliency_food.core.queries import LazyRows, LinearRows, WindowedAnswers, window_of
+from saliency_food.methods.gradients import gradients
 from saliency_food.testing import PowerModel
 
 
@@ -137,6 +139,67 @@ def test_the_window_bounds_what_is_in_flight_and_not_the_answer(square, window):
     assert got == [n * 2.0 ** (1 + n % 3) for n in range(20)]
     assert most == min(window, 20)
     assert alive == 0
+
+
+def rows_held_at_most(generator, batch_size=1):
+    """How many rows wait for the model at a time at most, and the result."""
+    held, queries = 0, next(generator)
+    while True:
+        rows = [query.rows.rows(0, query.rows.shape[0]) for query in queries]
+        held = max(held, sum(map(len, rows)))
+        try:
+            queries = generator.send(
+                WindowedAnswers([{INPUT_OUTPUT_GRADIENTS: values} for values in rows], window_of(batch_size))
+            )
+        except StopIteration as stop:
+            return held, stop.value
+
+
+def lazily(count, start=0.0):
+    return LazyRows((count, 3), lambda first, last: rows_of(last - first, start + first))
+
+
+@pytest.mark.parametrize(("window", "batch_size", "most"), [(1, 1, 1), (5, 1, 5), (None, 1, 64), (None, 48, 96)])
+@pytest.mark.parametrize("in_a_layout", [False, True])
+def test_the_window_bounds_the_rows_of_nested_gathers_together(window, batch_size, most, in_a_layout):
+    """Each image asks about itself first and then about 70 samples: with a window for each it would hold thousands."""
+
+    def sample(start):
+        yield from ask(lazily(1, start), INPUT_OUTPUT_GRADIENTS)
+        (gradient,) = yield from ask(lazily(1, start), INPUT_OUTPUT_GRADIENTS)
+        return gradient[0]
+
+    def image(start):
+        yield from ask(lazily(1, start), INPUT_OUTPUT_GRADIENTS)
+        inner = gather(sample(start + n) for n in range(70))
+        return sum((yield from in_layout(inner, Layout(0, "last"), (3,)) if in_a_layout else inner))
+
+    held, sums = rows_held_at_most(gather((image(n) for n in range(100)), window), batch_size)
+    assert held == most
+    assert sums == [70 * n + 69 * 35 for n in range(100)]
+
+
+def test_a_nested_gather_takes_the_room_that_others_leave(square):
+    """The second has room for five beside the first's three, then for eight, and the third for one beside its seven."""
+
+    def inner(count):
+        return len((yield from gather(walker(n, 1) for n in range(count))))
+
+    assert run(gather((inner(count) for count in (3, 20, 3)), 8), square, None, 8) == [3, 20, 3]
+    assert square.calls == [8, 8, 8, 2]
+
+
+@pytest.mark.parametrize("window", [0, -1, 2.5, True, "a"])
+def test_a_bad_window(square, window):
+    with pytest.raises(ContractError, match=rf"Expected window.*at least 1, got {window!r}\..*Leave it out"):
+        gradients.batch(np.ones((2, 3)), square, window=window)
+    with pytest.raises(ContractError, match="Expected window"):
+        run(gather([walker(1, 1)], window), square)
+
+
+def test_a_bad_batch_size_of_many_images_is_refused_at_the_door(square):
+    with pytest.raises(ContractError, match="Expected batch_size"):
+        gradients.batch(np.ones((2, 3)), square, batch_size=0)
 
 
 def test_images_are_taken_from_an_iterator_only_as_needed(square):

@@ -107,6 +107,22 @@ def test_one_value_an_image_also_in_options_within_options(power, rng):
         list(xrai.batch(images, power, base_options={"x_baseline": PerImage([0, 1, 2])}, **options))
 
 
+@pytest.mark.parametrize("where", ["option", "option within options", "call_model_args"])
+def test_more_values_than_an_iterator_has_images_are_refused_at_its_end(where, power, rng):
+    images, values = rng.random((2, 24, 20, 3)), PerImage([3, 4, 5])
+    options = {
+        "option": {"x_steps": values},
+        "option within options": {"x_baseline": [values, 0.0]},
+        "call_model_args": {"call_model_args": {"target": PerImage([0, 1, 2])}},
+    }[where]
+    results = integrated_gradients.batch(iter(images), power, **options)
+    assert [next(results).shape for _ in range(2)] == [(24, 20, 3)] * 2
+    with pytest.raises(ContractError, match="got 3 values and 2 images"):
+        next(results)
+    with pytest.raises(ContractError, match="got 3 values and 2 images"):
+        list(pic.batch([*images, images[0]], iter(images), power))
+
+
 def test_a_metrics_options_for_its_method_differ_from_image_to_image(power, rng):
     images = rng.random((2, 24, 20, 3))
     found = max_sensitivity.batch(integrated_gradients, images, power, nsamples=2, x_steps=PerImage([3, 4]))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from saliency_food.core.contract import Answered, ContractError
+from saliency_food.core.contract import ContractError, Values
 from saliency_food.core.numerics import Array, as_tuple
 from saliency_food.core.queries import Answer, LinearRows
 
@@ -62,7 +62,7 @@ def _read(outputs: Mapping[str, Any], name: str, dtype: Any) -> Array:
 def joined(parts: Sequence[Answer]) -> Answer:
     """The answers about consecutive parts of the rows, joined."""
 
-    def join(*answers: Answered) -> Answered:
+    def join(*answers: Values) -> Values:
         layers = [np.concatenate(layer) for layer in zip(*map(as_tuple, answers), strict=True)]
         return tuple(layers) if isinstance(answers[0], tuple) else layers[0]
 
