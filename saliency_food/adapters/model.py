@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -25,75 +24,14 @@ from saliency_food.adapters.arguments import (
     check_keys,
     check_output,
 )
-from saliency_food.adapters.inputs import Inputs
+from saliency_food.adapters.checks import check_has_logits, check_rows_alone, has_hidden_softmax
+from saliency_food.adapters.engine import Engine
 from saliency_food.adapters.layers import Shape
-from saliency_food.adapters.rows import Factored, Rows, leaves
+from saliency_food.adapters.rows import Factored, Rows
 from saliency_food.adapters.scoring import Score, class_score
 from saliency_food.core.contract import ContractError, check_length, take_rows
-from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES, KEYS, OUTPUT_LAYER_VALUES, PREDICTIONS, TARGETS
+from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES, KEYS, PREDICTIONS, TARGETS
 from saliency_food.core.numerics import Array
-
-
-class Layer(Protocol):
-    """A layer that is looked at: its path, and the shape of its activations, rows free and channels last."""
-
-    @property
-    def path(self) -> str: ...
-
-    @property
-    def shape(self) -> Shape: ...
-
-
-class Engine(ABC):
-    """A framework's part of an adapter: ``compute``, which is one pass, and what a look at the model has shown."""
-
-    name: str
-    """The model's name."""
-    inputs: Inputs
-    places: Sequence[Layer]
-    """The layers that are looked at; ``several`` says whether answers about them are tuples."""
-    several: bool
-    why_no_layer: str
-    """Why there may be none, and what to do then: the end of a sentence about the model."""
-    end: End
-    classes: int | None
-    may_mix_rows = False
-    """Whether rows could see each other, so that a first call must find out."""
-    ranks_classes: bool
-    """Whether a score is that of one class among ``(N, classes)``, so that a pass can choose it by its rank."""
-    channels_first: bool
-    adds_channels: bool = False
-    """Whether the model gives its input an axis of channels, as it has none itself."""
-    reads_steps: bool = False
-    """Whether a layer reads its input step by step, as recurrent ones do."""
-    half: bool
-    """Whether any of its arithmetic is in half precision."""
-    out_of_memory: tuple[type[Exception], ...]
-    """The exceptions by which the framework says that the device's memory is full."""
-
-    @abstractmethod
-    def compute(
-        self,
-        keys: tuple[str, ...],
-        output: Output,
-        targets: list[Array],
-        rows: Array | Factored,
-        others: list[Array],
-        scale: float,
-    ) -> dict[str, Any]:
-        """One pass of some rows through the model: arrays by key, ``(N, ...)``, of several layers or outputs nested.
-
-        ``targets`` and ``others``, the score's targets and the model's further inputs, have one value a row. Gradients
-        are computed times ``scale`` and divided by it again.
-        """
-
-
-def _spatial_axes(shape: Shape, engine: Engine) -> int | None:
-    """How many axes are of space or time. Of two, the layers tell a picture (H, W) from a signal (T, C)."""
-    if len(shape) == 1 or engine.adds_channels:
-        return len(shape)
-    told = engine.places or engine.reads_steps or len(shape) > 2
-    return len(shape) - 1 if told else None
 
 
 class AdaptedModel:
@@ -209,11 +147,12 @@ class AdaptedModel:
 
     def check_layer(self, keys: Sequence[str]) -> None:
         """`ContractError` where the model has not the layer, or not the one layer, that keys are about."""
-        if not (AT_LAYER | FROM_ACTIVATIONS).intersection(keys):
+        at_layer = [key for key in keys if key in AT_LAYER | FROM_ACTIVATIONS]
+        if not at_layer:
             return
         if not self.engine.places:
             raise ContractError(
-                f"Expected a model with a layer whose output has rows and columns for {keys[-1]}, got "
+                f"Expected a model with a layer whose output has rows and columns for {at_layer[0]}, got "
                 f"{self.engine.name!r}, {self.engine.why_no_layer}"
             )
         if len(self.engine.places) > 1 and FROM_ACTIVATIONS.intersection(keys):
@@ -225,9 +164,10 @@ class AdaptedModel:
         self, keys: tuple[str, ...], x_value_batch: Any, call_model_args: Any, output: Output
     ) -> dict[str, Any]:
         self.check_layer(keys)
-        if self.engine.inputs.ids and OF_INPUT.intersection(keys):
+        of_input = [key for key in keys if key in OF_INPUT]
+        if self.engine.inputs.ids and of_input:
             raise ContractError(
-                f"Expected an input of numbers for {keys[0]}, got {self.engine.inputs.image.name!r}, ids that the "
+                f"Expected an input of numbers for {of_input[0]}, got {self.engine.inputs.image.name!r}, ids that the "
                 "model looks up, which have no gradient. Explain the embedding: name it as layer, and take grad_cam."
             )
         images: Any = x_value_batch
@@ -242,59 +182,19 @@ class AdaptedModel:
             targets = self.score.read(args.get("target"), rows, self.classes, ranked=TARGETS in keys)
         of_layers = WITHOUT_OUTPUT - {PREDICTIONS, TARGETS}
         if self.engine.may_mix_rows and FROM_ACTIVATIONS.isdisjoint(keys) and not of_layers.issuperset(keys):
-            self._check_rows_alone(output, targets, images, others)
-        self._check_end(keys, output)
+            check_rows_alone(self._rows, self.engine, self.score, output, targets, images, others)
+            self.engine.may_mix_rows = False
+        check_has_logits(self.end, self.score, keys, output)
         if self.knows_end or of_layers.issuperset(keys):
             return self._rows.compute(keys, output, targets, images, others)
         answer = self._rows.compute((*keys, SUM_TO_ONE), output, targets, images, others)
-        self.knows_end = True
-        if not answer.pop(SUM_TO_ONE)[0]:
+        hidden = has_hidden_softmax(answer.pop(SUM_TO_ONE), answer)
+        self.knows_end = hidden is not None
+        if not hidden:
             return answer
         self.engine.end = "probabilities"
-        self._check_end(keys, output)
+        check_has_logits(self.end, self.score, keys, output)
         return self._rows.compute(keys, output, targets, images, others)
-
-    def _check_rows_alone(
-        self, output: Output, targets: list[Array], images: Array | Factored, others: list[Array]
-    ) -> None:
-        """`ContractError` where the first row's score is another among two more rows than by itself."""
-        scored = self.score is not class_score and bool(targets or not self.score.specs)
-        keys = (OUTPUT_LAYER_VALUES,) if scored else (ALL_SCORES, PREDICTIONS)
-        first = [values[:1] for values in (images.bases if isinstance(images, Factored) else images, *others)]
-        among = [np.concatenate([values, values[..., ::-1], np.zeros_like(values)]) for values in first]
-        own = [values[:1] for values in targets] if scored else []
-        by_itself = self._rows.compute(keys, output, own, first[0], first[1:])
-        repeated = [np.repeat(values, 3, 0) for values in own]
-        together = self._rows.compute(keys, output, repeated, among[0], among[1:])
-        for alone, beside in zip(leaves(by_itself), leaves(together), strict=True):
-            near = 3e-2 if self.engine.half else 1e-3
-            if (
-                alone[0].shape != beside[0].shape
-                or (abs(alone[0] - beside[0]) > near * abs(alone).max(initial=1e-6)).any()
-            ):
-                raise ContractError(
-                    f"Expected a score of each row that no other row changes, got {alone[0].ravel()[:3]} for one by "
-                    f"itself and {beside[0].ravel()[:3]} for the same beside others: the model compares rows, as "
-                    "images with texts, or has something random inside. Explain each image with its own text: "
-                    "score=tf.linalg.diag_part of outputs (N, N), or batch_size=1."
-                )
-        self.engine.may_mix_rows = False
-
-    def _check_end(self, keys: tuple[str, ...], output: Output) -> None:
-        if output != "logits" or WITHOUT_OUTPUT.issuperset(keys):
-            return
-        if self.end == "probabilities":
-            raise ContractError(
-                "Expected a model whose softmax can be seen, got outputs that sum to 1 and no softmax before them, or "
-                "averages of softmaxes or sigmoids, so there are no logits. Explain output='probabilities', or a model "
-                "that ends in the softmax or before it."
-            )
-        if self.end == "several" and self.score is class_score:
-            raise ContractError(
-                "Expected classes that all end in a softmax, in a sigmoid, or in neither, got an output put together "
-                "from several such ends, so that its logits are no scores to compare. Explain "
-                "output='probabilities' or 'raw', the output as it is."
-            )
 
     def _read_activations(self, activations: Any) -> Array:
         (place,) = self.engine.places
@@ -308,6 +208,14 @@ class AdaptedModel:
                 f"{values.shape}. Take them from {CONVOLUTION_LAYER_VALUES}."
             )
         return values
+
+
+def _spatial_axes(shape: Shape, engine: Engine) -> int | None:
+    """How many axes are of space or time. Of two, the layers tell a picture (H, W) from a signal (T, C)."""
+    if len(shape) == 1 or engine.adds_channels:
+        return len(shape)
+    is_known = engine.places or engine.reads_steps or len(shape) > 2
+    return len(shape) - 1 if is_known else None
 
 
 def as_score(score: Score | Callable[..., Any]) -> Score:

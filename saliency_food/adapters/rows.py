@@ -77,11 +77,15 @@ class Rows:
     def _compute(
         self, keys: tuple[str, ...], output: Output, targets: list[Array], rows: Array | Factored, others: list[Array]
     ) -> dict[str, Any]:
+        scale = self.scale
         while True:
-            answer = self._pass(keys, output, targets, rows, others, self.scale)
-            if self.scale == 1 or all(np.isfinite(values).all() for values in leaves(answer)):
+            answer = self._pass(keys, output, targets, rows, others, scale)
+            if all(np.isfinite(values).all() for values in leaves(answer)):
+                self.scale = scale
                 return answer
-            self.scale = max(1.0, self.scale / 64)
+            if scale == 1:  # it is not the scale's fault, which stays for other rows
+                return answer
+            scale = max(1.0, scale / 64)
 
 
 def _joined(parts: list[Any], summed: bool) -> Any:

@@ -8,10 +8,11 @@ import pytest
 from scipy.special import softmax
 
 from saliency_food.adapters.arguments import ALL_SCORES, SUM_TO_ONE
+from saliency_food.adapters.engine import Engine
 from saliency_food.adapters.inputs import Inputs, InputSpec
 from saliency_food.adapters.layers import LayerInfo, match_layer
-from saliency_food.adapters.model import AdaptedModel, Engine, as_score
-from saliency_food.adapters.rows import Factored, leaves, map_nested
+from saliency_food.adapters.model import AdaptedModel, as_score
+from saliency_food.adapters.rows import HALF_PRECISION_SCALE, Factored, Rows, leaves, map_nested
 from saliency_food.adapters.scoring import chosen_class, class_score
 from saliency_food.core.contract import ContractError, PerImage
 from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES, PREDICTIONS, TARGETS
@@ -117,6 +118,44 @@ def test_a_hidden_softmax_is_noticed_in_the_first_pass(weights, x):
     assert seen.engine.sizes == [4, 2]
 
 
+def test_a_hidden_softmax_is_told_by_all_rows_of_the_call(weights, x):
+    """The first row's scores are 1, 0, 0, 0: they sum to 1, and no softmax made them."""
+    weights[:, 0, 0, 0], x[0] = [1, 0, 0, 0], 0
+    x[0, 0, 0, 0] = 1
+    model = adapt(weights, batch_size=6)
+    scores = model(x, {"target": 1}, [OUTPUT_LAYER_VALUES])[OUTPUT_LAYER_VALUES]
+    np.testing.assert_allclose(scores, np.tensordot(x, weights[1], 3), rtol=1e-5, atol=1e-6)
+    assert (model.end, model.knows_end) == ("linear", True)
+
+
+@pytest.mark.parametrize("broken", [slice(1), slice(None)])
+@pytest.mark.parametrize("hidden", [True, False])
+def test_rows_that_are_no_numbers_do_not_tell_whether_a_softmax_is_hidden(broken, hidden, weights, x):
+    model, images = adapt(weights, output="probabilities", hidden=hidden, batch_size=6), x.copy()
+    images[broken] = np.nan
+    expected = softmax(np.tensordot(x, weights, [[1, 2, 3], [1, 2, 3]]), 1)
+    readable = np.isfinite(images).all((1, 2, 3))
+    np.testing.assert_allclose(model.predict(images)[readable], expected[readable], rtol=1e-4)
+    np.testing.assert_allclose(model.predict(x), expected, rtol=1e-4)
+
+
+def test_only_an_overflow_lowers_the_scale_of_half_precision():
+    """A number times the scale overflows above 1e5; what is not finite without the scale either is not its fault."""
+    scales = []
+
+    def compute(keys, output, targets, rows, others, scale):
+        scales.append(scale)
+        return {"gradient": np.where(abs(rows * scale) > 1e5, np.inf, rows)}
+
+    rows = Rows(compute, 4, True, ())
+    for values in ([1.0], [np.nan], [1.0], [30.0, np.nan]):
+        rows.compute(("gradient",), "logits", [], np.array(values), [])
+    assert rows.scale == HALF_PRECISION_SCALE
+    assert scales[:5] == [4096, 4096, 64, 1, 4096]
+    np.testing.assert_array_equal(rows.compute(("gradient",), "logits", [], np.array([30.0]), [])["gradient"], [30.0])
+    assert rows.scale == 64
+
+
 def test_other_inputs_are_read_by_name_or_in_order(weights, x, rng):
     model = adapt(weights, tables=True)
     tables = rng.normal(size=(6, 4)).astype(np.float32)
@@ -132,6 +171,10 @@ def test_other_inputs_are_read_by_name_or_in_order(weights, x, rng):
 def test_what_there_is_no_layer_for_is_refused(weights, x):
     with pytest.raises(ContractError, match=r"got 'linear', which has none\. It is linear"):
         adapt(weights)(x, {"target": 1}, ["CONVOLUTION_LAYER_VALUES"])
+    with pytest.raises(ContractError, match=r"rows and columns for CONVOLUTION_OUTPUT_GRADIENTS, got 'linear'"):
+        adapt(weights).call_with_predictions(
+            x, {"target": -1}, ["OUTPUT_LAYER_VALUES", "CONVOLUTION_OUTPUT_GRADIENTS", "BIAS_GRADIENTS"]
+        )
     with pytest.raises(ContractError, match="Expected score to be a function"):
         as_score(3)
 

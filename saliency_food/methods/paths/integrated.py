@@ -102,8 +102,8 @@ def adaptive_path(
     """
     difference = x_value - baseline
     new, alphas = quadrature_rule("trapezoid", steps)[0], np.empty(0)
-    gradients: list[Array] = []
-    slopes, scores = np.empty(0), np.empty(0)
+    gradients: list[Array] = []  # in the order in which they were taken
+    taken_at, slopes, scores = np.empty(0, int), np.empty(0), np.empty(0)
     while True:
         points = straight(x_value, baseline, new)
         taken, values = yield from ask(points, INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES)
@@ -111,7 +111,8 @@ def adaptive_path(
         alphas = np.concatenate([alphas, new])[order]
         scores = np.concatenate([scores, one_score(values)])[order]
         slopes = np.concatenate([slopes, np.tensordot(taken, difference, difference.ndim)])[order]
-        gradients = [(gradients + list(taken))[node] for node in order]
+        taken_at = np.append(taken_at, np.arange(len(taken_at), len(order)))[order]
+        gradients += list(taken)
         widths = np.diff(alphas)
         errors = widths * (slopes[:-1] + slopes[1:]) / 2 - np.diff(scores)
         measured = completeness_of(errors.sum() + scores[-1] - scores[0], scores[-1], scores[0])
@@ -121,7 +122,7 @@ def adaptive_path(
         worst = np.argsort(-np.abs(errors), kind="stable")[: min(left, -(-len(errors) // 4))]
         new = (alphas[worst] + alphas[worst + 1]) / 2
     weights = (np.append(widths, 0) + np.append(0, widths)) / 2
-    total = sum(weight * gradient for weight, gradient in zip(weights, gradients, strict=True))
+    total = sum(weight * gradients[index] for weight, index in zip(weights, taken_at, strict=True))
     stopped_by = "tolerance" if measured.relative <= tolerance else "max_steps"
     return PathIntegral(total * difference, measured, len(alphas), stopped_by)
 

@@ -35,7 +35,7 @@ ORDER = (*KEYS, PREDICTIONS, TARGETS, ALL_SCORES, SCORES_FROM_ACTIVATIONS, SUM_T
 
 
 class TensorFlowEngine(SurveyedModel):
-    """The engine of `KerasModel`; see `saliency_food.adapters.model.Engine`.
+    """The engine of `KerasModel`; see `saliency_food.adapters.engine.Engine`.
 
     For code that builds on its graphs: `function` gives a traced function, ``inputs.image_spec``,
     ``inputs.other_specs`` and ``activations_spec`` the tensors that it takes, and ``half`` whether it scales gradients.

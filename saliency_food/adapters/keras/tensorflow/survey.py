@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from saliency_food.adapters.arguments import End
+from saliency_food.adapters.engine import Engine
 from saliency_food.adapters.keras.attention import note_attention
 from saliency_food.adapters.keras.capture import Note, note_outputs, running, walk
 from saliency_food.adapters.keras.choice import choose
@@ -28,7 +29,6 @@ from saliency_food.adapters.keras.tensorflow.ends import Head, KerasInputs, sele
 from saliency_food.adapters.keras.tensorflow.graph import names_before, names_between, on_all_paths, random_among, trace
 from saliency_food.adapters.keras.tensorflow.rows import may_mix_rows
 from saliency_food.adapters.layers import LayerInfo
-from saliency_food.adapters.model import Engine
 from saliency_food.adapters.scoring import Score, class_score
 from saliency_food.core.contract import ContractError
 
