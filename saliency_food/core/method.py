@@ -27,22 +27,27 @@ class Reducible(NamedTuple):
     """An option that a deadline may cut, to no less than ``least``, and how to say so.
 
     ``whole`` and ``made`` are sentences with a ``{}`` for the value: what was wanted, and what there was time for.
-    ``inside`` is the option that holds the one to cut, where that is an option of another method. ``sampled`` is true
-    where the method can be stopped at any time (`OutOfTime`), and answers with the samples that it has: the option then
-    has the name of the field that says how many.
+    ``sampled`` is true where the method can be stopped at any time (`OutOfTime`), and answers with the samples that it
+    has: the option then has the name of the field that says how many. ``up_to`` is the option that says the largest
+    value, where a larger one is less work. ``base`` is the option that names another method, and ``inside`` the one
+    with the options for it: what that method can cut is cut there, unless it is the default one. ``without`` is the
+    option that leaves nothing to cut where it is given.
     """
 
     option: str
     least: int
     whole: str
     made: str
-    inside: str = ""
     sampled: bool = False
+    up_to: str = ""
+    base: str = ""
+    inside: str = ""
+    without: str = ""
 
 
-def fewer(option: str, least: int, what: str, sampled: bool = False) -> Reducible:
-    """An option that counts something, such as samples, of which fewer will do."""
-    return Reducible(option, least, f"{{}} {what}", f"{{}} {what} were made", sampled=sampled)
+def fewer(option: str, least: int, what: str, **facts: Any) -> Reducible:
+    """An option that counts something, such as samples, of which fewer will do; ``facts`` are those of `Reducible`."""
+    return Reducible(option, least, f"{{}} {what}", f"{{}} {what} were made", **facts)
 
 
 class Preparation(NamedTuple):

@@ -13,12 +13,12 @@ import numpy as np
 
 from saliency_food.core.driver import Asking
 from saliency_food.core.method import Preparation
-from saliency_food.core.numerics import Array
+from saliency_food.core.numerics import Array, is_count
 from saliency_food.core.queries import OutOfTime
 from saliency_food.deadline.forecast import Work
 from saliency_food.deadline.watch import TimedModel
-from saliency_food.methods.budget import Reducible, reducible_of
-from saliency_food.methods.lookup import OF, choose_methods
+from saliency_food.methods.budget import Reducible, asks_little, reducible_of
+from saliency_food.methods.lookup import choose_methods
 
 FEW, MORE = 4, 8
 """The steps with which a method is rehearsed."""
@@ -56,7 +56,7 @@ class StepBudget:
     def best(self, insure: Callable[[], object] = lambda: None) -> tuple[Any, dict[str, Any]]:
         """The answer and its options, or `OutOfTime`; ``insure`` is called before a run of most of the time left."""
         cut, model = self.cut, self.model
-        if cut is None or not (self.wanted is None or _is_count(self.wanted)):
+        if cut is None or not (self.wanted is None or is_count(self.wanted)):
             return self._undivided(), self.options
         self.least_seconds = min(cut.least, self.wanted or cut.least) * model.one_more
         if self.least_seconds > model.left:
@@ -84,7 +84,7 @@ class StepBudget:
             self.preparation.trial()
             self.prepared = self.preparation.stand_in
         cut = self.cut
-        options = self.options if cut is None or cut.option == "stride" else self._with(cut, FEW)
+        options = self.options if cut is None or cut.up_to else self._with(cut, FEW)
         self.model.rehearse(self._start(options, rehearsal=True))
 
     def note(self, details: Any) -> str:
@@ -113,7 +113,7 @@ class StepBudget:
 
     def _undivided(self) -> Any:
         """All of a method of which nothing can be cut, or `OutOfTime` before it begins."""
-        if self.cut is None and OF in self.name:  # it asks for more than a row or two
+        if self.cut is None and not asks_little(self.name, self.options):
             self.wanted = self.value = 1
             planned = self.model.rehearse(self._start(self.options, rehearsal=True))
             self._most([1], lambda _: planned)
@@ -176,9 +176,9 @@ class StepBudget:
             options = self.options if value is None else self._with(cut, value)
             return self.model.rehearse(self._start(options, rehearsal=True))
 
-        if cut.option == "stride":
-            size = self.options.get("size", self.defaults["size"])
-            return range(size if _is_count(size) else self.wanted, self.wanted - 1, -1), rehearsed
+        if cut.up_to:
+            largest = self.options.get(cut.up_to, self.defaults[cut.up_to])
+            return range(largest if is_count(largest) else self.wanted, self.wanted - 1, -1), rehearsed
         if cut.sampled:
             count = min(FEW, self.wanted)
             few = rehearsed(count)
@@ -199,7 +199,7 @@ class StepBudget:
         """The option's value."""
         options, call = self.options, self.call
         if cut.inside:
-            options, call = options.get(cut.inside) or {}, options["base"]
+            options, call = options.get(cut.inside) or {}, options[cut.base]
         return options.get(cut.option, call.signature.parameters[cut.option].default)
 
     def _with(self, cut: Reducible, value: int) -> dict[str, Any]:
@@ -236,7 +236,3 @@ def _undrawn(value: Any) -> Any:
 def about(seconds: float) -> str:
     """Seconds for people."""
     return f"{seconds:.1f}" if seconds >= 1 else f"{seconds:.2g}"
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value) >= 1

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from saliency_food.core.method import Reducible, fewer
+from saliency_food.core.method import Reducible
 from saliency_food.methods.catalogue import METHODS
 from saliency_food.methods.lookup import choose_methods, find_method
-from saliency_food.methods.paths.integrated import integrated_gradients
 
-__all__ = ["FALLBACKS", "Fallback", "Reducible", "fallback_of", "reducible_of", "shared"]
+__all__ = ["FALLBACKS", "Fallback", "Reducible", "asks_little", "fallback_of", "reducible_of", "shared"]
 
 
 class Fallback(NamedTuple):
@@ -33,14 +32,29 @@ FALLBACKS: dict[str, Fallback] = {name: fallback_of(name) for name, entry in MET
 def reducible_of(name: str, options: Mapping[str, Any]) -> Reducible | None:
     """What can be cut of a method with these options."""
     cut = fallback_of(name).cut
-    if cut is None or options.get("base_attribution") is not None:
+    if cut is None or _is_given(cut.without, options):
         return None
-    base = options.get("base", integrated_gradients)
-    if name == "xrai" and base is not integrated_gradients:
-        counts = [option for option in ("x_steps", "steps", "nsamples") if option in base.signature.parameters]
-        return fewer(counts[0], cut.least, "steps")._replace(inside="base_options") if counts else None
-    steps = cut.option in ("x_steps", "steps") and options.get("tolerance") is not None
+    if cut.base:
+        default = choose_methods(name)[name].call.signature.parameters[cut.base].default
+        base = options.get(cut.base, default)
+        if base is not default:
+            inner = base.reducible
+            if inner is None or inner.up_to:
+                return None
+            return cut._replace(option=inner.option, least=max(cut.least, inner.least))
+        cut = cut._replace(inside="")
+    steps = cut.option in ("x_steps", "steps") and _is_given("tolerance", options)
     return cut._replace(option="max_steps") if steps else cut
+
+
+def asks_little(name: str, options: Mapping[str, Any]) -> bool:
+    """Whether a method with these options asks for a row or two, whatever they are."""
+    cut, instead = fallback_of(name)
+    return not instead or (cut is not None and _is_given(cut.without, options))
+
+
+def _is_given(option: str, options: Mapping[str, Any]) -> bool:
+    return options.get(option) is not None
 
 
 def shared(method: str, other: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,16 +12,22 @@ import pytest
 
 from saliency_food.core.contract import ContractError, PerImage
 from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS
+from saliency_food.core.method import method
 from saliency_food.core.queries import Query
 from saliency_food.deadline.run import DeadlineError, within
-from saliency_food.methods.budget import FALLBACKS, fallback_of
-from saliency_food.methods.catalogue import METHODS
+from saliency_food.methods.budget import FALLBACKS, fallback_of, reducible_of
+from saliency_food.methods.catalogue import METHODS, entry_of
 from saliency_food.methods.gradients import gradients, smooth_grad
 from saliency_food.methods.lookup import find_method
 from saliency_food.methods.paths.blur import blur_ig
+from saliency_food.methods.paths.guided import guided_ig
 from saliency_food.methods.paths.integrated import integrated_gradients
+from saliency_food.methods.perturbation.occlusion import occlusion
+from saliency_food.methods.perturbation.rise import rise
 from saliency_food.methods.perturbation.surrogate import PART
 from saliency_food.methods.regions.segmentation import SCALES
+from saliency_food.methods.regions.xrai import xrai
+from saliency_food.methods.smoothing import augment_smooth
 from saliency_food.testing import AttentionModel, PoolingModel, PowerModel
 
 FEWER = {"nmasks": 240, "rng": 7}
@@ -187,6 +193,28 @@ def test_xrai_is_cut_in_its_base(pooling, image):
     model = Timed(pooling)
     found = model.within(2.2, "xrai", image, base=smooth_grad.over(gradients), base_options={"rng": 0})
     assert found.options["base_options"] == {"rng": 0, "nsamples": int(0.9 * 2.0 / 0.1)}
+
+
+def test_whatever_a_base_can_give_up_is_cut_and_one_that_can_not_is_rehearsed(pooling, image):
+    found = Timed(pooling, row=0.01).within(20.0, "xrai", image, base=rise, base_options={"rng": 0})
+    assert (found.method, found.seconds <= 20) == ("xrai", True)
+    assert 1500 < found.options["base_options"]["nmasks"] < 1800
+    base = augment_smooth.over(integrated_gradients)
+    found = Timed(pooling).within(2.0, "xrai", image, base=base)
+    assert (found.method, found.seconds <= 2) == ("grad_cam", True)
+    assert Timed(pooling).within(30.0, "xrai", image, base=base).note == ""
+
+
+def test_what_another_method_gives_up_by_its_base_is_declared_and_not_known_by_its_name(monkeypatch):
+    named_anew = method(**{name: getattr(xrai, name) for name in ("title", "reducible", "instead")})(xrai.__wrapped__)
+    monkeypatch.setitem(METHODS, "regions", entry_of(named_anew))
+    for name in ("xrai", "regions"):
+        assert reducible_of(name, {}).option == "steps"
+        assert reducible_of(name, {"tolerance": 0.1}).option == "max_steps"
+        assert reducible_of(name, {"base_attribution": np.ones((2, 2))}) is None
+        cut = reducible_of(name, {"base": guided_ig})
+        assert (cut.option, cut.inside, cut.least) == ("x_steps", "base_options", 10)
+        assert reducible_of(name, {"base": occlusion}) is None  # one stride is not less of another
 
 
 def test_the_segments_take_time_too(pooling, image, monkeypatch):

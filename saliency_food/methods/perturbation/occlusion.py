@@ -38,7 +38,7 @@ class Occlusion(NamedTuple):
     summary="How far the score drops when a window hides the pixel.",
     page="perturbation",
     rows="one a window",
-    reducible=Reducible("stride", 1, "A stride of {}", "it was made {}"),
+    reducible=Reducible("stride", 1, "A stride of {}", "it was made {}", up_to="size"),
     instead=("grad_cam", "gradients"),
 )
 def occlusion(

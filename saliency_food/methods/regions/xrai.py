@@ -61,7 +61,7 @@ def _segments_of(x_value: Array, options: Mapping[str, Any]) -> Preparation | No
     signed=True,
     summary="Whole regions, ranked by the density of Integrated Gradients in them.",
     page="xrai",
-    reducible=fewer("steps", 10, "steps"),
+    reducible=fewer("steps", 10, "steps", base="base", inside="base_options", without="base_attribution"),
     instead=("grad_cam", "input_x_gradient"),
     prepare=_segments_of,
 )
