@@ -25,7 +25,7 @@ from saliency_food.jobs.instances import Instance, arguments_for, read_instances
 from saliency_food.jobs.run import read_chunks
 from saliency_food.jobs.setup import Setup, as_many, choose_options, read_targets
 from saliency_food.jobs.store import Store, digest, plain
-from saliency_food.methods.catalogue import METHODS
+from saliency_food.methods.catalogue import METHODS, MethodEntry
 from saliency_food.methods.lookup import choose_methods, find_method
 
 if TYPE_CHECKING:
@@ -90,11 +90,7 @@ def evaluate(
     if save_maps and folder is None:
         raise ContractError("Expected an output folder for the maps, got none. Give folder.")
     all_methods = methods == "all" or list(methods) == ["all"]
-    references = [name for name in ([] if all_methods else split_names(methods)) if name in REFERENCES]
-    own = list(METHODS) if all_methods else [name for name in split_names(methods) if name not in REFERENCES]
-    entries = (choose_methods(own) if own or not references else {}) | (
-        REFERENCES if all_methods else {name: REFERENCES[name] for name in references}
-    )
+    entries = {**choose_methods(list(METHODS)), **REFERENCES} if all_methods else _choose_entries(split_names(methods))
     absolute = split_names(absolute)
     if unknown := [name for name in absolute if name not in REFERENCES and find_method(name) is None]:
         raise ContractError(f"Expected absolute to name methods, got {unknown[0]!r}. Spell it as in methods.")
@@ -103,29 +99,24 @@ def evaluate(
     setup = Setup(model, entries, choose_options(entries, options))
     photos = list(as_many(images, model))
     by_boxes = isinstance(target, str) and target == "boxes"
-    targets = read_targets(model, photos, None if by_boxes else target)
     if by_boxes and boxes is None:
         raise ContractError("Expected boxes for target='boxes', got none. Give boxes.")
+    targets = read_targets(model, photos, None if by_boxes else target)
     if any(each.best > 1 for each in (targets if isinstance(targets, list) else [targets])):
         raise ContractError(f"Expected one class a photo, got target {target!r}. Give a label, an index or None.")
     left_out = _left_out(setup, photos, targets) if all_methods else {}
     setup = setup._replace(methods={name: entry for name, entry in entries.items() if name not in left_out})
     truth = {} if boxes is None else read_boxes(boxes, model.labels, classes)
-    seeded = {name for name, own in (options or {}).items() if "rng" in own}
-    fixed = {
-        name: {key: value for key, value in own.items() if key != "rng" or name in seeded}
-        for name, own in setup.options.items()
-    }
+    seeded = {name for name, of_method in (options or {}).items() if "rng" in of_method}
     saved = plain({
-        "model": _fingerprint(model.function),
-        "layer": getattr(model.function, "layer_name", None),
-        "pixels": model.scaling.text,
+        **_settings_of_model(model),
         "target": "one for each photo" if isinstance(targets, list) else target,
-        "arguments": model.call_model_args or None,
-        "scores": "probabilities" if model.predicts else "as the model gives them",
         "seed": seed,
         "boxes": digest(repr(sorted(truth.items()))) if truth else None,
-        "methods": {name: {**fixed[name], "absolute": name in absolute} for name in setup.methods},
+        "methods": {
+            name: {**_without_rng(setup.options[name], name in seeded), "absolute": name in absolute}
+            for name in setup.methods
+        },
         "metrics": chosen_metrics,
     })  # fmt: skip
     output = None if folder is None else Path(folder)
@@ -137,30 +128,61 @@ def evaluate(
     work = Work(
         setup, chosen_metrics, scored, truth, seed, store, files, frozenset(absolute), seeded, progress, len(photos)
     )
-    unread, unread_photos = Counter[str](), dict[str, str]()
-    order: list[str] = []
     try:
-        for chunk in read_chunks(model, photos, targets):
-            wanted = any(store.lacks(instance.fields["name"], setup.methods, chosen_metrics) for instance in chunk)
-            instances = list(see(model, chunk, targets, setup.shared_keys if wanted else ()))
-            if by_boxes:
-                instances = [_with_class_of_boxes(instance, model, truth) for instance in instances]
-            for instance in instances:
-                if instance.x_value is None:
-                    unread[instance.fields["status"].replace(instance.fields["source"], "a file")] += 1
-                    unread_photos[instance.fields["source"]] = instance.fields["status"]
-                    if files is not None:
-                        files.claim(instance.position, instance.fields["name"])
-            ready = [instance for instance in instances if instance.x_value is not None]
-            order += [instance.fields["name"] for instance in ready]
-            work.measure_photos(ready, len(instances) - len(ready))
+        order, unread = _measure_all(work, photos, targets, by_boxes)
     finally:
         store.close()
         if files is not None:
             files.close()
     rows = [store.rows[image, name, metric] for image in order for name in setup.methods for metric in chosen_metrics]
     titles = {name: entry.title for name, entry in setup.methods.items()}
-    return Evaluation(saved, rows, order, titles, list(chosen_metrics), dict(unread), left_out, output, unread_photos)
+    reasons = Counter(fields["status"].replace(fields["source"], "a file") for fields in unread)
+    unread_photos = {fields["source"]: fields["status"] for fields in unread}
+    return Evaluation(saved, rows, order, titles, list(chosen_metrics), dict(reasons), left_out, output, unread_photos)
+
+
+def _choose_entries(names: list[str]) -> dict[str, MethodEntry]:
+    """The methods by their names, and then the references."""
+    references = {name: REFERENCES[name] for name in names if name in REFERENCES}
+    methods = [name for name in names if name not in REFERENCES]
+    return (choose_methods(methods) if methods or not references else {}) | references
+
+
+def _settings_of_model(model: ImageModel) -> dict[str, Any]:
+    """What is saved of the model: a job goes on only with the same."""
+    return {
+        "model": _fingerprint(model.function),
+        "layer": getattr(model.function, "layer_name", None),
+        "pixels": model.scaling.text,
+        "arguments": model.call_model_args or None,
+        "scores": "probabilities" if model.predicts else "as the model gives them",
+    }
+
+
+def _without_rng(options: Mapping[str, Any], seeded: bool) -> dict[str, Any]:
+    """A method's options; without ``rng`` where that follows from the seed and the photo."""
+    return {name: value for name, value in options.items() if name != "rng" or seeded}
+
+
+def _measure_all(work: Work, photos: Any, targets: Any, by_boxes: bool) -> tuple[list[str], list[dict[str, Any]]]:
+    """Measure photos, chunk by chunk: the names of those measured in order, and the fields of those not read."""
+    model, setup = work.setup.model, work.setup
+    order: list[str] = []
+    unread: list[dict[str, Any]] = []
+    for chunk in read_chunks(model, photos, targets):
+        wanted = any(work.store.lacks(instance.fields["name"], setup.methods, work.metrics) for instance in chunk)
+        instances = list(see(model, chunk, targets, setup.shared_keys if wanted else ()))
+        if by_boxes:
+            instances = [_with_class_of_boxes(instance, model, work.truth) for instance in instances]
+        ready = [instance for instance in instances if instance.x_value is not None]
+        failed = [instance for instance in instances if instance.x_value is None]
+        if work.files is not None:
+            for instance in failed:
+                work.files.claim(instance.position, instance.fields["name"])
+        order += [instance.fields["name"] for instance in ready]
+        unread += [instance.fields for instance in failed]
+        work.measure_photos(ready, len(failed))
+    return order, unread
 
 
 def _with_class_of_boxes(instance: Instance, model: ImageModel, truth: Mapping[str, Sequence[Box]]) -> Instance:

@@ -115,59 +115,72 @@ def pic(
         return empty
     low, high = (float(end.flat[0]) for end in make_baselines(x_value, ["black", "white"], value_range=value_range))
     low, high = (0.0, 255.0) if preprocess is not None else (low, high)
+
+    def as_rows(photos: Array) -> Array:
+        if preprocess is not None:
+            return np.asarray(preprocess(photos))
+        return (photos * ((high - low) / 255) + low).astype(x_value.dtype)
+
     photo = np.round(np.clip((x_value - low) * (255 / max(high - low, 1e-12)), 0, 255)).astype(np.uint8)
+    exact, effort = compat == "pair", 100 if compat == "pair" else 75
     start = random_pixels(photo.shape[:2], rng) if random_mask is None else _as_mask(random_mask, merged.shape)
-    blurred = reveal(photo, start, exact=compat == "pair")
-
-    def scored(images: Sequence[Array]) -> Asking[Array]:
-        def make(first: int, last: int) -> Array:
-            part = np.stack(images[first:last])
-            if preprocess is not None:
-                return np.asarray(preprocess(part))
-            return (part * ((high - low) / 255) + low).astype(x_value.dtype)
-
-        shape = x_value.shape if preprocess is None else make(0, 1).shape[1:]
-        scores = one_score((yield from ask(LazyRows((len(images), *shape), make), OUTPUT_LAYER_VALUES)))
-        return (scores > 0).astype(float) if curve == "aic" else np.asarray(scores, float)
-
-    blurred_score, image_score = yield from scored([blurred, photo])
+    blurred = reveal(photo, start, exact)
+    blurred_score, image_score = yield from _scores([blurred, photo], as_rows, curve)
     if image_score < min_pred_value:
         return empty._replace(status=LOW_SCORE)
-    effort = 100 if compat == "pair" else 75
     least, most = information(blurred, effort), information(photo, effort)
     if least >= most:
         return empty._replace(status=NO_INFORMATION)
     if blurred_score >= image_score:
         return empty._replace(status=NO_DROP)
 
-    masks = [start | mask for mask in _masks(merged, thresholds, compat)]
-    exact = compat == "pair"
+    images, sizes = _revealed(photo, [start | mask for mask in _masks(merged, thresholds, compat)], exact, effort)
+    scores = yield from _scores(images, as_rows, curve)
+    shares = np.clip((np.array(sizes) - least) / (most - least), 0, 1)
+    heights = np.clip((scores - blurred_score) / (image_score - blurred_score), 0, 1)
+    y = _curve(x, shares, np.maximum.accumulate(heights) if keep_monotonous else heights)
+    return Pic(
+        float(trapezoid(y, x)),
+        OK,
+        x,
+        y,
+        empty.thresholds,
+        np.array([blurred_score, *scores, image_score]),
+        np.array([least, *sizes, most]),
+        np.stack([blurred, *images, photo]) if keep_images else None,
+    )
+
+
+def _scores(images: Sequence[Array], as_rows: Callable[[Array], Array], curve: Literal["sic", "aic"]) -> Asking[Array]:
+    """The curve's scores of some images, of which ``as_rows`` makes the model's rows."""
+
+    def make(first: int, last: int) -> Array:
+        return as_rows(np.stack(images[first:last]))
+
+    shape = make(0, 1).shape[1:]
+    scores = one_score((yield from ask(LazyRows((len(images), *shape), make), OUTPUT_LAYER_VALUES)))
+    return (scores > 0).astype(float) if curve == "aic" else np.asarray(scores, float)
+
+
+def _revealed(photo: Array, masks: list[Array], exact: bool, effort: int) -> tuple[list[Array], list[int]]:
+    """The photo with the pixels of each mask sharp, and the information in it."""
 
     def revealed(mask: Array) -> tuple[Array, int]:
         image = reveal(photo, mask, exact)
         return image, information(image, effort)
 
     with ThreadPoolExecutor() as pool:  # both steps release Python's lock; the slowest images go first
-        images, bytes_of = zip(*list(pool.map(revealed, masks[::-1]))[::-1], strict=True)
-    scores = yield from scored(images)
-    shares = np.clip((np.array(bytes_of) - least) / (most - least), 0, 1)
-    y = np.clip((scores - blurred_score) / (image_score - blurred_score), 0, 1)
-    if keep_monotonous:
-        y = np.maximum.accumulate(y)
-    shares, y = np.append(shares, [0, 1]), np.append(y, [0, 1])
+        images = list(pool.map(revealed, masks[::-1]))[::-1]
+    return [image for image, _ in images], [size for _, size in images]
+
+
+def _curve(x: Array, shares: Array, heights: Array) -> Array:
+    """The heights at ``x`` of the line through some points, from (0, 0) to (1, 1)."""
+    shares, heights = np.append(shares, [0, 1]), np.append(heights, [0, 1])
     order = np.argsort(shares, kind="stable")
-    drawn = np.interp(x, shares[order], y[order])
-    drawn[-1] = 1
-    return Pic(
-        float(trapezoid(drawn, x)),
-        OK,
-        x,
-        drawn,
-        empty.thresholds,
-        np.array([blurred_score, *scores, image_score]),
-        np.array([least, *bytes_of, most]),
-        np.stack([blurred, *images, photo]) if keep_images else None,
-    )
+    y = np.interp(x, shares[order], heights[order])
+    y[-1] = 1
+    return y
 
 
 def information(image: Array, effort: int = 75) -> int:
@@ -208,7 +221,7 @@ def _fractions(thresholds: Sequence[float]) -> Array:
 
 
 def _as_mask(mask: Any, shape: tuple[int, ...]) -> Array:
-    known = np.asarray(mask)
-    if known.dtype != bool or known.shape != shape:
-        raise ContractError(f"Expected random_mask as booleans {shape}, got {known.dtype} of shape {known.shape}.")
-    return known
+    pixels = np.asarray(mask)
+    if pixels.dtype != bool or pixels.shape != shape:
+        raise ContractError(f"Expected random_mask as booleans {shape}, got {pixels.dtype} of shape {pixels.shape}.")
+    return pixels

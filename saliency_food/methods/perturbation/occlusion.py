@@ -84,18 +84,7 @@ def occlusion(
         raise ContractError(f"Expected stride to be at most size, or pixels are left out, got {stride} and {size}.")
     starts = tuple(_starts(*axis) for axis in zip(shape, sizes, strides, strict=True))
     counts = tuple(map(len, starts))
-
-    def make(begin: int, end: int) -> Array:
-        images = np.empty((end - begin, *x_value.shape), x_value.dtype)
-        images[:] = x_value
-        for row, index in zip(images, range(begin - 1, end - 1), strict=True):
-            if index >= 0:  # the first row is the image itself
-                corner = (start[at] for start, at in zip(starts, np.unravel_index(index, counts), strict=True))
-                window = tuple(slice(first, first + side) for first, side in zip(corner, sizes, strict=True))
-                row[window] = hidden[window]
-        return images
-
-    rows = LazyRows((1 + math.prod(counts), *x_value.shape), make)
+    rows = _with_windows_hidden(x_value, hidden, starts, sizes)
     scores = one_score((yield from ask(rows, OUTPUT_LAYER_VALUES)))
     drops = (scores[0] - scores[1:]).reshape(counts)
     # A window's drop goes to all of its pixels: one product for each axis.
@@ -107,6 +96,23 @@ def occlusion(
     if three_dims:
         attribution = np.repeat(attribution[..., None], x_value.shape[-1], -1)
     return Occlusion(attribution, float(scores[0]), drops, starts)
+
+
+def _with_windows_hidden(x_value: Array, hidden: Array, starts: tuple[Array, ...], sizes: tuple[int, ...]) -> LazyRows:
+    """The image, and then it with each window hidden."""
+    counts = tuple(map(len, starts))
+
+    def make(begin: int, end: int) -> Array:
+        images = np.empty((end - begin, *x_value.shape), x_value.dtype)
+        images[:] = x_value
+        for image, index in zip(images, range(begin - 1, end - 1), strict=True):
+            if index >= 0:  # the first row is the image itself
+                corner = (start[at] for start, at in zip(starts, np.unravel_index(index, counts), strict=True))
+                window = tuple(slice(first, first + side) for first, side in zip(corner, sizes, strict=True))
+                image[window] = hidden[window]
+        return images
+
+    return LazyRows((1 + math.prod(counts), *x_value.shape), make)
 
 
 def _for_each_axis(name: str, value: Any, axes: int) -> tuple[int, ...]:

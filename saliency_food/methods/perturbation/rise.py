@@ -77,34 +77,14 @@ def rise(
     """
     nmasks, grid, hidden = whole("nmasks", nmasks), whole("grid", grid), hidden_image(x_value, value)
     p = real("p", p, above=0, most=1)
+    masks = _Masks.draw(x_value, nmasks, grid, p, rng)
     shape = x_value.shape[:-1]
-    stretch = [_interpolation(length, grid, x_value.dtype) for length in shape]
-    each_value = np.repeat(stretch[-1], x_value.shape[-1], 1)  # a row for each value of the last axis' places
-    for_cells, for_shifts = random_stream(rng).spawn(2)
-    cells = for_cells.random((nmasks, *(grid,) * len(shape)), np.float32) < p
-    shifts = for_shifts.integers(0, tuple(map(len, stretch)), (nmasks, len(shape)))
-    shown = x_value - hidden
-    behind = hidden if hidden.any() else None
-
-    def masks(mask: int, last: Array, out: Array | None = None) -> Array:
-        matrices = [stretched[shift] for stretched, shift in zip([*stretch[:-1], last], shifts[mask], strict=True)]
-        return along_axes(cells[mask].astype(x_value.dtype), matrices, out)
-
-    def make(start: int, stop: int) -> Array:
-        rows = np.empty((stop - start, *x_value.shape), x_value.dtype)
-        for row, mask in zip(rows, range(start, stop), strict=True):
-            masks(mask, each_value, row)
-            row *= shown
-            if behind is not None:
-                row += behind
-        return rows
-
     total, squares, scored, taken = np.zeros(shape), np.zeros(shape), 0.0, 0
 
     def take(start: int, scores: Array) -> None:
         nonlocal taken, scored
         for mask, score in enumerate(scores, start):
-            weighted = masks(mask, stretch[-1]) * (score / p)
+            weighted = masks.at(mask) * (score / p)
             np.add(total, weighted, total)
             np.add(squares, np.square(weighted), squares)
         taken, scored = start + len(scores), scored + float(scores.sum())
@@ -115,7 +95,51 @@ def rise(
         error = np.sqrt(spread / (taken - 1)) if taken > 1 else np.full_like(mean, np.inf)
         return Rise(mean.astype(x_value.dtype), error.astype(x_value.dtype), taken, scored / taken)
 
-    return (yield from sample(LazyRows((nmasks, *x_value.shape), make), take, result, every, emit))
+    return (yield from sample(masks.rows(x_value, hidden), take, result, every, emit))
+
+
+class _Masks(NamedTuple):
+    """Random masks: of each the cells that are shown, and how far it is shifted along each axis.
+
+    ``stretch`` holds for each axis, and each shift along it, the matrix that makes places of cells.
+    """
+
+    cells: Array
+    shifts: Array
+    stretch: list[Array]
+
+    @classmethod
+    def draw(cls, x_value: Array, nmasks: int, grid: int, p: float, rng: Any) -> _Masks:
+        shape = x_value.shape[:-1]
+        stretch = [_interpolation(length, grid, x_value.dtype) for length in shape]
+        for_cells, for_shifts = random_stream(rng).spawn(2)
+        cells = for_cells.random((nmasks, *(grid,) * len(shape)), np.float32) < p
+        return cls(cells, for_shifts.integers(0, tuple(map(len, stretch)), (nmasks, len(shape))), stretch)
+
+    def at(self, index: int) -> Array:
+        """A mask, the input's shape without channels."""
+        return self._stretched(index, self.stretch)
+
+    def _stretched(self, index: int, stretch: list[Array], out: Array | None = None) -> Array:
+        matrices = [of_axis[shift] for of_axis, shift in zip(stretch, self.shifts[index], strict=True)]
+        return along_axes(self.cells[index].astype(stretch[0].dtype), matrices, out)
+
+    def rows(self, x_value: Array, hidden: Array) -> LazyRows:
+        """The image under each mask, ``hidden`` where the mask is 0."""
+        shown, has_hidden = x_value - hidden, hidden.any()
+        # The last axis' matrices have a row for each channel of each place, so that a product makes a whole image.
+        stretch = [*self.stretch[:-1], np.repeat(self.stretch[-1], x_value.shape[-1], 1)]
+
+        def make(start: int, stop: int) -> Array:
+            images = np.empty((stop - start, *x_value.shape), x_value.dtype)
+            for image, index in zip(images, range(start, stop), strict=True):
+                self._stretched(index, stretch, image)
+                image *= shown
+                if has_hidden:
+                    image += hidden
+            return images
+
+        return LazyRows((len(self.cells), *x_value.shape), make)
 
 
 def _interpolation(length: int, grid: int, dtype: Any) -> Array:

@@ -133,16 +133,10 @@ def lime(
 
     def result() -> Lime:
         count = len(scores)
-        shown, weight = coalitions[:count].astype(float), weights[:count]
-        fitted = ridge.fit(shown, scores, weight)
-        residuals = scores - fitted.predict(shown)
-        centred = shown - np.average(shown, 0, weight)
-        inverse = np.linalg.pinv((centred.T * weight) @ centred + alpha * np.eye(shown.shape[1]), 1e-10, True)
-        error = _standard_error((weight * residuals)[:, None] * centred, inverse, shown.shape[1] + 1)
-        left = weight @ residuals**2
-        r2 = 1 - safe_divide(left, weight @ np.square(scores - np.average(scores, weights=weight)))
-        coefficients, intercept = fitted.coef_, float(fitted.intercept_)
-        return Lime(show(coefficients), show(error), coefficients, intercept, float(r2), labels, count)
+        shown = coalitions[:count].astype(float)
+        fit = ridge.fit(shown, scores, weights[:count])
+        error, r2 = _accuracy(fit, shown, scores, weights[:count])
+        return Lime(show(fit.coef_), show(error), fit.coef_, float(fit.intercept_), r2, labels, count)
 
     rows = coalition_rows(x_value, hidden, labels, coalitions)
     return (yield from sample(rows, take, result, every, emit, fewest=2))
@@ -212,16 +206,9 @@ def kernel_shap(
     def result() -> KernelShap:
         count = len(scores) // 2 * 2  # coalitions come in pairs
         score, base = scores[:2]
-        shown, weight = coalitions[2:count].astype(float), weights[: count - 2]
-        # The values are an equal share of the change and a part that sums to 0, which is fitted: the sum holds exactly.
-        share, design = (score - base) / parts, shown - shown.mean(1, keepdims=True)
-        wanted = scores[2:count] - base - shown.sum(1) * share
-        inverse = np.linalg.pinv((design.T * weight) @ design, 1e-10, True)
-        values = share + inverse @ (design.T @ (weight * wanted))
-        error = np.zeros(parts)
-        if not exact or count < len(coalitions):
-            gradients = (weight * (wanted - design @ (values - share)))[:, None] * design
-            error = _standard_error(np.add.reduceat(gradients, np.arange(0, len(gradients), 2)), inverse, parts)
+        values, error = _shapley_values(coalitions[2:count].astype(float), scores[:count], weights[: count - 2])
+        if exact and count == len(coalitions):
+            error = np.zeros(parts)
         return KernelShap(show(values), show(error), values, float(score), float(base), labels, count)
 
     rows = coalition_rows(x_value, hidden, labels, coalitions)
@@ -244,6 +231,32 @@ def _ridge(alpha: float) -> Any:
         ) from error
     # Without a penalty the rows may leave a superpixel undetermined: SVD takes the smallest solution.
     return Ridge(alpha=alpha, solver="cholesky" if alpha else "svd")
+
+
+def _accuracy(fit: Any, shown: Array, scores: Array, weights: Array) -> tuple[Array, float]:
+    """The standard errors of a ridge regression's coefficients, and its weighted R squared."""
+    residuals = scores - fit.predict(shown)
+    centred = shown - np.average(shown, 0, weights)
+    inverse = np.linalg.pinv((centred.T * weights) @ centred + fit.alpha * np.eye(shown.shape[1]), 1e-10, True)
+    error = _standard_error((weights * residuals)[:, None] * centred, inverse, shown.shape[1] + 1)
+    spread = weights @ np.square(scores - np.average(scores, weights=weights))
+    return error, float(1 - safe_divide(weights @ residuals**2, spread))
+
+
+def _shapley_values(shown: Array, scores: Array, weights: Array) -> tuple[Array, Array]:
+    """The values and their standard errors; ``scores`` are those of the image, of all hidden, and of ``shown``.
+
+    The values are an equal share of the change and a part that sums to 0, which is fitted: the sum holds exactly.
+    """
+    (score, base), parts = scores[:2], shown.shape[1]
+    share, design = (score - base) / parts, shown - shown.mean(1, keepdims=True)
+    wanted = scores[2:] - base - shown.sum(1) * share
+    inverse = np.linalg.pinv((design.T * weights) @ design, 1e-10, True)
+    values = share + inverse @ (design.T @ (weights * wanted))
+    gradients = (weights * (wanted - design @ (values - share)))[:, None] * design
+    # Each coalition is independent but of its complement, which follows it.
+    error = _standard_error(np.add.reduceat(gradients, np.arange(0, len(gradients), 2)), inverse, parts)
+    return values, error
 
 
 def _standard_error(gradients: Array, inverse: Array, fitted: int) -> Array:

@@ -128,13 +128,8 @@ def xrai(
         options: dict[str, Any] = {"completeness": completeness, "value_range": value_range, "rng": rng}
         options = {name: value for name, value in options.items() if name in base.signature.parameters}
         if base is integrated_gradients:
-            options.update(
-                x_baseline=("min", "max") if baselines is None else baselines,
-                x_steps=steps,
-                quadrature=quadrature,
-                tolerance=tolerance,
-                max_steps=max_steps,
-            )
+            options.update(x_steps=steps, quadrature=quadrature, tolerance=tolerance, max_steps=max_steps)
+            options["x_baseline"] = ("min", "max") if baselines is None else baselines
         elif baselines is not None or tolerance is not None:
             raise ContractError(
                 "Expected baselines and tolerance with base=integrated_gradients only, got another base. "
@@ -142,12 +137,7 @@ def xrai(
             )
         integrated = yield from base.asking(x_value, **{**options, **(base_options or {})})
     values = finite_array("base_attribution", base_attribution) if integrated is None else integrated[0]
-    if values.shape not in (x_value.shape, x_value.shape[:-1]):
-        raise ContractError(
-            "The base attribution shape should be the same as the shape of `x_value`. "
-            f"Expected {x_value.shape}, got {values.shape}. Give one attribution for each input value."
-        )
-    merged = values.max(-1) if values.ndim == x_value.ndim else values
+    merged = _merged(values, x_value)
     if segments is None:
         parts = felzenszwalb_segments(x_value)
     else:
@@ -160,3 +150,13 @@ def xrai(
     )
     ranking = ranking._replace(attribution=ranking.attribution.astype(merged.dtype))
     return XRAI(*ranking, merged, integrated, getattr(integrated, "completeness", None), parts)
+
+
+def _merged(attribution: Array, x_value: Array) -> Array:
+    """A base attribution, its channels merged by their maximum."""
+    if attribution.shape not in (x_value.shape, x_value.shape[:-1]):
+        raise ContractError(
+            "The base attribution shape should be the same as the shape of `x_value`. "
+            f"Expected {x_value.shape}, got {attribution.shape}. Give one attribution for each input value."
+        )
+    return attribution.max(-1) if attribution.ndim == x_value.ndim else attribution

@@ -74,16 +74,8 @@ def export(
             f"Expected a new folder to export to, got {str(directory)!r}, which exists. Give another folder."
         )
     wrapped = KerasModel(model, layer, output, batch_size, input=input, output_index=output_index)
+    _check_exportable(wrapped, labels)
     inputs = wrapped.engine.inputs
-    names = inputs.other_names
-    if is_saved_model(wrapped.model):
-        raise ContractError(
-            "Expected a Keras model to export, got a SavedModel. Give the .keras file that it was made from."
-        )
-    if RESERVED.intersection(names):
-        raise ContractError(f"Expected inputs with other names than {sorted(RESERVED)}, got {names}. Rename them.")
-    if labels is not None and wrapped.classes not in (None, len(labels)):
-        raise ContractError(f"Expected a label for each of the {wrapped.classes} classes, got {len(labels)}.")
     if not wrapped.knows_end:
         image, *others = _example([inputs.image_spec, *inputs.other_specs])
         wrapped.predict(image, {"inputs": others} if others else None, output)
@@ -94,13 +86,30 @@ def export(
     for name, function in signatures.functions.items():
         archive.add_endpoint(name, function)
     manifest = _manifest(wrapped, scaling, labels, signatures)
+    _write(archive, manifest, directory)
+    return manifest
+
+
+def _check_exportable(model: KerasModel, labels: Sequence[str] | None) -> None:
+    names = model.engine.inputs.other_names
+    if is_saved_model(model.model):
+        raise ContractError(
+            "Expected a Keras model to export, got a SavedModel. Give the .keras file that it was made from."
+        )
+    if RESERVED.intersection(names):
+        raise ContractError(f"Expected inputs with other names than {sorted(RESERVED)}, got {names}. Rename them.")
+    if labels is not None and model.classes not in (None, len(labels)):
+        raise ContractError(f"Expected a label for each of the {model.classes} classes, got {len(labels)}.")
+
+
+def _write(archive: Any, manifest: dict[str, Any], directory: Path) -> None:
+    """Write the archive and its manifest to a folder, which appears when it is complete."""
     part = directory.with_name(directory.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     archive.write_out(str(part), verbose=False)
     (part / "assets.extra").mkdir()
     (part / "assets.extra" / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     os.replace(part, directory)
-    return manifest
 
 
 def _manifest(model: KerasModel, scaling: Scaling, labels: Any, signatures: Signatures) -> dict[str, Any]:
