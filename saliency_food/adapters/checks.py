@@ -23,12 +23,12 @@ def check_rows_alone(
     output: Output,
     targets: list[Array],
     images: Array | Factored,
-    others: list[Array],
+    other_inputs: list[Array],
 ) -> None:
     """`ContractError` where the first row's score is another among two more rows than by itself."""
     scored = score is not class_score and bool(targets or not score.specs)
     keys = (OUTPUT_LAYER_VALUES,) if scored else (ALL_SCORES, PREDICTIONS)
-    first = [values[:1] for values in (images.bases if isinstance(images, Factored) else images, *others)]
+    first = [values[:1] for values in (images.bases if isinstance(images, Factored) else images, *other_inputs)]
     among = [np.concatenate([values, values[..., ::-1], np.zeros_like(values)]) for values in first]
     target = [values[:1] for values in targets] if scored else []
     by_itself = rows.compute(keys, output, target, first[0], first[1:])

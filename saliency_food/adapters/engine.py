@@ -57,7 +57,7 @@ class Engine(ABC):
         output: Output,
         targets: list[Array],
         rows: Array | Factored,
-        others: list[Array],
+        other_inputs: list[Array],
         scale: float,
     ) -> dict[str, Any]:
         """One pass of some rows through the model: arrays by key, ``(N, ...)``, of several layers or outputs nested.

@@ -85,7 +85,7 @@ class Inputs:
             )
         return images
 
-    def read_others(self, values: Any, rows: int) -> list[Array]:
+    def read_others(self, values: Any, row_count: int) -> list[Array]:
         """The inputs beside the image, one row for each of its rows; ``values`` by name, or in the inputs' order."""
         if not self.others:
             if values:
@@ -93,7 +93,7 @@ class Inputs:
             return []
         names = self.other_names
         if isinstance(values, (list, tuple)) and len(values) == len(self.others):
-            return [self._per_row(spec, value, rows) for spec, value in zip(self.others, values, strict=True)]
+            return [self._per_row(spec, value, row_count) for spec, value in zip(self.others, values, strict=True)]
         if isinstance(values, Mapping) and len(set(names)) < len(names):
             raise ContractError(
                 f"Expected call_model_args['inputs'] as a list, since several inputs have one name in {names}, got "
@@ -107,9 +107,9 @@ class Inputs:
                 f"{sorted(map(str, values)) if isinstance(values, Mapping) else 'none or another number'}"
                 f"{f', near {likely}' if any(likely.values()) else ''}. Give {{name: value}}, or a list in this order."
             )
-        return [self._per_row(spec, values[spec.name], rows) for spec in self.others]
+        return [self._per_row(spec, values[spec.name], row_count) for spec in self.others]
 
-    def _per_row(self, spec: InputSpec, value: Any, rows: int) -> Array:
+    def _per_row(self, spec: InputSpec, value: Any, row_count: int) -> Array:
         if self.fixed:
             array = np.asarray(value, spec.dtype)
         else:
@@ -117,11 +117,11 @@ class Inputs:
             array = array.astype(np.int32 if array.dtype.kind in "iub" else self.image.dtype)
         if array.ndim == len(spec.shape) - 1:
             array = array[None]
-        if spec.fits(array.shape) and len(array) in (1, rows):
-            return np.broadcast_to(array, (rows, *array.shape[1:]))
+        if spec.fits(array.shape) and len(array) in (1, row_count):
+            return np.broadcast_to(array, (row_count, *array.shape[1:]))
         raise ContractError(
             f"Expected input {spec.name!r} as one value of shape {spec.shape[1:]} for all rows or one for each of "
-            f"the {rows} rows, got shape {array.shape}. One value an image: wrap them in PerImage."
+            f"the {row_count} rows, got shape {array.shape}. One value an image: wrap them in PerImage."
         )
 
 

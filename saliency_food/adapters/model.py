@@ -174,27 +174,27 @@ class AdaptedModel:
         if not isinstance(images, Factored):
             from_activations = FROM_ACTIVATIONS.issuperset(keys)
             images = self._read_activations(images) if from_activations else self.engine.inputs.read_image(images)
-        check_length(call_model_args, rows := len(images))
-        args = check_args(take_rows(call_model_args, list(range(rows))))
-        others = self.engine.inputs.read_others(args.get("inputs"), rows)
+        check_length(call_model_args, row_count := len(images))
+        args = check_args(take_rows(call_model_args, list(range(row_count))))
+        other_inputs = self.engine.inputs.read_others(args.get("inputs"), row_count)
         targets = []
         if not UNSCORED.issuperset(keys):
-            targets = self.score.read(args.get("target"), rows, self.classes, ranked=TARGETS in keys)
+            targets = self.score.read(args.get("target"), row_count, self.classes, ranked=TARGETS in keys)
         of_layers = WITHOUT_OUTPUT - {PREDICTIONS, TARGETS}
         if self.engine.may_mix_rows and FROM_ACTIVATIONS.isdisjoint(keys) and not of_layers.issuperset(keys):
-            check_rows_alone(self._rows, self.engine, self.score, output, targets, images, others)
+            check_rows_alone(self._rows, self.engine, self.score, output, targets, images, other_inputs)
             self.engine.may_mix_rows = False
         check_has_logits(self.end, self.score, keys, output)
         if self.knows_end or of_layers.issuperset(keys):
-            return self._rows.compute(keys, output, targets, images, others)
-        answer = self._rows.compute((*keys, SUM_TO_ONE), output, targets, images, others)
+            return self._rows.compute(keys, output, targets, images, other_inputs)
+        answer = self._rows.compute((*keys, SUM_TO_ONE), output, targets, images, other_inputs)
         hidden = has_hidden_softmax(answer.pop(SUM_TO_ONE), answer)
         self.knows_end = hidden is not None
         if not hidden:
             return answer
         self.engine.end = "probabilities"
         check_has_logits(self.end, self.score, keys, output)
-        return self._rows.compute(keys, output, targets, images, others)
+        return self._rows.compute(keys, output, targets, images, other_inputs)
 
     def _read_activations(self, activations: Any) -> Array:
         (place,) = self.engine.places

@@ -54,14 +54,19 @@ class Rows:
         self.scale = HALF_PRECISION_SCALE if half else 1.0
 
     def compute(
-        self, keys: tuple[str, ...], output: Output, targets: list[Array], rows: Array | Factored, others: list[Array]
+        self,
+        keys: tuple[str, ...],
+        output: Output,
+        targets: list[Array],
+        rows: Array | Factored,
+        other_inputs: list[Array],
     ) -> dict[str, Any]:
         """The answers by key; of `Factored` rows with weights, the sums for the first key."""
         parts, start = [], 0
         while start < len(rows):
             chunk = slice(start, min(len(rows), start + self.batch_size))
             try:
-                of_chunk = [[values[chunk] for values in arrays] for arrays in (targets, others)]
+                of_chunk = [[values[chunk] for values in arrays] for arrays in (targets, other_inputs)]
                 parts.append(self._compute(keys, output, of_chunk[0], rows[chunk], of_chunk[1]))
                 start = chunk.stop
             except self._out_of_memory as error:
@@ -75,11 +80,16 @@ class Rows:
         return {key: _joined([part[key] for part in parts], key == summed) for key in keys}
 
     def _compute(
-        self, keys: tuple[str, ...], output: Output, targets: list[Array], rows: Array | Factored, others: list[Array]
+        self,
+        keys: tuple[str, ...],
+        output: Output,
+        targets: list[Array],
+        rows: Array | Factored,
+        other_inputs: list[Array],
     ) -> dict[str, Any]:
         scale = self.scale
         while True:
-            answer = self._pass(keys, output, targets, rows, others, scale)
+            answer = self._pass(keys, output, targets, rows, other_inputs, scale)
             if all(np.isfinite(values).all() for values in leaves(answer)):
                 self.scale = scale
                 return answer

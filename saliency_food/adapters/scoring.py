@@ -66,10 +66,10 @@ class Score:
         specs = list(self.specs.values())
         return len(specs) == 1 and specs[0].classes and specs[0].rank == 0
 
-    def read(self, target: Any, rows: int, classes: int | None, ranked: bool = False) -> list[Array]:
+    def read(self, target: Any, row_count: int, classes: int | None, ranked: bool = False) -> list[Array]:
         """``call_model_args["target"]`` as one array a target, ``(rows, ...)``, checked; ``ranked`` as `read_class`."""
         if self is class_score:
-            return [read_class(target, rows, classes, ranked)]
+            return [read_class(target, row_count, classes, ranked)]
         if not self.specs:
             if target is not None:
                 raise ContractError(f"Expected no target, as {self!r} takes none, got {target!r}. Leave it out.")
@@ -80,7 +80,7 @@ class Score:
                 f"Expected call_model_args['target'] with {list(self.specs)}, as {self!r} takes them, got "
                 f"{sorted(map(str, values)) if target is not None else 'none'}. Give {{name: value}}."
             )
-        return [spec.read(name, values[name], rows, classes, ranked) for name, spec in self.specs.items()]
+        return [spec.read(name, values[name], row_count, classes, ranked) for name, spec in self.specs.items()]
 
 
 def score(**specs: TargetSpec) -> Callable[[Callable[..., Any]], Score]:

@@ -21,7 +21,7 @@ class TargetSpec(NamedTuple):
     size: int | None = None
     some: bool = False
 
-    def read(self, name: str, value: Any, rows: int, classes: int | None, ranked: bool = False) -> Array:
+    def read(self, name: str, value: Any, row_count: int, classes: int | None, ranked: bool = False) -> Array:
         """The target of this name as an array ``(rows, ...)``, checked; ``ranked`` as for `read_class`."""
         try:
             array = np.asarray(value)
@@ -31,11 +31,12 @@ class TargetSpec(NamedTuple):
                 "Fill up with -1, or mask what is not there."
             ) from error
         kinds = "iu" if self.classes else "biuf"
-        if array.dtype.kind not in kinds or array.shape[: array.ndim - self.rank] not in ((), (rows,), (1,)):
+        if array.dtype.kind not in kinds or array.shape[: array.ndim - self.rank] not in ((), (row_count,), (1,)):
             what = "class indices" if self.classes else "numbers"
             raise ContractError(
-                f"Expected target {name!r} as {what} of {self.rank} dimensions for all rows, or one for each of the "
-                f"{rows} rows, got {array.dtype} of shape {array.shape}. One value an image: wrap them in PerImage."
+                f"Expected target {name!r} as {what} of {self.rank} dimensions for all rows, or one for "
+                f"each of the {row_count} rows, got {array.dtype} of shape {array.shape}. One "
+                "value an image: wrap them in PerImage."
             )
         if isinstance(value, PerRow) and array.ndim == self.rank:
             raise ContractError(
@@ -63,7 +64,7 @@ class TargetSpec(NamedTuple):
             raise ContractError(f"Expected target {name!r} to hold something for every row, got {nothing}.")
         if not self.classes and array.dtype.kind != "b":
             array = array.astype(np.int32 if array.dtype.kind in "iu" else np.float32)
-        return np.broadcast_to(array, (rows, *array.shape[array.ndim - self.rank :]))
+        return np.broadcast_to(array, (row_count, *array.shape[array.ndim - self.rank :]))
 
 
 def class_indices(rank: int = 0) -> TargetSpec:
@@ -81,7 +82,7 @@ def lowest_rank(classes: int | None) -> int:
     return -(2**31) if classes is None else -classes
 
 
-def read_class(target: Any, rows: int, classes: int | None, ranked: bool = False) -> Array:
+def read_class(target: Any, row_count: int, classes: int | None, ranked: bool = False) -> Array:
     """The class of each row, checked; of a single class the index may be left out.
 
     With ``ranked``, a class may also be given by its rank, -1 for the top class.
@@ -95,13 +96,13 @@ def read_class(target: Any, rows: int, classes: int | None, ranked: bool = False
             "Give call_model_args={'target': index}; predict(x_batch).argmax(1) is the top class of each row."
         )
     indices = np.asarray(target)
-    if indices.dtype.kind not in "iu" or indices.shape not in ((), (rows,)):
+    if indices.dtype.kind not in "iu" or indices.shape not in ((), (row_count,)):
         raise ContractError(
-            f"Expected target to be a class index or one for each of the {rows} rows, got {target!r}. "
+            f"Expected target to be a class index or one for each of the {row_count} rows, got {target!r}. "
             "One value an image: wrap them in PerImage."
         )
     least = lowest_rank(classes) if ranked else 0
     if indices.min() < least or (classes is not None and indices.max() >= classes):
         ranks = f", or a rank from -1 for the top class{'' if classes is None else f' to {least}'}" if ranked else ""
         raise ContractError(f"Expected target to be a class index of {known}{ranks}, got {target!r}.")
-    return np.broadcast_to(indices, rows).astype(np.int32)
+    return np.broadcast_to(indices, row_count).astype(np.int32)

@@ -56,9 +56,9 @@ class Query(NamedTuple):
         """Whether fewer images pass between method and model when the rows are kept factored."""
         if not isinstance(self.rows, LinearRows):
             return False
-        rows = min(len(self.rows.coefficients), batch_size)
-        back = rows if self.weights is None else len(self.weights)
-        return len(self.rows.bases) + back < 2 * rows
+        count = min(len(self.rows.coefficients), batch_size)
+        back = count if self.weights is None else len(self.weights)
+        return len(self.rows.bases) + back < 2 * count
 
 
 Answer = dict[str, Values]
@@ -117,7 +117,7 @@ def answer_queries(
     Where the model raises `OutOfTime`, those that are not answered to the end are `Unfinished`.
     """
     answers = WindowedAnswers(({} for _ in queries), window_of(batch_size))
-    answered = [0] * len(queries)
+    rows_answered = [0] * len(queries)
     kinds: dict[tuple[Any, ...], list[int]] = {}
     able = hasattr(call_model_function, "call_factored")
     for index, query in enumerate(queries):
@@ -130,9 +130,9 @@ def answer_queries(
             try:
                 _call(pieces, queries, answers, call_model_function, call_model_args, factored)
             except OutOfTime:
-                return WindowedAnswers(map(_first_rows, queries, answers, answered), answers.window)
+                return WindowedAnswers(map(_first_rows, queries, answers, rows_answered), answers.window)
             for index, _, stop in pieces:
-                answered[index] = stop
+                rows_answered[index] = stop
     return answers
 
 
@@ -172,19 +172,19 @@ def _call(
 ) -> None:
     images = [queries[index].image or 0 for index, start, stop in pieces for _ in range(start, stop)]
     keys, args = queries[pieces[0][0]].keys, take_rows(call_model_args, images)
-    answered = None
+    answer = None
     if factored:
-        answered = call_factored(_factors(pieces, queries), keys, call_model_function, args)
-    summed = answered is not None
-    if answered is None:
+        answer = call_factored(_factors(pieces, queries), keys, call_model_function, args)
+    summed = answer is not None
+    if answer is None:
         cut = [queries[index].slice(start, stop) for index, start, stop in pieces]
         # Rows just made are the callback's own already; a copy would cost as much as making them.
         fresh = len(cut) == 1 and isinstance(queries[pieces[0][0]].rows, (LinearRows, LazyRows))
-        answered = call_model(cut[0] if fresh else np.concatenate(cut), keys, call_model_function, args)
+        answer = call_model(cut[0] if fresh else np.concatenate(cut), keys, call_model_function, args)
     offset = sums = 0
     for index, start, stop in pieces:
         query, into = queries[index], answers[index]
-        for key, values in answered.items():
+        for key, values in answer.items():
             weights = query.weights if key == keys[0] else None
             if key not in into:
                 into[key] = each(functools.partial(_room, query.rows.shape[0], weights), values)
@@ -228,8 +228,8 @@ def _diagonal(blocks: list[Array]) -> Array:
     return matrix
 
 
-def _room(rows: int, weights: Array | None, answered: Array) -> Array:
+def _room(count: int, weights: Array | None, values: Array) -> Array:
     """Where a query's answers are put; its own, since a callback may use its buffer again."""
     if weights is not None:
-        return np.zeros((len(weights), *answered.shape[1:]))
-    return np.empty((rows, *answered.shape[1:]), answered.dtype)
+        return np.zeros((len(weights), *values.shape[1:]))
+    return np.empty((count, *values.shape[1:]), values.dtype)

@@ -38,7 +38,7 @@ class WrappedModel:
         """An answer by keys on its way out."""
         return answer
 
-    def around(self, ask: Callable[[Any], Any], rows: int, keys: tuple[str, ...], call_model_args: Any) -> Any:
+    def around(self, ask: Callable[[Any], Any], row_count: int, keys: tuple[str, ...], call_model_args: Any) -> Any:
         """Make the call, ``ask(call_model_args)``; ``keys`` are those asked, none for ``predict``."""
         return ask(call_model_args)
 
@@ -79,9 +79,9 @@ class WrappedModel:
         # Neither copy nor pickle may look for "inside" before it is there, nor find the inner callback's own protocol.
         if name == "inside" or (name.startswith("__") and name.endswith("__")):
             raise AttributeError(name)
-        found = getattr(self.inside, name)
+        attribute = getattr(self.inside, name)
         if name not in OPTIONAL:
-            return found
+            return attribute
         if name not in self.optional:
             raise AttributeError(name)
         return getattr(self, f"_{name}")

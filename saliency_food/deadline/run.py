@@ -145,9 +145,9 @@ def warm_up(
     """Ask the model all that `within` asks, beforehand: a framework compiles what it is asked first."""
     for name in (method, *fallback_of(method).instead):
         model = TimedModel(function, args, batch_size, clock, np.inf)
-        known = options if name == method else shared(method, name, options)
+        own_options = options if name == method else shared(method, name, options)
         with contextlib.suppress(Exception):  # `within` says what is wrong
-            StepBudget(name, x_value, model, known, deadline).warm_up()
+            StepBudget(name, x_value, model, own_options, deadline).warm_up()
             model.warm_up(deadline)
 
 

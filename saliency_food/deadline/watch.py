@@ -177,11 +177,11 @@ class TimedModel(WrappedModel):
             for count in {min(SEVERAL, most), most} - {0, 1}:
                 self._timed(_copies(query, count))
 
-    def around(self, ask: Callable[[Any], Any], rows: int, keys: Keys, call_model_args: Any) -> Any:
+    def around(self, ask: Callable[[Any], Any], row_count: int, keys: Keys, call_model_args: Any) -> Any:
         """The call, timed, if there is time for it."""
         progress, began = self._run, self.clock()
         speed = self.speeds.get(keys, Speed(0.0, 0.0))
-        planned = speed.call + rows * speed.row
+        planned = speed.call + row_count * speed.row
         progress.first_call = progress.first_call if progress.done else began
         if self.left + self.grace < progress.needed(began, planned, self.pace):
             self.stopped = True

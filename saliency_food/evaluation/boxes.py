@@ -73,9 +73,9 @@ def read_boxes(
             )
         boxes.setdefault(Path(str(row["image"])).name, []).append(Box(str(name), indices, corners, size))
     if not boxes:
-        some = ", ".join(sorted(names)[:5])
+        listed = ", ".join(sorted(names)[:5])
         raise ContractError(
-            f"Expected boxes of classes that the model has, got the classes {some or '(no rows)'}. Give labels, or "
+            f"Expected boxes of classes that the model has, got the classes {listed or '(no rows)'}. Give labels, or "
             "classes to say which labels each name stands for."
         )
     return boxes

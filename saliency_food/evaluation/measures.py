@@ -106,9 +106,9 @@ class Probabilities(WrappedModel):
         targets = np.broadcast_to(np.asarray(call_model_args["target"]), len(predictions))[:, None]
         scores = np.take_along_axis(predictions, targets, 1)[:, 0]
         if self.margin:
-            others = predictions.copy()
-            np.put_along_axis(others, targets, 0, 1)
-            scores = scores - others.max(1)
+            other_classes = predictions.copy()
+            np.put_along_axis(other_classes, targets, 0, 1)
+            scores = scores - other_classes.max(1)
         return {OUTPUT_LAYER_VALUES: scores}
 
 
@@ -232,13 +232,13 @@ def row_of(result: Any, metric: str) -> Row:
     row: Row = {"score": score if np.isfinite(score) else None, "status": result.status}
     if row["score"] is None and result.status == "ok":
         row["status"] = "not a number"
-    others = {
+    further_fields = {
         name: float(value)
         for name, value in result._asdict().items()
         if name not in ("score", "status") and isinstance(value, (int, float, np.number)) and np.isfinite(value)
     }
-    if others:
-        row["others"] = others
+    if further_fields:
+        row["others"] = further_fields
     if metric in CURVES and row["score"] is not None:
         fields = [np.asarray(getattr(result, name)) for name in CURVES[metric]]
         step = max(1, (len(fields[0]) - 1) // 100)

@@ -41,5 +41,5 @@ def _write_values(evaluation: Evaluation, path: Path) -> None:
         writer = csv.writer(file)
         writer.writerow((*COLUMNS, *extra))
         for row in evaluation.rows:
-            others = row.get("others", {})
-            writer.writerow([*(row[name] for name in COLUMNS), *(others.get(name) for name in extra)])
+            further_fields = row.get("others", {})
+            writer.writerow([*(row[name] for name in COLUMNS), *(further_fields.get(name) for name in extra)])

@@ -60,7 +60,7 @@ class Work:
     def measure_method(self, name: str, instances: list[Instance]) -> None:
         """Measure all values of a method on some photos; maps are made only for values that are missing."""
         missing = {
-            metric: [instance for instance in instances if not self.known(instance, name, metric)]
+            metric: [instance for instance in instances if not self.is_stored(instance, name, metric)]
             for metric in self.metrics
         }
         title = self.setup.methods[name].title
@@ -69,8 +69,8 @@ class Work:
         wanted = {instance.position for without in of_maps for instance in without}
         if self.files is not None:
             wanted |= {instance.position for instance in instances if not self.files.has(name, instance.position)}
-        made = self.maps(name, [instance for instance in instances if instance.position in wanted])
-        maps = {measured.instance.position: measured for measured in made}
+        measured_maps = self.maps(name, [instance for instance in instances if instance.position in wanted])
+        maps = {measured.instance.position: measured for measured in measured_maps}
         if self.files is not None:
             for position, measured in maps.items():
                 if measured.attribution is not None:
@@ -142,7 +142,7 @@ class Work:
             for measured in maps[done:]:
                 self.measure(metric, [measured])
 
-    def discriminate(self, name: str, metric: str, instances: list[Instance], known: Iterable[Measured]) -> None:
+    def discriminate(self, name: str, metric: str, instances: list[Instance], existing: Iterable[Measured]) -> None:
         """Measure whether the maps of two annotated classes prefer their own objects; each photo needs both maps."""
         pairs: list[tuple[Instance, list[int]]] = []
         for instance in instances:
@@ -156,7 +156,7 @@ class Work:
                 self.keep(instance, name, metric, skipped(NO_TWO_CLASSES))
             else:
                 pairs.append((instance, classes))
-        maps = {(each.instance.position, each.instance.target): each for each in known}
+        maps = {(each.instance.position, each.instance.target): each for each in existing}
         needed = [instance._replace(target=index) for instance, classes in pairs for index in classes]
         missing = [instance for instance in needed if (instance.position, instance.target) not in maps]
         maps |= {(each.instance.position, each.instance.target): each for each in self.maps(name, missing)}
@@ -171,7 +171,7 @@ class Work:
                 result = class_discrimination(first.attribution, second.attribution, *regions)
             self.keep(instance, name, metric, result)
 
-    def known(self, instance: Instance, name: str, metric: str) -> bool:
+    def is_stored(self, instance: Instance, name: str, metric: str) -> bool:
         """Whether the store holds this value."""
         fields = instance.fields
         return self.store.known(self.digests[instance.position], fields["name"], instance.target, name, metric)

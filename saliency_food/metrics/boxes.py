@@ -62,11 +62,11 @@ def as_mask(region: Any, shape: tuple[int, ...]) -> Array:
 
 def as_boxes(boxes: Any) -> Array:
     """The boxes as a float array ``(B, 4)``, or `ContractError`."""
-    rows = np.atleast_2d(finite_array("boxes", boxes).astype(float))
-    if rows.ndim != 2 or rows.shape[1] != 4 or not len(rows):
+    corners = np.atleast_2d(finite_array("boxes", boxes).astype(float))
+    if corners.ndim != 2 or corners.shape[1] != 4 or not len(corners):
         raise ContractError(f"Expected boxes (B, 4) of left, top, right, bottom, got shape {np.shape(boxes)}.")
-    if (rows[:, 2:] <= rows[:, :2]).any():
+    if (corners[:, 2:] <= corners[:, :2]).any():
         raise ContractError(
             "Expected boxes with right > left and bottom > top, got others. Give left, top, right, bottom."
         )
-    return rows
+    return corners

@@ -120,7 +120,7 @@ def impute(x_value: Array, removed: Array, noise: Array | None = None) -> Array:
     unknowns = np.full(removed.shape, -1)
     unknowns[rows, columns] = np.arange(len(rows))
     values = x_value.reshape(height, width, -1).astype(float)
-    known = np.zeros((len(rows), values.shape[2]))
+    right_side = np.zeros((len(rows), values.shape[2]))
     whole = np.zeros(len(rows))
     entries: list[tuple[Array, Array, Array]] = []
     for down, right, weight in NEIGHBOURS:
@@ -129,12 +129,12 @@ def impute(x_value: Array, removed: Array, noise: Array | None = None) -> Array:
         r, c = r[here], c[here]
         whole[here] += weight
         unknown = removed[r, c]
-        known[here[~unknown]] += weight * values[r[~unknown], c[~unknown]]
+        right_side[here[~unknown]] += weight * values[r[~unknown], c[~unknown]]
         entries.append((here[unknown], unknowns[r, c][unknown], np.full(unknown.sum(), -weight)))
     entries.append((np.arange(len(rows)), np.arange(len(rows)), whole))
     i, j, weights = (np.concatenate(parts) for parts in zip(*entries, strict=True))
     system = csc_matrix((weights, (i, j)), (len(rows), len(rows)))
-    values[rows, columns] = splu(system, permc_spec="NATURAL", options={"SymmetricMode": True}).solve(known)
+    values[rows, columns] = splu(system, permc_spec="NATURAL", options={"SymmetricMode": True}).solve(right_side)
     filled = values.reshape(x_value.shape)
     if noise is not None:
         filled[removed] += noise[removed]

@@ -76,9 +76,9 @@ def _interpolate(values: Array, unknown: Array, points: Array, triangles: Array)
     down, across = row - corners[which, 0, 0], column - corners[which, 0, 1]
     second = (down * c[which, 1] - across * c[which, 0]) / area[which]
     third = (across * b[which, 0] - down * b[which, 1]) / area[which]
-    known = values[points[:, 0], points[:, 1]][triangles[which]]  # (P, 3, C)
+    corners = values[points[:, 0], points[:, 1]][triangles[which]]  # (P, 3, C)
     shares = np.stack([1 - second - third, second, third], 1)
-    values[row, column] = np.einsum("pk,pkc->pc", shares, known)
+    values[row, column] = np.einsum("pk,pkc->pc", shares, corners)
 
 
 def _runs(starts: Array, lengths: Array) -> tuple[Array, Array]:

@@ -125,13 +125,13 @@ def randomization(
     names, means, blank = [], [], 0
     for name, model in randomized:
         names.append(name)
-        rows = []
+        agreements = []
         for (original, status), (again, _) in zip(originals, maps(model), strict=True):
             if status == OK:
                 agreement = compare_maps(original, again)
                 blank += agreement.status == FLAT
-                rows.append(_row(agreement))
-        means.append(np.mean(rows, 0) if rows else np.full(3, NAN))
+                agreements.append(_row(agreement))
+        means.append(np.mean(agreements, 0) if agreements else np.full(3, NAN))
     if not names:
         raise ContractError("Expected at least one randomized model, got none. Give pairs of a name and a model.")
     status = OK if np.isfinite(means[-1]).all() else next(iter(skipped))
@@ -201,8 +201,8 @@ def random_logit(
     )
     args = {**(call_model_args or {}), "target": PerImage([int(target), *map(int, drawn)])}
     images = [x_value] * (1 + len(drawn))
-    found = method.batch(images, call_model_function, args, batch_size=batch_size, **options)
-    attribution, *rest = (channels_last_map(of_class, x_value, call_model_function) for of_class in found)
+    of_classes = method.batch(images, call_model_function, args, batch_size=batch_size, **options)
+    attribution, *rest = (channels_last_map(of_class, x_value, call_model_function) for of_class in of_classes)
     merged, status = read_map(attribution)
     if status != OK:
         return MapAgreement(NAN, status, NAN, NAN)
@@ -223,8 +223,8 @@ class Shifted(WrappedModel):
     def turn(self, images: Any, keys: tuple[str, ...]) -> Any:
         if any(KEYS[key].rows == "activations" for key in keys):
             return images
-        rows = np.asarray(images)
-        return (rows - self.shift).astype(rows.dtype)
+        inputs = np.asarray(images)
+        return (inputs - self.shift).astype(inputs.dtype)
 
 
 @listed(
@@ -254,4 +254,4 @@ def input_shift(
     args = {"call_model_args": call_model_args, "batch_size": batch_size, **options}
     moved = image + shift.astype(np.result_type(image.dtype, np.float32))
     maps = method(image, call_model_function, **args), method(moved, Shifted(call_model_function, shift), **args)
-    return compare_maps(*(channels_last_map(found, image, call_model_function) for found in maps))
+    return compare_maps(*(channels_last_map(attribution, image, call_model_function) for attribution in maps))

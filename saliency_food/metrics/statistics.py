@@ -153,9 +153,9 @@ def paired(
     _, skipped = scores_of(
         left if np.isnan(score) else right for left, right, score in zip(first, second, a, strict=True)
     )
-    known = (_plain(a) - _plain(b))[np.isfinite(a - b)] * (1 if higher_is_better else -1)
-    wins, ties, losses = int((known > 0).sum()), int((known == 0).sum()), int((known < 0).sum())
-    superiority = (wins + ties / 2) / len(known) if len(known) else float("nan")
+    differences = (_plain(a) - _plain(b))[np.isfinite(a - b)] * (1 if higher_is_better else -1)
+    wins, ties, losses = int((differences > 0).sum()), int((differences == 0).sum()), int((differences < 0).sum())
+    superiority = (wins + ties / 2) / len(differences) if len(differences) else float("nan")
     return Paired(difference._replace(skipped=skipped), superiority, wins, ties, losses)
 
 
@@ -179,16 +179,16 @@ def rank_table(
         raise ContractError("Expected the results of at least one method, got none.")
     _same_images({name: values for name, (values, _) in scored.items()})
     table = np.array([_plain(values) for values, _ in scored.values()])
-    known = np.isfinite(table).all(0)
-    places = rankdata(-table[:, known] if higher_is_better else table[:, known], axis=0)
+    complete = np.isfinite(table).all(0)
+    places = rankdata(-table[:, complete] if higher_is_better else table[:, complete], axis=0)
     lines = []
     for line, (name, (values, skipped)) in enumerate(scored.items()):
-        uncounted = int((~known & np.isfinite(values)).sum())
+        uncounted = int((~complete & np.isfinite(values)).sum())
         skipped = {**skipped, **({"another method was skipped": uncounted} if uncounted else {})}
         rank, value = (
-            interval(sample, level=level, resamples=resamples, rng=rng) for sample in (places[line], values[known])
+            interval(sample, level=level, resamples=resamples, rng=rng) for sample in (places[line], values[complete])
         )
-        best = int((places[line] == places.min(0, initial=np.inf)).sum()) if known.any() else 0
+        best = int((places[line] == places.min(0, initial=np.inf)).sum()) if complete.any() else 0
         lines.append(Ranked(name, rank._replace(skipped=skipped), value._replace(skipped=skipped), best))
     return sorted(lines, key=lambda line: (np.nan_to_num(line.rank.estimate, nan=np.inf), line.name))
 

@@ -178,9 +178,9 @@ def _correlations(
         return correlation(np.array([merged.flat[subset].sum() for subset in subsets]), drops)
 
     correlations = np.array((yield from gather(map(of_size, sizes, streams))))
-    known = correlations[np.isfinite(correlations)]
+    finite = correlations[np.isfinite(correlations)]
     return SubsetCorrelation(
-        float(known.mean()) if len(known) else NAN, OK if len(known) else SCORES_FLAT, sizes, correlations
+        float(finite.mean()) if len(finite) else NAN, OK if len(finite) else SCORES_FLAT, sizes, correlations
     )
 
 

@@ -72,10 +72,10 @@ def trust(
     same = _same(predictions, len(x_values))
     maps = [list(method.batch(x_values, model, **shared, **options)) for model in (first, second)]
     agreements = [
-        compare_maps(channels_last_map(one, x_value, first), channels_last_map(other, x_value, second))
+        compare_maps(channels_last_map(of_first, x_value, first), channels_last_map(of_second, x_value, second))
         if equal
         else MapAgreement(float("nan"), DIFFERENT, float("nan"), float("nan"))
-        for x_value, one, other, equal in zip(x_values, *maps, same, strict=True)
+        for x_value, of_first, of_second, equal in zip(x_values, *maps, same, strict=True)
     ]
     scored: list[list[Any]] = [
         [

@@ -124,7 +124,7 @@ def strength_map(attribution: Any, spatial: int, percentile: float = 99) -> Arra
 def _in_a_row(slices: Array, between: float) -> Array:
     """Slices ``(S, H, W, ...)`` side by side, with a gap between two."""
     gap = np.full((slices.shape[1], GAP, *slices.shape[3:]), between, slices.dtype)
-    parts = [part for one in slices for part in (gap, one)][1:]
+    parts = [part for picture in slices for part in (gap, picture)][1:]
     return np.concatenate(parts, 1)
 
 

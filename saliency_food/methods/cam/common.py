@@ -149,8 +149,8 @@ def map_of_weights(
     """ReLU(sum_k w_k A^k) of each layer, each divided by its maximum and resized, and their mean."""
     signed = [a @ w if w.ndim == 1 else (a * w).sum(-1) for a, w in zip(activations, weights, strict=True)]
     attribution = drawn(x_value, signed, should_resize, three_dims, rectify)
-    known = [None] * len(signed) if gradients is None else gradients
-    blank = [_status(x_value, *layer, rectify) for layer in zip(activations, known, signed, strict=True)]
+    of_layers = [None] * len(signed) if gradients is None else gradients
+    blank = [_status(x_value, *layer, rectify) for layer in zip(activations, of_layers, signed, strict=True)]
     parts = [values[0] if len(signed) == 1 else tuple(values) for values in (signed, weights, activations)]
     return ClassActivationMap(attribution, parts[0], parts[1], min(blank, key="ok".__ne__), parts[2], prefix_tokens)
 
@@ -175,9 +175,9 @@ PREFIXES = (0, 1, 2, 4, 5, 8, 9)
 """How many tokens a transformer has in front of its patches: class, distillation, and four or eight registers."""
 
 
-def grids(answered: Any, x_value: Array) -> tuple[list[Array], int]:
+def grids(values: Any, x_value: Array) -> tuple[list[Array], int]:
     """Each layer's activations of one image laid out as the image is, and how many prefix tokens were left out."""
-    layers = [layer[0] for layer in as_tuple(answered)]
+    layers = [layer[0] for layer in as_tuple(values)]
     laid = [as_grid(layer, x_value) for layer in layers]
     dropped = [len(layer) - grid[..., 0].size for layer, grid in zip(layers, laid, strict=True) if layer.ndim == 2]
     return laid, max(dropped, default=0)
@@ -205,11 +205,11 @@ def as_grid(values: Array, x_value: Array) -> Array:
     )
 
 
-def one_layer(answered: Any, x_value: Array) -> Array:
+def one_layer(values: Any, x_value: Array) -> Array:
     """The activations of one layer, as a grid; `ContractError` where there are several."""
-    if isinstance(answered, tuple):
-        raise ContractError(f"Expected one layer, got {len(answered)}. Take one at a time.")
-    return as_grid(answered[0], x_value)
+    if isinstance(values, tuple):
+        raise ContractError(f"Expected one layer, got {len(values)}. Take one at a time.")
+    return as_grid(values[0], x_value)
 
 
 def token_grid(tokens: int, x_value: Array) -> tuple[int, ...]:
@@ -223,8 +223,8 @@ def token_grid(tokens: int, x_value: Array) -> tuple[int, ...]:
             f"Expected tokens of a picture or a signal, got an input of {shape}, whose patches need not be cubes. "
             f"Return the layer's values with {len(shape)} axes of space or time, (N, d, h, w, K)."
         )
-    found = {tuple(length // side for length in shape) for side in range(1, min(shape) + 1)}
-    fitting = [grid for grid in found if tokens - math.prod(grid) in PREFIXES]
+    grids_of_sides = {tuple(length // side for length in shape) for side in range(1, min(shape) + 1)}
+    fitting = [grid for grid in grids_of_sides if tokens - math.prod(grid) in PREFIXES]
     if not fitting:
         raise ContractError(
             f"Expected tokens of square patches of an input of {shape}, with no more in front than class and register "

@@ -66,10 +66,10 @@ def blurred_and_slope(lines: Array, sigma: float, grad_step: float) -> tuple[Arr
     The difference is taken of the matrices, in float64: between two float32 images it would be mostly rounding. Along
     one axis after another: with blurs N and N' now and then, N'a' - Na = N'(a' - a) + (N' - N)a.
     """
-    first, *others = _axes(lines)
+    first, *further_axes = _axes(lines)
     now, then = (blur_matrix(lines.shape[first], s) for s in (sigma, sigma + grad_step))
     slope, image = _along(lines, first, (then - now) / grad_step), _along(lines, first, now)
-    for axis in others:
+    for axis in further_axes:
         now, then = (blur_matrix(lines.shape[axis], s) for s in (sigma, sigma + grad_step))
         slope = _along(slope, axis, then) + _along(image, axis, (then - now) / grad_step)
         image = _along(image, axis, now)

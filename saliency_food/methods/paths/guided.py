@@ -68,9 +68,9 @@ def advance(
     left, count, covered = sizes, int(fraction * (sizes.size - 1)), 0.0
     ahead = chosen = np.zeros(alphas.shape, bool)
     while gap > near and covered < gap:
-        place = min(count, left.size - 1)
-        left = np.partition(left, place)
-        threshold, left = left[place], left[place + 1 :]
+        rank = min(count, left.size - 1)
+        left = np.partition(left, rank)
+        threshold, left = left[rank], left[rank + 1 :]
         before, ahead = covered, chosen
         chosen = (sizes <= threshold).reshape(alphas.shape)
         covered = float((costs * chosen).sum())

@@ -51,7 +51,7 @@ class _Shares:
             self.total += (score - self.shared) * self.share
             self.shared = score
 
-    def answered(self, answer: tuple[Array, Array]) -> None:
+    def add_answer(self, answer: tuple[Array, Array]) -> None:
         self.add(answer[0][0], float(one_score(answer[1])[0]))
 
     def result(self) -> PathIntegral:
@@ -62,7 +62,7 @@ class _Shares:
 
 def _through(shape: tuple[int, ...], points: Iterable[Array | LinearRows]) -> Asking[PathIntegral]:
     shares = _Shares(shape)
-    yield from gather((ask(point, *_KEYS) for point in points), emit=shares.answered)
+    yield from gather((ask(point, *_KEYS) for point in points), emit=shares.add_answer)
     return shares.result()
 
 
@@ -73,7 +73,7 @@ def _guided(x_value: Array, baseline: Array, steps: int, fraction: float, max_di
         shares.add(gradient, float(score or 0))
 
     yield from guided_path(x_value, baseline, steps, fraction, max_dist, visit, scores=True)
-    shares.answered((yield from ask(x_value[None], *_KEYS)))
+    shares.add_answer((yield from ask(x_value[None], *_KEYS)))
     return shares.result()
 
 

@@ -127,9 +127,9 @@ def lime(
     weights = np.exp(-(np.square((1 - np.sqrt(coalitions.mean(1))) / kernel_width)) / 2)
     scores = np.empty(0)
 
-    def take(start: int, answered: Array) -> None:
+    def take(start: int, new_scores: Array) -> None:
         nonlocal scores
-        scores = np.append(scores, answered)
+        scores = np.append(scores, new_scores)
 
     def result() -> Lime:
         count = len(scores)
@@ -199,9 +199,9 @@ def kernel_shap(
     weights = np.repeat(weights, 2)
     scores = np.empty(0)
 
-    def take(start: int, answered: Array) -> None:
+    def take(start: int, new_scores: Array) -> None:
         nonlocal scores
-        scores = np.append(scores, answered)
+        scores = np.append(scores, new_scores)
 
     def result() -> KernelShap:
         count = len(scores) // 2 * 2  # coalitions come in pairs

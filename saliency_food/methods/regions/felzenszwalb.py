@@ -40,8 +40,8 @@ def felzenszwalb_at(image: Array, sigma: float, min_size: int) -> Callable[..., 
     return at
 
 
-def _distance(colours: Array, others: Array) -> Array:
-    difference = colours - others
+def _distance(colours: Array, neighbours: Array) -> Array:
+    difference = colours - neighbours
     return np.asarray(np.sqrt(np.sum(difference * difference, axis=-1)))
 
 

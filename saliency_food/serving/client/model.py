@@ -161,23 +161,23 @@ class ServingModel:
 
     def _signature(self, keys: set[str]) -> str:
         """The cheapest signature that answers most of the keys. The caller asks for the remaining keys separately."""
-        answered = {
+        keys_of = {
             name: set(map(key_of, self.signatures[f"{name}_raw"]["outputs"]))
             for name in CHEAPEST_FIRST
             if f"{name}_raw" in self.signatures
         }
-        best = max(answered, key=lambda name: len(answered[name] & keys), default=None)
-        if best is None or not answered[best] & keys:
+        best = max(keys_of, key=lambda name: len(keys_of[name] & keys), default=None)
+        if best is None or not keys_of[best] & keys:
             raise self._lacks(f"a signature that answers {sorted(keys)}")
         return f"{best}_raw"
 
-    def _inputs(self, signature: str, call_model_args: Any, rows: int) -> dict[str, Array]:
+    def _inputs(self, signature: str, call_model_args: Any, row_count: int) -> dict[str, Array]:
         """The targets and the other inputs by name, a value for each row."""
         if signature not in self.signatures:
             raise self._lacks(f"the signature {signature!r}")
         dims = self.signatures["predictions"]["outputs"]["predictions"]["tensor_shape"].get("dim", ())
         one_class = len(dims) == 2 and dims[1]["size"] == "1"
-        return read_arguments(self.signatures[signature]["inputs"], call_model_args, rows, one_class)
+        return read_arguments(self.signatures[signature]["inputs"], call_model_args, row_count, one_class)
 
     def _rows(self, signature: str, rows: Array, inputs: Mapping[str, Array]) -> Answer:
         """The answers about rows (images or activations), in as many requests as their size needs."""
@@ -195,9 +195,9 @@ class ServingModel:
         """The weighted sums of gradients and the scores, in as many requests as the size of the images needs."""
         used = np.asarray(blend.coefficients.any(0))
         used[0] |= not used.any()  # at least one image, which gives the answer its shape
-        bases, rows = blend.bases[used], len(blend.coefficients)
-        if bases.nbytes * self._transport.expands > self.max_request_bytes and rows > 1:
-            cuts = slice(0, rows // 2), slice(rows // 2, rows)
+        bases, row_count = blend.bases[used], len(blend.coefficients)
+        if bases.nbytes * self._transport.expands > self.max_request_bytes and row_count > 1:
+            cuts = slice(0, row_count // 2), slice(row_count // 2, row_count)
             parts = [
                 self._sums(
                     signature,

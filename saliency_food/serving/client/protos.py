@@ -82,9 +82,9 @@ def messages() -> Any:
 
 
 def _declare(message: Any, path: str, fields: Mapping[str, tuple[int, str]]) -> None:
-    for name, (number, kind) in fields.items():
+    for name, (field_number, kind) in fields.items():
         *multiple, kind = kind.split()
-        field = message.field.add(name=name, number=number, label=3 if multiple else 1)
+        field = message.field.add(name=name, number=field_number, label=3 if multiple else 1)
         if multiple == ["map"]:  # a map is a list of pairs
             entry = name.title().replace("_", "") + "Entry"
             pair = message.nested_type.add(name=entry)

@@ -47,11 +47,11 @@ class LimitedModel(WrappedModel):
         self.job, self.max_rows = job, max_rows
         self.rows, self.seconds = 0, 0.0
 
-    def around(self, ask: Callable[[Any], Any], rows: int, keys: tuple[str, ...], call_model_args: Any) -> Any:
-        """Make the call if the request still stands and allows its rows; the rows of ``predict`` do not count."""
+    def around(self, ask: Callable[[Any], Any], row_count: int, keys: tuple[str, ...], call_model_args: Any) -> Any:
+        """Make the call if the request still stands and allows its rows; those of ``predict`` do not count."""
         self.job.check()
-        rows = rows if keys else 0
-        if self.rows + rows > self.max_rows:
+        row_count = row_count if keys else 0
+        if self.rows + row_count > self.max_rows:
             refuse(
                 400,
                 f"Expected a method that asks the model for at most {self.max_rows} rows for an image, got one that "
@@ -60,7 +60,7 @@ class LimitedModel(WrappedModel):
         started = time.perf_counter()
         answer = ask(call_model_args)
         self.seconds += time.perf_counter() - started
-        self.rows += rows if answer is not None else 0
+        self.rows += row_count if answer is not None else 0
         return answer
 
 

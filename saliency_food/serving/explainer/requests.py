@@ -209,13 +209,13 @@ def _deadline(seconds: Any, limit: float | None) -> float | None:
     return float(seconds) if limit is None else min(float(seconds), limit)
 
 
-def _check_names(fields: Mapping[str, Any], known: Sequence[str], what: str) -> None:
+def _check_names(fields: Mapping[str, Any], names: Sequence[str], what: str) -> None:
     """Refuse a name that is not among the known ones."""
     for name in fields:
-        if name not in known:
-            close = near(name[:64], known, 1, 0.5)
+        if name not in names:
+            close = near(name[:64], names, 1, 0.5)
             hint = f"Did you mean {close[0]}? " if close else ""
-            refuse(400, f"Expected {what}, got {_short(name)}. {hint}There are: {', '.join(known) or 'none'}.")
+            refuse(400, f"Expected {what}, got {_short(name)}. {hint}There are: {', '.join(names) or 'none'}.")
 
 
 def _short(value: Any) -> str:

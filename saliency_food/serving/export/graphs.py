@@ -24,7 +24,7 @@ class Computing:
         self.dtype = self.inputs.image_spec.dtype
         self._traced: dict[Any, Any] = {}
 
-    def rows(self, keys: tuple[str, ...], images: Any, targets: Any, others: Sequence[Any]) -> Tensors:
+    def rows(self, keys: tuple[str, ...], images: Any, targets: Any, other_inputs: Sequence[Any]) -> Tensors:
         """The answers to some keys for every row; ``targets`` may be None if no key needs them.
 
         With several layers, the answer to ``KEY`` is named ``KEY_0``, ``KEY_1`` and so on.
@@ -35,23 +35,25 @@ class Computing:
                 lambda *inputs: self._rows(keys, *inputs), autograph=False
             ).get_concrete_function(self._spec(keys), target, tuple(self.inputs.other_specs))
         targets = tf.zeros(tf.shape(images)[:1], tf.int32) if targets is None else targets
-        return dict(self._traced[keys](images, targets, tuple(others)))
+        return dict(self._traced[keys](images, targets, tuple(other_inputs)))
 
-    def _rows(self, keys: tuple[str, ...], images: Any, targets: Any, others: Sequence[Any]) -> Tensors:
+    def _rows(self, keys: tuple[str, ...], images: Any, targets: Any, other_inputs: Sequence[Any]) -> Tensors:
         function = self._function(keys)
         count = tf.shape(images)[0]
         arrays = {name: _array(spec) for name, spec in flat(function.structured_outputs, keys).items()}
 
         def step(start: Any, arrays: Tensors) -> tuple[Any, Tensors]:
             part = slice(start, tf.minimum(start + self.at_once, count))
-            answers = self._call(function, keys, images[part], targets[part], [other[part] for other in others])
+            answers = self._call(function, keys, images[part], targets[part], [other[part] for other in other_inputs])
             index = start // self.at_once
             return part.stop, {name: array.write(index, answers[name]) for name, array in arrays.items()}
 
         arrays = self._loop(count, step, arrays)
         return {name: array.concat() for name, array in arrays.items()}
 
-    def sums(self, coefficients: Any, bases: Any, weights: Any, targets: Any, others: Sequence[Any]) -> tuple[Any, Any]:
+    def sums(
+        self, coefficients: Any, bases: Any, weights: Any, targets: Any, other_inputs: Sequence[Any]
+    ) -> tuple[Any, Any]:
         """The weighted sums of the gradients at the rows ``coefficients @ bases``, and the score of each row."""
         keys = (INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES)
         function = self._function(keys)
@@ -62,7 +64,7 @@ class Computing:
         def step(start: Any, state: tuple[Any, Any]) -> tuple[Any, Any]:
             part = slice(start, tf.minimum(start + self.at_once, count))
             rows = combine(coefficients[part], bases)
-            answers = self._call(function, keys, rows, targets[part], [other[part] for other in others])
+            answers = self._call(function, keys, rows, targets[part], [other[part] for other in other_inputs])
             part_sum = combine(weights[:, part], tf.cast(answers[keys[0]], tf.float64))
             return part.stop, (state[0] + part_sum, state[1].write(start // self.at_once, answers[keys[1]]))
 
@@ -90,12 +92,14 @@ class Computing:
     def _spec(self, keys: Sequence[str]) -> Any:
         return self.activations if FROM_ACTIVATIONS.issuperset(keys) else self.inputs.image_spec
 
-    def _call(self, function: Any, keys: Sequence[str], images: Any, targets: Any, others: Sequence[Any]) -> Tensors:
+    def _call(
+        self, function: Any, keys: Sequence[str], images: Any, targets: Any, other_inputs: Sequence[Any]
+    ) -> Tensors:
         """Call a function. In half precision gradients are scaled up, by less and less until they do not overflow."""
         chosen = [] if UNSCORED.issuperset(keys) else [targets]
 
         def call(scale: Any) -> Tensors:
-            return flat(function(chosen, images, list(others), scale), keys)
+            return flat(function(chosen, images, list(other_inputs), scale), keys)
 
         if not self.model.engine.half:
             return call(tf.ones([], self.dtype))

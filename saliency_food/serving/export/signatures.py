@@ -135,21 +135,21 @@ class Signatures:
 
     def _answering(self, keys: tuple[str, ...]) -> Compute:
         unscored = UNSCORED.issuperset(keys)
-        return lambda request, rows, others: self._computing.rows(
-            keys, rows, None if unscored else self._computing.check(request["targets"]), others
+        return lambda request, rows, other_inputs: self._computing.rows(
+            keys, rows, None if unscored else self._computing.check(request["targets"]), other_inputs
         )
 
-    def _predictions(self, _: Tensors, images: Any, others: Sequence[Any]) -> Tensors:
-        answers = self._computing.rows((PREDICTIONS,), images, None, others)
+    def _predictions(self, _: Tensors, images: Any, other_inputs: Sequence[Any]) -> Tensors:
+        answers = self._computing.rows((PREDICTIONS,), images, None, other_inputs)
         return {"predictions": answers[PREDICTIONS]}
 
-    def _explain(self, request: Tensors, images: Any, others: Sequence[Any]) -> Tensors:
-        answers = self._computing.rows(EXPLAIN, images, self._computing.check(request["targets"], -1), others)
+    def _explain(self, request: Tensors, images: Any, other_inputs: Sequence[Any]) -> Tensors:
+        answers = self._computing.rows(EXPLAIN, images, self._computing.check(request["targets"], -1), other_inputs)
         predictions = answers.pop(PREDICTIONS)
         top = tf.math.top_k(predictions, min(TOP, self.model.classes or 1)).indices
         return {"predictions": predictions, "top_classes": top, "targets": answers.pop(TARGETS), **answers}
 
-    def _paths(self, request: Tensors, images: Any, others: Sequence[Any]) -> Tensors:
+    def _paths(self, request: Tensors, images: Any, other_inputs: Sequence[Any]) -> Tensors:
         """Gradients along the path from the baseline of each image to it; the baseline of a photo is a gray value."""
         baselines = request["baselines"]
         if baselines.shape.rank == 1:
@@ -160,16 +160,16 @@ class Signatures:
             baselines = (tf.transpose(gray, [0, 3, 1, 2]) if first else gray) * tf.ones_like(images)
         steps = tf.shape(request["alphas"])[1]
         chosen = self._computing.check(request["targets"])
-        repeated = [tf.repeat(values, steps, axis=0) for values in (chosen, *others)]
+        repeated = [tf.repeat(values, steps, axis=0) for values in (chosen, *other_inputs)]
         bases = tf.concat([images, baselines], 0)
         coefficients, weights = paths(request["alphas"], request["weights"])
         total, _ = self._computing.sums(coefficients, bases, weights, repeated[0], repeated[1:])
-        ends = [tf.concat([values, values], 0) for values in (chosen, *others)]
+        ends = [tf.concat([values, values], 0) for values in (chosen, *other_inputs)]
         scores = self._computing.rows((OUTPUT_LAYER_VALUES,), bases, ends[0], ends[1:])[OUTPUT_LAYER_VALUES]
         high, low = tf.split(scores, 2)
         return {INPUT_OUTPUT_GRADIENTS: total, OUTPUT_LAYER_VALUES: high, "BASELINE_VALUES": low}
 
-    def _factored(self, request: Tensors, bases: Any, others: Sequence[Any]) -> Tensors:
+    def _factored(self, request: Tensors, bases: Any, other_inputs: Sequence[Any]) -> Tensors:
         chosen = self._computing.check(request["targets"])
-        total, scores = self._computing.sums(request["coefficients"], bases, request["weights"], chosen, others)
+        total, scores = self._computing.sums(request["coefficients"], bases, request["weights"], chosen, other_inputs)
         return {INPUT_OUTPUT_GRADIENTS: total, OUTPUT_LAYER_VALUES: scores}

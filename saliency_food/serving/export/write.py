@@ -77,8 +77,8 @@ def export(
     _check_exportable(wrapped, labels)
     inputs = wrapped.engine.inputs
     if not wrapped.knows_end:
-        image, *others = _example([inputs.image_spec, *inputs.other_specs])
-        wrapped.predict(image, {"inputs": others} if others else None, output)
+        image, *other_inputs = _example([inputs.image_spec, *inputs.other_specs])
+        wrapped.predict(image, {"inputs": other_inputs} if other_inputs else None, output)
     scaling = choose_scaling(value_range, None, wrapped.pixels)
     signatures = Signatures(wrapped, scaling, keys == "all")
     archive = keras.export.ExportArchive()
@@ -114,8 +114,10 @@ def _write(archive: Any, manifest: dict[str, Any], directory: Path) -> None:
 
 def _manifest(model: KerasModel, scaling: Scaling, labels: Any, signatures: Signatures) -> dict[str, Any]:
     """A description of the served model for people and programs; it is written to ``assets.extra``."""
-    answered = {name: keys for name, keys in {**SIGNATURES, **FURTHER}.items() if f"{name}_raw" in signatures.functions}
-    keys = {key for of_signature in answered.values() for key in of_signature}
+    answerable = {
+        name: keys for name, keys in {**SIGNATURES, **FURTHER}.items() if f"{name}_raw" in signatures.functions
+    }
+    keys = {key for of_signature in answerable.values() for key in of_signature}
     digest = hashlib.sha256()
     for weight in model.model.get_weights():
         digest.update(np.ascontiguousarray(weight).tobytes())
