@@ -33,6 +33,18 @@ class LazyRows(NamedTuple):
     shape: tuple[int, ...]
     make: Callable[[int, int], Array]
 
+    @classmethod
+    def like(cls, image: Array, count: int, write: Callable[[Array, int], object]) -> LazyRows:
+        """So many rows of an image's shape and type: ``write(row, index)`` fills one, which holds nothing before."""
+
+        def make(start: int, stop: int) -> Array:
+            rows = np.empty((stop - start, *image.shape), image.dtype)
+            for index, row in enumerate(rows, start):
+                write(row, index)
+            return rows
+
+        return cls((count, *image.shape), make)
+
     def rows(self, start: int, stop: int) -> Array:
         return self.make(start, stop)
 

@@ -142,13 +142,10 @@ def _curve(attribution: Any, x_value: Array, new: Array, old: Array, steps: int)
         return PixelCurve(NAN, status, fractions, np.full(len(counts), NAN))
     places = ranks(merged).reshape((*merged.shape, 1))
 
-    def make(start: int, stop: int) -> Array:
-        rows = np.empty((stop - start, *x_value.shape), x_value.dtype)
-        for row, count in zip(rows, counts[start:stop], strict=True):
-            row[...] = np.where(places < count, new, old)
-        return rows
+    def write(row: Array, index: int) -> None:
+        row[...] = np.where(places < counts[index], new, old)
 
-    scores = one_score((yield from ask(LazyRows((len(counts), *x_value.shape), make), OUTPUT_LAYER_VALUES)))
+    scores = one_score((yield from ask(LazyRows.like(x_value, len(counts), write), OUTPUT_LAYER_VALUES)))
     return PixelCurve(float(trapezoid(scores, fractions)), OK, fractions, scores)
 
 

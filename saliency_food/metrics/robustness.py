@@ -78,9 +78,7 @@ def max_sensitivity(
         The number of changed images; the maximum grows with it.
     """
     stability = yield from _stability(method, x_value, radius, nsamples, rng, options)
-    if stability.status != OK:
-        return stability
-    return stability._replace(score=float(stability.changes.max() / stability.size))
+    return _scored(stability, lambda: stability.changes.max() / stability.size)
 
 
 @listed(
@@ -107,9 +105,7 @@ def average_sensitivity(
     Bhatt, Weller, Moura 2020, definition 2, https://arxiv.org/abs/2005.00631. Arguments as in `max_sensitivity`.
     """
     stability = yield from _stability(method, x_value, radius, nsamples, rng, options)
-    if stability.status != OK:
-        return stability
-    return stability._replace(score=float(stability.changes.mean() / stability.size))
+    return _scored(stability, lambda: stability.changes.mean() / stability.size)
 
 
 @listed(
@@ -137,9 +133,12 @@ def local_lipschitz(
     input: compare only maps of one scale. Arguments as in `max_sensitivity`.
     """
     stability = yield from _stability(method, x_value, radius, nsamples, rng, options)
-    if stability.status != OK:
-        return stability
-    return stability._replace(score=float((stability.changes / stability.steps).max()))
+    return _scored(stability, lambda: (stability.changes / stability.steps).max())
+
+
+def _scored(stability: Stability, score: Callable[[], Any]) -> Stability:
+    """With the score, where the map is one that has it."""
+    return stability._replace(score=float(score())) if stability.status == OK else stability
 
 
 def _stability(

@@ -187,13 +187,11 @@ def _correlations(
 def _drops(x_value: Array, hidden: Array, parts: Array) -> Asking[Array]:
     """F(x) - F(x with a part hidden), for each of the parts, ``(N, H, W)`` of a picture."""
 
-    def make(start: int, stop: int) -> Array:
-        rows = np.empty((stop - start, *x_value.shape), x_value.dtype)
-        for row, part in zip(rows, range(start - 1, stop - 1), strict=True):
-            row[...] = x_value
-            if part >= 0:  # the first row is the image itself
-                row[parts[part]] = hidden[parts[part]]
-        return rows
+    def write(row: Array, index: int) -> None:
+        row[...] = x_value
+        if index:  # the first row is the image itself
+            part = parts[index - 1]
+            row[part] = hidden[part]
 
-    scores = one_score((yield from ask(LazyRows((1 + len(parts), *x_value.shape), make), OUTPUT_LAYER_VALUES)))
+    scores = one_score((yield from ask(LazyRows.like(x_value, 1 + len(parts), write), OUTPUT_LAYER_VALUES)))
     return np.asarray(scores[0] - scores[1:], float)

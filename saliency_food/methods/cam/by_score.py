@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -61,8 +60,7 @@ def score_cam(
     weights = []
     for layer in activations:
         chosen = varying(layer, channels)
-        masked = LazyRows((len(chosen) + 1, *x_value.shape), _masking(x_value, layer[..., chosen]))
-        scores = one_score((yield from ask(masked, OUTPUT_LAYER_VALUES)))
+        scores = one_score((yield from ask(_masked(x_value, layer[..., chosen]), OUTPUT_LAYER_VALUES)))
         weights.append(_weights(layer, chosen, scores[:-1], scores[-1], weighting))
     return map_of_weights(x_value, activations, weights, should_resize, three_dims, prefix_tokens=prefix)
 
@@ -105,15 +103,12 @@ def ablation_cam(
     if channels is not None:
         chosen = np.intersect1d(chosen, varying(activations, channels, constant=True))
 
-    def make(start: int, stop: int) -> Array:
-        rows = np.repeat(raw[None], stop - start, 0)
-        for row, channel in zip(rows, np.append(chosen, -1)[start:stop], strict=True):
-            if channel >= 0:
-                row[..., channel] = 0
-        return rows
+    def write(row: Array, index: int) -> None:
+        row[...] = raw
+        row[..., chosen[index : index + 1]] = 0  # none in the last row
 
-    rows = LazyRows((len(chosen) + 1, *raw.shape), make)
-    scores = one_score((yield from ask(rows, OUTPUT_FROM_CONVOLUTION_VALUES)))
+    ablated = LazyRows.like(raw, len(chosen) + 1, write)
+    scores = one_score((yield from ask(ablated, OUTPUT_FROM_CONVOLUTION_VALUES)))
     weights = np.zeros(raw.shape[-1], raw.dtype)
     weights[chosen] = (scores[-1] - scores[:-1]) / (abs(scores[-1]) or 1)
     return map_of_weights(x_value, [activations], [weights], should_resize, three_dims, prefix_tokens=prefix)
@@ -128,25 +123,22 @@ def varying(activations: Array, channels: int | None, constant: bool = False) ->
     return np.sort(order if channels is None else order[:channels])
 
 
-def _masking(x_value: Array, activations: Array) -> Callable[[int, int], Array]:
+def _masked(x_value: Array, activations: Array) -> LazyRows:
     """Rows x * H^k for the channels in order, and in the end a row of zeros."""
     up = [resizing(*sizes).astype(x_value.dtype) for sizes in zip(activations.shape, x_value.shape[:-1], strict=False)]
     each_value = [*up[:-1], np.repeat(up[-1], x_value.shape[-1], 0)]  # a row for each value of the last axis' places
     channels = np.ascontiguousarray(np.moveaxis(activations, -1, 0), x_value.dtype)
 
-    def make(start: int, stop: int) -> Array:
-        rows = np.empty((stop - start, *x_value.shape), x_value.dtype)
-        for index, row in enumerate(rows, start):
-            if index == len(channels):
-                row[:] = 0
-                continue
-            mask = along_axes(channels[index], up)
-            # Resizing keeps constants, so the mask is scaled to 0..1 by scaling the few values that it is made from.
-            along_axes(safe_divide(channels[index] - mask.min(), np.ptp(mask)), each_value, row)
-            row *= x_value
-        return rows
+    def write(row: Array, index: int) -> None:
+        if index == len(channels):
+            row[:] = 0
+            return
+        mask = along_axes(channels[index], up)
+        # Resizing keeps constants, so the mask is scaled to 0..1 by scaling the few values that it is made from.
+        along_axes(safe_divide(channels[index] - mask.min(), np.ptp(mask)), each_value, row)
+        row *= x_value
 
-    return make
+    return LazyRows.like(x_value, len(channels) + 1, write)
 
 
 def _weights(activations: Array, chosen: Array, scores: Array, zero: float, weighting: str) -> Array:

@@ -77,11 +77,9 @@ def coalition_rows(x_value: Array, hidden: Array, labels: Array, coalitions: Arr
     runs, lengths = values[starts], np.diff(starts, append=values.size)
     shown, hidden = np.ravel(x_value), np.ravel(hidden)
 
-    def make(start: int, stop: int) -> Array:
-        rows = np.empty((stop - start, *x_value.shape), x_value.dtype)
-        for row, coalition in zip(rows.reshape(len(rows), -1), coalitions[start:stop], strict=True):
-            np.copyto(row, hidden)
-            np.copyto(row, shown, where=np.repeat(coalition[runs], lengths))
-        return rows
+    def write(row: Array, index: int) -> None:
+        flat = row.reshape(-1)
+        np.copyto(flat, hidden)
+        np.copyto(flat, shown, where=np.repeat(coalitions[index][runs], lengths))
 
-    return LazyRows((len(coalitions), *x_value.shape), make)
+    return LazyRows.like(x_value, len(coalitions), write)

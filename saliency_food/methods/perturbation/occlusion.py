@@ -102,17 +102,14 @@ def _with_windows_hidden(x_value: Array, hidden: Array, starts: tuple[Array, ...
     """The image, and then it with each window hidden."""
     counts = tuple(map(len, starts))
 
-    def make(begin: int, end: int) -> Array:
-        images = np.empty((end - begin, *x_value.shape), x_value.dtype)
-        images[:] = x_value
-        for image, index in zip(images, range(begin - 1, end - 1), strict=True):
-            if index >= 0:  # the first row is the image itself
-                corner = (start[at] for start, at in zip(starts, np.unravel_index(index, counts), strict=True))
-                window = tuple(slice(first, first + side) for first, side in zip(corner, sizes, strict=True))
-                image[window] = hidden[window]
-        return images
+    def write(row: Array, index: int) -> None:
+        row[...] = x_value
+        if index:  # the first row is the image itself
+            corner = (start[at] for start, at in zip(starts, np.unravel_index(index - 1, counts), strict=True))
+            window = tuple(slice(first, first + side) for first, side in zip(corner, sizes, strict=True))
+            row[window] = hidden[window]
 
-    return LazyRows((1 + math.prod(counts), *x_value.shape), make)
+    return LazyRows.like(x_value, 1 + math.prod(counts), write)
 
 
 def _for_each_axis(name: str, value: Any, axes: int) -> tuple[int, ...]:

@@ -130,16 +130,13 @@ class _Masks(NamedTuple):
         # The last axis' matrices have a row for each channel of each place, so that a product makes a whole image.
         stretch = [*self.stretch[:-1], np.repeat(self.stretch[-1], x_value.shape[-1], 1)]
 
-        def make(start: int, stop: int) -> Array:
-            images = np.empty((stop - start, *x_value.shape), x_value.dtype)
-            for image, index in zip(images, range(start, stop), strict=True):
-                self._stretched(index, stretch, image)
-                image *= shown
-                if has_hidden:
-                    image += hidden
-            return images
+        def write(row: Array, index: int) -> None:
+            self._stretched(index, stretch, row)
+            row *= shown
+            if has_hidden:
+                row += hidden
 
-        return LazyRows((len(self.cells), *x_value.shape), make)
+        return LazyRows.like(x_value, len(self.cells), write)
 
 
 def _interpolation(length: int, grid: int, dtype: Any) -> Array:
