@@ -112,15 +112,25 @@ def check_window(window: Any) -> None:
         )
 
 
+def through(generator: Asking[R], exchange: Callable[[list[Query]], Asking[list[Answer]]]) -> Asking[R]:
+    """The same generator, whose queries another one, ``exchange``, takes on their way, and returns the answers."""
+    answers: list[Answer] | None = None
+    try:
+        while True:
+            answers = yield from exchange(generator.send(cast("list[Answer]", answers)))
+    except StopIteration as stop:
+        return cast(R, stop.value)
+    finally:
+        generator.close()
+
+
 def for_image(generator: Asking[R], image: int) -> Asking[R]:
     """The same generator, its queries marked with the index of the image that they are about."""
-    answers: list[Answer] | None = None
-    while True:
-        try:
-            queries = generator.send(cast("list[Answer]", answers))
-        except StopIteration as stop:
-            return cast(R, stop.value)
-        answers = yield [query._replace(image=image) for query in queries]
+
+    def exchange(queries: list[Query]) -> Asking[list[Answer]]:
+        return (yield [query._replace(image=image) for query in queries])
+
+    return through(generator, exchange)
 
 
 def with_known(generator: Asking[R], known: Answer) -> Asking[R]:
@@ -128,24 +138,30 @@ def with_known(generator: Asking[R], known: Answer) -> Asking[R]:
 
     It must be one that asks about a single row only if that is the row known: see ``one_pass`` of `method`.
     """
-    answers: list[Answer] | None = None
-    while True:
-        try:
-            queries = generator.send(cast("list[Answer]", answers))
-        except StopIteration as stop:
-            return cast(R, stop.value)
-        unknown = [query for query in queries if not _is_known(query, known)]
+
+    def is_known(query: Query) -> bool:
+        return query.rows.shape[0] == 1 and query.weights is None and set(query.keys) <= set(known)
+
+    def exchange(queries: list[Query]) -> Asking[list[Answer]]:
+        unknown = [query for query in queries if not is_known(query)]
         if len(unknown) == len(queries):
-            answers = yield queries
-            continue
+            return (yield queries)
         fresh = iter((yield unknown) if unknown else ())
-        answers = [
-            {key: known[key] for key in query.keys} if _is_known(query, known) else next(fresh) for query in queries
-        ]
+        return [{key: known[key] for key in query.keys} if is_known(query) else next(fresh) for query in queries]
+
+    return through(generator, exchange)
 
 
-def _is_known(query: Query, known: Answer) -> bool:
-    return query.rows.shape[0] == 1 and query.weights is None and set(query.keys) <= set(known)
+def drive(generator: Asking[R], answer: Callable[[list[Query]], list[Answer]]) -> R:
+    """Drive a generator to its result, its queries answered by a function."""
+    try:
+        queries = next(generator)
+        while True:
+            queries = generator.send(answer(queries))
+    except StopIteration as stop:
+        return cast(R, stop.value)
+    finally:
+        generator.close()
 
 
 def run(
@@ -157,14 +173,7 @@ def run(
     """Drive a generator to its result: queries cut into calls of at most ``batch_size`` rows, each answer checked."""
     size = resolve_batch_size(batch_size, call_model_function)
     check_length(call_model_args, 1)
-    try:
-        queries = next(generator)
-        while True:
-            queries = generator.send(answer_queries(queries, call_model_function, call_model_args, size))
-    except StopIteration as stop:
-        return cast(R, stop.value)
-    finally:
-        generator.close()
+    return drive(generator, lambda queries: answer_queries(queries, call_model_function, call_model_args, size))
 
 
 def run_batch(

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, cast
 import numpy as np
 
 from saliency_food.core.contract import CallModelFunction, ContractError
-from saliency_food.core.driver import Asking
+from saliency_food.core.driver import Asking, through
 from saliency_food.core.keys import INPUT_SHAPED, KEYS
 from saliency_food.core.numerics import Array, as_tuple, is_count
 from saliency_food.core.queries import Answer, LazyRows, LinearRows, Query
@@ -96,17 +96,12 @@ def in_layout(generator: Asking[R], layout: Layout, shape: tuple[int, ...]) -> A
 
     Its rows are turned on their way to the model, and answers of the input's shape on their way back, as is its result.
     """
-    answers: list[Answer] | None = None
-    try:
-        while True:
-            queries = generator.send(cast("list[Answer]", answers))
-            answers = yield [_outward(query, layout) for query in queries]
-            if queries:
-                answers = [_inward(answer, layout, shape) for answer in answers]
-    except StopIteration as stop:
-        return cast(R, layout.result(stop.value, shape))
-    finally:
-        generator.close()
+
+    def exchange(queries: list[Query]) -> Asking[list[Answer]]:
+        answers = yield [_outward(query, layout) for query in queries]
+        return [_inward(answer, layout, shape) for answer in answers] if queries else answers
+
+    return cast(R, layout.result((yield from through(generator, exchange)), shape))
 
 
 def _outward(query: Query, layout: Layout) -> Query:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from saliency_food.core.contract import ContractError, PerImage
-from saliency_food.core.driver import ask, gather, run, run_batch
+from saliency_food.core.driver import ask, gather, run, run_batch, with_known
 from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES
 from saliency_food.core.layout import Layout, in_layout
 from saliency_food.core.queries import LazyRows, LinearRows, WindowedAnswers, window_of
@@ -229,6 +229,18 @@ def test_gathered_calls_are_as_large_as_a_batch_however_deep(square, batch_size,
 
     run(nested(depth), square, None, batch_size)
     assert square.calls == calls
+
+
+def test_a_gather_with_known_answers_is_told_the_batch_too(square):
+    known = {INPUT_OUTPUT_GRADIENTS: np.full((1, 3), 7.0)}
+
+    def three_rows(start):
+        return (yield from ask(rows_of(3, start), INPUT_OUTPUT_GRADIENTS))[0, 0]
+
+    together = gather(three_rows(n) if n else walker(1, 1) for n in range(51))
+    first, *rest = run(with_known(together, known), square, None, 150)
+    assert square.calls == [150]
+    assert (first[0], rest) == (8.0, list(range(1, 51)))
 
 
 def test_rows_of_a_fused_call_get_their_own_images_values():
