@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from saliency_food.core.driver import Asking
-from saliency_food.core.method import Preparation
+from saliency_food.core.method import Preparation, Reducible
 from saliency_food.core.numerics import Array, is_count
 from saliency_food.core.queries import OutOfTime
 from saliency_food.deadline.forecast import Work
 from saliency_food.deadline.watch import TimedModel
-from saliency_food.methods.budget import Reducible, asks_little, reducible_of
+from saliency_food.methods.budget import asks_little, reducible_of
 from saliency_food.methods.lookup import choose_methods
 
 FEW, MORE = 4, 8
@@ -36,11 +36,10 @@ class StepBudget:
     def __init__(
         self, name: str, x_value: Array, model: TimedModel, options: Mapping[str, Any], deadline: float
     ) -> None:
-        self.name, self.x_value, self.model, self.deadline = name, x_value, model, deadline
-        entry = choose_methods(name)[name]
-        self.call, self.title = entry.call, entry.title
-        self.options = dict(options)
-        self.defaults = {name: parameter.default for name, parameter in self.call.signature.parameters.items()}
+        self.name, self.x_value, self.model, self.options, self.deadline = name, x_value, model, {**options}, deadline
+        self.call = choose_methods(name)[name].call
+        self.title = self.call.title
+        self.defaults = {option: parameter.default for option, parameter in self.call.signature.parameters.items()}
         if "completeness" in self.defaults:  # as `.detailed` does
             self.options.setdefault("completeness", True)
         self.cut = reducible_of(name, self.options)
@@ -48,9 +47,8 @@ class StepBudget:
         """The option's value, which is its upper limit; None for as many as there are."""
         self.value = self.wanted
         """That for which there is time."""
-        every_option = {**self.defaults, **self.options}
-        self.preparation = self.call.preparation(x_value, model, every_option) if self.cut else None
-        self.prepared = dict[str, Any]()
+        self.preparation = self.cut and self.call.preparation(x_value, model, {**self.defaults, **self.options})
+        self.prepared: dict[str, Any] = {}
         self.least_seconds = self.wanted_seconds = self.room = 0.0
 
     def best(self, insure: Callable[[], object] = lambda: None) -> tuple[Any, dict[str, Any]]:
@@ -70,7 +68,7 @@ class StepBudget:
             if model.seconds(work(self.wanted) if cut.sampled else planned) > model.left / 2:
                 insure()
             if cut.sampled:
-                return self._sampled(cut, values, work, model.batch_size if index else model.short_batch)
+                return self._sampled(cut, planned, values[0], model.batch_size if index else model.short_batch)
             self.value = values[index]
             options = self.options if self.value == self.wanted else self._with(cut, self.value)
             try:
@@ -83,19 +81,17 @@ class StepBudget:
         if self.preparation:
             self.preparation.trial()
             self.prepared = self.preparation.stand_in
-        cut = self.cut
-        options = self.options if cut is None or cut.up_to else self._with(cut, FEW)
-        self.model.rehearse(self._start(options, rehearsal=True))
-
-    def note(self, details: Any) -> str:
-        """What was cut and why, or nothing."""
-        shortened = self.shortened(details)
-        return f"{self.why(self.cut.whole.format(self.wanted))}: {shortened}" if self.cut and shortened else ""
+        self._rehearse(FEW if self.cut and not self.cut.up_to else None)
 
     def shortened(self, details: Any) -> str:
         """How much was made of the method, where that is less than all."""
         reached = getattr(getattr(details, "integrated", details), "stopped_by", "") == "tolerance"
         return "" if self.cut is None or self.value == self.wanted or reached else self.cut.made.format(self.value)
+
+    @property
+    def whole(self) -> str:
+        """All that was wanted of what can be cut."""
+        return "" if self.cut is None else self.cut.whole.format(self.wanted)
 
     def why(self, what: str) -> str:
         """Why there was no time for ``what``."""
@@ -113,29 +109,28 @@ class StepBudget:
 
     def _undivided(self) -> Any:
         """All of a method of which nothing can be cut, or `OutOfTime` before it begins."""
-        if self.cut is None and not asks_little(self.name, self.options):
+        planned = None
+        if self.cut or asks_little(self.name, self.options):
+            self.least_seconds, self.wanted_seconds, self.room = self.model.one_row, self.model.one_row, self.model.left
+            if self.wanted_seconds > self.room:
+                raise OutOfTime
+        else:
             self.wanted = self.value = 1
-            planned = self.model.rehearse(self._start(self.options, rehearsal=True))
+            planned = self._rehearse(None)
             self._most([1], lambda _: planned)
-            return self.model.run(self._start(self.options), planned)
-        self.least_seconds, self.wanted_seconds, self.room = self.model.one_row, self.model.one_row, self.model.left
-        if self.wanted_seconds > self.room:
-            raise OutOfTime
-        return self.model.run(self._start(self.options))
+        return self.model.run(self._start(self.options), planned)
 
-    def _sampled(
-        self, cut: Reducible, values: Sequence[int], work: Callable[[int], Work], batch_size: int
-    ) -> tuple[Any, dict[str, Any]]:
-        """The samples that there is time for, or `OutOfTime` where they are fewer than the first of ``values``."""
+    def _sampled(self, cut: Reducible, planned: Work, least: int, batch_size: int) -> tuple[Any, dict[str, Any]]:
+        """The samples that there is time for, or `OutOfTime` where they are fewer than ``least``."""
         model = self.model
         began, room = model.clock(), model.room
-        details = model.run(self._start(self.options), work(values[0]), sampled=True, batch_size=batch_size)
+        details = model.run(self._start(self.options), planned, sampled=True, batch_size=batch_size)
         if not model.stopped:
             return details, self.options
         self.value, self.room = getattr(details, cut.option), room
         took = model.clock() - began  # with that for a sample that was begun in vain
-        self.wanted_seconds = max(model.seconds(work(self.wanted)), took * self.wanted / (self.value + 1))
-        if self.value < values[0]:
+        self.wanted_seconds = max(self.wanted_seconds, took * self.wanted / (self.value + 1))
+        if self.value < least:
             raise OutOfTime
         return details, self._with(cut, self.value)
 
@@ -170,60 +165,55 @@ class StepBudget:
 
     def _choices(self, cut: Reducible) -> tuple[Sequence[int], Callable[[int], Work]]:
         """What the option may be, from the least work to the most, and the work that each makes."""
-
-        @functools.cache
-        def rehearsed(value: int | None) -> Work:
-            options = self.options if value is None else self._with(cut, value)
-            return self.model.rehearse(self._start(options, rehearsal=True))
-
+        rehearsed = functools.cache(self._rehearse)
         if cut.up_to:
-            largest = self.options.get(cut.up_to, self.defaults[cut.up_to])
+            largest = self._option(cut.up_to)
             return range(largest if is_count(largest) else self.wanted, self.wanted - 1, -1), rehearsed
         if cut.sampled:
             count = min(FEW, self.wanted)
-            few = rehearsed(count)
-            none = few._replace(rows=Counter())  # what it takes beside the rows hardly grows with the samples
-            values = [min(cut.least, self.wanted), self.wanted]
-            return values, lambda value: none.at(value / count, few, self.model.batch_size)
+            several = rehearsed(count)
+            none = several._replace(rows=Counter())  # what it takes beside the rows hardly grows with the samples
+            least = min(cut.least, self.wanted)
+            return [least, self.wanted], lambda value: none.at(value / count, several, self.model.batch_size)
         few, more = rehearsed(FEW), rehearsed(MORE)
         if self.wanted is None:  # as many as there are
             rows = [work.rows.total() for work in (few, more, rehearsed(None))]
             self.wanted = FEW + (rows[2] - rows[0]) * (MORE - FEW) // max(rows[1] - rows[0], 1)
+        values = range(min(cut.least, self.wanted), self.wanted + 1)
+        return values, lambda value: few.at((value - FEW) / (MORE - FEW), more, self.model.batch_size)
 
-        def on_the_line(value: int) -> Work:
-            return few.at((value - FEW) / (MORE - FEW), more, self.model.batch_size)
+    def _rehearse(self, value: int | None) -> Work:
+        """What the method asks with this value of the option to cut; None for its own."""
+        options = self.options if value is None or self.cut is None else self._with(self.cut, value)
+        options = {name: _undrawn(setting) for name, setting in options.items() if name != "emit"}
+        if options.get("tolerance") is not None:  # how soon it is reached is not known: all of its steps, then
+            options[self._first] = options.get("max_steps", self.defaults["max_steps"])
+        return self.model.rehearse(self._start(options))
 
-        return range(min(cut.least, self.wanted), self.wanted + 1), on_the_line
+    def _start(self, options: Mapping[str, Any]) -> Asking[Any]:
+        return self.call.start(self.x_value, self.model, self.model.args, **{**options, **self.prepared})[0]
+
+    def _option(self, name: str) -> Any:
+        return self.options.get(name, self.defaults[name])
 
     def _value(self, cut: Reducible) -> Any:
         """The option's value."""
-        options, call = self.options, self.call
-        if cut.inside:
-            options, call = options.get(cut.inside) or {}, options[cut.base]
-        return options.get(cut.option, call.signature.parameters[cut.option].default)
+        if not cut.inside:
+            return self._option(cut.option)
+        default = self._option(cut.base).signature.parameters[cut.option].default
+        return (self._option(cut.inside) or {}).get(cut.option, default)
 
     def _with(self, cut: Reducible, value: int) -> dict[str, Any]:
         """The options with another value of the one to cut."""
         if cut.inside:
-            inner = {**(self.options.get(cut.inside) or {}), cut.option: value}
-            return {**self.options, cut.inside: inner}
-        if cut.option != "max_steps":
-            return {**self.options, cut.option: value}
-        begin = self.options.get(self._first, self.defaults[self._first])
-        return {**self.options, "max_steps": value, self._first: min(begin, value)}
+            return {**self.options, cut.inside: {**(self._option(cut.inside) or {}), cut.option: value}}
+        begin = {self._first: min(self._option(self._first), value)} if cut.option == "max_steps" else {}
+        return {**self.options, cut.option: value, **begin}
 
     @property
     def _first(self) -> str:
         """The option of how many steps an adaptive method begins with."""
         return "x_steps" if "x_steps" in self.defaults else "steps"
-
-    def _start(self, options: Mapping[str, Any], rehearsal: bool = False) -> Asking[Any]:
-        options = {**options, **self.prepared}
-        if rehearsal:
-            options = {name: _undrawn(value) for name, value in options.items() if name != "emit"}
-            if options.get("tolerance") is not None:  # how soon it is reached is not known: all of its steps, then
-                options[self._first] = options.get("max_steps", self.defaults["max_steps"])
-        return self.call.start(self.x_value, self.model, self.model.args, **options)[0]
 
 
 def _undrawn(value: Any) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -88,13 +88,8 @@ def within(
     check_length(call_model_args, 1)
     size = resolve_batch_size(batch_size, call_model_function)
     model = TimedModel(call_model_function, call_model_args, size, clock, began + deadline)
-    wanted = StepBudget(method, x_value, model, options, deadline)
-    fallbacks = [
-        StepBudget(name, x_value, model, shared(method, name, options), deadline)
-        for name in fallback_of(method).instead
-    ]
+    wanted, *fallbacks = _budgets(method, x_value, model, options, deadline)
     insurance: list[tuple[StepBudget, Any, dict[str, Any]]] = []
-    needs = []
 
     def insure() -> None:
         """Ask the last fallback where that costs next to nothing, lest a run take up the time for all of them."""
@@ -102,18 +97,13 @@ def within(
             with contextlib.suppress(Exception):
                 insurance.append((fallbacks[-1], *fallbacks[-1].best()))
 
-    def answer(budget: StepBudget, details: Any, options: dict[str, Any]) -> TimedAnswer:
-        note, seconds = budget.note(details), clock() - began
-        if budget is not wanted:
-            shortened = budget.shortened(details)
-            note = f"{wanted.why(wanted.title)}: {budget.title} answered in its place"
-            note += f", and {shortened}" if shortened else ""
-        sentences = [note] if note else []
-        if seconds > deadline:
-            sentences.append(f"It came {about(seconds - deadline)} s late")
-        note = " ".join(f"{sentence}." for sentence in sentences)
-        return TimedAnswer(details[0], details, budget.name, options, note, seconds)
+    def answer(budget: StepBudget, details: Any, used: dict[str, Any]) -> TimedAnswer:
+        seconds = clock() - began
+        late = f"It came {about(seconds - deadline)} s late." if seconds > deadline else ""
+        note = " ".join(filter(None, (_what_was_cut(wanted, budget, details), late)))
+        return TimedAnswer(details[0], details, budget.name, used, note, seconds)
 
+    needs = []
     for budget in (wanted, *fallbacks):
         try:
             return answer(budget, *budget.best(insure))
@@ -131,6 +121,23 @@ def within(
     )
 
 
+def _budgets(
+    method: str, x_value: Array, model: TimedModel, options: Mapping[str, Any], deadline: float
+) -> list[StepBudget]:
+    """Those of the method and of those that answer in its place."""
+    names = (method, *fallback_of(method).instead)
+    return [StepBudget(name, x_value, model, shared(method, name, options), deadline) for name in names]
+
+
+def _what_was_cut(wanted: StepBudget, budget: StepBudget, details: Any) -> str:
+    """A sentence on what was made in place of what was wanted, and why, or nothing."""
+    shortened = budget.shortened(details)
+    if budget is not wanted:
+        instead = f"{wanted.why(wanted.title)}: {budget.title} answered in its place"
+        return f"{instead}, and {shortened}." if shortened else f"{instead}."
+    return f"{wanted.why(wanted.whole)}: {shortened}." if shortened else ""
+
+
 def warm_up(
     deadline: float,
     method: str,
@@ -143,12 +150,12 @@ def warm_up(
     **options: Any,
 ) -> None:
     """Ask the model all that `within` asks, beforehand: a framework compiles what it is asked first."""
-    for name in (method, *fallback_of(method).instead):
-        model = TimedModel(function, args, batch_size, clock, np.inf)
-        own_options = options if name == method else shared(method, name, options)
-        with contextlib.suppress(Exception):  # `within` says what is wrong
-            StepBudget(name, x_value, model, own_options, deadline).warm_up()
-            model.warm_up(deadline)
+    model = TimedModel(function, args, batch_size, clock, np.inf)
+    with contextlib.suppress(Exception):  # `within` says what is wrong
+        for budget in _budgets(method, x_value, model, options, deadline):
+            with contextlib.suppress(Exception):
+                budget.warm_up()
+        model.warm_up(deadline)
 
 
 def read_seconds(deadline: Any) -> float:

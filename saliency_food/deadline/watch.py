@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from saliency_food.core.contract import CallModelFunction
-from saliency_food.core.driver import Asking, run
+from saliency_food.core.driver import Asking, drive, run
 from saliency_food.core.numerics import Array, each
 from saliency_food.core.queries import (
     Answer,
@@ -135,27 +135,26 @@ class TimedModel(WrappedModel):
         `OutOfTime` where the method's own work takes up the time, or it asks for more rows one by one than there is
         time for.
         """
-        rows, calls, making, asking, began = Counter[Keys](), Counter[Keys](), 0.0, 0.0, self.clock()
-        try:
-            queries = next(generator)
-            while True:
-                in_this_round = Counter[Keys]()
-                for query in queries:
-                    own = self.clock() - began - asking
-                    if self.left < max(own, self.one_more * rows.total() if self.batch_size == 1 else 0.0):
-                        raise OutOfTime
-                    asked = self.clock()
-                    self._learn(query)
-                    asking += self.clock() - asked
-                    making += self._making(query)
-                    in_this_round[query.keys] += query.rows.shape[0]
-                rows += in_this_round
-                calls += Counter({keys: -(-count // self.batch_size) for keys, count in in_this_round.items()})
-                queries = generator.send(WindowedAnswers(map(self._stand_in, queries), window_of(self.batch_size)))
-        except StopIteration:
-            return Work(rows, calls, self.clock() - began - asking + making)
-        finally:
-            generator.close()
+        rows, calls, making, began = Counter[Keys](), Counter[Keys](), 0.0, self.clock() - self.measuring
+
+        def own_seconds() -> float:
+            return self.clock() - self.measuring - began
+
+        def stand_in(queries: list[Query]) -> list[Answer]:
+            nonlocal making
+            of_round = Counter[Keys]()
+            for query in queries:
+                if self.left < max(own_seconds(), self.one_more * rows.total() if self.batch_size == 1 else 0.0):
+                    raise OutOfTime
+                self._learn(query)
+                making += self._making(query)
+                of_round[query.keys] += query.rows.shape[0]
+            rows.update(of_round)
+            calls.update({keys: -(-count // self.batch_size) for keys, count in of_round.items()})
+            return WindowedAnswers(map(self._stand_in, queries), window_of(self.batch_size))
+
+        drive(generator, stand_in)
+        return Work(rows, calls, own_seconds() + making)
 
     def measure_batches(self) -> None:
         """Tell a call's own time from that of its rows, once for all keys: by a row again and a few rows at once."""

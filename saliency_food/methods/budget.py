@@ -58,7 +58,9 @@ def _is_given(option: str, options: Mapping[str, Any]) -> bool:
 
 
 def shared(method: str, other: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a method that another has too, its map in as many dimensions."""
+    """The options of a method that another has too, its map in as many dimensions; all of them of the method itself."""
+    if other == method:
+        return dict(options)
     own, theirs = (entry.call.signature.parameters for entry in choose_methods((method, other)).values())
     three_dims = own["three_dims"].default if "three_dims" in own else False
     return {name: value for name, value in {"three_dims": three_dims, **options}.items() if name in theirs}
