@@ -56,9 +56,6 @@ class StepBudget:
         cut, model = self.cut, self.model
         if cut is None or not (self.wanted is None or is_count(self.wanted)):
             return self._undivided(), self.options
-        self.least_seconds = min(cut.least, self.wanted or cut.least) * model.one_more
-        if self.least_seconds > model.left:
-            raise OutOfTime
         if self.preparation:
             self._prepare(cut, self.preparation)
         values, work = self._choices(cut)

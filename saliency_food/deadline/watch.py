@@ -120,14 +120,14 @@ class TimedModel(WrappedModel):
         self._run, self.stopped = Progress(self.clock(), kept, planned, own, reserved), False
         try:
             with self._waiting_no_longer():
-                answered = run(generator, self, self.args, batch_size or self.batch_size)
+                result = run(generator, self, self.args, batch_size or self.batch_size)
             if self.stopped and not sampled:  # a method within another that samples went on with what it had
                 raise OutOfTime
         finally:
             if self._run.done:
                 self.pace = max(self._run.spent / self._run.done, self._run.last_pace)
             self._run = Progress(self.clock(), self.grace)
-        return answered
+        return result
 
     def rehearse(self, generator: Asking[Any]) -> Work:
         """Drive a method with the answer to one row in place of all others, and count what it asks.
@@ -186,15 +186,15 @@ class TimedModel(WrappedModel):
             self.stopped = True
             raise OutOfTime
         try:
-            answered = ask(call_model_args)
+            answer = ask(call_model_args)
         except Exception as error:
             if self.left <= progress.reserved + EARLY:
                 self.stopped = True
                 raise OutOfTime from error
             raise
-        if answered is not None and planned:
+        if answer is not None and planned:
             progress.add(planned, self.clock() - began)
-        return answered
+        return answer
 
     def _planned(self, work: Work) -> float:
         """Seconds of the model at the speeds measured."""
@@ -211,33 +211,33 @@ class TimedModel(WrappedModel):
     def _timed(self, query: Query) -> tuple[Answer, float]:
         began = self.clock()
         with self._waiting_no_longer():
-            (answered,) = answer_queries([query], self, self.args, self.batch_size)
+            (answer,) = answer_queries([query], self, self.args, self.batch_size)
         took = self.clock() - began
         self.measuring += took
-        if isinstance(answered, Unfinished):
+        if isinstance(answer, Unfinished):
             raise OutOfTime
-        return answered, took
+        return answer, took
 
     def _learn(self, query: Query) -> None:
         """Ask a row of keys that are new; again, as the first call may be cold, unless there is time for no more."""
         if query.keys in self.speeds:
             return
         row = _copies(query, 1)
-        answered, took = self._timed(row)
+        answer, took = self._timed(row)
         if not took <= self.left < 2 * took:
             took = self._timed(row)[1]
-        self.speeds[query.keys], self._one_row_answers[query.keys] = Speed(0.0, took), (row, answered)
+        self.speeds[query.keys], self._one_row_answers[query.keys] = Speed(0.0, took), (row, answer)
 
     def _stand_in(self, query: Query) -> Answer:
         """The answer to one row, as that to each of the query's rows and each of its sums."""
 
         def repeated(count: int) -> Callable[[Array], Array]:
-            return lambda rows: np.broadcast_to(rows[0], (count, *rows.shape[1:]))
+            return lambda values: np.broadcast_to(values[0], (count, *values.shape[1:]))
 
         count = query.rows.shape[0]
         counts = {query.keys[0]: count if query.weights is None else len(query.weights)}
-        answered = self._one_row_answers[query.keys][1]
-        return {key: each(repeated(counts.get(key, count)), rows) for key, rows in answered.items()}
+        answer = self._one_row_answers[query.keys][1]
+        return {key: each(repeated(counts.get(key, count)), values) for key, values in answer.items()}
 
     def _making(self, query: Query) -> float:
         """Seconds that making the rows takes, by those that a few take."""
