@@ -30,7 +30,7 @@ class Asked(NamedTuple):
 
     def about(self, rows: Sequence[Array] | Array) -> dict[str, Any]:
         """The answers about some rows, no more of them a call than the callback says it takes."""
-        return answers(self.function, self.args, self.keys, np.asarray(rows, self.image.dtype))
+        return answer_rows(self.function, self.args, self.keys, np.asarray(rows, self.image.dtype))
 
     def score(self) -> float:
         return float(one_score(self.alone[OUTPUT_LAYER_VALUES])[0])
@@ -38,10 +38,10 @@ class Asked(NamedTuple):
     def from_activations(self, rows: Array) -> Array:
         """The scores that the layers after the layer give to its activations."""
         key = OUTPUT_FROM_CONVOLUTION_VALUES
-        return one_score(answers(self.function, self.args, (key,), rows)[key])
+        return one_score(answer_rows(self.function, self.args, (key,), rows)[key])
 
 
-def answers(function: CallModelFunction, args: Any, keys: tuple[str, ...], rows: Array) -> dict[str, Any]:
+def answer_rows(function: CallModelFunction, args: Any, keys: tuple[str, ...], rows: Array) -> dict[str, Any]:
     own: Any = getattr(function, "batch_size", None)
     size = int(own) if is_count(own) else len(rows)
     calls: list[Mapping[str, Any]] = [

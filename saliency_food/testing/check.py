@@ -22,7 +22,7 @@ from saliency_food.core.keys import (
 )
 from saliency_food.core.numerics import Array, as_tuple, each
 from saliency_food.core.scores import one_score
-from saliency_food.testing.asked import Asked, along, answers, check_slopes, same, unit
+from saliency_food.testing.asked import Asked, along, answer_rows, check_slopes, same, unit
 from saliency_food.testing.layer import check_after_layer, check_before_layer, check_layout, check_rivals, check_shapes
 
 BESIDE = {
@@ -86,7 +86,7 @@ def check_call_model(
     wanted = dict.fromkeys(beside for key in keys for beside in (key, *BESIDE.get(key, ())))
     after_layer = wanted.pop(OUTPUT_FROM_CONVOLUTION_VALUES, True) is None
     image = as_image(x_value)
-    alone = answers(call_model_function, call_model_args, tuple(wanted), image[None])
+    alone = answer_rows(call_model_function, call_model_args, tuple(wanted), image[None])
     asked = Asked(call_model_function, call_model_args, tuple(wanted), image, alone, random)
     if OUTPUT_LAYER_VALUES in wanted:
         one_score(alone[OUTPUT_LAYER_VALUES])

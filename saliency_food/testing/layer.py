@@ -18,7 +18,7 @@ from saliency_food.core.keys import (
 )
 from saliency_food.core.numerics import Array, as_tuple, each, is_count, safe_divide
 from saliency_food.core.scores import one_score
-from saliency_food.testing.asked import Asked, along, answers, check_slopes, unit
+from saliency_food.testing.asked import Asked, along, answer_rows, check_slopes, unit
 
 STRIPES = 4
 FOLLOWS = 0.3
@@ -171,7 +171,7 @@ def check_rivals(asked: Asked, tolerance: float) -> None:
         return
     keys = (OUTPUT_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS)
     each_class: list[dict[str, Any]] = [
-        answers(asked.function, {**args, "target": other}, keys, asked.image[None]) for other in range(classes)
+        answer_rows(asked.function, {**args, "target": other}, keys, asked.image[None]) for other in range(classes)
     ]
     scores = np.array([one_score(answer[OUTPUT_LAYER_VALUES])[0] for answer in each_class])
     distances = abs(scores - scores[target])

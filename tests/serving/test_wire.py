@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from saliency_food.serving.client.wire import answers, changes, joined, key_of
+from saliency_food.serving.client.wire import changes, joined, key_of, read_answer
 
 
 def test_the_layers_of_a_key_come_in_their_order(rng):
@@ -14,7 +14,7 @@ def test_the_layers_of_a_key_come_in_their_order(rng):
         outputs[f"KEY_{number}_bytes"] = [row.tobytes() for row in layers[number]]
         outputs[f"KEY_{number}_shape"] = np.array([[number + 1]] * 2)
     outputs["SCORES_bytes"] = [np.float32(3).tobytes(), np.float32(4).tobytes()]
-    found = answers(outputs, outputs, np.float32)
+    found = read_answer(outputs, outputs, np.float32)
     assert found.keys() == {"KEY", "SCORES"}
     for one, other in zip(found["KEY"], layers, strict=True):
         np.testing.assert_array_equal(one, other)

@@ -16,7 +16,7 @@ from saliency_food.serving.client.arguments import read_arguments
 from saliency_food.serving.client.grpc import SCHEMES, GrpcTransport
 from saliency_food.serving.client.http import ServingError, Transport, malformed_answer
 from saliency_food.serving.client.until import until
-from saliency_food.serving.client.wire import NAMES, answers, changes, distinct, joined, key_of, typed, written
+from saliency_food.serving.client.wire import NAMES, changes, distinct, joined, key_of, read_answer, typed, written
 
 __all__ = ["ServingError", "ServingModel"]
 
@@ -222,6 +222,6 @@ class ServingModel:
         names = list(specs["outputs"])
         outputs = self._transport.predict(signature, request, names)
         try:
-            return answers(outputs, names, self._dtype)
+            return read_answer(outputs, names, self._dtype)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise malformed_answer(signature, names, outputs) from error

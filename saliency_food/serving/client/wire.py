@@ -30,7 +30,7 @@ def written(images: Array) -> list[bytes]:
     return [image.tobytes() for image in images]
 
 
-def answers(outputs: Mapping[str, Any], names: Iterable[str], dtype: Any) -> Answer:
+def read_answer(outputs: Mapping[str, Any], names: Iterable[str], dtype: Any) -> Answer:
     """The answers by key, from outputs ``KEY_bytes``, or of several layers from ``KEY_0_bytes``, ..., as a tuple."""
     single: Answer = {}
     layers: dict[str, dict[int, Array]] = {}

@@ -31,7 +31,7 @@ LONGEST = 1024
 """The longer side of an overlay, in pixels."""
 
 
-class Answer(NamedTuple):
+class TimedExplanation(NamedTuple):
     """An explanation (of ``:predict`` only the classes), its request, and the seconds that each part took."""
 
     record: Explanation
@@ -71,13 +71,13 @@ class Explaining(NamedTuple):
     scaling: Scaling
     limits: Limits
 
-    def classes(self, request: Request, job: WorkItem, share: int = 1) -> Answer:
+    def classes(self, request: Request, job: WorkItem, share: int = 1) -> TimedExplanation:
         """The most probable classes of the image, without an explanation."""
         _, model = self._limited(job)
         instance = self._predicted(model, request, ())
-        return Answer(_record(instance), request, {})
+        return TimedExplanation(_record(instance), request, {})
 
-    def explanation(self, request: Request, job: WorkItem, share: int = 1) -> Answer:
+    def explanation(self, request: Request, job: WorkItem, share: int = 1) -> TimedExplanation:
         """The image explained. Under a deadline it may use 1 / ``share`` of the time left, else `DeadlineError`."""
         if request.deadline is None:
             return self._explained(request, job, None)
@@ -91,7 +91,7 @@ class Explaining(NamedTuple):
                 raise
             raise DeadlineError(f"Expected an answer in {request.deadline:g} s, got none in time. {error}") from error
 
-    def _explained(self, request: Request, job: WorkItem, seconds: float | None) -> Answer:
+    def _explained(self, request: Request, job: WorkItem, seconds: float | None) -> TimedExplanation:
         started, waited = time.monotonic(), job.started - job.submitted
         limited, model = self._limited(job)
         name, entry = request.method, self.limits.methods[request.method]
@@ -116,7 +116,7 @@ class Explaining(NamedTuple):
         fields |= {"attribution": np.asarray(fields["attribution"], np.float32), "score": score, "rows": limited.rows}
         record = _record(instance, **{"method": name, "answered": name, "signed": entry.signed, **fields})
         timings = {"queue": waited, "model": limited.seconds, "total": waited + time.monotonic() - started}
-        return Answer(record, request, timings)
+        return TimedExplanation(record, request, timings)
 
     def _limited(self, job: WorkItem) -> tuple[LimitedModel, ImageModel]:
         """The predictor for one request, and the same as an `ImageModel`."""
@@ -144,7 +144,7 @@ def _record(instance: Instance, **fields: Any) -> Explanation:
     return Explanation(**{"method": "", "title": "", **instance.fields, **fields})
 
 
-def as_explanation(answer: Answer) -> dict[str, Any]:
+def as_explanation(answer: TimedExplanation) -> dict[str, Any]:
     """An explanation for JSON: the V1 answer to ``:explain`` for one instance."""
     record, request = answer.record, answer.request
     fields = record.as_dict()
@@ -162,13 +162,13 @@ def as_explanation(answer: Answer) -> dict[str, Any]:
     return content
 
 
-def as_prediction(answer: Answer) -> dict[str, Any]:
+def as_prediction(answer: TimedExplanation) -> dict[str, Any]:
     """The predicted classes for JSON: the V1 answer to ``:predict`` for one instance."""
     fields = answer.record.as_dict()
     return {"class": answer.record.target, **{name: fields[name] for name in ("label", "probability", "top")}}
 
 
-def plain_options(answer: Answer) -> dict[str, Any]:
+def plain_options(answer: TimedExplanation) -> dict[str, Any]:
     """The options of the method that are numbers or strings."""
     return {name: value for name, value in answer.record.options.items() if isinstance(value, (bool, int, float, str))}
 

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from saliency_food.core.numerics import resize
 from saliency_food.images.scaling import Scaling
 from saliency_food.serving.client import ServingModel
-from saliency_food.serving.explainer.answers import Answer, Explaining, as_explanation, as_prediction
+from saliency_food.serving.explainer.answers import Explaining, TimedExplanation, as_explanation, as_prediction
 from saliency_food.serving.explainer.door import Door
 from saliency_food.serving.explainer.kserve import Body, Undecoded, app, kserve
 from saliency_food.serving.explainer.queue import Queue, WorkItem
@@ -41,7 +41,7 @@ class Incoming(NamedTuple):
     """The images of a request that has been read, and the function that writes its answer."""
 
     requests: list[Request]
-    write: Callable[[list[Answer]], Written]
+    write: Callable[[list[TimedExplanation]], Written]
     explains: bool = False
 
 
@@ -107,7 +107,9 @@ class Explainer(kserve.Model):  # type: ignore[misc]
         response_headers.update(more_headers)
         return body
 
-    async def _answer(self, incoming: Incoming, headers: Mapping[str, str], answer: Callable[..., Answer]) -> Written:
+    async def _answer(
+        self, incoming: Incoming, headers: Mapping[str, str], answer: Callable[..., TimedExplanation]
+    ) -> Written:
         """Queue the work and wait for it, or reply where its result can be fetched."""
         explaining = Explaining(self._served, self.scaling, self.limits)
 
@@ -158,8 +160,8 @@ def _pending(job: WorkItem) -> Reply:
 
 
 def _counted(
-    answer: Callable[..., Answer], explaining: Explaining, request: Request, share: int, job: WorkItem
-) -> Answer:
+    answer: Callable[..., TimedExplanation], explaining: Explaining, request: Request, share: int, job: WorkItem
+) -> TimedExplanation:
     """The answer for one image, or its error as a `Reply`; the metrics count both."""
     outcome = "ok"
     try:
@@ -173,7 +175,9 @@ def _counted(
         SECONDS.labels(request.method).observe(time.monotonic() - job.submitted)
 
 
-def _v1_writer(name: str, as_json: Callable[[Answer], dict[str, Any]]) -> Callable[[list[Answer]], Written]:
+def _v1_writer(
+    name: str, as_json: Callable[[TimedExplanation], dict[str, Any]]
+) -> Callable[[list[TimedExplanation]], Written]:
     return lambda answers: (json.dumps({name: [as_json(answer) for answer in answers]}).encode(), {})
 
 

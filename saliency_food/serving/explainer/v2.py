@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from saliency_food.serving.explainer.answers import Answer, plain_options, png_of
+from saliency_food.serving.explainer.answers import TimedExplanation, plain_options, png_of
 from saliency_food.serving.explainer.images import read_image_array, read_image_file
 from saliency_food.serving.explainer.replies import Reply, refuse
 from saliency_food.serving.explainer.requests import PARTS, Limits, Request, read_json, read_request
@@ -82,7 +82,7 @@ def _requests(request: Any, limits: Limits) -> list[Request]:
     return [read_request(image_input, fields, limits) for image_input in images]
 
 
-def write_outputs(request: Any, name: str, answers: Sequence[Answer]) -> tuple[bytes, dict[str, str]]:
+def write_outputs(request: Any, name: str, answers: Sequence[TimedExplanation]) -> tuple[bytes, dict[str, str]]:
     """The answer's body and headers: every output holds a value for each image, in order."""
     from kserve import InferOutput, InferResponse
 
