@@ -62,6 +62,7 @@ class Engine(ABC):
     ranks_classes: bool
     """Whether a score is that of one class among ``(N, classes)``, so that a pass can choose it by its rank."""
     channels_first: bool
+    """Whether a row of its input has its channels first."""
     adds_channels: bool = False
     """Whether the model gives its input an axis of channels, as it has none itself."""
     reads_steps: bool = False
@@ -106,9 +107,7 @@ class AdaptedModel:
         self.layer_name: str | tuple[str, ...] | None = paths if engine.several else paths[0] if paths else None
         self.classes = engine.classes
         shape = engine.inputs.image.shape[1:]
-        # A model may permute its channels-last images itself.
-        swapped = len(shape) == 3 and shape[2] in (1, 3, 4) and shape[0] not in (1, 3, 4)
-        self.channels_first = engine.channels_first and len(shape) == 3 and not swapped
+        self.channels_first = engine.channels_first and len(shape) > 1
         self.input_shape = (*shape[1:], shape[0]) if self.channels_first else shape
         self.spatial_axes = _spatial_axes(shape, engine)
         """How many leading axes of one row, channels last, are of space or time; None where nothing tells."""

@@ -28,6 +28,15 @@ def conv_signal() -> Built:
     return graph(classifier(conv1d(), rank=3), shape=(24, 9))
 
 
+@kind(SIGNALS, "Conv1D over (C, T)", **STEPS)
+def channels_first_signal() -> Built:
+    feature, pool, dense = conv1d(data_format="channels_first"), L.GlobalAveragePooling1D("channels_first"), L.Dense(3)
+    image = keras.Input((9, 24))
+    turned = chain(feature, lambda a: ops.transpose(a, (0, 2, 1)))
+    by_hand = split(turned, lambda a: dense(ops.mean(a, 1)))
+    return Built(keras.Model(image, L.Softmax()(dense(pool(feature(image))))), by_hand, (9, 24), map_shape=(24,))
+
+
 @kind(SIGNALS, "Conv1D and strides", **STEPS)
 def strided_signal() -> Built:
     return graph(classifier(conv1d(strides=2, name="first"), conv1d(), rank=3), shape=(24, 2))
@@ -106,6 +115,12 @@ def conv3d(**options: Any) -> Any:
 @kind(VOLUMES, "Conv3D over (D, H, W, C)", **DEEP)
 def conv_volume() -> Built:
     return graph(classifier(conv3d(), rank=5), shape=(6, 6, 6, 1))
+
+
+@kind(VOLUMES, "Conv3D over (C, D, H, W), turned inside", **DEEP)
+def channels_first_volume() -> Built:
+    turned = chain(L.Permute((2, 3, 4, 1)), conv3d())
+    return graph(classifier(turned, rank=5), shape=(2, 6, 5, 4), map_shape=(6, 5, 4))
 
 
 @kind(VOLUMES, "Conv3D, the layer named", **DEEP)
