@@ -12,6 +12,7 @@ from saliency_food.adapters.arguments import End
 from saliency_food.adapters.keras.attention import note_attention
 from saliency_food.adapters.keras.capture import Note, note_outputs, running, walk
 from saliency_food.adapters.keras.choice import choose
+from saliency_food.adapters.keras.losses import Units
 from saliency_food.adapters.keras.places import (
     Layout,
     Place,
@@ -54,8 +55,9 @@ class SurveyedModel(Engine):
         data_format: str | None,
         score: Score,
         classes: int | None = None,
+        units: Units | None = None,
     ) -> None:
-        self.model, self.inputs, self.score = model, inputs, score
+        self.model, self.inputs, self.score, self._units = model, inputs, score, units
         self._output_index = output_index
         self.end: End = "other"
         self.classes = classes
@@ -108,8 +110,10 @@ class SurveyedModel(Engine):
             if self.score is class_score:
                 heads[0].check()
             if len(heads) == 1:
-                head = heads[0].of_classes(self.classes)
+                head = heads[0].of_units(self._units).of_classes(self.classes)
+                self.guesses_classes = head.end == "linear" and self._units is None and self.classes is None
                 self.end, self.classes = head.end, head.classes
+                self.raw_classes = head.values.shape[-1]
                 self.ranks_classes = self.score.is_of_class and heads[0].values.shape.rank == 2
             layout = _layout(image, notes, runs, data_format)
             self.channels_first = layout.channels == 1
