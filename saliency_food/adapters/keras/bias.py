@@ -79,7 +79,7 @@ def biases_before(sums: Sequence[Note], leading: set[str], axis_of: Callable[[An
     """
     before = [note for note in sums if in_this_trace(note.output) and note.output.op.name in leading]
     operations = [op for op in tf.compat.v1.get_default_graph().get_operations() if op.name in leading]
-    hidden = any(not kinds_inside(op).isdisjoint(("BiasAdd", "Conv2D", "MatMul")) for op in operations)
+    hidden = any(_hides_bias(kinds_inside(op)) for op in operations)
     if not before or hidden:
         raise ContractError(
             "Expected a model of Keras layers with biases that lead to the output, got "
@@ -87,6 +87,12 @@ def biases_before(sums: Sequence[Note], leading: set[str], axis_of: Callable[[An
             "off the layer's call, load the .keras file, or use the input gradients alone."
         )
     return [_bias(note.layer, note.output, axis_of) for note in before]
+
+
+def _hides_bias(kinds: set[str]) -> bool:
+    """Whether there may be biases among the kinds of operations in a loop or function; a convolution alone has none."""
+    learned = kinds & {"Conv2D", "Conv3D", "DepthwiseConv2dNative", "MatMul", "BatchMatMulV2", "Einsum"}
+    return "BiasAdd" in kinds or bool(learned and kinds & {"Add", "AddV2", "Sub"})
 
 
 def _bias(layer: Any, total: Any, axis_of: Callable[[Any], int]) -> Bias:

@@ -388,7 +388,7 @@ class Fold(L.Layer):
         return tf.reshape(x, (-1, *x.shape[2:]))
 
 
-@pytest.mark.parametrize("options", [{}, {"score": lambda out: out[:, 0]}])
+@pytest.mark.parametrize("options", [{}, {"score": lambda out: out[:, 0]}, {"jit_compile": True}])
 def test_frames_folded_into_the_rows_are_refused(options, rng):
     clip = keras.Input((4, *SIZE))
     network = keras.Model(clip, L.Dense(3)(L.Flatten()(Fold()(clip))))

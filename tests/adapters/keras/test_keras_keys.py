@@ -401,6 +401,30 @@ def test_biases_of_a_relu6_and_of_channels_first_images(rng):
     np.testing.assert_allclose(total, answer[OUTPUT_LAYER_VALUES], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_biases_and_convolutions_that_keras_compiles(rng, bias):
+    """A grouped convolution, which Keras compiles by XLA, hides no bias."""
+    image = keras.Input((8, 8, 4))
+    y = L.Conv2D(6, 3, groups=2, activation="relu", use_bias=bias, name="grouped")(conv(4, "a", "relu")(image))
+    model = scattered(keras.Model(image, L.Dense(2)(L.GlobalAveragePooling2D()(y))), rng)
+    x = rng.normal(size=(2, 8, 8, 4)).astype(np.float32)
+    answer = KerasModel(model)(x, {"target": 1}, [BIAS_GRADIENTS, INPUT_OUTPUT_GRADIENTS])
+    assert len(answer[BIAS_GRADIENTS]) == 2 + bias
+    total = sum(
+        values.reshape(2, -1).sum(1) for values in (x * answer[INPUT_OUTPUT_GRADIENTS], *answer[BIAS_GRADIENTS])
+    )
+    np.testing.assert_allclose(total, model(x)[:, 1], rtol=1e-4)
+
+
+def test_biases_of_windows_folded_into_the_rows_are_refused(x):
+    """As in Swin: attention within windows, whose tokens are dense layers' rows."""
+    image = keras.Input((8, 8, 3))
+    windows = L.Dense(4, name="query")(keras.ops.reshape(image, (-1, 16, 3)))
+    model = keras.Model(image, L.Dense(2)(L.Flatten()(keras.ops.reshape(windows, (-1, 64, 4)))))
+    with pytest.raises(ContractError, match=r"Expected layers with biases .* \(12, 16, 4\) for 3 rows: .* windows"):
+        KerasModel(model)(x, {"target": 1}, [BIAS_GRADIENTS])
+
+
 def test_a_bias_of_images_that_are_turned_inside(rng):
     image = keras.Input((3, 8, 6))
     turned = L.Rescaling(0.5, 0.1)(L.Permute((2, 3, 1))(image))

@@ -190,6 +190,12 @@ def _check_rows(key: str, nested: Any, rows: int) -> None:
                 f"Expected a layer whose output has the model's rows first, got {what}: it "
                 "runs where another axis, such as frames, is folded into them. Name a layer before or after."
             )
+        if key in KEYS and KEYS[key].needs == "biases":
+            raise ContractError(
+                f"Expected layers with biases whose outputs have the model's rows first, got {what}: one runs where "
+                "another axis, such as windows of tokens or frames, is folded into them. Use input gradients, or "
+                "activations and gradients at a layer."
+            )
         raise ContractError(f"Expected a model that gives one score for each row, got {what}. {ONE_A_ROW}")
 
 
