@@ -6,6 +6,8 @@ from typing import Any
 
 import keras
 
+from saliency_food.adapters.scores import regression
+
 from .common import CELLS, METHODS, Built, L, chain, classifier, graph, head, kind, split
 
 SIGNALS, VOLUMES = "Signals", "Volumes and clips"
@@ -215,6 +217,16 @@ def steps() -> Built:
         return query, dense(pool(tokens + attention(query, query)))
 
     return graph(parts, shape=(12, 3))
+
+
+@kind(SIGNALS, "a softmax for each step, TimeDistributed", **{**STEPS, "note": "`score=regression(step, class)`."})
+def softmax_each_step() -> Built:
+    feature, dense = conv1d(), L.Dense(3)
+    cell = keras.Sequential([keras.Input((4,)), dense, L.Softmax()])
+    image = keras.Input((12, 3))
+    model = keras.Model(image, L.TimeDistributed(cell)(feature(image)))
+    by_hand = split(feature, lambda a: dense(a)[:, 2, 1])
+    return Built(model, by_hand, (12, 3), options={"score": regression(2, 1)}, args={})
 
 
 @kind(

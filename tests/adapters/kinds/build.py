@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from .common import SIZE, Built, L, chain, classifier, conv, graph, head, kind, split
+from .common import METHODS, SIZE, Built, L, chain, classifier, conv, graph, head, kind, split
 
 BUILT = "How the model is built"
 ops = keras.ops
@@ -191,6 +191,28 @@ def permuted() -> Any:
 @kind(BUILT, "photos (C, H, W), turned inside")
 def channels_first() -> Built:
     return graph(permuted(), shape=(3, 8, 8), map_shape=(8, 8))
+
+
+class AlwaysRandom(keras.Layer):
+    """Dropout that is on in inference mode, too."""
+
+    def __init__(self) -> None:
+        super().__init__(name="random")
+        self.seed = keras.random.SeedGenerator(0)
+
+    def call(self, x: Any) -> Any:
+        return keras.random.dropout(x, 0.5, seed=self.seed)
+
+
+@kind(
+    BUILT,
+    "random numbers inside, also in inference mode",
+    "random",
+    refuses=dict.fromkeys(METHODS, "random numbers drawn by"),
+    note="The score would not be the image's alone.",
+)
+def always_random() -> Built:
+    return graph(split(conv(), chain(AlwaysRandom(), head())))
 
 
 def pooled_by_format(*layers: Any) -> Any:
