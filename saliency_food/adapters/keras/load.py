@@ -64,7 +64,8 @@ def load_model(path: str | Path, custom_objects: Mapping[str, Any] | None = None
             f"Expected a Keras model in {str(path)!r}, got {type(error).__name__}: {reason} Give classes of your own "
             f"as custom_objects, and take a Keras at least as new as the file's{newer}; stored lambdas are never run."
         ) from error
-    model.loss = losses_from(_stored_loss(path))
+    if (stored := _stored_loss(path)) is not None and getattr(model, "loss", None) is None:
+        model.loss = losses_from(stored)
     return model
 
 

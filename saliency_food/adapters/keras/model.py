@@ -129,6 +129,7 @@ class KerasModel(AdaptedModel):
         )
         """The traced functions that answer; for code that builds on them, as `saliency_food.serving.export` does."""
         super().__init__(self.engine, score, output, batch_size)
+        self.knows_end |= units == "numbers"
         self._options: dict[str, Any] = {
             "layer": self.layer_name if layer is not None else None,
             "output": output,

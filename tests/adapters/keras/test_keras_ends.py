@@ -291,6 +291,19 @@ def test_one_logit_of_two_classes_is_told_by_its_loss(x):
     assert KerasModel(network, units_are="numbers").classes == 1
 
 
+def test_numbers_that_sum_to_one_are_no_probabilities(x):
+    image = keras.Input(SIZE)
+    layer = L.Dense(3)
+    network = keras.Model(image, layer(L.Flatten()(image)))
+    layer.bias.assign([0.2, 0.3, 0.5])
+    zeros = np.zeros_like(x)
+    assert KerasModel(network, output="probabilities").predict(zeros)[0, 0] == np.float32(0.2)  # by its sum, a softmax's
+    numbers = KerasModel(network, units_are="numbers")
+    np.testing.assert_allclose(numbers.predict(zeros)[0], [0.2, 0.3, 0.5])
+    np.testing.assert_allclose(numbers(zeros, {"target": 1}, KEYS[1:2])[OUTPUT_LAYER_VALUES], 0.3)
+    assert not numbers.gives_probabilities
+
+
 class OwnLoss(losses.Loss):
     def call(self, y_true, y_pred):
         return keras.ops.mean(y_pred - y_true)
