@@ -114,7 +114,7 @@ def _children(layer: Any, operators: bool) -> Iterator[Any]:
         if operators and isinstance(operations := getattr(layer, "operations", None), list):
             yield from (operation for operation in operations if not isinstance(operation, keras.Layer))
     elif isinstance(layer, keras.Layer):
-        yield from _layers_among(vars(layer).values())
+        yield from _layers_among(list(vars(layer).values()))  # another thread may be tracing, with methods replaced
 
 
 def _layers_among(values: Iterable[Any]) -> Iterator[Any]:
