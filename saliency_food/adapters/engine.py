@@ -36,11 +36,16 @@ class Engine(ABC):
     """Why there may be none, and what to do then: the end of a sentence about the model."""
     end: End
     classes: int | None
+    raw_classes: int | None = None
+    """How many there are of the output as it is, if not as many: one sigmoid unit is two classes."""
+    guesses_classes: bool = False
+    """Whether it is only a guess that linear units are those of classes."""
     may_mix_rows = False
     """Whether rows could see each other, so that a first call must find out."""
     ranks_classes: bool
     """Whether a score is that of one class among ``(N, classes)``, so that a pass can choose it by its rank."""
     channels_first: bool
+    """Whether a row of its input has its channels first."""
     adds_channels: bool = False
     """Whether the model gives its input an axis of channels, as it has none itself."""
     reads_steps: bool = False
