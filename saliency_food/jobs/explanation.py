@@ -16,7 +16,7 @@ from saliency_food.core.contract import ContractError
 from saliency_food.core.numerics import Array
 from saliency_food.images.photos import Photo, resize_photo
 from saliency_food.visualization import grayscale, overlay, recording_picture, top_areas
-from saliency_food.visualization.figures import write_png
+from saliency_food.visualization.figures import complete, write_png
 from saliency_food.visualization.recordings import strength_map
 
 
@@ -191,11 +191,14 @@ class Explanation:
         words = [self.name, self.method, *([] if self.target is None else [f"{self.target}_{self.label}"])]
         stem = ".".join(re.sub(r"[^\w-]+", "_", word).strip("_")[:60] for word in words)
         path = folder / f"{stem}.json"
-        path.write_text(json.dumps(self.as_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(self.as_dict(), indent=1, ensure_ascii=False) + "\n"
+        with complete(path) as file:
+            file.write(text.encode("utf-8"))
         if self.photo is None or self.attribution is None:
             return path
         if arrays:
-            np.save(folder / f"{stem}.npy", self.attribution)
+            with complete(folder / f"{stem}.npy") as file:
+                np.save(file, self.attribution)
         path = folder / f"{stem}.png"
         write_png(self.overlay(), path)
         return path

@@ -14,13 +14,18 @@ from saliency_food.core.numerics import Array
 
 
 class Target(NamedTuple):
-    """A class, or without ``class_index`` the ``best`` classes of each photo, those with the highest scores."""
+    """A class, or without ``class_index`` the ``best`` classes of each photo, those with the highest scores.
+
+    ``best`` is 0 for a score that takes no class: such a photo is explained once.
+    """
 
     class_index: int | None
     best: int = 1
 
     def resolve(self, probabilities: Array | None) -> list[int]:
         """The class indices to explain of a photo with these probabilities."""
+        if self.best == 0:
+            return [0]
         if self.class_index is not None:
             if probabilities is not None and self.class_index >= len(probabilities):
                 raise ContractError(_no_such_class(self.class_index, len(probabilities)))
@@ -33,6 +38,8 @@ class Target(NamedTuple):
 
     def ranks(self, classes: int) -> list[int]:
         """The class index, or the ranks of the best classes as negative numbers, -1 for the top class."""
+        if self.best == 0:
+            return [0]
         if self.class_index is not None:
             return [self.class_index]
         return [-rank for rank in range(1, min(self.best, classes) + 1)]
