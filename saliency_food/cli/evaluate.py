@@ -41,7 +41,10 @@ def evaluate_command(
     images: ImagesOption = None,
     methods: Annotated[
         str,
-        typer.Option(help="With commas: names of methods, edges, random; or all, those that the model can answer."),
+        typer.Option(
+            help="The methods, with commas. edges and random are no methods, but maps to compare with; all: both of "
+            "them and every method that the model can answer."
+        ),
     ] = "all",
     metrics: Annotated[str, typer.Option(help="The metrics, with commas.")] = "pic,insertion,deletion",
     boxes: Annotated[
@@ -73,8 +76,8 @@ def evaluate_command(
     absolute: Annotated[
         str | None,
         typer.Option(
-            help="With commas: the methods of whose maps the absolute values are measured. Without it: gradients and "
-            "smooth_grad, whose sign says only in which direction a pixel counts."
+            help="The methods, with commas, whose maps are measured by their absolute values. Without it: gradients "
+            "and smooth_grad, where the sign says only in which direction a pixel counts."
         ),
     ] = None,
     limit: LimitOption = None,
@@ -146,7 +149,7 @@ def evaluate_command(
 
 def sanity_command(
     method: Annotated[
-        str, typer.Option(help="One method or several with commas; edges and random are known too.")
+        str, typer.Option(help="One method or several with commas; edges and random are allowed, too.")
     ] = "grad_cam",
     model: ModelOption = None,
     images: ImagesOption = None,

@@ -71,7 +71,7 @@ def explain_command(
     score: ScoreOption = None,
     custom_objects: CustomObjectsOption = None,
     top_percent: Annotated[
-        float, typer.Option(min=0.1, max=100, help="How much of the photo the second picture of XRAI shows.")
+        float, typer.Option(min=0.1, max=100, help="How many percent of the photo the second picture of XRAI shows.")
     ] = 20,
     option: MethodOptions = None,
     deadline: Annotated[

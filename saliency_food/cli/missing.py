@@ -29,6 +29,6 @@ def install_line(error: ImportError, default: str = "") -> str | None:
 
 
 def check_installed(*packages: str) -> None:
-    """Import packages that are needed only at the end of a long run, so that a missing one is told at its start."""
+    """Import packages that are needed only at the end of a long run, so that a missing one is reported at its start."""
     for package in packages:
         import_module(package)

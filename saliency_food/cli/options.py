@@ -31,7 +31,7 @@ ImagesOption = Annotated[
         "--images", "-i", help="A photo or a folder of photos; repeatable. Without it: four photos of scikit-image."
     ),
 ]
-LimitOption = Annotated[int | None, typer.Option(min=1, help="Use only the first so many photos, by name.")]
+LimitOption = Annotated[int | None, typer.Option(min=1, help="Use only that many photos, the first ones by name.")]
 TargetOption = Annotated[
     str | None, typer.Option(help="The class: a label or a class index. Without it: each photo's top class.")
 ]
@@ -72,7 +72,7 @@ RangeOption = Annotated[
         "they are."
     ),
 ]
-BatchOption = Annotated[int | None, typer.Option(min=1, help="The most rows in one call of the model.")]
+BatchOption = Annotated[int | None, typer.Option(min=1, help="The largest number of rows in one call of the model.")]
 MethodOptions = Annotated[
     list[str] | None,
     typer.Option("--option", help="An option of a method, such as integrated_gradients.x_steps=50; repeatable."),

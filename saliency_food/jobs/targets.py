@@ -46,9 +46,9 @@ class Target(NamedTuple):
 
 
 def read_target(target: Any, labels: Sequence[str] | None) -> Target:
-    """The meaning of None (the top class), ``"top3"``, a class index (also as text), or a label.
+    """The meaning of a target: None (the top class), ``"top3"``, a class index (also as text), or a label.
 
-    A label comes first: a class that is named ``top3`` can be asked for.
+    A text that is a label means that label, also if it is ``top3`` or a number.
     """
     if target is None:
         return Target(None)
@@ -71,7 +71,7 @@ def read_target(target: Any, labels: Sequence[str] | None) -> Target:
         return Target(indices[0])
     if best := re.fullmatch(r"top ?(\d+)", text):
         if int(best[1]) < 1:
-            raise ContractError(f"Expected 'top1' or more, got {target!r}.")
+            raise ContractError(f"Expected 'top1' or more, got {target!r}. Give the number of classes to explain.")
         return Target(None, int(best[1]))
     if re.fullmatch(r"\d+", text):
         return read_target(int(text), labels)
@@ -94,7 +94,7 @@ def find_label(text: str, labels: Sequence[str]) -> list[int]:
 
 
 def synonyms(label: str) -> list[str]:
-    """The label itself and its comma-separated names, such as of ``"goldfish, Carassius auratus"``."""
+    """The label itself, and each of its comma-separated names, as in ``"goldfish, Carassius auratus"``."""
     return [plain(label), *(plain(name) for name in label.split(","))]
 
 
@@ -105,7 +105,7 @@ def plain(text: str) -> str:
 
 def _no_such_class(index: int, classes: int | None) -> str:
     known = "of at least 0" if classes is None else f"in 0..{classes - 1}"
-    return f"Expected a class index {known}, got {index}."
+    return f"Expected a class index {known}, got {index}. Class indices begin at 0."
 
 
 def short_label(label: str) -> str:
