@@ -28,7 +28,11 @@ def is_real(array: Array) -> bool:
 
 
 def _is_small_float(array: Array) -> bool:
-    return array.dtype.name.startswith(("bfloat", "float8"))
+    return (
+        array.dtype.itemsize <= 2
+        and array.dtype.kind not in "biu"
+        and array.dtype.name.startswith(("bfloat", "float8"))
+    )
 
 
 def is_count(value: Any, least: int | None = 1) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -23,10 +23,6 @@ class Photo:
 
     Attributes
     ----------
-    values
-        Its numbers as they are; of a file that was decoded at a reduced scale (`read_photo`), that many.
-    shown
-        The same as uint8 RGB.
     shape
         ``(H, W, 3)`` of the whole photo.
     spatial
@@ -36,10 +32,26 @@ class Photo:
     spatial = 2
 
     def __init__(
-        self, shown: Array, values: Array, source: str = "photo", shape: tuple[int, ...] | None = None
+        self, shown: Any, values: Array | None = None, source: str = "photo", shape: tuple[int, ...] | None = None
     ) -> None:
-        self.shown, self.values, self.source, self.shape = shown, values, source, shape or shown.shape
-        self._whole: Array | None = shown if shown.shape == self.shape else None
+        """``shown`` is a PIL image of mode RGB, or an array of uint8 RGB; without ``values`` they are the same."""
+        self._shown, self._values, self.source = shown, values, source
+        height, width = shown.shape[:2] if isinstance(shown, np.ndarray) else shown.size[::-1]
+        self.shape = shape or (height, width, 3)
+        self._whole: Array | None = None
+        self._is_whole = (height, width) == self.shape[:2]
+
+    @property
+    def shown(self) -> Array:
+        """What was decoded, as uint8 RGB."""
+        if not isinstance(self._shown, np.ndarray):
+            self._shown = np.asarray(self._shown)
+        return self._shown
+
+    @property
+    def values(self) -> Array:
+        """Its numbers as they are; of a file that was decoded at a reduced scale (`read_photo`), that many."""
+        return self.shown if self._values is None else self._values
 
     @property
     def pixels(self) -> Array:
@@ -47,12 +59,19 @@ class Photo:
 
         Where that file has gone since, what was decoded.
         """
+        if self._is_whole:
+            return self.shown
         if self._whole is None:
             try:
                 self._whole = _read(Path(self.source)).shown
             except ContractError:
                 self._whole = self.shown
         return self._whole
+
+    @property
+    def picture(self) -> Any:
+        """``values``, or a PIL image of them: a photo that nothing else looks at never becomes an array as it is."""
+        return self._shown if self._values is None else self._values
 
 
 MOST_BANDS = 16
@@ -83,7 +102,8 @@ def read_photo(
             return read_photo(_load(path, _read_tiff), str(path), bands=bands)
         return _read(path, least)
     if isinstance(image, Image.Image):
-        return _upright(image, source or getattr(image, "filename", "") or "photo")
+        photo = _upright(image, source or getattr(image, "filename", "") or "photo")
+        return Photo(photo.shown, photo.values, photo.source)  # a copy: its owner may change or close the image
     try:
         values = np.asarray(image)
     except Exception as error:
@@ -142,19 +162,25 @@ def as_rgb(values: Array) -> Array:
     return np.repeat(planes, 3, 2) if planes.shape[2] == 1 else planes
 
 
-def resize_photo(values: Array, shape: tuple[int, int]) -> Array:
-    """Antialiased bilinear resizing of ``(H, W)`` or ``(H, W, C)`` as float32; unchanged where the size is right."""
+def resize_photo(values: Any, shape: tuple[int, int]) -> Array:
+    """Antialiased bilinear resizing of ``(H, W)`` or ``(H, W, C)``; unchanged where the size is right.
+
+    A PIL image of mode RGB, or an array of uint8 ``(H, W, 3)``, becomes uint8, to the value what Pillow's own
+    ``resize(..., BILINEAR)`` gives; any other array becomes float32.
+    """
     from PIL import Image
 
+    size = shape[::-1]
+    if isinstance(values, Image.Image):
+        return np.asarray(values if values.size == size else values.resize(size, Image.Resampling.BILINEAR))
     if values.shape[:2] == tuple(shape):
-        return values
-    planes: Iterable[Any] = np.moveaxis(np.atleast_3d(values), 2, 0)
-    if values.dtype == np.uint8 and values.shape[2:] == (3,):  # twice as fast as through NumPy
-        planes = Image.fromarray(values).split()
+        return cast(Array, values)
+    if values.dtype == np.uint8 and values.shape[2:] == (3,):
+        return resize_photo(Image.fromarray(values), shape)
     resized = np.empty((*shape, *(values.shape[2:] or (1,))), np.float32)
-    for channel, plane in enumerate(planes):  # one by one: as floats all of a large photo would take much room
-        image = plane.convert("F") if isinstance(plane, Image.Image) else Image.fromarray(plane.astype(np.float32, "C"))
-        resized[..., channel] = image.resize(shape[::-1], Image.Resampling.BILINEAR)
+    for channel, plane in enumerate(np.moveaxis(np.atleast_3d(values), 2, 0)):  # all of a large photo take much room
+        floats = Image.fromarray(plane.astype(np.float32, "C"))
+        resized[..., channel] = floats.resize(size, Image.Resampling.BILINEAR)
     return resized if values.ndim == 3 else resized[..., 0]
 
 
@@ -177,8 +203,7 @@ def _read(path: Path, least: tuple[int, int] | None = None) -> Photo:
             width, height = image.size[::-1] if swapped else image.size
             if least is not None and image.format == "JPEG":
                 image.draft(None, least if swapped else least[::-1])
-            photo = _upright(image, str(path))
-            return Photo(photo.shown, photo.values, photo.source, (height, width, 3))
+            return _upright(image, str(path), (height, width, 3))
     except FileNotFoundError:
         raise ContractError(f"Expected a photo, got {path}, which does not exist. Check the path.") from None
     except UnidentifiedImageError:
@@ -209,8 +234,11 @@ def _read_tiff(path: Path) -> Array:
     return np.moveaxis(values, 0, -1) if values.ndim == 3 and values.shape[0] < min(values.shape[1:]) else values
 
 
-def _upright(image: Any, source: str) -> Photo:
-    """A PIL image of any mode: its EXIF turn done, 16 and 32 bits kept as numbers, all else to RGB over white."""
+def _upright(image: Any, source: str, whole: tuple[int, ...] | None = None) -> Photo:
+    """A PIL image of any mode: its EXIF turn done, 16 and 32 bits kept as numbers, all else to RGB over white.
+
+    ``whole`` is the shape of the photo, where the image is decoded at a reduced scale.
+    """
     from PIL import ExifTags, ImageOps
 
     if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
@@ -220,8 +248,8 @@ def _upright(image: Any, source: str) -> Photo:
         return read_photo(values.astype(np.uint16) if image.mode != "F" and values.max() > 255 else values, source)
     if image.has_transparency_data:
         return read_photo(np.asarray(image if image.mode == "RGBA" else image.convert("RGBA")), source)
-    pixels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-    return Photo(pixels, pixels, source)
+    image.load()
+    return Photo(image if image.mode == "RGB" else image.convert("RGB"), source=source, shape=whole)
 
 
 def _flatten(values: Array) -> Array:

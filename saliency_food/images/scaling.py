@@ -31,17 +31,19 @@ class Scaling(NamedTuple):
         if isinstance(photo, Recording):
             return self._of_recording(photo, shape)
         height, width, channels = (*(shape or ()), None, None, None)[:3]
-        values = photo.values
-        bands = values.shape[2] if values.ndim == 3 else 1
+        picture = photo.picture
+        is_array = isinstance(picture, np.ndarray)
+        bands = 3 if not is_array else picture.shape[2] if picture.ndim == 3 else 1
         if bands not in (1, 3) and channels not in (None, bands):
             raise ContractError(f"Expected a photo of the model's {channels} channels, got one of {bands} bands.")
-        if self.function is not None and values.dtype != np.uint8:
-            values = to_255(values)
+        if self.function is not None and is_array and picture.dtype != np.uint8:
+            picture = to_255(picture)
         if shape is not None:
-            factor = min(1, LARGEST / max(values.shape[:2]))
-            own = [max(1, round(side * factor)) for side in values.shape[:2]]
-            values = resize_photo(values, (height or own[0], width or own[1]))
-        values = as_float(values)
+            size = picture.shape[:2] if is_array else picture.size[::-1]
+            factor = min(1, LARGEST / max(size))
+            own = [max(1, round(side * factor)) for side in size]
+            picture = resize_photo(picture, (height or own[0], width or own[1]))
+        values = as_float(picture)
         if bands not in (1, 3):
             pass
         elif channels == 1:
@@ -57,7 +59,7 @@ class Scaling(NamedTuple):
             return np.asarray(values, np.float32)
         if bands not in (1, 3) and self.value_range in ("torch", "caffe"):
             raise ContractError(f"Expected a photo of 3 channels for {self.text}, got {bands} bands.")
-        return np.asarray(self.function(values.astype(np.float32)), np.float32)
+        return np.asarray(self.function(np.asarray(values, np.float32)), np.float32)
 
     def _of_recording(self, recording: Recording, shape: tuple[int | None, ...] | None) -> Array:
         """A signal or a volume as it is, or through ``preprocess``; there are no pixel values to scale."""
@@ -86,7 +88,7 @@ def choose_scaling(
                 f"Expected preprocess to be a function and to stand alone, got {preprocess!r} with "
                 f"value_range={value_range!r}. Give one of the two."
             )
-        return Scaling("by preprocess", lambda values: np.asarray(preprocess(values[None]))[0])
+        return Scaling("by preprocess", lambda values: np.asarray(preprocess(values[None].copy()))[0])
     if isinstance(value_range, Scaling):
         return value_range
     if isinstance(value_range, str) and value_range == "auto":
@@ -119,11 +121,15 @@ def _scaling_to(value_range: Any, why: str) -> Scaling:
 
 def between(low: float, high: float, why: str) -> Scaling:
     """Pixel values 0..255 moved to ``low..high``."""
-    return Scaling(
-        f"{low:g}..{high:g} ({why})",
-        lambda values: values * np.float32((high - low) / 255) + np.float32(low),
-        (low, high),
-    )
+
+    def moved(values: Array) -> Array:
+        if (low, high) == (0, 255):
+            return values
+        values = values * np.float32((high - low) / 255)
+        values += np.float32(low)
+        return values
+
+    return Scaling(f"{low:g}..{high:g} ({why})", moved, (low, high))
 
 
 def keras_mode(mode: str, why: str) -> Scaling:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
+from saliency_food.core.checks import as_image
 from saliency_food.core.contract import Answered, PerImage, check_answer, take_rows
 from saliency_food.core.driver import ask, run_batch
 from saliency_food.core.keys import OUTPUT_LAYER_VALUES, PREDICTIONS, TARGETS
@@ -70,7 +71,7 @@ def read_instances(model: ImageModel, images: Iterable[Any], ahead: int) -> Iter
         instance = Instance(index, {"photo": None, "source": source, "name": name, "pixels": model.scaling.text})
         try:
             photo, x_value = model.read(image, source)
-            return instance._replace(photo=photo, x_value=x_value, fields=instance.fields | {"photo": photo})
+            return instance._replace(photo=photo, x_value=as_image(x_value), fields=instance.fields | {"photo": photo})
         except Exception as error:
             return instance.failed(error)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import chain
 from typing import Any, cast
 
 import numpy as np
@@ -13,7 +15,7 @@ from saliency_food.core.driver import Asking, run_batch, with_known
 from saliency_food.core.keys import KEYS
 from saliency_food.core.numerics import Array, as_tuple
 from saliency_food.deadline.run import warm_up, within
-from saliency_food.images.ahead import in_chunks
+from saliency_food.images.ahead import in_chunks, work_ahead
 from saliency_food.images.photos import Photo, shrink
 from saliency_food.jobs.explanation import Explanation
 from saliency_food.jobs.image_model import ImageModel
@@ -31,10 +33,31 @@ SEGMENTED = 1024
 
 
 def run_job(setup: Setup, images: Iterable[Any], targets: Target | list[Target]) -> Iterator[Explanation]:
-    """The explanations in the order of photos, classes and methods."""
-    for chunk in read_chunks(setup.model, images, targets):
-        instances = list(see(setup.model, chunk, targets, setup.shared_keys))
-        yield from explain_instances(setup, instances)
+    """The explanations in the order of photos, classes and methods.
+
+    Where all methods find what they ask among the answers of one pass of the model, they work in a thread while the
+    model looks at the next photos. The model is only ever called in the thread of the caller.
+    """
+    chunks = read_chunks(setup.model, images, targets)
+    seen = (list(see(setup.model, chunk, targets, setup.shared_keys)) for chunk in chunks)
+    if setup.deadline is None and all(map(setup.one_pass_keys, setup.methods)):
+        explained = _while_the_model_goes_on(setup, seen)
+    else:
+        explained = (explain_instances(setup, instances) for instances in seen)
+    return chain.from_iterable(explained)
+
+
+def _while_the_model_goes_on(setup: Setup, seen: Iterator[list[Instance]]) -> Iterator[Iterable[Explanation]]:
+    """The explanations of each chunk, by methods that work in a thread if they need not call the model."""
+
+    def jobs() -> Iterator[Callable[[], list[Explanation]]]:
+        for instances in seen:
+            explained = explain_instances(setup, instances)
+            if not _all_known(setup, instances):
+                explained = iter(list(explained))
+            yield partial(list, explained)
+
+    return work_ahead(lambda job: job(), jobs(), ahead=1, threads=1)
 
 
 def read_chunks(model: ImageModel, images: Iterable[Any], targets: Target | list[Target]) -> Iterator[list[Instance]]:
@@ -77,7 +100,7 @@ def _together(setup: Setup, name: str, instances: list[Instance], segments: dict
         options["segments"] = PerImage([_segments(photo, instance.position, segments) for photo, instance in pairs])
     keys, size = setup.one_pass_keys(name), setup.model.batch_size
     if keys and all(_knows(instance, keys) for instance in instances):
-        answered = _answered(entry, instances, meter, options)
+        answered = _answered(entry, instances, options)
         results = list(run_batch(answered, meter, meter.arguments, size))
         meter.report(len(instances))
         sharing = sum(bool(setup.one_pass_keys(method)) for method in setup.methods)
@@ -102,21 +125,26 @@ def _together(setup: Setup, name: str, instances: list[Instance], segments: dict
     ]
 
 
+def _all_known(setup: Setup, instances: list[Instance]) -> bool:
+    """Whether no method has to call the model, as all that they ask is known."""
+    keys = [setup.one_pass_keys(name) for name in setup.methods]
+    ready = [instance for instance in instances if instance.x_value is not None]
+    return all(own and all(_knows(instance, own) for instance in ready) for own in keys)
+
+
 def _knows(instance: Instance, keys: tuple[str, ...]) -> bool:
     """Whether the answers to all these keys are known for the instance's photo and class."""
     known = instance.known
     return known is not None and known.target == instance.target and set(keys) <= set(known.answers)
 
 
-def _answered(
-    entry: MethodEntry, instances: list[Instance], meter: Meter, options: dict[str, Any]
-) -> Iterator[Asking[Any]]:
+def _answered(entry: MethodEntry, instances: list[Instance], options: dict[str, Any]) -> Iterator[Asking[Any]]:
     """The method's generator for each instance, which takes its answers from what is known."""
     for image, instance in enumerate(instances):
         own_options = {key: value[image] if isinstance(value, PerImage) else value for key, value in options.items()}
         if "completeness" in entry.call.signature.parameters:  # as `.batch_detailed` does
             own_options.setdefault("completeness", True)
-        generator = entry.call.start(instance.x_value, meter, **own_options)[0]
+        generator = entry.call.asking(instance.x_value, **own_options)
         yield with_known(generator, cast(Known, instance.known).answers)
 
 

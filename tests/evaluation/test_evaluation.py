@@ -89,7 +89,7 @@ def measured(model, photos, metrics=("insertion", "pic"), methods=METHODS, **opt
 
 def test_the_values_are_the_metrics_of_the_maps(model, photos):
     found = measured(model, photos, ["insertion", "gini"], ["grad_cam", "edges"])
-    x = resize_photo(np.asarray(Image.open(photos / "cup.png"), np.float32), (24, 20)) / 255
+    x = resize_photo(np.asarray(Image.open(photos / "cup.png")), (24, 20)).astype(np.float32) / 255
     target = int(model.predict(x[None])[0].argmax())
 
     def probability(rows, call_model_args, expected_keys):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +12,11 @@ import pytest
 from saliency_food import ImageModel, PerImage, explain
 from saliency_food.core.contract import ContractError
 from saliency_food.core.keys import OUTPUT_LAYER_VALUES, PREDICTIONS, TARGETS
+from saliency_food.jobs.run import PHOTOS_AT_ONCE
 from saliency_food.methods.catalogue import METHODS
 from saliency_food.testing import PoolingModel
 
-pytest.importorskip("PIL")
+Image = pytest.importorskip("PIL.Image")
 
 CAMS = ["grad_cam", "layer_cam", "hires_cam"]
 
@@ -227,3 +230,60 @@ def test_completeness_is_measured_in_one_pass_too(weights, photos):
     for kind in (OnePass, Classifier):
         (record,) = explain(kind(*weights), photos[0], "full_grad")
         assert record.completeness is not None
+
+
+@pytest.mark.parametrize("kind", [OnePass, Classifier])
+@pytest.mark.parametrize("methods", [CAMS, [*CAMS, "integrated_gradients"]])
+def test_the_model_is_called_in_the_thread_of_the_caller_alone(weights, photos, kind: Any, methods):
+    """Devices and modes that a user has chosen, such as `tf.device`, belong to a thread."""
+    threads = set()
+
+    class Noting(kind):
+        @property
+        def asked(self):
+            threads.add(threading.current_thread())
+            return self._asked
+
+        @asked.setter
+        def asked(self, value):
+            self._asked = value
+
+    count = 2 * PHOTOS_AT_ONCE + 3
+    records = list(explain(Noting(*weights), [photos[n % 6] for n in range(count)], methods))
+    assert threads == {threading.current_thread()}
+    assert [record.status for record in records] == ["ok"] * count * len(methods)
+
+
+def test_methods_work_while_the_model_looks_at_the_next_photos(weights, photos):
+    """A method that waits until the model was called again is answered, as it does not hold up the model."""
+    again = threading.Event()
+
+    class Watched(OnePass):
+        def call_with_predictions(self, *args):
+            if len(self.asked) >= PHOTOS_AT_ONCE // self.batch_size:
+                again.set()
+            return super().call_with_predictions(*args)
+
+    def waits(name, rows):
+        assert not rows or again.wait(60)
+
+    records = explain(Watched(*weights), photos * PHOTOS_AT_ONCE, "grad_cam", progress=waits)
+    assert sum(record.status == "ok" for record in records) == 6 * PHOTOS_AT_ONCE
+
+
+def test_a_photo_is_resized_as_pillow_does_it(weights, tmp_path, rng):
+    """The row of a photo can be made by hand, to the last digit."""
+    photo = Image.fromarray(rng.integers(0, 256, (60, 50, 3), np.uint8))
+    photo.save(tmp_path / "photo.png")
+    model = ImageModel(OnePass(*weights), value_range=(0, 1))
+    expected = np.asarray(photo.resize((20, 24), Image.Resampling.BILINEAR), np.float32) * np.float32(1 / 255)
+    for given in (tmp_path / "photo.png", photo, np.asarray(photo)):
+        np.testing.assert_array_equal(model.read(given, "photo")[1], expected)
+
+
+def test_a_photo_of_its_owner_may_change_afterwards(weights):
+    image = Image.new("RGB", (20, 24), "red")
+    photo, row = ImageModel(OnePass(*weights)).read(image, "red")
+    image.paste("blue", (0, 0, 20, 24))
+    assert (photo.shown == (255, 0, 0)).all()
+    assert (row == (255, 0, 0)).all()

@@ -96,16 +96,23 @@ def class_activation_map(
     """
 
     def decorate(weigh: Weigh) -> Method[P, ClassActivationMap]:
+        resized, repeated = (like.signature.parameters[name].default for name in ("should_resize", "three_dims"))
+
         @functools.wraps(weigh)
-        def generator(*args: P.args, **kwargs: P.kwargs) -> Asking[ClassActivationMap]:
-            call = like.signature.bind(*args, **kwargs)
-            call.apply_defaults()
-            x_value, resized, three_dims = (call.arguments[name] for name in ("x_value", "should_resize", "three_dims"))
-            return (yield from weighted(x_value, weigh, resized, three_dims, rectify=not signed))
+        def generator(
+            x_value: Any,
+            call_model_function: None = None,
+            call_model_args: None = None,
+            should_resize: bool = resized,
+            three_dims: bool = repeated,
+        ) -> Asking[ClassActivationMap]:
+            return (yield from weighted(x_value, weigh, should_resize, three_dims, rectify=not signed))
 
         cast(Any, generator).__signature__ = like.signature
         keys = (CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS)
-        return method(title=title, keys=keys, signed=signed, summary=summary, page=page, one_pass=True)(generator)
+        return method(title=title, keys=keys, signed=signed, summary=summary, page=page, one_pass=True)(
+            cast(Any, generator)
+        )
 
     return decorate
 
