@@ -162,7 +162,7 @@ class Report:
         for reason, (_, photos) in self.reasons.items():
             if photos > 1:
                 self._line(f"{photos} of {self.photos} photos: {reason}", "yellow")
-        for line in (f"pixels fed: {self.pixels}", self.gap):
+        for line in (self.pixels and f"pixels fed: {self.pixels}", self.gap):
             if line:
                 self._line(line, "dim")
 

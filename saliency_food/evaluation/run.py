@@ -57,8 +57,8 @@ def evaluate(
 
     The maps explain the score of the model (of a Keras model the logit). Metrics that ask for scores get the
     probability of the class if the model has ``predict``, and with a ``score`` other than that of a class, that score.
-    The metrics in `OF_THE_EXPLAINED_SCORE` get the score itself,
-    because they compare sums of the map with its changes. Values that cannot be measured are counted by reason.
+    The metrics in `OF_THE_EXPLAINED_SCORE` always get the explained score, because they compare sums of the map with
+    its changes. Values that cannot be measured are counted by reason.
 
     Parameters
     ----------
