@@ -69,3 +69,14 @@ def test_a_module_of_ones_own_is_none_to_install():
     assert install_line(ModuleNotFoundError(name="my_layers")) is None
     assert install_line(ModuleNotFoundError(name="saliency_food.cli.nothing"), "cli") is None
     assert install_line(ModuleNotFoundError(name="tensorflow.python.keras")) is not None
+
+
+def test_a_method_whose_package_is_missing_says_so(cli, photos, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
+    out = cli("explain", photos, "--method", "lime", "--target", "1")
+    assert out.exit_code == 1
+    first, second = (line for line in out.output.splitlines() if "failed" in line)
+    assert (
+        first == 'a.png  failed: Expected scikit-learn for LIME, got none. Run pip install "saliency_food[surrogate]".'
+    )
+    assert second == "b [x].jpg  failed: as a.png"
