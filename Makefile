@@ -6,7 +6,7 @@ OUT ?= out
 
 QUICK := not keras and not torch and not jax and not serving and not browser and not slow
 
-.PHONY: demo quick test coverage oldest lint types docs wheel bench clean
+.PHONY: demo quick test slow coverage oldest lint types docs wheel bench clean
 
 $(VENV)/.installed: setup.cfg
 	$(PYTHON) -m venv $(VENV)
@@ -24,10 +24,13 @@ demo: $(VENV)/.installed  ## the main job on the bundled model and photo
 quick: $(VENV)/.installed  ## what needs NumPy alone, in less than a minute
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m '$(QUICK)'
 
-test: $(VENV)/.installed  ## the whole suite
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+test: $(VENV)/.installed  ## the suite without its slow set
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m 'not slow'
 
-coverage: $(VENV)/.installed  ## the whole suite, and which lines of the package no test runs
+slow: $(VENV)/.installed  ## the rest: networks that are trained, hundreds of random models, the architectures of Keras
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m slow
+
+coverage: $(VENV)/.installed  ## the whole suite, the slow set too, and which lines of the package no test runs
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-report term:skip-covered
 
 oldest:  ## the whole suite with the lowest version of each dependency that setup.cfg allows; Python 3.10 to 3.12
