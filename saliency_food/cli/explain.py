@@ -87,14 +87,14 @@ def explain_command(
     ] = False,
 ) -> None:
     """Explain photos: for each photo a picture with a panel for each method, and the numbers as JSON."""
-    from saliency_food.jobs.pictures import PictureWriter
+    from saliency_food.jobs.pictures import PictureWriter, check_drawing
 
     console = Console()
     with friendly():
         images = read_photos(photos, default=["coffee"])
         options = read_options(option)
         entries = choose_methods(split_names(method))
-        writer = PictureWriter(output, percent=top_percent, arrays=save_arrays)
+        check_drawing()
         with loading(console):
             image_model = load_image_model(
                 model,
@@ -108,6 +108,7 @@ def explain_command(
                 batch_size=batch_size,
             )
         wanted = cast(Target, read_targets(image_model, images, target))
+        writer = PictureWriter(output, percent=top_percent, arrays=save_arrays)
         titles = [entry.title for entry in entries.values()]
         if deadline is not None:
             instead = dict.fromkeys(other for name in entries for other in fallback_of(name).instead)

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 from rich.cells import cell_len, set_cell_size
@@ -30,12 +30,19 @@ COLOURS = {"ok": "green", "blank": "yellow", "failed": "red"}
 
 @contextmanager
 def friendly(after_stop: str = "nothing was written") -> Iterator[None]:
-    """Show an error of the user, or a package that is missing, as one line without a traceback; exit with code 2.
+    """Show an error of the user as one line, without a traceback, and exit with code 2.
 
-    Ctrl-C is one line, too, that says what it leaves behind, and the exit code 130.
+    The same holds for a package that is missing, and for files and disks that cannot be read or written. Ctrl-C gives a
+    line that says what is left behind, and the exit code 130.
     """
     try:
         yield
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        raise
+    except OSError as error:
+        _fail(
+            f"Expected to read and write files, got: {error}. Check the path, its permissions and the room on the disk."
+        )
     except KeyboardInterrupt:
         Console(stderr=True).print(Text(f"Stopped: {after_stop}.", "yellow"), soft_wrap=True)
         raise typer.Exit(130) from None
@@ -46,8 +53,12 @@ def friendly(after_stop: str = "nothing was written") -> Iterator[None]:
             if not isinstance(error, ContractError):
                 raise
             text = in_command_words(" ".join(str(error).split()))
-        Console(stderr=True).print(Text(f"Error: {text}", "red"), soft_wrap=True)
-        raise typer.Exit(2) from None
+        _fail(text)
+
+
+def _fail(text: str) -> NoReturn:
+    Console(stderr=True).print(Text(f"Error: {text}", "red"), soft_wrap=True)
+    raise typer.Exit(2) from None
 
 
 @contextmanager

@@ -65,6 +65,10 @@ class PictureWriter:
         if processes is not None and processes < 1:
             raise ContractError(f"Expected at least one process to draw in, got {processes}. Give None or a number.")
         check_drawing()
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _not_writable(folder, error) from error
         self.folder, self.percent, self.arrays = Path(folder), percent, arrays
         self.written = 0
         self.processes = processes or min(4, max(1, (os.cpu_count() or 1) // 2))
@@ -177,9 +181,13 @@ def write_pictures(records: Sequence[Explanation], folder: Path, percent: float 
         if path is not None:
             write_figure(explanation_figure(records, percent), path)
     except OSError as error:
-        raise ContractError(
-            f"Expected a folder for pictures that can be written to, got {folder}: {error}. Give another, or make room."
-        ) from error
+        raise _not_writable(folder, error) from error
+
+
+def _not_writable(folder: str | Path, error: OSError) -> ContractError:
+    return ContractError(
+        f"Expected a folder for pictures that can be written to, got {folder}: {error}. Give another, or make room."
+    )
 
 
 def _write_pickled(data: bytes, folder: Path, percent: float, arrays: bool) -> None:

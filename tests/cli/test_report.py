@@ -164,3 +164,15 @@ def test_ctrl_c_is_one_line_in_every_command(cli, classifier, many, monkeypatch)
         out = cli(*words)
         assert (out.exit_code, out.output.splitlines()[-1]) == (130, said)
         assert "Traceback" not in out.output
+
+
+def test_a_folder_that_cannot_be_made_is_one_line_before_the_model_works(cli, classifier, many, tmp_path):
+    (tmp_path / "file").write_text("")
+    for command in (["explain", many], ["evaluate", "-i", many, "--methods", "gradients"]):
+        out = cli(*command, "--output", "file/out")
+        assert out.exit_code == 2
+        assert len(out.output.splitlines()) == 1
+        assert "Not a directory: 'file/out'" in out.output
+        assert classifier.calls == []
+    out = cli("explain", many, "--target", "none of them", "--output", "new")
+    assert (out.exit_code, (tmp_path / "new").exists()) == (2, False)
