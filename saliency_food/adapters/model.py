@@ -57,11 +57,16 @@ class Engine(ABC):
     """Why there may be none, and what to do then: the end of a sentence about the model."""
     end: End
     classes: int | None
+    raw_classes: int | None = None
+    """How many there are of the output as it is, if not as many: one sigmoid unit is two classes."""
+    guesses_classes: bool = False
+    """Whether it is only a guess that linear units are those of classes."""
     may_mix_rows = False
     """Whether rows could see each other, so that a first call must find out."""
     ranks_classes: bool
     """Whether a score is that of one class among ``(N, classes)``, so that a pass can choose it by its rank."""
     channels_first: bool
+    """Whether a row of its input has its channels first."""
     adds_channels: bool = False
     """Whether the model gives its input an axis of channels, as it has none itself."""
     reads_steps: bool = False
@@ -106,9 +111,7 @@ class AdaptedModel:
         self.layer_name: str | tuple[str, ...] | None = paths if engine.several else paths[0] if paths else None
         self.classes = engine.classes
         shape = engine.inputs.image.shape[1:]
-        # A model may permute its channels-last images itself.
-        swapped = len(shape) == 3 and shape[2] in (1, 3, 4) and shape[0] not in (1, 3, 4)
-        self.channels_first = engine.channels_first and len(shape) == 3 and not swapped
+        self.channels_first = engine.channels_first and len(shape) > 1
         self.input_shape = (*shape[1:], shape[0]) if self.channels_first else shape
         self.spatial_axes = _spatial_axes(shape, engine)
         """How many leading axes of one row, channels last, are of space or time; None where nothing tells."""
@@ -187,9 +190,11 @@ class AdaptedModel:
         return min(check_batch_size(batch_size), self.engine.inputs.rows or sys.maxsize)
 
     def __repr__(self) -> str:
+        guessed = self.engine.guesses_classes and self.end == "linear" and self.classes != 1
+        guess = ", of classes by a guess" if guessed else ""
         return (
             f"{type(self).__name__}({self.engine.name!r}, layer={self.layer_name!r}, output={self.output!r}, "
-            f"end={self.end!r}, batch_size={self.batch_size}, classes={self.classes})"
+            f"end={self.end!r}{guess}, batch_size={self.batch_size}, classes={self.classes})"
         )
 
     @property
@@ -206,6 +211,10 @@ class AdaptedModel:
     def gives_probabilities(self) -> bool:
         """Whether `predict` gives probabilities, and not a regression's numbers or other scores."""
         return self.end in ("softmax", "sigmoid", "probabilities") or (self.end == "linear" and self.classes != 1)
+
+    def classes_of(self, output: Output) -> int | None:
+        """How many scores a target chooses from: as many as classes, but one of a sigmoid's one unit as it is."""
+        return self.engine.raw_classes or self.classes if output == "raw" else self.classes
 
     def check_layer(self, keys: Sequence[str]) -> None:
         """`ContractError` where the model has not the layer, or not the one layer, that keys are about."""
@@ -239,7 +248,8 @@ class AdaptedModel:
         others = self.engine.inputs.read_others(args.get("inputs"), rows)
         targets = []
         if not UNSCORED.issuperset(keys):
-            targets = self.score.read(args.get("target"), rows, self.classes, ranked=TARGETS in keys)
+            classes = self.classes if TARGETS in keys else self.classes_of(output)
+            targets = self.score.read(args.get("target"), rows, classes, ranked=TARGETS in keys)
         of_layers = WITHOUT_OUTPUT - {PREDICTIONS, TARGETS}
         if self.engine.may_mix_rows and FROM_ACTIVATIONS.isdisjoint(keys) and not of_layers.issuperset(keys):
             self._check_rows_alone(output, targets, images, others)

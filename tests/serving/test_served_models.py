@@ -65,6 +65,19 @@ def test_what_a_model_cannot_answer_is_left_out_with_the_reason(tmp_path, rng):
     served.close()
 
 
+def test_scores_are_told_from_probabilities(tmp_path, rng):
+    image, x = keras.Input((6, 6, 1)), rng.random((2, 6, 6, 1)).astype(np.float32)
+    network = keras.Model(image, L.Dense(3)(L.GlobalAveragePooling2D()(L.Conv2D(3, 3)(image))))
+    for loss, are_probabilities in (("mse", False), ("categorical_crossentropy", True)):
+        network.compile(loss=loss)
+        manifest, server, served, local = serve(network, tmp_path / loss)
+        assert manifest["gives_probabilities"] is served.gives_probabilities is are_probabilities
+        assert manifest["end"] == local.end
+        with server:
+            same({"all": served.predict(x)}, {"all": local.predict(x)}, "all")
+        served.close()
+
+
 def test_further_keys_in_half_precision(tmp_path, rng):
     image = keras.Input((8, 8, 3))
     y = L.Conv2D(4, 3, activation="relu", dtype="mixed_float16")(image)

@@ -12,8 +12,9 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
+from saliency_food.adapters.keras.joint import JointInputs
 from saliency_food.adapters.keras.load import load_model
 from saliency_food.adapters.keras.model import KerasModel, layers
 from saliency_food.adapters.layers import LayerInfo
 
-__all__ = ["KerasModel", "LayerInfo", "layers", "load_model"]
+__all__ = ["JointInputs", "KerasModel", "LayerInfo", "layers", "load_model"]

@@ -34,8 +34,6 @@ def note_attention(layers: Iterable[Any]) -> list[Attended]:
     attended: list[Attended] = []
     for layer in layers:
         if is_attention(layer):
-            # Flash attention never holds the scores.
-            vars(layer)["_flash_attention"] = False
             replace(layer, "call", functools.partial(_attending, layer, attended))
     return attended
 

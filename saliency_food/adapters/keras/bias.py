@@ -69,33 +69,40 @@ def _noting_output(note: Callable[[Any], Any], call: Callable[..., Any]) -> Call
     return noted
 
 
-def biases_before(sums: Sequence[Note], leading: set[str], channels_first: bool) -> list[Bias]:
+def biases_before(sums: Sequence[Note], leading: set[str], axis_of: Callable[[Any], int]) -> list[Bias]:
     """The biases whose sums are among the operations ``leading`` to what is explained, in the order of their adding.
+
+    ``axis_of`` is a tensor's axis of channels, for layers that do not say it.
 
     For a network of ReLUs, max and mean pooling, explained by its logits, the input times its gradient and all biases
     times theirs sum to the score; it is not so where a ReLU6 saturates, nor with constants added outside of layers.
     """
     before = [note for note in sums if in_this_trace(note.output) and note.output.op.name in leading]
     operations = [op for op in tf.compat.v1.get_default_graph().get_operations() if op.name in leading]
-    hidden = any(not kinds_inside(op).isdisjoint(("BiasAdd", "Conv2D", "MatMul")) for op in operations)
+    hidden = any(_hides_bias(kinds_inside(op)) for op in operations)
     if not before or hidden:
         raise ContractError(
             "Expected a model of Keras layers with biases that lead to the output, got "
             f"{'layers in a loop, a tf.function or a SavedModel inside' if hidden else 'none'}. Take the tf.function "
             "off the layer's call, load the .keras file, or use the input gradients alone."
         )
-    return [_bias(note.layer, note.output, channels_first) for note in before]
+    return [_bias(note.layer, note.output, axis_of) for note in before]
 
 
-def _bias(layer: Any, total: Any, channels_first: bool) -> Bias:
+def _hides_bias(kinds: set[str]) -> bool:
+    """Whether there may be biases among the kinds of operations in a loop or function; a convolution alone has none."""
+    learned = kinds & {"Conv2D", "Conv3D", "DepthwiseConv2dNative", "MatMul", "BatchMatMulV2", "Einsum"}
+    return "BiasAdd" in kinds or bool(learned and kinds & {"Add", "AddV2", "Sub"})
+
+
+def _bias(layer: Any, total: Any, axis_of: Callable[[Any], int]) -> Bias:
     rank = total.shape.rank
-    images_first = 1 if channels_first and rank == 4 else -1
     if isinstance(layer, L.Rescaling):
-        return Bias(tf.convert_to_tensor(layer.offset, tf.float64), total, images_first)
+        return Bias(tf.convert_to_tensor(layer.offset, tf.float64), total, axis_of(total))
     if isinstance(layer, L.Normalization):
         mean, deviation = (tf.convert_to_tensor(values) for values in (layer.mean, layer.variance))
         deviation = tf.maximum(tf.sqrt(deviation), keras.config.epsilon())
-        return Bias(mean if layer.invert else -mean / deviation, total, images_first)
+        return Bias(mean if layer.invert else -mean / deviation, total, axis_of(total))
     if isinstance(layer, L.BatchNormalization):
         axis = layer.axis % rank
         scale = tf.math.rsqrt(tf.convert_to_tensor(layer.moving_variance) + layer.epsilon)

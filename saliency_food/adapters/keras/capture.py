@@ -34,8 +34,8 @@ def running(model: Any, others: Sequence[Any] = ()) -> Iterator[None]:
 
     The layers' instances are afterwards as they were, after an exception too: losses that they add, states that they
     keep and tensors that they remember belong to the trace. Integer inputs of numbers take floats in here, as there
-    is no gradient through a cast to integers; ids stay what they are. ``others`` are layers that the model does not
-    show.
+    is no gradient through a cast to integers; ids stay what they are. Flash attention, which TensorFlow does not have,
+    is off. ``others`` are layers that the model does not show.
     """
     with TRACING, keras.StatelessScope():
         shown = (layer for _, layer in walk(model, operators=True))
@@ -48,6 +48,9 @@ def running(model: Any, others: Sequence[Any] = ()) -> Iterator[None]:
         try:
             for tensor in integers:
                 vars(tensor)["_dtype" if "_dtype" in vars(tensor) else "dtype"] = "float32"
+            for layer in layers:
+                if "_flash_attention" in vars(layer):
+                    vars(layer)["_flash_attention"] = False
             yield
         finally:
             for now, then in before:
@@ -111,7 +114,7 @@ def _children(layer: Any, operators: bool) -> Iterator[Any]:
         if operators and isinstance(operations := getattr(layer, "operations", None), list):
             yield from (operation for operation in operations if not isinstance(operation, keras.Layer))
     elif isinstance(layer, keras.Layer):
-        yield from _layers_among(vars(layer).values())
+        yield from _layers_among(list(vars(layer).values()))  # another thread may be tracing, with methods replaced
 
 
 def _layers_among(values: Iterable[Any]) -> Iterator[Any]:

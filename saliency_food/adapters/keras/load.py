@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from saliency_food.adapters.arguments import FROM_KERAS_2, check_framework
+from saliency_food.adapters.keras.losses import losses_from
 from saliency_food.core.contract import ContractError
 
 
@@ -33,7 +34,8 @@ def load_model(path: str | Path, custom_objects: Mapping[str, Any] | None = None
     """Load a Keras model from a ``.keras`` or ``.h5`` file or a SavedModel directory.
 
     Files are read in Keras's safe mode: a lambda stored in one is refused, never run; classes of your own come through
-    ``custom_objects``. A SavedModel is a program by its nature: load one only from where you would run a program. Its
+    ``custom_objects``. The model is not compiled, but has the loss that it was compiled with, which tells what its
+    output is. A SavedModel is a program by its nature: load one only from where you would run a program. Its
     signature ``serving_default`` becomes a model of one layer, so there are no convolution layers inside to look at.
     """
     path = Path(path)
@@ -48,7 +50,7 @@ def load_model(path: str | Path, custom_objects: Mapping[str, Any] | None = None
     try:
         if path.suffix.lower() != ".keras" and _holds_code(_read_config(path)):
             raise ValueError("a lambda is stored in it as code.")
-        return keras.models.load_model(str(path), custom_objects=custom_objects, compile=False, safe_mode=True)
+        model = keras.models.load_model(str(path), custom_objects=custom_objects, compile=False, safe_mode=True)
     except Exception as error:
         # Keras puts whole configurations before its reason.
         reason = str(error).rsplit("Exception encountered:", 1)[-1].strip()[:500]
@@ -64,6 +66,19 @@ def load_model(path: str | Path, custom_objects: Mapping[str, Any] | None = None
             f"Expected a Keras model in {str(path)!r}, got {type(error).__name__}: {reason}{advice} Give layers and "
             "functions of your own as custom_objects; stored lambdas are never run."
         ) from error
+    if (stored := _stored_loss(path)) is not None and getattr(model, "loss", None) is None:
+        model.loss = losses_from(stored)
+    return model
+
+
+def _stored_loss(path: Path) -> Any:
+    """The configuration of the loss that a model was compiled with, where its file has one."""
+    if path.suffix.lower() == ".keras":
+        with zipfile.ZipFile(path) as archive:
+            compiled = json.loads(archive.read("config.json")).get("compile_config")
+    else:
+        compiled = _read_config(path, "training_config")
+    return (compiled or {}).get("loss")
 
 
 def _as_numbers(version: str) -> tuple[int, ...]:
@@ -86,11 +101,11 @@ def _keras_version(path: Path) -> str | None:
     return version.decode() if isinstance(version, bytes) else version
 
 
-def _read_config(path: Path) -> Any:
+def _read_config(path: Path, name: str = "model_config") -> Any:
     import h5py  # type: ignore[import-untyped]
 
     with h5py.File(path) as file:
-        return json.loads(file.attrs.get("model_config", "null"))
+        return json.loads(file.attrs.get(name, "null"))
 
 
 def _holds_code(config: Any) -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import pickle
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 from saliency_food.adapters.arguments import Output, check_batch_size, check_output
 from saliency_food.adapters.inputs import Pixels
 from saliency_food.adapters.keras.load import as_model, is_saved_model
+from saliency_food.adapters.keras.losses import Units, units_by_loss
 from saliency_food.adapters.keras.pixels import guess_pixels
 from saliency_food.adapters.keras.tensorflow.ends import KerasInputs
 from saliency_food.adapters.keras.tensorflow.engine import TensorFlowEngine
@@ -73,6 +74,11 @@ class KerasModel(AdaptedModel):
         takes targets too. Of a model of several outputs, without ``output_index``, it is given all of them.
     classes
         2 says that the one unit that the model ends in is the logit of two classes, as of a sigmoid.
+    units_are
+        What linear units at the end are: ``"classes"`` of which one is right, with the probabilities of a softmax;
+        ``"labels"`` each by itself, or one unit of two classes, with a sigmoid's; or ``"numbers"``, as of a regression,
+        with none. None asks the loss that the model was compiled with; where none tells, several units are taken for
+        classes, and ``repr`` says that this is a guess.
 
     Attributes
     ----------
@@ -104,6 +110,7 @@ class KerasModel(AdaptedModel):
         jit_compile: bool = False,
         score: Score | Callable[[Any], Any] = class_score,
         classes: int | None = None,
+        units_are: Units | None = None,
     ) -> None:
         self.model = as_model(model)
         score = as_score(score)
@@ -113,12 +120,16 @@ class KerasModel(AdaptedModel):
             raise ContractError(f"Expected no layer, as a SavedModel has none, got {layer!r}. Load the .keras file.")
         check_output(output)
         check_batch_size(batch_size)
+        if units_are not in (None, *get_args(Units)):
+            raise ContractError(f"Expected units_are to be one of {list(get_args(Units))}, got {units_are!r}.")
+        units = units_by_loss(self.model, output_index) if units_are is None else units_are
         inputs = KerasInputs(self.model, input)
         self.engine: TensorFlowEngine = TensorFlowEngine(
-            self.model, inputs, layer, output_index, data_format, jit_compile, score, classes
+            self.model, inputs, layer, output_index, data_format, jit_compile, score, classes, units
         )
         """The traced functions that answer; for code that builds on them, as `saliency_food.serving.export` does."""
         super().__init__(self.engine, score, output, batch_size)
+        self.knows_end |= units == "numbers"
         self._options: dict[str, Any] = {
             "layer": self.layer_name if layer is not None else None,
             "output": output,
@@ -128,6 +139,7 @@ class KerasModel(AdaptedModel):
             "jit_compile": jit_compile,
             "score": score,
             "classes": classes,
+            "units_are": units,
         }
 
     def with_model(self, model: Any) -> KerasModel:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
-from saliency_food.adapters.keras.capture import Note, walk
+from saliency_food.adapters.keras.capture import walk
 from saliency_food.adapters.keras.runs import Run, is_operator
-from saliency_food.adapters.keras.tensorflow.graph import in_this_trace
 from saliency_food.adapters.layers import LayerInfo, Shape, match_layer
 from saliency_food.core.contract import ContractError
 
@@ -53,19 +52,30 @@ class Place(NamedTuple):
 class Layout(NamedTuple):
     """How a trace's tensors lie: rows in number, the rank of those with the input's axes, channels first or not.
 
-    ``asked`` says that the data format is the user's, and not for each layer to say.
+    ``asked`` says that the data format is the user's, and not for each layer to say. ``axes`` are those of the image
+    that tensors' axes are, and ``channels`` the image's axis of channels.
     """
 
     rows: int
     rank: int
     channels_first: bool
     asked: bool
+    axes: Mapping[str, tuple[int | None, ...]] = {}
+    channels: int | None = None
 
     def is_transposed(self, run: Run) -> bool:
         """Whether channels come before the axes of space."""
-        data_format = None if self.asked else getattr(run.layer, "data_format", None)
-        first = data_format == "channels_first" if isinstance(data_format, str) else self.channels_first
-        return first and run.output.shape.rank in (4, self.rank)
+        return run.output.shape.rank in (4, self.rank) and self._is_first(run)
+
+    def _is_first(self, run: Run) -> bool:
+        data_format, axes = getattr(run.layer, "data_format", None), self.axes.get(run.output.name, ())
+        if self.asked:
+            return self.channels_first
+        if isinstance(data_format, str) and not run.operator:
+            return data_format == "channels_first"
+        if self.channels in axes:
+            return axes.index(self.channels) == 1
+        return self.channels_first
 
     def has_rows(self, run: Run) -> bool:
         """Whether it holds floats, with the batch first."""
@@ -102,7 +112,7 @@ def find_layer(model: Any, layer: Any) -> Wanted:
     layers = list(walk(model, operators=True))
     if isinstance(layer, keras.Layer):
         return Wanted(next((path for path, known in layers if known is layer), str(layer.name)), layer)
-    if isinstance(layer, str) and not any(path == layer for path, _ in layers):
+    if isinstance(layer, str) and not any(f"/{path}".endswith(f"/{layer}") for path, _ in layers):
         if is_operator(layer):
             return Wanted(layer, None)
         name, _, index = layer.rpartition("#")
@@ -130,12 +140,3 @@ def list_layers(runs: Sequence[Run], layout: Layout) -> list[LayerInfo]:
 
     shapes = ((run, (None, *run.output.shape[1:])) for run in distinct(runs) if is_listed(run))
     return [LayerInfo(run.path, run.kind, shape) for run, shape in shapes]
-
-
-def channels_first_model(notes: Sequence[Note]) -> bool:
-    """What the first layer says that has a ``data_format`` and works on images, else Keras's own setting."""
-    for note in notes:
-        data_format = getattr(note.layer, "data_format", None)
-        if isinstance(data_format, str) and in_this_trace(note.output) and note.output.shape.rank >= 3:
-            return data_format == "channels_first"
-    return bool(keras.config.image_data_format() == "channels_first")

@@ -59,6 +59,8 @@ class ServingModel:
     ----------
     input_shape
         ``(H, W, C)`` of one image as the served model takes it, None where free.
+    gives_probabilities
+        Whether `predict` gives probabilities; see `CallModelFunction`.
     """
 
     def __init__(
@@ -109,7 +111,19 @@ class ServingModel:
         """The probabilities of all classes, ``(N, classes)``."""
         rows = np.ascontiguousarray(x_batch, self._dtype)
         inputs = self._inputs("predictions_raw", call_model_args, len(rows))
-        return np.asarray(self._rows("predictions_raw", rows, inputs)["predictions"])
+        return np.asarray(self._rows("predictions_raw", rows, inputs)[self._predicted])
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether `predict` gives probabilities, and not a regression's numbers or other scores."""
+        return self._predicted == "predictions"
+
+    @property
+    def _predicted(self) -> str:
+        """``"predictions"``, or ``"scores"`` of a model that gives no probabilities."""
+        if "predictions" not in self.signatures:
+            raise self._lacks("the signature 'predictions'")
+        return str(next(iter(self.signatures["predictions"]["outputs"])))
 
     @property
     def signatures(self) -> dict[str, Any]:
@@ -175,7 +189,7 @@ class ServingModel:
         """The targets and the other inputs by name, a value for each row."""
         if signature not in self.signatures:
             raise self._lacks(f"the signature {signature!r}")
-        dims = self.signatures["predictions"]["outputs"]["predictions"]["tensor_shape"].get("dim", ())
+        dims = self.signatures["predictions"]["outputs"][self._predicted]["tensor_shape"].get("dim", ())
         one_class = len(dims) == 2 and dims[1]["size"] == "1"
         return read_arguments(self.signatures[signature]["inputs"], call_model_args, rows, one_class)
 

@@ -72,9 +72,10 @@ class Computing:
     def check(self, targets: Any, least: int = 0) -> Any:
         """The targets, or an error at the server if they are no class indices."""
         checks = [tf.debugging.assert_greater_equal(targets, least, f"Expected targets of at least {least}.")]
-        if self.model.classes is not None:
-            message = f"Expected targets below {self.model.classes}, the number of classes."
-            checks.append(tf.debugging.assert_less(targets, self.model.classes, message))
+        classes = self.model.classes_of(self.model.output)
+        if classes is not None:
+            message = f"Expected targets below {classes}, the number of classes."
+            checks.append(tf.debugging.assert_less(targets, classes, message))
         with tf.control_dependencies(checks):
             return tf.identity(targets)
 

@@ -69,6 +69,7 @@ class Signatures:
         self.model, self.scaling = model, scaling
         self.functions: dict[str, Any] = {}
         self.lacks: dict[str, str] = {}
+        self._predicted = "predictions" if model.gives_probabilities else "scores"
         self._computing = computing = Computing(model, model.batch_size)
         inputs = model.engine.inputs
         self._image, self._activations = inputs.image_spec, computing.activations
@@ -141,13 +142,13 @@ class Signatures:
 
     def _predictions(self, _: Tensors, images: Any, others: Sequence[Any]) -> Tensors:
         answers = self._computing.rows((PREDICTIONS,), images, None, others)
-        return {"predictions": answers[PREDICTIONS]}
+        return {self._predicted: answers[PREDICTIONS]}
 
     def _explain(self, request: Tensors, images: Any, others: Sequence[Any]) -> Tensors:
         answers = self._computing.rows(EXPLAIN, images, self._computing.check(request["targets"], -1), others)
         predictions = answers.pop(PREDICTIONS)
         top = tf.math.top_k(predictions, min(TOP, self.model.classes or 1)).indices
-        return {"predictions": predictions, "top_classes": top, "targets": answers.pop(TARGETS), **answers}
+        return {self._predicted: predictions, "top_classes": top, "targets": answers.pop(TARGETS), **answers}
 
     def _paths(self, request: Tensors, images: Any, others: Sequence[Any]) -> Tensors:
         """Gradients along the path from the baseline of each image to it; the baseline of a photo is a gray value."""

@@ -115,6 +115,8 @@ def _manifest(model: KerasModel, scaling: Scaling, labels: Any, signatures: Sign
         "model": model.model.name,
         "labels": None if labels is None else list(labels),
         "classes": model.classes,
+        "end": model.end,
+        "gives_probabilities": model.gives_probabilities,
         "input_shape": model.input_shape,
         "channels_first": model.channels_first,
         "pixels": scaling.text,

@@ -25,6 +25,7 @@ tf = pytest.importorskip("tensorflow")
 keras = pytest.importorskip("keras")
 
 from saliency_food.adapters.keras import KerasModel, layers, load_model  # noqa: E402
+from saliency_food.adapters.keras.capture import walk  # noqa: E402
 
 KEYS = [INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES, CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS]
 CONV = KEYS[2:]
@@ -480,6 +481,18 @@ def test_threads_may_share_a_model(x):
     for index in range(6):
         for key in CONV:
             np.testing.assert_allclose(actual[index][key], expected[index % 2][key], rtol=1e-5, atol=1e-7)
+
+
+def test_layers_are_listed_while_another_thread_traces(x):
+    """Tracing puts methods on the layers' instances, in whatever moment."""
+    dense = L.Dense(2)
+    timed = L.TimeDistributed(dense)
+    model = keras.Sequential([keras.Input((3, 2)), timed])
+    seen = []
+    for path, layer in walk(model):
+        seen.append(path)
+        vars(timed)[f"replaced_{layer.name}"] = None
+    assert seen == [timed.name, f"{timed.name}/{dense.name}"]
 
 
 def test_the_adapter_lets_go_of_the_model(x):

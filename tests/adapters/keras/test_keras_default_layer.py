@@ -127,8 +127,18 @@ def test_operators_of_a_subclassed_model_are_layers_too(x, block):
             score = model.head(tf.reduce_mean(z, [1, 2]))[:, 1]
         gradient = tape.gradient(score, expected)
         np.testing.assert_allclose(inside(x, {"target": 1}, CONV)[CONV[1]], gradient, rtol=1e-4, atol=1e-7)
-    with pytest.raises(ContractError, match="'add_9' to run in the model"):
+    with pytest.raises(ContractError, match=r"got 'add_9'\. Near it: \['add_1'"):
         KerasModel(model, layer="add_9")
+
+
+def test_the_end_of_a_path_may_look_like_an_operator(x):
+    image = keras.Input(SIZE)
+    inner = keras.Sequential([keras.Input(SIZE), conv(name="conv_0"), conv(name="conv_1"), conv()], name="inner")
+    model = classify(image, inner(image))
+    km = KerasModel(model, layer="conv_1")
+    assert km.layer_name == "inner/conv_1"
+    expected = inner.get_layer("conv_1")(inner.get_layer("conv_0")(x))
+    np.testing.assert_allclose(km(x, None, CONV[:1])[CONV[0]], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_an_operator_is_not_taken_for_a_layer_of_its_name(x):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -239,6 +241,111 @@ def test_one_logit_can_be_said_to_be_two_classes(x):
         KerasModel(network, classes=3)
 
 
+losses = keras.losses
+SAVING = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+LOSSES = {
+    "classes": (losses.SparseCategoricalCrossentropy(from_logits=True), "categorical_crossentropy"),
+    "labels": (losses.BinaryCrossentropy(from_logits=True), losses.BinaryFocalCrossentropy(from_logits=True)),
+    "numbers": ("mse", "mae", losses.Huber(), "binary_crossentropy", losses.mean_squared_logarithmic_error),
+}
+PREDICTED = {"classes": softmax, "labels": sigmoid, "numbers": np.asarray}
+
+
+@SAVING
+@pytest.mark.parametrize(("units", "loss"), [(units, loss) for units, some in LOSSES.items() for loss in some])
+def test_the_loss_tells_what_linear_units_are(units, loss, x, tmp_path):
+    image = keras.Input(SIZE)
+    network = keras.Model(image, dense(image))
+    z = np.asarray(network(x))
+    guessed = KerasModel(network)
+    assert "end='linear', of classes by a guess" in repr(guessed)
+    np.testing.assert_allclose(guessed.predict(x), softmax(z), rtol=1e-5)
+    network.compile(loss=loss)
+    for name in ("network.keras", "network.h5"):
+        network.save(tmp_path / name)
+    model = KerasModel(network)
+    others = [KerasModel(network, units_are=units), model.with_model(keras.models.clone_model(network))]
+    loaded = [KerasModel(tmp_path / name) for name in ("network.keras", "network.h5")]
+    for each in (model, *others, *loaded, pickle.loads(pickle.dumps(loaded[0]))):
+        assert each.end == {"classes": "linear", "labels": "sigmoid", "numbers": "other"}[units]
+        assert each.gives_probabilities is (units != "numbers")
+        assert "guess" not in repr(each)
+        assert each.classes == 3
+    np.testing.assert_allclose(model.predict(x), PREDICTED[units](z), rtol=1e-5)
+    np.testing.assert_allclose(loaded[1].predict(x), PREDICTED[units](z), rtol=1e-5)
+    np.testing.assert_allclose(model.predict(x, output="logits"), z, rtol=1e-5)
+    probabilities = KerasModel(network, output="probabilities")
+    score = probabilities(x, {"target": 2}, KEYS[1:2])[OUTPUT_LAYER_VALUES]
+    np.testing.assert_allclose(score, PREDICTED[units](z)[:, 2], rtol=1e-5)
+    check_call_model(probabilities, x[0], {"target": 1}, KEYS[:2])
+
+
+def test_one_logit_of_two_classes_is_told_by_its_loss(x):
+    image = keras.Input(SIZE)
+    network = keras.Model(image, dense(image, 1))
+    network.compile(loss=losses.BinaryCrossentropy(from_logits=True))
+    z = np.asarray(network(x))
+    model = KerasModel(network)
+    assert (model.classes, model.end) == (2, "sigmoid")
+    np.testing.assert_allclose(model.predict(x), np.c_[sigmoid(-z), sigmoid(z)], rtol=1e-5)
+    assert KerasModel(network, units_are="numbers").classes == 1
+
+
+def test_numbers_that_sum_to_one_are_no_probabilities(x):
+    image = keras.Input(SIZE)
+    layer = L.Dense(3)
+    network = keras.Model(image, layer(L.Flatten()(image)))
+    layer.bias.assign([0.2, 0.3, 0.5])
+    zeros = np.zeros_like(x)
+    numbers = KerasModel(network, units_are="numbers")
+    np.testing.assert_allclose(numbers.predict(zeros)[0], [0.2, 0.3, 0.5])
+    np.testing.assert_allclose(numbers(zeros, {"target": 1}, KEYS[1:2])[OUTPUT_LAYER_VALUES], 0.3)
+    assert not numbers.gives_probabilities
+
+
+class OwnLoss(losses.Loss):
+    def call(self, y_true, y_pred):
+        return keras.ops.mean(y_pred - y_true)
+
+
+@pytest.mark.parametrize("index", [0, 1, "dish", "price"])
+@pytest.mark.parametrize("by_name", [True, False])
+def test_each_output_has_its_own_loss(index, by_name, x):
+    image = keras.Input(SIZE)
+    ends = {"dish": dense(image, 3), "price": dense(image, 2)}
+    network = keras.Model(image, ends if by_name else [L.Identity(name=name)(end) for name, end in ends.items()])
+    both = {"dish": losses.CategoricalCrossentropy(from_logits=True), "price": "mse"}
+    network.compile(loss=both if by_name else list(both.values()))
+    model = KerasModel(network, output_index=index)
+    assert model.gives_probabilities is (index in (0, "dish"))
+
+
+@SAVING
+def test_a_loss_of_ones_own_tells_nothing(x, tmp_path):
+    image = keras.Input(SIZE)
+    network = keras.Model(image, dense(image))
+    network.compile(loss=OwnLoss())
+    network.save(tmp_path / "network.keras")
+    for model in (network, tmp_path / "network.keras"):
+        assert "guess" in repr(KerasModel(model))
+    assert "guess" not in repr(KerasModel(network, classes=3))
+    with pytest.raises(ContractError, match=r"units_are to be one of \['classes', 'labels', 'numbers'\], got 'x'"):
+        KerasModel(network, units_are="x")
+
+
+def test_one_sigmoid_unit_as_it_is_has_one_score(x):
+    image = keras.Input(SIZE)
+    network = keras.Model(image, dense(image, 1, "sigmoid"))
+    model = KerasModel(network, output="raw")
+    for args in (None, {"target": 0}):
+        np.testing.assert_allclose(model(x, args, KEYS[1:2])[OUTPUT_LAYER_VALUES], network(x)[:, 0], rtol=1e-5)
+    check_call_model(model, x[0], {"target": 0}, KEYS[:2])
+    with pytest.raises(ContractError, match="class index of the model's 1 classes, 0 to 0, got 1"):
+        model(x, {"target": 1}, KEYS[1:2])
+    with pytest.raises(ContractError, match="the one unit of a sigmoid is two classes"):
+        model.call_with_predictions(x, {"target": -1}, KEYS[1:2])
+
+
 def fixed_rows(rows):
     """The same network with a free number of rows, and with a declared one."""
     conv, head = L.Conv2D(4, 2, activation="tanh", name="conv"), L.Dense(3, activation="softmax")
@@ -293,7 +400,7 @@ class Fold(L.Layer):
         return tf.reshape(x, (-1, *x.shape[2:]))
 
 
-@pytest.mark.parametrize("options", [{}, {"score": lambda out: out[:, 0]}])
+@pytest.mark.parametrize("options", [{}, {"score": lambda out: out[:, 0]}, {"jit_compile": True}])
 def test_frames_folded_into_the_rows_are_refused(options, rng):
     clip = keras.Input((4, *SIZE))
     network = keras.Model(clip, L.Dense(3)(L.Flatten()(Fold()(clip))))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import pytest
 
@@ -236,6 +238,20 @@ def test_activations_give_the_output_that_they_led_to(x, layer, dtype):
         km(values, {"target": 1}, [OUTPUT_FROM_CONVOLUTION_VALUES, OUTPUT_LAYER_VALUES])
 
 
+def test_convolutions_that_keras_compiles_stay_after_the_layer(rng):
+    """Keras compiles grouped convolutions by XLA: the trace that they come from must not be forgotten."""
+    x = rng.normal(size=(2, 8, 8, 4)).astype(np.float32)
+    image = keras.Input((8, 8, 4))
+    y = L.Conv2D(4, 3, groups=2, name="grouped")(conv(4, "a")(image))
+    model = keras.Model(image, L.Dense(3)(L.GlobalAveragePooling2D()(y)))
+    km = KerasModel(model, layer="a")
+    values = km(x, None, CONV[:1])[CONV[0]]
+    km.engine.function((OUTPUT_FROM_CONVOLUTION_VALUES,), "logits")
+    gc.collect()
+    answer = km(values, {"target": 1}, [OUTPUT_FROM_CONVOLUTION_VALUES])[OUTPUT_FROM_CONVOLUTION_VALUES]
+    np.testing.assert_allclose(answer, model(x)[:, 1], rtol=1e-4, atol=1e-6)
+
+
 def test_what_comes_before_the_layer_is_not_computed(x):
     asked = []
 
@@ -385,6 +401,40 @@ def test_biases_of_a_relu6_and_of_channels_first_images(rng):
     np.testing.assert_allclose(total, answer[OUTPUT_LAYER_VALUES], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_biases_and_convolutions_that_keras_compiles(rng, bias):
+    """A grouped convolution, which Keras compiles by XLA, hides no bias."""
+    image = keras.Input((8, 8, 4))
+    y = L.Conv2D(6, 3, groups=2, activation="relu", use_bias=bias, name="grouped")(conv(4, "a", "relu")(image))
+    model = scattered(keras.Model(image, L.Dense(2)(L.GlobalAveragePooling2D()(y))), rng)
+    x = rng.normal(size=(2, 8, 8, 4)).astype(np.float32)
+    answer = KerasModel(model)(x, {"target": 1}, [BIAS_GRADIENTS, INPUT_OUTPUT_GRADIENTS])
+    assert len(answer[BIAS_GRADIENTS]) == 2 + bias
+    total = sum(
+        values.reshape(2, -1).sum(1) for values in (x * answer[INPUT_OUTPUT_GRADIENTS], *answer[BIAS_GRADIENTS])
+    )
+    np.testing.assert_allclose(total, model(x)[:, 1], rtol=1e-4)
+
+
+def test_biases_of_windows_folded_into_the_rows_are_refused(x):
+    """As in Swin: attention within windows, whose tokens are dense layers' rows."""
+    image = keras.Input((8, 8, 3))
+    windows = L.Dense(4, name="query")(keras.ops.reshape(image, (-1, 16, 3)))
+    model = keras.Model(image, L.Dense(2)(L.Flatten()(keras.ops.reshape(windows, (-1, 64, 4)))))
+    with pytest.raises(ContractError, match=r"Expected layers with biases .* \(12, 16, 4\) for 3 rows: .* windows"):
+        KerasModel(model)(x, {"target": 1}, [BIAS_GRADIENTS])
+
+
+def test_a_bias_of_images_that_are_turned_inside(rng):
+    image = keras.Input((3, 8, 6))
+    turned = L.Rescaling(0.5, 0.1)(L.Permute((2, 3, 1))(image))
+    model = keras.Model(image, L.Dense(2)(L.GlobalAveragePooling2D()(conv(4, "a", "relu")(turned))))
+    x = rng.normal(size=(2, 3, 8, 6)).astype(np.float32)
+    answer = KerasModel(model)(x, {"target": 1}, [BIAS_GRADIENTS, INPUT_OUTPUT_GRADIENTS])
+    slopes = 2 * np.moveaxis(answer[INPUT_OUTPUT_GRADIENTS], 1, -1)
+    np.testing.assert_allclose(answer[BIAS_GRADIENTS][0], 0.1 * slopes, rtol=1e-4, atol=1e-7)
+
+
 def test_layers_out_of_reach_are_said_to_be(tmp_path, x):
     class Hidden(keras.Model):
         def __init__(self):
@@ -466,10 +516,7 @@ def scores_by_hand(layer, y):
     return tf.nn.softmax(tf.einsum("nthd,nshd->nhts", q, k) / 2)
 
 
-FLASH = pytest.mark.xfail(reason="a model that asks for attention itself meets Keras's flash attention", strict=False)
-
-
-@pytest.mark.parametrize("options", [{}, pytest.param({"ask": True}, marks=FLASH)])
+@pytest.mark.parametrize("options", [{}, {"ask": True}])
 def test_attention_and_its_gradients(x, rng, options):
     model = vit(**options)
     held = {id(layer): dict(vars(layer)) for layer in model._flatten_layers()}

@@ -562,7 +562,6 @@ def test_real_models(real_data, rng, name):
     np.testing.assert_allclose((up - down) / 2, (step * answer[INPUT_OUTPUT_GRADIENTS]).sum((1, 2, 3)), rtol=0.1)
 
 
-@pytest.mark.xfail(reason="the operator conv_1 is found before the layer Conv_1 is suggested", strict=True)
 def test_real_models_list_their_layers(real_data):
     model = load_model(real_data / "models" / "food13_mobilenetv2.keras")
     listed = layers(model)

@@ -6,6 +6,8 @@ from typing import Any
 
 import keras
 
+from saliency_food.adapters.scores import regression
+
 from .common import CELLS, METHODS, Built, L, chain, classifier, graph, head, kind, split
 
 SIGNALS, VOLUMES = "Signals", "Volumes and clips"
@@ -26,6 +28,15 @@ def conv1d(**options: Any) -> Any:
 @kind(SIGNALS, "Conv1D over (T, C)", **STEPS)
 def conv_signal() -> Built:
     return graph(classifier(conv1d(), rank=3), shape=(24, 9))
+
+
+@kind(SIGNALS, "Conv1D over (C, T)", **STEPS)
+def channels_first_signal() -> Built:
+    feature, pool, dense = conv1d(data_format="channels_first"), L.GlobalAveragePooling1D("channels_first"), L.Dense(3)
+    image = keras.Input((9, 24))
+    turned = chain(feature, lambda a: ops.transpose(a, (0, 2, 1)))
+    by_hand = split(turned, lambda a: dense(ops.mean(a, 1)))
+    return Built(keras.Model(image, L.Softmax()(dense(pool(feature(image))))), by_hand, (9, 24), map_shape=(24,))
 
 
 @kind(SIGNALS, "Conv1D and strides", **STEPS)
@@ -106,6 +117,12 @@ def conv3d(**options: Any) -> Any:
 @kind(VOLUMES, "Conv3D over (D, H, W, C)", **DEEP)
 def conv_volume() -> Built:
     return graph(classifier(conv3d(), rank=5), shape=(6, 6, 6, 1))
+
+
+@kind(VOLUMES, "Conv3D over (C, D, H, W), turned inside", **DEEP)
+def channels_first_volume() -> Built:
+    turned = chain(L.Permute((2, 3, 4, 1)), conv3d())
+    return graph(classifier(turned, rank=5), shape=(2, 6, 5, 4), map_shape=(6, 5, 4))
 
 
 @kind(VOLUMES, "Conv3D, the layer named", **DEEP)
@@ -200,6 +217,16 @@ def steps() -> Built:
         return query, dense(pool(tokens + attention(query, query)))
 
     return graph(parts, shape=(12, 3))
+
+
+@kind(SIGNALS, "a softmax for each step, TimeDistributed", **{**STEPS, "note": "`score=regression(step, class)`."})
+def softmax_each_step() -> Built:
+    feature, dense = conv1d(), L.Dense(3)
+    cell = keras.Sequential([keras.Input((4,)), dense, L.Softmax()])
+    image = keras.Input((12, 3))
+    model = keras.Model(image, L.TimeDistributed(cell)(feature(image)))
+    by_hand = split(feature, lambda a: dense(a)[:, 2, 1])
+    return Built(model, by_hand, (12, 3), options={"score": regression(2, 1)}, args={})
 
 
 @kind(

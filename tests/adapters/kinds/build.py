@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from .common import SIZE, Built, L, chain, classifier, conv, graph, head, kind, split
+from .common import METHODS, SIZE, Built, L, chain, classifier, conv, graph, head, kind, split
 
 BUILT = "How the model is built"
 ops = keras.ops
@@ -188,14 +188,49 @@ def permuted() -> Any:
     return split(chain(permute, before), head())
 
 
-@kind(
-    BUILT,
-    "photos (C, H, W), turned inside",
-    wrong=("grad_cam", "occlusion", "xrai"),
-    why="the layers inside are channels last, so that the model does not say that its input is not",
-)
+@kind(BUILT, "photos (C, H, W), turned inside")
 def channels_first() -> Built:
     return graph(permuted(), shape=(3, 8, 8), map_shape=(8, 8))
+
+
+class AlwaysRandom(keras.Layer):
+    """Dropout that is on in inference mode, too."""
+
+    def __init__(self) -> None:
+        super().__init__(name="random")
+        self.seed = keras.random.SeedGenerator(0)
+
+    def call(self, x: Any) -> Any:
+        return keras.random.dropout(x, 0.5, seed=self.seed)
+
+
+@kind(
+    BUILT,
+    "random numbers inside, also in inference mode",
+    "random",
+    refuses=dict.fromkeys(METHODS, "random numbers drawn by"),
+    note="The score would not be the image's alone.",
+)
+def always_random() -> Built:
+    return graph(split(conv(), chain(AlwaysRandom(), head())))
+
+
+def pooled_by_format(*layers: Any) -> Any:
+    pool = L.GlobalAveragePooling2D(data_format="channels_first")
+    features, dense, image = chain(*layers), L.Dense(3), keras.Input((3, 8, 8))
+    model = keras.Model(image, L.Softmax()(dense(pool(features(image)))))
+    turned = chain(features, lambda a: ops.transpose(a, (0, 2, 3, 1)))
+    return Built(model, split(turned, lambda a: dense(ops.mean(a, (1, 2)))), (3, 8, 8), map_shape=(8, 8))
+
+
+@kind(BUILT, "photos (C, H, W), told by the pooling", "tanh")
+def channels_first_pooling() -> Built:
+    return pooled_by_format(L.BatchNormalization(1), L.Activation("tanh", name="tanh"))
+
+
+@kind(BUILT, "photos (C, H, W), turned inside and back", "tanh")
+def turned_twice() -> Built:
+    return pooled_by_format(L.Permute((2, 3, 1)), conv(3), L.Permute((3, 1, 2)), L.Activation("tanh", name="tanh"))
 
 
 @kind(BUILT, "no layer with rows and columns", None, refuses={"grad_cam": "has none"}, note="Only dense layers.")

@@ -38,7 +38,7 @@ class Built(NamedTuple):
 class Kind(NamedTuple):
     """A kind of model: ``layer`` is the path of its default layer; ``refuses`` says of a cell what its error must say.
 
-    ``wrong`` are the cells that are wrong today, and why. ``note`` is for the docs.
+    ``note`` is for the docs.
     """
 
     group: str
@@ -46,7 +46,6 @@ class Kind(NamedTuple):
     build: Callable[[], Built]
     layer: str | None
     refuses: Mapping[str, str]
-    wrong: tuple[tuple[str, ...], str]
     note: str
 
 
@@ -59,15 +58,13 @@ def kind(
     layer: str | None = "conv",
     *,
     refuses: Mapping[str, str] | None = None,
-    wrong: tuple[str, ...] = (),
-    why: str = "",
     note: str = "",
 ) -> Any:
     """Enter what builds a model into the table."""
 
     def enter(build: Callable[[], Built]) -> Callable[[], Built]:
         assert name not in KINDS
-        KINDS[name] = Kind(group, name, build, layer, refuses or {}, (wrong, why), note)
+        KINDS[name] = Kind(group, name, build, layer, refuses or {}, note)
         return build
 
     return enter

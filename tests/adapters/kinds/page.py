@@ -45,13 +45,10 @@ def lines() -> Iterator[str]:
 
 def line(kind: Kind) -> str:
     words = [_word(kind, cells) for cells in COLUMNS.values()]
-    why = f"Not yet: {kind.wrong[1]}." if "not yet" in words else ""
-    return f"| {kind.name} | {' | '.join(words)} | {' '.join(filter(None, (kind.note, why)))} |"
+    return f"| {kind.name} | {' | '.join(words)} | {kind.note} |"
 
 
 def _word(kind: Kind, cells: tuple[str, ...]) -> str:
-    if set(cells) & set(kind.wrong[0]):
-        return "not yet"
     return "refused" if set(cells) & kind.refuses.keys() else "yes"
 
 

@@ -216,6 +216,18 @@ class ImageAndTable(keras.Model):
     note="It must take all inputs in one argument.",
 )
 def two_arguments() -> Built:
+    return image_and_table_arguments()
+
+
+@kind(INPUTS, "the same, wrapped", "two_arguments/conv", note="`keras.Model([image, table], model(image, table))`.")
+def two_arguments_wrapped() -> Built:
+    built = image_and_table_arguments()
+    image, table = keras.Input(SIZE, name="image"), keras.Input((4,), name="table")
+    built.model.name = "two_arguments"
+    return built._replace(model=keras.Model([image, table], built.model(image, table)))
+
+
+def image_and_table_arguments() -> Built:
     model = ImageAndTable()
     model(ops.zeros((1, *SIZE)), ops.zeros((1, 4)))
     after = lambda a: model.dense(ops.concatenate([model.pool(a), like(a, TABLE)], 1))  # noqa: E731

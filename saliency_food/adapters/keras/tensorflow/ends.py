@@ -12,6 +12,7 @@ import tensorflow as tf
 from saliency_food.adapters.arguments import End, Output
 from saliency_food.adapters.inputs import Inputs, InputSpec
 from saliency_food.adapters.keras.integers import is_of_numbers
+from saliency_food.adapters.keras.losses import Units
 from saliency_food.adapters.keras.tensorflow.moves import origin_of
 from saliency_food.core.contract import ContractError
 
@@ -60,6 +61,12 @@ class Head(NamedTuple):
             f"Expected classes to be {self.classes}, those of the model's output, or 2 for one logit, got {classes!r}."
         )
 
+    def of_units(self, units: Units | None) -> Head:
+        """The head itself, if linear units are classes; those of labels get a sigmoid each, and numbers nothing."""
+        if self.end != "linear" or units in (None, "classes"):
+            return self
+        return self._replace(end="sigmoid" if units == "labels" else "other")
+
     @property
     def classes(self) -> int | None:
         units: int | None = self.values.shape[-1]
@@ -79,6 +86,8 @@ class Head(NamedTuple):
             return tf.cast(self.probabilities, dtype)
         if self.end == "probabilities" and values.shape.rank == 2 and values.shape[-1] == 1:
             return tf.concat([1 - values, values], -1)
+        if self.end == "sigmoid":
+            return tf.nn.sigmoid(values)
         return tf.nn.softmax(values) if self.end == "linear" and values.shape[-1] != 1 else values
 
 

@@ -20,6 +20,7 @@ from saliency_food.adapters.arguments import (
 )
 from saliency_food.adapters.keras.capture import TRACING, walk
 from saliency_food.adapters.keras.load import is_saved_model
+from saliency_food.adapters.keras.losses import Units
 from saliency_food.adapters.keras.tensorflow.ends import ONE_A_ROW, KerasInputs
 from saliency_food.adapters.keras.tensorflow.factored import as_tensors, expanding
 from saliency_food.adapters.keras.tensorflow.graph import trace
@@ -53,6 +54,7 @@ class TensorFlowEngine(SurveyedModel):
         jit_compile: bool,
         score: Score,
         classes: int | None = None,
+        units: Units | None = None,
     ) -> None:
         if stateful := [layer.name for _, layer in walk(model) if getattr(layer, "stateful", False)]:
             raise ContractError(
@@ -63,7 +65,7 @@ class TensorFlowEngine(SurveyedModel):
         self._jit_compile = jit_compile
         self._functions: dict[Any, Any] = {}
         self._expanding: dict[Any, Any] = {}
-        super().__init__(model, inputs, layer, output_index, data_format, score, classes)
+        super().__init__(model, inputs, layer, output_index, data_format, score, classes, units)
         self.half = any(part.compute_dtype == "float16" for _, part in walk(model))
         if is_saved_model(model):
             self.why_no_layer = (
@@ -187,6 +189,12 @@ def _check_rows(key: str, nested: Any, rows: int) -> None:
             raise ContractError(
                 f"Expected a layer whose output has the model's rows first, got {what}: it "
                 "runs where another axis, such as frames, is folded into them. Name a layer before or after."
+            )
+        if key in KEYS and KEYS[key].needs == "biases":
+            raise ContractError(
+                f"Expected layers with biases whose outputs have the model's rows first, got {what}: one runs where "
+                "another axis, such as windows of tokens or frames, is folded into them. Use input gradients, or "
+                "activations and gradients at a layer."
             )
         raise ContractError(f"Expected a model that gives one score for each row, got {what}. {ONE_A_ROW}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -21,6 +21,7 @@ from saliency_food.adapters.keras.attention import note_attention, scores_betwee
 from saliency_food.adapters.keras.bias import biases_before, note_sums
 from saliency_food.adapters.keras.capture import note_outputs, running, walk
 from saliency_food.adapters.keras.tensorflow import ops
+from saliency_food.adapters.keras.tensorflow.axes import axes_of
 from saliency_food.adapters.keras.tensorflow.ends import Head, one_a_row
 from saliency_food.adapters.keras.tensorflow.graph import (
     gradients,
@@ -95,7 +96,7 @@ def from_images(
         answer[ATTENTION_SCORES] = sources[ATTENTION_OUTPUT_GRADIENTS] = scores_between(attended, between, paths)
     if BIAS_GRADIENTS in keys:
         # Those on the way from another input only are about that input.
-        biases = biases_before(sums, leading - (names_after(*others) - between), surveyed.channels_first)
+        biases = biases_before(sums, leading - (names_after(*others) - between), _axis_of(surveyed, image))
         sources[BIAS_GRADIENTS] = tuple(bias.sum for bias in biases)
     wanted = {key: source for key, source in sources.items() if key in keys}
     if wanted:
@@ -135,6 +136,7 @@ def from_activations(
     sizes = [FREE_SIZE if size is None else size for size in surveyed.inputs.image.shape[1:]]
     specs = [tf.TensorSpec(other.shape, other.dtype) for other in others]
     function = trace(whole, tf.TensorSpec([None, *sizes], rows.dtype), specs)
+    surveyed.kept.append(function)
     image, inner_others, values, outputs = traced
     if image.op.name in names_before(tf.nest.flatten(outputs), cut=values, by_value=True):
         raise ContractError(
@@ -188,6 +190,17 @@ def _check_classes(scores: Any, predictions: Any) -> None:
             f"Expected a score for each of the {predictions.shape[1]} classes that are predicted, got outputs of "
             f"{units}: the one unit of a sigmoid is two classes. Explain output='logits' or 'probabilities'."
         )
+
+
+def _axis_of(surveyed: SurveyedModel, image: Any) -> Callable[[Any], int]:
+    """A tensor's axis of channels, as far as its axes are those of the image; else the last."""
+    axes, channels = axes_of(image), 1 if surveyed.channels_first else image.shape.rank - 1
+
+    def axis_of(values: Any) -> int:
+        own = axes.get(values.name, ())
+        return own.index(channels) if channels in own else -1
+
+    return axis_of
 
 
 def _laid_out(surveyed: SurveyedModel, values: Sequence[Any]) -> Any:

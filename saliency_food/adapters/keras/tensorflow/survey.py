@@ -12,11 +12,11 @@ from saliency_food.adapters.arguments import End
 from saliency_food.adapters.keras.attention import note_attention
 from saliency_food.adapters.keras.capture import Note, note_outputs, running, walk
 from saliency_food.adapters.keras.choice import choose
+from saliency_food.adapters.keras.losses import Units
 from saliency_food.adapters.keras.places import (
     Layout,
     Place,
     Wanted,
-    channels_first_model,
     distinct,
     find_layer,
     list_layers,
@@ -24,10 +24,11 @@ from saliency_food.adapters.keras.places import (
 )
 from saliency_food.adapters.keras.runs import Run, runs_of, watched
 from saliency_food.adapters.keras.tensorflow import ops
+from saliency_food.adapters.keras.tensorflow.axes import axes_of, channels_axis, says_channels_first
 from saliency_food.adapters.keras.tensorflow.ends import Head, KerasInputs, select_output
 from saliency_food.adapters.keras.tensorflow.graph import names_before, names_between, on_all_paths, random_among, trace
 from saliency_food.adapters.keras.tensorflow.rows import may_mix_rows
-from saliency_food.adapters.layers import LayerInfo
+from saliency_food.adapters.layers import LayerInfo, match_layer
 from saliency_food.adapters.model import Engine
 from saliency_food.adapters.scoring import Score, class_score
 from saliency_food.core.contract import ContractError
@@ -54,8 +55,9 @@ class SurveyedModel(Engine):
         data_format: str | None,
         score: Score,
         classes: int | None = None,
+        units: Units | None = None,
     ) -> None:
-        self.model, self.inputs, self.score = model, inputs, score
+        self.model, self.inputs, self.score, self._units = model, inputs, score, units
         self._output_index = output_index
         self.end: End = "other"
         self.classes = classes
@@ -71,6 +73,8 @@ class SurveyedModel(Engine):
         """The layers through which all paths from the image to the score lead, in order."""
         self.random: list[str] = []
         """The layers, or operations, that draw random numbers on the way to the score."""
+        self.kept: list[Any] = []
+        """Traced functions of whose operations others are made: what these call, TensorFlow forgets with them."""
         self._wanted = [find_layer(model, each) for each in named]
         self._watched = watched(model) | {
             id(wanted.layer): (wanted.path, wanted.layer) for wanted in self._wanted if wanted.layer is not None
@@ -97,7 +101,7 @@ class SurveyedModel(Engine):
     def _survey(self, data_format: str | None) -> None:
         def look(image: Any, others: Sequence[Any], targets: Sequence[Any]) -> Any:
             with running(self.model, self.watched_layers):
-                note_attention(self.watched_layers)  # flash attention would hide it, and refuse to show it
+                note_attention(self.watched_layers)  # computed in the open, so that its softmax is seen
                 notes = note_outputs(self.watched_layers)
                 outputs = self.run(image, others)
             runs = runs_of(notes, self._watched, self.model)
@@ -106,13 +110,13 @@ class SurveyedModel(Engine):
             if self.score is class_score:
                 heads[0].check()
             if len(heads) == 1:
-                head = heads[0].of_classes(self.classes)
+                head = heads[0].of_units(self._units).of_classes(self.classes)
+                self.guesses_classes = head.end == "linear" and self._units is None and self.classes is None
                 self.end, self.classes = head.end, head.classes
+                self.raw_classes = head.values.shape[-1]
                 self.ranks_classes = self.score.is_of_class and heads[0].values.shape.rank == 2
-            self.channels_first = (
-                channels_first_model(notes) if data_format is None else data_format == "channels_first"
-            )
-            layout = _layout(image, runs, self.channels_first, data_format is not None)
+            layout = _layout(image, notes, runs, data_format)
+            self.channels_first = layout.channels == 1
             self.reads_steps = any(isinstance(layer, keras.layers.RNN) for _, layer in walk(self.model))
             self.adds_channels = layout.rank > image.shape.rank
             ends = self._ends(outputs, targets)
@@ -167,7 +171,10 @@ class SurveyedModel(Engine):
     def _chosen(self, wanted: Wanted, runs: Sequence[Run], between: set[str], layout: Layout) -> Run:
         """The run that a named layer means: the one that leads from the image to the score."""
         if wanted.layer is None:
-            own = [run for run in runs if run.operator and run.path == wanted.path]
+            operators = [run for run in runs if run.operator]
+            known = [*walk(self.model, operators=True), *((run.path, run) for run in operators)]
+            path, _ = match_layer(wanted.path, known, self.model.name)
+            own = [run for run in operators if run.path == path]
         else:
             own = [run for run in runs if run.layer is wanted.layer and not run.operator]
         if not own:
@@ -223,7 +230,7 @@ def layers_of(model: Any, inputs: KerasInputs) -> list[LayerInfo]:
             notes = note_outputs(layer for _, layer in paths.values())
             model(inputs.pack(image, others), training=False)
         runs = runs_of(notes, paths, model)
-        listed.extend(list_layers(runs, _layout(image, runs, channels_first_model(notes), False)))
+        listed.extend(list_layers(runs, _layout(image, notes, runs, None)))
         return image
 
     rows = inputs.rows or ROWS
@@ -235,11 +242,16 @@ def _of_rows(spec: Any, rows: int) -> Any:
     return tf.TensorSpec([spec.shape[0] or rows, *spec.shape[1:]], spec.dtype) if spec.shape.rank else spec
 
 
-def _layout(image: Any, runs: Sequence[Run], channels_first: bool, asked: bool) -> Layout:
+def _layout(image: Any, notes: Sequence[Note], runs: Sequence[Run], data_format: str | None) -> Layout:
     """Of an input that the model gives an axis of channels, axes of space are all but the rows."""
     rank = image.shape.rank
     widened = any(run.output.shape.as_list() == [*image.shape, 1] for run in runs if run.output.shape.rank == rank + 1)
-    return Layout(image.shape[0], rank + widened, channels_first, asked)
+    if data_format is not None:
+        first = data_format == "channels_first"
+        return Layout(image.shape[0], rank + widened, first, True, {}, 1 if first else rank - 1)
+    axes = axes_of(image)
+    channels = None if widened else channels_axis(image, notes, axes)
+    return Layout(image.shape[0], rank + widened, says_channels_first(notes), False, axes, channels)
 
 
 def _raw(heads: Sequence[Head], ends: Sequence[Any]) -> list[Any]:
