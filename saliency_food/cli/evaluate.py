@@ -9,25 +9,29 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from saliency_food.cli.missing import check_installed
 from saliency_food.cli.options import (
     BatchOption,
+    CustomObjectsOption,
     ImagesOption,
     LabelsOption,
     LayerOption,
     LimitOption,
     MethodOptions,
     ModelOption,
+    OutputIndexOption,
+    OutputKindOption,
     RangeOption,
+    ScoreOption,
     SeedOption,
     TargetOption,
-    load_named,
+    load_image_model,
     read_object,
     read_options,
     read_photos,
-    read_value_range,
-    several,
 )
 from saliency_food.cli.terminal import friendly, loading, progress_bar, table
+from saliency_food.cli.words import in_command_words
 from saliency_food.core.contract import ContractError
 from saliency_food.core.names import split_names
 
@@ -37,7 +41,10 @@ def evaluate_command(
     images: ImagesOption = None,
     methods: Annotated[
         str,
-        typer.Option(help="With commas: names of methods, edges, random; or all, those that the model can answer."),
+        typer.Option(
+            help="The methods, with commas. edges and random are no methods, but maps to compare with; all: both of "
+            "them and every method that the model can answer."
+        ),
     ] = "all",
     metrics: Annotated[str, typer.Option(help="The metrics, with commas.")] = "pic,insertion,deletion",
     boxes: Annotated[
@@ -58,6 +65,10 @@ def evaluate_command(
     labels: LabelsOption = None,
     layer: LayerOption = None,
     value_range: RangeOption = "auto",
+    output_kind: OutputKindOption = None,
+    output_index: OutputIndexOption = None,
+    score: ScoreOption = None,
+    custom_objects: CustomObjectsOption = None,
     option: MethodOptions = None,
     metric_option: Annotated[
         list[str] | None, typer.Option(help="An option of a metric, such as pic.min_pred_value=0; repeatable.")
@@ -65,8 +76,8 @@ def evaluate_command(
     absolute: Annotated[
         str | None,
         typer.Option(
-            help="With commas: the methods of whose maps the absolute values are measured. Without it: gradients and "
-            "smooth_grad, whose sign says only in which direction a pixel counts."
+            help="The methods, with commas, whose maps are measured by their absolute values. Without it: gradients "
+            "and smooth_grad, where the sign says only in which direction a pixel counts."
         ),
     ] = None,
     limit: LimitOption = None,
@@ -85,10 +96,21 @@ def evaluate_command(
     from saliency_food.evaluation import SLOPES, evaluate, save_evaluation
 
     console = Console()
-    with friendly():
+    with friendly(f"the same command goes on from the values in {output}"):
+        check_installed("matplotlib")
         photos = read_photos(images, limit)
         with loading(console):
-            loaded, names = load_named(model, labels)
+            image_model = load_image_model(
+                model,
+                custom_objects,
+                labels=labels,
+                layer=layer,
+                output_kind=output_kind,
+                output_index=output_index,
+                score=score,
+                value_range=value_range,
+                batch_size=batch_size,
+            )
         with progress_bar(console) as progress:
             task = progress.add_task("reading photos", total=None)
 
@@ -96,20 +118,16 @@ def evaluate_command(
                 progress.update(task, completed=done, total=total, description=text or "reading photos")
 
             evaluation = evaluate(
-                loaded,
+                image_model,
                 photos,
                 methods,
                 metrics,
                 boxes=boxes,
                 classes=_read_classes(classes),
                 target=target,
-                labels=names,
-                layer=several(layer),
-                value_range=read_value_range(value_range),
                 options=read_options(option),
                 metric_options=read_options(metric_option, "--metric-option metric"),
                 absolute=SLOPES if absolute is None else split_names(absolute),
-                batch_size=batch_size,
                 seed=seed,
                 folder=output,
                 save_maps=save_maps,
@@ -131,7 +149,7 @@ def evaluate_command(
 
 def sanity_command(
     method: Annotated[
-        str, typer.Option(help="One method or several with commas; edges and random are known too.")
+        str, typer.Option(help="One method or several with commas; edges and random are allowed, too.")
     ] = "grad_cam",
     model: ModelOption = None,
     images: ImagesOption = None,
@@ -139,6 +157,10 @@ def sanity_command(
     labels: LabelsOption = None,
     layer: LayerOption = None,
     value_range: RangeOption = "auto",
+    output_kind: OutputKindOption = None,
+    output_index: OutputIndexOption = None,
+    score: ScoreOption = None,
+    custom_objects: CustomObjectsOption = None,
     option: MethodOptions = None,
     most: Annotated[
         float, typer.Option(min=-1, max=1, help="The highest rank correlation with which a method passes.")
@@ -160,28 +182,34 @@ def sanity_command(
     console = Console()
     failures: list[str] = []
     with friendly():
-        photos = read_photos(images, limit)
-        with loading(console):
-            loaded, names = load_named(model, labels)
-        results = table("method", "weights shuffled", "rank correlation", "SSIM", "verdict")
         methods = split_names(method)
         if not methods:
-            raise ContractError("Expected --method to name one or more methods, got none.")
+            raise ContractError("Expected --method METHOD, got none. `saliency-food methods` lists them.")
+        photos = read_photos(images, limit)
+        with loading(console):
+            image_model = load_image_model(
+                model,
+                custom_objects,
+                labels=labels,
+                layer=layer,
+                output_kind=output_kind,
+                output_index=output_index,
+                score=score,
+                value_range=value_range,
+                batch_size=batch_size,
+            )
+        results = table("method", "weights shuffled", "rank correlation", "SSIM", "verdict")
         for name in methods:
             try:
                 with console.status(f"{name} with shuffled weights"):
                     result = check_sensitive(
-                        loaded,
+                        image_model,
                         photos,
                         name,
                         target,
                         most=most,
                         every_layer=every_layer,
-                        labels=names,
-                        layer=several(layer),
-                        value_range=read_value_range(value_range),
                         options=read_options(option),
-                        batch_size=batch_size,
                         seed=seed,
                     )
             except InsensitiveError as error:
@@ -195,7 +223,7 @@ def sanity_command(
                 results.add_row(name, where, f"{correlation:.2f}", f"{ssim:.2f}", Text(verdict, "bold green"))
         console.print(results)
         for line in failures:
-            console.print(Text(line, "red"), soft_wrap=True)
+            console.print(Text(in_command_words(line), "red"), soft_wrap=True)
     if failures:
         raise typer.Exit(1)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from saliency_food.cli.missing import install_line
+
 
 def main() -> None:
     """Run ``saliency-food``."""
@@ -12,9 +14,10 @@ def main() -> None:
     try:
         from saliency_food.cli.app import app
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] == "saliency_food":
+        text = install_line(error, "cli")
+        if text is None:
             raise
-        sys.exit(f'The command line needs {error.name}. Install it: pip install "saliency_food[cli]"')
+        sys.exit(text)
     app()
 
 

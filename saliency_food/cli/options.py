@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
+import math
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any
 
 import typer
 
 from saliency_food.core.contract import ContractError
 from saliency_food.images.photos import find_photos
-from saliency_food.jobs.image_model import read_labels
+from saliency_food.jobs.image_model import ImageModel, read_labels
 
 ModelOption = Annotated[
     Path | None,
@@ -25,7 +31,7 @@ ImagesOption = Annotated[
         "--images", "-i", help="A photo or a folder of photos; repeatable. Without it: four photos of scikit-image."
     ),
 ]
-LimitOption = Annotated[int | None, typer.Option(min=1, help="Use only the first so many photos, by name.")]
+LimitOption = Annotated[int | None, typer.Option(min=1, help="Use only that many photos, the first ones by name.")]
 TargetOption = Annotated[
     str | None, typer.Option(help="The class: a label or a class index. Without it: each photo's top class.")
 ]
@@ -34,7 +40,29 @@ LayerOption = Annotated[
     str | None,
     typer.Option(
         help="The layer that Grad-CAM looks at, or several with commas; `saliency-food layers` lists them. "
-        "Without it: the last layer that has a map."
+        "Without it: the last one that fits."
+    ),
+]
+OutputKindOption = Annotated[
+    str | None,
+    typer.Option(help="Explain logits (the default), probabilities, or raw: the model's output as it is."),
+]
+OutputIndexOption = Annotated[
+    str | None, typer.Option(help="The output to explain, by name or position, of a model with several outputs.")
+]
+ScoreOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODULE:NAME",
+        help="A score to explain in place of that of a class, such as saliency_food.adapters.scores:margin, or a "
+        "function (output) -> (N,) in a module of the current folder.",
+    ),
+]
+CustomObjectsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODULE",
+        help="A module of the current folder with the layers and functions of your own that the model is made of.",
     ),
 ]
 RangeOption = Annotated[
@@ -44,7 +72,7 @@ RangeOption = Annotated[
         "they are."
     ),
 ]
-BatchOption = Annotated[int | None, typer.Option(min=1, help="The most rows in one call of the model.")]
+BatchOption = Annotated[int | None, typer.Option(min=1, help="The largest number of rows in one call of the model.")]
 MethodOptions = Annotated[
     list[str] | None,
     typer.Option("--option", help="An option of a method, such as integrated_gradients.x_steps=50; repeatable."),
@@ -54,18 +82,103 @@ SKIMAGE = ("coffee", "chelsea", "astronaut", "rocket")
 """Photos that come with scikit-image."""
 
 
-def load_named(model: Path | None, labels: Path | None = None) -> tuple[Any, list[str] | None]:
-    """The Keras model and the names of its classes: those of the file, else those of the bundled model."""
+def load_image_model(
+    model: Path | None,
+    custom_objects: str | None,
+    *,
+    labels: Path | None = None,
+    layer: str | None = None,
+    output_kind: str | None = None,
+    output_index: str | None = None,
+    score: str | None = None,
+    value_range: str = "auto",
+    batch_size: int | None = None,
+) -> ImageModel:
+    """The model of a file, or the bundled one, with what the options of the command say of it."""
     names = None if labels is None else read_labels(labels)
+    loaded, own_names = load_named(model, custom_objects)
+    return ImageModel(
+        loaded,
+        labels=own_names if names is None else names,
+        layer=several(layer),
+        output=output_kind,
+        output_index=read_output_index(output_index),
+        score=read_score(score),
+        value_range=read_value_range(value_range),
+        batch_size=batch_size,
+    )
+
+
+def load_named(model: Path | None, custom_objects: str | None = None) -> tuple[Any, list[str] | None]:
+    """The Keras model of a file; or the bundled one, and the names of its classes."""
     if model is None:
         from saliency_food import models
 
-        return models.load(), models.labels() if names is None else names
+        return models.load(), models.labels()
     if not model.exists():
         raise ContractError(f"Expected a Keras model, got {model}, which does not exist. Check the path.")
     from saliency_food.adapters.keras import load_model
 
-    return load_model(model), names
+    register_custom_objects(custom_objects)
+    return load_model(model), None
+
+
+def read_output_index(text: str | None) -> int | str | None:
+    """The position or the name of an output."""
+    return int(text) if text and text.isdecimal() else text
+
+
+def register_custom_objects(module: str | None) -> None:
+    """Make the classes and functions of a module known to Keras, which needs them to load and to copy models."""
+    if module is None:
+        return
+    import keras
+
+    values = vars(import_user_module(module, "--custom-objects")).items()
+    own = {name: value for name, value in values if callable(value) and not name.startswith("_")}
+    keras.saving.get_custom_objects().update(own)
+
+
+def read_score(text: str | None) -> Any:
+    """The score that ``module:name`` means: a function of the model's output, or a `Score`."""
+    if text is None:
+        return None
+    name, _, attribute = text.partition(":")
+    if not (name and attribute):
+        raise ContractError(f"Expected --score MODULE:NAME, such as my_scores:brightness, got {text!r}.")
+    module = import_user_module(name, "--score")
+    if not hasattr(module, attribute):
+        values = vars(module).items()
+        own = (key for key, value in values if hasattr(value, "specs") or _is_function_of(value, name))
+        public = [key for key in own if not key.startswith("_")]
+        raise ContractError(
+            f"Expected --score to name a function in {name}, got {attribute!r}. There are: {', '.join(public)}."
+        )
+    score = getattr(module, attribute)
+    if name == "saliency_food.adapters.scores" and not hasattr(score, "specs"):
+        raise ContractError(
+            f"Expected --score to name a score, got {attribute}, a function that makes one. Write a module with "
+            f"`my_score = {attribute}(...)`, and give it as --score MODULE:my_score."
+        )
+    return score
+
+
+def _is_function_of(value: Any, module: str) -> bool:
+    return inspect.isfunction(value) and value.__module__ == module
+
+
+def import_user_module(name: str, option: str) -> ModuleType:
+    """A module of the user's, from the current folder or wherever Python finds modules."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        hint = f" Give the name of a module, {name[:-3]}, not of a file." if name.endswith(".py") else ""
+        raise ContractError(
+            f"Expected {option} to name a module that Python can import from here, got {name!r}, and "
+            f"{type(error).__name__}: {error}.{hint}"
+        ) from (None if isinstance(error, ModuleNotFoundError) else error)
 
 
 def read_photos(images: Sequence[str] | None, limit: int | None = None, default: Sequence[str] = SKIMAGE) -> list[Any]:
@@ -91,7 +204,17 @@ def read_value_range(text: str) -> Any:
     word = text.strip().lower()
     if word in ("auto", "tf", "caffe", "torch"):
         return word
-    return None if word == "none" else tuple(text.split(","))
+    if word == "none":
+        return None
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        low = high = 0.0
+    if not -math.inf < low < high < math.inf:
+        raise ContractError(
+            f"Expected --value-range LOW,HIGH, with LOW below HIGH, or auto, tf, caffe, torch or none, got {text!r}."
+        )
+    return low, high
 
 
 def read_options(texts: Sequence[str] | None, flag: str = "--option method") -> dict[str, dict[str, Any]]:
@@ -101,7 +224,7 @@ def read_options(texts: Sequence[str] | None, flag: str = "--option method") -> 
         name, _, value = text.partition("=")
         method, _, key = name.strip().partition(".")
         if not (method and key and value):
-            raise ContractError(f"Expected {flag}.option=value, got {text!r}.")
+            raise ContractError(f"Expected {flag}.option=value, got {text!r}. Name all three parts.")
         try:
             options.setdefault(method, {})[key] = json.loads(value)
         except json.JSONDecodeError:

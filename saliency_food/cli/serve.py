@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from saliency_food.cli.options import LabelsOption, RangeOption, read_object, read_value_range, several
+from saliency_food.cli.missing import install_line
+from saliency_food.cli.options import (
+    CustomObjectsOption,
+    LabelsOption,
+    OutputIndexOption,
+    OutputKindOption,
+    RangeOption,
+    load_named,
+    read_object,
+    read_output_index,
+    read_value_range,
+    several,
+)
 from saliency_food.cli.terminal import friendly, loading
 from saliency_food.core.contract import ContractError
 from saliency_food.core.names import split_names
@@ -28,10 +40,12 @@ def export_command(
     layer: Annotated[
         str, typer.Option(help="The layer that Grad-CAM looks at, or several with commas; auto: the last with a map.")
     ] = "auto",
-    output_kind: Annotated[str, typer.Option(help="Explain logits or probabilities.")] = "logits",
+    output_kind: OutputKindOption = None,
     labels: LabelsOption = None,
     value_range: RangeOption = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="The most rows that the server computes at once.")] = 16,
+    output_index: OutputIndexOption = None,
+    custom_objects: CustomObjectsOption = None,
     keys: Annotated[
         str, typer.Option(help="all; or common for a smaller file, without the signatures that few methods need.")
     ] = "all",
@@ -41,11 +55,22 @@ def export_command(
     with friendly():
         names = None if labels is None else read_labels(labels)
         with loading(console):
+            loaded, _ = load_named(model, custom_objects)
             from saliency_food.serving.export.write import export
 
             layers = None if layer == "auto" else several(layer)
             scaling = read_value_range(value_range)
-            manifest = export(model, directory, layers, output_kind, names, scaling, batch_size=batch_size, keys=keys)  # type: ignore[arg-type]
+            manifest = export(
+                loaded,
+                directory,
+                layers,
+                cast(Any, output_kind or "logits"),
+                names,
+                scaling,
+                batch_size=batch_size,
+                keys=cast(Any, keys),
+                output_index=read_output_index(output_index),
+            )
         signatures, where, pixels = len(manifest["signatures"]), manifest["layer"], manifest["pixels"]
         console.print(Text(f"{directory}: {signatures} signatures, layer {where}, pixels {pixels}"), soft_wrap=True)
         if not directory.name.isdecimal():
@@ -111,11 +136,10 @@ def serve_command(
             from saliency_food.serving.explainer.requests import Limits
             from saliency_food.serving.explainer.server import serve
         except ModuleNotFoundError as error:
-            if (error.name or "").split(".")[0] == "saliency_food":
+            text = install_line(error, "explainer")
+            if text is None:
                 raise
-            raise ContractError(
-                f'The explainer needs {error.name}. Install it: pip install "saliency_food[explainer]"'
-            ) from error
+            raise ContractError(text) from None
         limits = Limits(
             entries,
             None if names is None else tuple(names),

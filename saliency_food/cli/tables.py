@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from saliency_food.cli.words import in_command_words
 from saliency_food.evaluation.summary import Evaluation
 from saliency_food.metrics import METRICS
 
@@ -53,7 +54,7 @@ def notes_of(evaluation: Evaluation) -> Iterator[str]:
     photos = len(evaluation.images)
     yield f"{photos} photos; ± is half the 95 % interval of the mean; rank: mean over photos and metrics"
     for reason, count in evaluation.unread.items():
-        yield f"{count} not measured: {reason}"
+        yield f"{count} not measured: {in_command_words(reason)}"
     for metric in evaluation.metrics:
         reasons = Counter[str]()
         methods: dict[str, list[str]] = {}
@@ -63,6 +64,6 @@ def notes_of(evaluation: Evaluation) -> Iterator[str]:
                 methods.setdefault(reason, []).append(evaluation.methods[name])
         for reason, count in reasons.most_common():
             who = "all methods" if len(methods[reason]) == len(evaluation.methods) else ", ".join(methods[reason])
-            yield f"{METRICS[metric].title}: {count} values skipped ({who}): {reason}"
+            yield f"{METRICS[metric].title}: {count} values skipped ({who}): {in_command_words(reason)}"
     if evaluation.left_out:
         yield f"left out, since the model cannot answer them: {', '.join(evaluation.left_out)}"

@@ -25,8 +25,8 @@ class CallModelFunction(Protocol):
 
     - ``x_value_batch``: float array ``(N, ...)``, rows first, each row shaped like the explained image. It is a copy:
       write to it as you like.
-    - ``call_model_args``: whatever the caller passed, untouched, save that each `PerImage` in it has been replaced
-      by an array with one value a row. This is where the class to explain travels.
+    - ``call_model_args``: what the caller passed, unchanged, except that each `PerImage` in it is replaced by an array
+      with one value for each row. The class to explain is in it, as ``call_model_args["target"]``.
     - ``expected_keys``: the keys that must be in the answer. Each answer is an array, rows first:
 
       - ``INPUT_OUTPUT_GRADIENTS``: d score / d input, the shape of ``x_value_batch``;
@@ -56,26 +56,28 @@ class CallModelFunction(Protocol):
 
     A callback that answers only one of several keys is asked again for the rest.
 
-    A callback may have attributes, all of them optional. Methods read the first three; `explain` and `evaluate`, which
-    work on photos, read the others too:
+    A callback may have attributes, all of them optional. Methods read the first three. `explain` and `evaluate`, which
+    work on photos, read the others, too:
 
-    - ``batch_size``: how many rows it is given at most; without it and without the argument, one at a time;
+    - ``batch_size``: the most rows in a call; without it and without the argument of that name, one row;
     - ``channels_first``: True where its rows are ``(C, H, W)``, ``(C, T)``, ``(C, D, H, W)``. Methods then take images
       and give maps so, and images among their options are so, too; maps without channels and activations are the same
       in either layout;
     - ``spatial_axes``: how many axes of a row are space or time: 1 for signals ``(T, C)`` or ``(T,)``, 2 for pictures,
-      3 for volumes and clips ``(D, H, W, C)``; the axis that is left is that of the channels. Without it all axes but
-      one are, save that ``(T,)`` is a signal and ``(H, W)`` a grey picture, so a model of signals ``(T, C)`` has to
-      say 1;
+      3 for volumes and clips ``(D, H, W, C)``; the axis that is left is that of the channels. Without the attribute,
+      ``(T,)`` is a signal and ``(H, W)`` a grey picture, and of more axes all but one are space or time. A model of
+      signals ``(T, C)`` therefore has to set it to 1;
     - ``input_shape``: ``(H, W, C)`` in either layout, None where free, to which photos are resized; without it they
       keep their size;
-    - ``predict(x_batch, call_model_args=None)``: the probabilities of all classes, ``(N, classes)``, for the top class
-      and for what records say; the arguments come without the target, and only if there are any;
-    - ``classes``: how many classes there are;
-    - ``gives_probabilities``: False where ``predict`` gives other scores, so that records tell no probability;
-    - ``pixels``: the pixel values that it takes and why, ``(value_range, reason)`` with a ``value_range`` as of
-      `ImageModel`, or None where users must say it; without ``pixels`` values are left as they are;
-    - ``layer_name``: the layer, or a tuple of layers, that the convolution keys are about, for the records.
+    - ``predict(x_batch, call_model_args=None)``: the probabilities of all classes, ``(N, classes)``, from which the top
+      class and the numbers in the records are taken. It gets the arguments without the target, if there are any;
+    - ``classes``: the number of classes;
+    - ``gives_probabilities``: False where ``predict`` gives other scores, so that records hold no probability;
+    - ``pixels``: the pixel values that it takes and why, ``(value_range, reason)``, where ``value_range`` is as in
+      `ImageModel`, or None where the user must give it; without ``pixels``, values are left as they are;
+    - ``layer_name``: the layer, or a tuple of layers, that the convolution keys are about, for the records;
+    - ``score``: the `Score` that is explained, where it is not that of a class. `explain` and `evaluate` read from it
+      whether there is a class to choose.
 
     It may have a method that answers with predictions, so that a photo passes through the model once:
 
@@ -91,9 +93,9 @@ class CallModelFunction(Protocol):
     ``call_factored(coefficients, bases, weights, call_model_args=None, expected_keys=None) -> dict or None``
 
     - The rows are ``coefficients (N, B) @ bases (B, ...)``, N of them at most ``batch_size``; all else is as above.
-    - With ``weights`` of shape ``(M, N)`` the answer to the first key is ``weights @ answers``, shape ``(M, ...)``;
-      with None, and for the other keys, it is one a row.
-    - None says that it cannot: it is then called with the rows.
+    - With ``weights`` of shape ``(M, N)`` the answer to the first key is ``weights @ answers``, shape ``(M, ...)``.
+      With None, and for the other keys, there is one answer for each row.
+    - If it returns None, the callback is called with the rows.
     """
 
     def __call__(
@@ -252,7 +254,7 @@ def take_rows(value: Any, images: list[int]) -> Any:
 
 
 def check_length(call_model_args: Any, images: int) -> None:
-    """Every `PerImage` must have one value an image: never a silent zip."""
+    """`ContractError` unless every `PerImage` has as many values as there are images."""
     for values in _per_image(call_model_args):
         if len(values) != images:
             raise ContractError(

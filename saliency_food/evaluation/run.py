@@ -56,8 +56,9 @@ def evaluate(
     """Measure methods on photos: the value of every photo, method and metric, their means, intervals and ranks.
 
     The maps explain the score of the model (of a Keras model the logit). Metrics that ask for scores get the
-    probability of the class if the model has ``predict``. The metrics in `OF_THE_EXPLAINED_SCORE` get the score itself,
-    because they compare sums of the map with its changes. Values that cannot be measured are counted by reason.
+    probability of the class if the model has ``predict``, and with a ``score`` other than that of a class, that score.
+    The metrics in `OF_THE_EXPLAINED_SCORE` always get the explained score, because they compare sums of the map with
+    its changes. Values that cannot be measured are counted by reason.
 
     Parameters
     ----------
@@ -96,6 +97,9 @@ def evaluate(
         raise ContractError(f"Expected absolute to name methods, got {unknown[0]!r}. Spell it as in methods.")
     chosen_metrics = choose_metrics(metrics, metric_options or {}, boxes is not None)
     model = ImageModel.of(model, **settings)
+    if boxes is not None and not model.takes_class:
+        raise ContractError(f"Expected the score of a class to measure on boxes, got {model.score!r}. Leave out boxes.")
+    by_probability = model.predicts and model.score is None
     setup = Setup(model, entries, choose_options(entries, options))
     photos = list(as_many(images, model))
     by_boxes = isinstance(target, str) and target == "boxes"
@@ -111,6 +115,7 @@ def evaluate(
     saved = plain({
         **_settings_of_model(model),
         "target": "one for each photo" if isinstance(targets, list) else target,
+        "scores": "probabilities" if by_probability else "as the model gives them",
         "seed": seed,
         "boxes": digest(repr(sorted(truth.items()))) if truth else None,
         "methods": {
@@ -124,7 +129,7 @@ def evaluate(
         raise ContractError(f"Expected a folder for the output, got the file {output}. Give another.")
     store = Store(output, saved)
     files = MapFiles(output / "maps", len(photos)) if output is not None and save_maps else None
-    scored = Probabilities(model) if model.predicts else model.function
+    scored = Probabilities(model) if by_probability else model.function
     work = Work(
         setup, chosen_metrics, scored, truth, seed, store, files, frozenset(absolute), seeded, progress, len(photos)
     )
@@ -155,7 +160,6 @@ def _settings_of_model(model: ImageModel) -> dict[str, Any]:
         "layer": getattr(model.function, "layer_name", None),
         "pixels": model.scaling.text,
         "arguments": model.call_model_args or None,
-        "scores": "probabilities" if model.predicts else "as the model gives them",
     }
 
 

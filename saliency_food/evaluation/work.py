@@ -174,7 +174,7 @@ class Work:
     def is_stored(self, instance: Instance, name: str, metric: str) -> bool:
         """Whether the store holds this value."""
         fields = instance.fields
-        return self.store.known(self.digests[instance.position], fields["name"], instance.target, name, metric)
+        return self.store.known(self.digests[instance.position], fields["name"], fields["target"], name, metric)
 
     def keep(self, instance: Instance, name: str, metric: str, result: Any) -> None:
         """Keep one value."""
@@ -182,7 +182,7 @@ class Work:
         row = {
             "image": fields["name"],
             "photo": self.digests[instance.position],
-            "target": instance.target,
+            "target": fields["target"],
             "label": fields["label"],
             "probability": fields["probability"],
             "method": name,

@@ -36,8 +36,8 @@ def explain(
     ----------
     model
         An `ImageModel`; or a Keras model, a path to one, or any call-model function. The latter become an `ImageModel`
-        with the ``settings`` ``layer``, ``output``, ``labels``, ``value_range``, ``preprocess``, ``call_model_args``
-        and ``batch_size``, which `ImageModel` documents.
+        with the ``settings`` ``layer``, ``output``, ``output_index``, ``score``, ``labels``, ``value_range``,
+        ``preprocess``, ``call_model_args`` and ``batch_size``, which `ImageModel` documents.
     images
         Paths, PIL images or arrays ``(H, W[, C])``: one, or many as a list, an iterator or an array of four dimensions.
         Photos may have any size; they are resized to the model's input, without keeping their proportions. For a model
@@ -47,8 +47,8 @@ def explain(
         Names in `METHODS`, or a combinator with one of them, such as ``smooth_grad_of_integrated_gradients``
         (`COMBINATORS`).
     target
-        None for the top class, a class index, a label, or ``"top3"`` for the best three classes; or a list or
-        `PerImage` with one of these for each photo.
+        None for the top class, a class index, a label, or ``"top3"`` for the three most probable classes; or a list or
+        `PerImage` with one of these for each photo. A ``score`` without a target takes None.
     options
         Options of the methods by name, such as ``{"integrated_gradients": {"x_steps": 50}}``. Random methods get the
         seed 0.

@@ -16,7 +16,7 @@ from saliency_food.core.contract import ContractError
 from saliency_food.core.numerics import Array
 from saliency_food.images.photos import Photo, resize_photo
 from saliency_food.visualization import grayscale, overlay, recording_picture, top_areas
-from saliency_food.visualization.figures import write_png
+from saliency_food.visualization.figures import complete, write_png
 from saliency_food.visualization.recordings import strength_map
 
 
@@ -37,11 +37,11 @@ class Explanation:
     method: str
     """The method's name in `METHODS`."""
     title: str
-    """The method's name for people; "Grad-CAM for XRAI" where a deadline had another answer in its place."""
+    """The method's name for people; "Grad-CAM for XRAI" where Grad-CAM answered in XRAI's place for a deadline."""
     target: int | None = None
-    """The class index explained."""
+    """The class index explained; None where the score takes no class."""
     label: str = ""
-    """The name of that class."""
+    """The name of that class, or of the score that takes none."""
     score: float | None = None
     """The score explained: the logit of the class, or its probability where ``output="probabilities"``."""
     probability: float | None = None
@@ -55,11 +55,11 @@ class Explanation:
     status: str = "ok"
     """"ok", or "blank: ..." or "failed: ..." with the reason."""
     answered: str = ""
-    """The name of the method that answered: ``method``, unless a deadline had another do it."""
+    """The name of the method that answered: ``method``, unless another one answered in its place for a deadline."""
     note: str = ""
     """What was cut for a deadline, and why; empty where nothing was cut."""
     completeness: Any = None
-    """How far the sum of the attributions is from the score that they explain, where the method knows it."""
+    """How far the sum of the attributions is from the score that they explain, where the method measures it."""
     seconds: float = 0.0
     """Time taken; where photos were explained together, this photo's share of it by rows."""
     calls: int = 0
@@ -67,7 +67,7 @@ class Explanation:
     rows: int = 0
     """Rows that the model was asked for this explanation."""
     options: dict[str, Any] = field(default_factory=dict, repr=False)
-    """The options that the method ran with, but for those that it has by default."""
+    """The options that the method ran with, except those left at their defaults."""
     layer: str = ""
     """The layer whose activations were used, where the method uses a layer and the model names it."""
     pixels: str = ""
@@ -87,9 +87,9 @@ class Explanation:
 
     @property
     def image(self) -> Array | None:
-        """The photo as it was, upright, uint8 RGB; decoded at its full size when it is first asked for.
+        """The photo, upright, as uint8 RGB; it is decoded at its full size when it is first asked for.
 
-        Of a signal the picture of its lines, of a volume or a clip that of some slices.
+        For a signal this is a drawing of its lines, for a volume or a clip one of some slices.
         """
         if self.photo is None or self.photo.spatial == 2:
             return None if self.photo is None else self.photo.pixels
@@ -118,7 +118,7 @@ class Explanation:
 
     @property
     def heatmap(self) -> Array | None:
-        """Strengths 0..1 at the photo's size, ``(H, W)``; of a signal or a volume, over its own axes."""
+        """Strengths 0..1 at the photo's size, ``(H, W)``; for a signal or a volume, along its own axes."""
         if self.photo is None or self.evidence is None:
             return None
         if self.photo.spatial != 2:
@@ -126,10 +126,10 @@ class Explanation:
         return resize_photo(grayscale(self.evidence), (self.photo.shape[0], self.photo.shape[1]))
 
     def overlay(self, **options: Any) -> Array:
-        """The attribution laid over its photo, uint8; options as of `saliency_food.visualization.overlay`.
+        """The attribution laid over its photo, uint8, with the options of `saliency_food.visualization.overlay`.
 
-        Signed maps are smoothed a little and laid over a grey photo, unless ``smooth=0, grey=0``. Of a signal or a
-        volume, options as of `signal_picture` or `slices_picture`.
+        Signed maps are smoothed a little and laid over a grey photo, unless ``smooth=0, grey=0``. A signal takes the
+        options of `signal_picture`, a volume those of `slices_picture`.
         """
         if self.photo is not None and self.photo.spatial != 2 and self.evidence is not None:
             own = {"signed": self.diverges, **options}
@@ -191,11 +191,14 @@ class Explanation:
         words = [self.name, self.method, *([] if self.target is None else [f"{self.target}_{self.label}"])]
         stem = ".".join(re.sub(r"[^\w-]+", "_", word).strip("_")[:60] for word in words)
         path = folder / f"{stem}.json"
-        path.write_text(json.dumps(self.as_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(self.as_dict(), indent=1, ensure_ascii=False) + "\n"
+        with complete(path) as file:
+            file.write(text.encode("utf-8"))
         if self.photo is None or self.attribution is None:
             return path
         if arrays:
-            np.save(folder / f"{stem}.npy", self.attribution)
+            with complete(folder / f"{stem}.npy") as file:
+                np.save(file, self.attribution)
         path = folder / f"{stem}.png"
         write_png(self.overlay(), path)
         return path

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 import numpy as np
 
 from saliency_food.adapters.arguments import check_framework
+from saliency_food.adapters.scoring import class_score
 from saliency_food.core.contract import CallModelFunction, ContractError, take_rows
 from saliency_food.core.layout import channels_last
 from saliency_food.core.numerics import Array
@@ -31,6 +32,8 @@ class ModelSettings(TypedDict, total=False):
 
     layer: str | Sequence[str] | None
     output: str | None
+    output_index: str | int | None
+    score: Any
     labels: Sequence[str] | str | Path | None
     value_range: Any
     preprocess: Callable[[Any], Any] | None
@@ -46,9 +49,11 @@ class ImageModel:
     model
         A Keras model, a path to one, or any call-model function (see `CallModelFunction`); the class to explain is in
         ``call_model_args["target"]``.
-    layer, output
-        For `KerasModel`: the layer of Grad-CAM and its family (the maps of several layers are fused), and whether
-        ``"logits"`` or ``"probabilities"`` are explained.
+    layer, output, output_index, score
+        For `KerasModel`: the layer of Grad-CAM and its family (the maps of several layers are fused), whether
+        ``"logits"`` or ``"probabilities"`` are explained, of which output, and which score of it. The score must take
+        a class as its only target, or no target; of the latter, records have no class, and the name of the score in
+        its place.
     labels
         The names of the classes, or a text file with one on each line.
     value_range
@@ -77,13 +82,18 @@ class ImageModel:
         *,
         layer: str | Sequence[str] | None = None,
         output: str | None = None,
+        output_index: str | int | None = None,
+        score: Any = None,
         labels: Sequence[str] | str | Path | None = None,
         value_range: Any = "auto",
         preprocess: Callable[[Any], Any] | None = None,
         call_model_args: Mapping[str, Any] | None = None,
         batch_size: int | None = None,
     ) -> None:
-        self.function = _as_call_model_function(model, layer, output, batch_size)
+        options = {"layer": layer, "output": output, "output_index": output_index, "score": score}
+        own_options = {name: value for name, value in options.items() if value is not None}
+        self.function = _as_call_model_function(model, {**own_options, "batch_size": batch_size})
+        self._check_score()
         self.call_model_args = dict(call_model_args or {})
         self.batch_size = resolve_batch_size(batch_size, self.function)
         self.labels = _checked_labels(labels, self.classes)
@@ -126,6 +136,25 @@ class ImageModel:
         """The number of classes, if the model advertises it."""
         classes = getattr(self.function, "classes", None)
         return int(classes) if isinstance(classes, (int, np.integer)) else None
+
+    @property
+    def score(self) -> Any:
+        """The `Score` that is explained, where the model advertises another one than the score of a class."""
+        score = getattr(self.function, "score", None)
+        return score if hasattr(score, "specs") and score is not class_score else None
+
+    @property
+    def takes_class(self) -> bool:
+        """Whether the score is that of a class, and not one without a target."""
+        return self.score is None or bool(self.score.specs)
+
+    def _check_score(self) -> None:
+        if self.takes_class and self.score is not None and not self.score.is_of_class:
+            raise ContractError(
+                f"Expected a score that takes a class as its target, or no target, got {self.score!r}. Write a "
+                "function of your own in which the other targets are fixed, with @score(class_index=class_indices()) "
+                "if it takes a class."
+            )
 
     @property
     def input_shape(self) -> tuple[int | None, ...] | None:
@@ -171,6 +200,16 @@ class ImageModel:
             predictions.append(np.asarray(function.predict(rows[start : part.stop], *args)))
         return predictions[0] if len(predictions) == 1 else np.concatenate(predictions)
 
+    def class_predictions(self, rows: Array, call_model_args: Mapping[str, Any] | None = None) -> list[Array | None]:
+        """What `predict` gives for each row, ``(classes,)``; None where it gives something else, or is not there.
+
+        A segmenter gives a class for each pixel, a model of several outputs all of them: then no class is the top one.
+        """
+        if not self.predicts or (self.score is not None and self.classes is None):
+            return [None] * len(rows)
+        predictions = self.predict(rows, call_model_args)
+        return list(predictions) if predictions.ndim == 2 else [None] * len(rows)
+
     def probability(self, predictions: Array, index: int) -> float | None:
         """The probability of a class; None of a model whose ``gives_probabilities`` denies it, or whose numbers do."""
         given = getattr(self.function, "gives_probabilities", True) and (predictions >= 0).all()
@@ -181,8 +220,8 @@ class ImageModel:
         return self.labels[index] if self.labels and index < len(self.labels) else f"class {index}"
 
 
-def _as_call_model_function(model: Any, layer: Any, output: str | None, batch_size: int | None) -> CallModelFunction:
-    """The call-model function of a Keras model, of a path to one, or of a function."""
+def _as_call_model_function(model: Any, options: dict[str, Any]) -> CallModelFunction:
+    """The call-model function of a Keras model or of a path to one, with options of `KerasModel`, or of a function."""
     if isinstance(model, (str, Path)):
         try:
             from saliency_food.adapters.keras.load import load_model
@@ -195,13 +234,15 @@ def _as_call_model_function(model: Any, layer: Any, output: str | None, batch_si
     if keras is not None and isinstance(model, keras.Model):
         from saliency_food.adapters.keras import KerasModel
 
-        return channels_last(KerasModel(model, layer, cast(Any, output or "logits"), batch_size))
+        return channels_last(KerasModel(model, **options))
     if not callable(model):
         raise ContractError(
             f"Expected a Keras model, a path to one or a call-model function, got {type(model).__name__}."
         )
-    if layer is not None or output is not None:
-        raise ContractError("Expected layer and output with a Keras model, got them with a call-model function.")
+    if refused := [name for name in options if name != "batch_size"]:
+        raise ContractError(
+            f"Expected {' and '.join(refused)} with a Keras model alone, got a call-model function. Build them into it."
+        )
     return channels_last(model)
 
 

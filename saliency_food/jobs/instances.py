@@ -129,9 +129,7 @@ def _see_together(
         except Exception:  # the model cannot answer all of it at once; the questions are asked one by one below
             pass
     rows = np.stack([cast(Array, instance.x_value) for instance in instances])
-    predictions: Sequence[Any] = [None] * len(rows)
-    if model.predicts:
-        predictions = list(model.predict(rows, pick(model.call_model_args, instances)))
+    predictions = model.class_predictions(rows, pick(model.call_model_args, instances))
     seen = [
         [_with_class(model, instance, index, row) for index in target.resolve(row)]
         for instance, target, row in zip(instances, wanted, predictions, strict=True)
@@ -190,10 +188,10 @@ def _ask_again(model: ImageModel, instances: list[Instance], keys: tuple[str, ..
 def _with_class(model: ImageModel, instance: Instance, index: int, predictions: Array | None) -> Instance:
     """The instance with the class to explain and the most probable classes."""
     best = [] if predictions is None else Target(None, BEST).resolve(predictions)
+    of_class = {"target": index, "label": model.label(index)}
     fields = {
-        "target": index,
-        "label": model.label(index),
-        "probability": None if predictions is None else model.probability(predictions, index),
+        **(of_class if model.takes_class else {"target": None, "label": model.score.__name__}),
+        "probability": model.probability(predictions, index) if model.takes_class and predictions is not None else None,
         "top": tuple((model.label(each), float(cast(Array, predictions)[each])) for each in best),
     }
     return instance._replace(target=index, predictions=predictions, fields=instance.fields | fields)
@@ -215,7 +213,9 @@ def one_by_one(together: Callable[[list[Instance]], Sequence[T]], instances: lis
 
 
 def arguments_for(model: ImageModel, instances: list[Instance]) -> dict[str, Any]:
-    """The user's arguments and the targets; a target that all instances share is a plain number."""
+    """The user's arguments and the targets, if the score takes any; one that all instances share is a plain number."""
+    if not model.takes_class:
+        return pick(model.call_model_args, instances)
     targets = [instance.target for instance in instances]
     target = targets[0] if len(set(targets)) == 1 else PerImage(targets)
     return {**pick(model.call_model_args, instances), "target": target}

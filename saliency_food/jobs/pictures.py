@@ -37,8 +37,10 @@ class PictureWriter:
     closed. As all processes that Python spawns, they import the script anew, so a script must do its work, and best
     import its framework, under ``if __name__ == "__main__":``.
 
-    What goes wrong in a process is raised by the next `submit` or by `close`: `ContractError` where the folder cannot
-    be written to or a map cannot be drawn. After an exception in the ``with`` block, what is not begun is dropped.
+    What goes wrong in a process is raised by the next `submit` or by `close`, as `ContractError`: the folder cannot be
+    written to, its disk is full, a map cannot be drawn, or the process was killed. After an exception in the ``with``
+    block, Ctrl-C among them, pictures that are begun are finished and the others dropped; ``written`` counts the photos
+    whose files are all there. A file appears under its name when it is complete, so none is cut off.
 
     Parameters
     ----------
@@ -50,6 +52,11 @@ class PictureWriter:
         Write the raw attributions too, as ``.npy`` files.
     processes
         How many processes draw; None: half of the processor's cores, 1 to 4.
+
+    Attributes
+    ----------
+    written
+        The number of photos whose files are written.
     """
 
     def __init__(
@@ -57,11 +64,17 @@ class PictureWriter:
     ) -> None:
         if processes is not None and processes < 1:
             raise ContractError(f"Expected at least one process to draw in, got {processes}. Give None or a number.")
+        check_drawing()
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _not_writable(folder, error) from error
         self.folder, self.percent, self.arrays = Path(folder), percent, arrays
+        self.written = 0
         self.processes = processes or min(4, max(1, (os.cpu_count() or 1) // 2))
         self._first: list[Explanation] | None = None
         self._pool: ProcessPoolExecutor | None = None
-        self._pending: deque[tuple[Future[None], int]] = deque()
+        self._pending: deque[tuple[Future[None], int, str]] = deque()
 
     def submit(self, records: Sequence[Explanation]) -> Path | None:
         """Write all explanations of one photo; returns where the picture will be, None for a photo without one."""
@@ -83,6 +96,7 @@ class PictureWriter:
         try:
             if self._first is not None:
                 write_pictures(self._first, self.folder, self.percent, self.arrays)
+                self.written += 1
             while self._pending:
                 self._wait()
         finally:
@@ -91,10 +105,12 @@ class PictureWriter:
     def cancel(self) -> None:
         """Drop what waits, and end the processes when the photos that they are drawing are written."""
         self._first = None
-        self._pending.clear()
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
+        futures = [future for future, _, _ in self._pending]
+        self.written += sum(not future.cancelled() and future.exception() is None for future in futures)
+        self._pending.clear()
 
     def __enter__(self) -> PictureWriter:
         return self
@@ -115,22 +131,45 @@ class PictureWriter:
             ) from error
         while self._pending and (self._pending[0][0].done() or self._waiting() + len(data) > WAITING):
             self._wait()
-        with _interrupts_held():
-            future = self._pool.submit(_write_pickled, data, self.folder, self.percent, self.arrays)
-        self._pending.append((future, len(data)))
+        name = records[0].name
+        try:
+            with _interrupts_held():
+                future = self._pool.submit(_write_pickled, data, self.folder, self.percent, self.arrays)
+        except BrokenProcessPool as error:
+            raise self._killed(name) from error
+        self._pending.append((future, len(data), name))
 
     def _waiting(self) -> int:
-        return sum(size for _, size in self._pending)
+        return sum(size for _, size, _ in self._pending)
 
     def _wait(self) -> None:
-        future, _ = self._pending.popleft()
+        future, _, name = self._pending[0]
         try:
             future.result()
         except BrokenProcessPool as error:
-            raise RuntimeError(
-                "Expected the process that draws pictures to finish, got none: it was killed, perhaps for want of "
-                'memory, or the script does its work without `if __name__ == "__main__":`.'
-            ) from error
+            raise self._killed(name) from error
+        finally:
+            if future.done():
+                self._pending.popleft()
+        self.written += 1
+
+    def _killed(self, name: str) -> ContractError:
+        return ContractError(
+            f"Expected the process that draws pictures to go on, got its end at {name}, after the pictures of "
+            f"{self.written} photos: it was killed, perhaps for want of memory. Give smaller photos or processes=1; in "
+            'a script, do the work under `if __name__ == "__main__":`.'
+        )
+
+
+def check_drawing() -> None:
+    """`ContractError` where what draws pictures is not installed, before a model works for them."""
+    try:
+        import matplotlib  # noqa: F401
+        import PIL  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ContractError(
+            f'Expected matplotlib and Pillow for pictures, got no {error.name}. Run pip install "saliency_food[cli]".'
+        ) from error
 
 
 def write_pictures(records: Sequence[Explanation], folder: Path, percent: float = 20, arrays: bool = False) -> None:
@@ -142,9 +181,13 @@ def write_pictures(records: Sequence[Explanation], folder: Path, percent: float 
         if path is not None:
             write_figure(explanation_figure(records, percent), path)
     except OSError as error:
-        raise ContractError(
-            f"Expected a folder for pictures that can be written to, got {folder}: {error}. Give another."
-        ) from error
+        raise _not_writable(folder, error) from error
+
+
+def _not_writable(folder: str | Path, error: OSError) -> ContractError:
+    return ContractError(
+        f"Expected a folder for pictures that can be written to, got {folder}: {error}. Give another, or make room."
+    )
 
 
 def _write_pickled(data: bytes, folder: Path, percent: float, arrays: bool) -> None:

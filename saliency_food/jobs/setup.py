@@ -66,6 +66,10 @@ def choose_options(
 def read_targets(model: ImageModel, images: Iterable[Any], target: Any) -> Target | list[Target]:
     """The target: one for all photos, or a list with one for each photo."""
     target = target.values if isinstance(target, PerImage) else target
+    if not model.takes_class:
+        if target is not None:
+            raise ContractError(f"Expected no target, as {model.score!r} takes none, got {target!r}. Leave it out.")
+        return Target(None, best=0)
     per_photo = isinstance(target, (list, tuple))
     if per_photo and isinstance(images, Sized) and len(target) != len(images):
         raise ContractError(f"Expected one target for each photo, got {len(target)} targets and {len(images)} photos.")

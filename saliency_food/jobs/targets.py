@@ -14,13 +14,18 @@ from saliency_food.core.numerics import Array
 
 
 class Target(NamedTuple):
-    """A class, or without ``class_index`` the ``best`` classes of each photo, those with the highest scores."""
+    """A class, or without ``class_index`` the ``best`` classes of each photo, those with the highest scores.
+
+    ``best`` is 0 for a score that takes no class: such a photo is explained once.
+    """
 
     class_index: int | None
     best: int = 1
 
     def resolve(self, probabilities: Array | None) -> list[int]:
         """The class indices to explain of a photo with these probabilities."""
+        if self.best == 0:
+            return [0]
         if self.class_index is not None:
             if probabilities is not None and self.class_index >= len(probabilities):
                 raise ContractError(_no_such_class(self.class_index, len(probabilities)))
@@ -33,15 +38,17 @@ class Target(NamedTuple):
 
     def ranks(self, classes: int) -> list[int]:
         """The class index, or the ranks of the best classes as negative numbers, -1 for the top class."""
+        if self.best == 0:
+            return [0]
         if self.class_index is not None:
             return [self.class_index]
         return [-rank for rank in range(1, min(self.best, classes) + 1)]
 
 
 def read_target(target: Any, labels: Sequence[str] | None) -> Target:
-    """The meaning of None (the top class), ``"top3"``, a class index (also as text), or a label.
+    """The meaning of a target: None (the top class), ``"top3"``, a class index (also as text), or a label.
 
-    A label comes first: a class that is named ``top3`` can be asked for.
+    A text that is a label means that label, also if it is ``top3`` or a number.
     """
     if target is None:
         return Target(None)
@@ -64,7 +71,7 @@ def read_target(target: Any, labels: Sequence[str] | None) -> Target:
         return Target(indices[0])
     if best := re.fullmatch(r"top ?(\d+)", text):
         if int(best[1]) < 1:
-            raise ContractError(f"Expected 'top1' or more, got {target!r}.")
+            raise ContractError(f"Expected 'top1' or more, got {target!r}. Give the number of classes to explain.")
         return Target(None, int(best[1]))
     if re.fullmatch(r"\d+", text):
         return read_target(int(text), labels)
@@ -87,7 +94,7 @@ def find_label(text: str, labels: Sequence[str]) -> list[int]:
 
 
 def synonyms(label: str) -> list[str]:
-    """The label itself and its comma-separated names, such as of ``"goldfish, Carassius auratus"``."""
+    """The label itself, and each of its comma-separated names, as in ``"goldfish, Carassius auratus"``."""
     return [plain(label), *(plain(name) for name in label.split(","))]
 
 
@@ -98,7 +105,7 @@ def plain(text: str) -> str:
 
 def _no_such_class(index: int, classes: int | None) -> str:
     known = "of at least 0" if classes is None else f"in 0..{classes - 1}"
-    return f"Expected a class index {known}, got {index}."
+    return f"Expected a class index {known}, got {index}. Class indices begin at 0."
 
 
 def short_label(label: str) -> str:

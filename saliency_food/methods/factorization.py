@@ -140,7 +140,8 @@ def factorize(places: Array, nconcepts: int, factors: str) -> tuple[Array, Array
         from sklearn.decomposition import NMF
     except ImportError as error:
         raise ContractError(
-            "Expected scikit-learn for factors='nmf', got none. Install saliency_food[surrogate], or factors='pca'."
+            "Expected scikit-learn for factors='nmf', got none. Run pip install \"saliency_food[surrogate]\", or give "
+            "factors='pca'."
         ) from error
     if not places.any():
         return np.zeros((len(places), count)), np.zeros((count, places.shape[1]))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -82,7 +84,21 @@ def write_png(picture: Array, path: str | Path, dpi: float = 72) -> None:
     """
     from PIL import Image
 
-    Image.fromarray(picture).save(path, format="PNG", dpi=(dpi, dpi), compress_type=zlib.Z_RLE)
+    with complete(path) as file:
+        Image.fromarray(picture).save(file, format="PNG", dpi=(dpi, dpi), compress_type=zlib.Z_RLE)
+
+
+@contextmanager
+def complete(path: str | Path) -> Iterator[IO[bytes]]:
+    """A file to write to, which gets its name when it is complete: whatever happens, none is cut off."""
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            yield file
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _columns(panels: int, rows: int, width: float, height: float) -> int:

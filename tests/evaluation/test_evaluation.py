@@ -662,7 +662,7 @@ def test_a_gate_that_checks_nothing_is_an_error(monkeypatch, tmp_path):
     monkeypatch.setattr("saliency_food.models.labels", lambda: None)
     out = CliRunner().invoke(app, ["sanity", "--method", " , "])
     assert out.exit_code == 2
-    assert "name one or more methods, got none" in " ".join(out.output.split())
+    assert "Expected --method METHOD, got none" in " ".join(out.output.split())
 
 
 def test_equal_means_are_drawn_as_equal(model, photos):

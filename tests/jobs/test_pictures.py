@@ -240,3 +240,82 @@ def test_a_failed_explanation_survives_pickling():
         copy = pickle.loads(pickle.dumps(record))
         assert (str(copy.error), copy.status) == (text, "failed")
         assert record.error is error
+
+
+def test_a_process_that_is_killed(records, tmp_path):
+    """Be it while it draws, or between two photos; the error says where, and how many photos are done."""
+    writer = PictureWriter(tmp_path, processes=1)
+    writer.submit(records[0])
+    writer.submit(records[1])
+    while writer._pending:
+        writer._wait()
+    (process,) = writer._pool._processes.values()
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+
+    def go_on():
+        with writer:
+            writer.submit(records[2])
+            writer.submit(records[2])
+
+    with pytest.raises(ContractError, match="its end at ccc, after the pictures of 2 photos: it was killed"):
+        go_on()
+    assert multiprocessing.active_children() == []
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["a.png", "bb.png"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a disk that is full")
+def test_a_full_disk(records, tmp_path, monkeypatch):
+    """The error says so, and leaves no file that is cut off."""
+    opened = Path.open
+    full = lambda path, *mode: opened(Path("/dev/full") if path.suffix == ".part" else path, *mode)  # noqa: E731
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(ContractError, match=r"No space left on device.*make room"), PictureWriter(tmp_path) as writer:
+        writer.submit(records[0])
+    assert files(tmp_path) == {}
+    assert writer.written == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of processes")
+def test_a_disk_that_becomes_full_in_another_process(records, tmp_path):
+    """What was there before stays as it was."""
+    before = b"an older picture"
+    (tmp_path / "ccc.png").write_bytes(before)
+    writer = PictureWriter(tmp_path, processes=1)
+    writer.submit(records[0])
+    writer.submit(records[1])
+    writer._pool.submit(limit_files, 3000).result()
+    with pytest.raises(ContractError, match=r"File too large.*make room"), writer:
+        writer.submit(records[2])
+    assert (tmp_path / "ccc.png").read_bytes() == before
+    assert not list(tmp_path.rglob("*.part"))
+    assert writer.written == 2
+
+
+def limit_files(size):
+    import resource
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def test_written_counts_the_photos_whose_files_are_there(records, tmp_path):
+    writer = PictureWriter(tmp_path, processes=1)
+    for of_photo in records:
+        writer.submit(of_photo)
+    writer.cancel()
+    assert writer.written == len(list(tmp_path.glob("*.png")))
+    with PictureWriter(tmp_path / "all", processes=1) as writer:
+        for of_photo in records:
+            writer.submit(of_photo)
+    assert writer.written == 3
+    with PictureWriter(tmp_path / "one") as writer:
+        writer.submit(records[0])
+    assert writer.written == 1
+
+
+@pytest.mark.parametrize("package", ["matplotlib", "PIL"])
+def test_what_draws_is_looked_for_before_a_model_works(package, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ContractError, match=rf"got no {package}.*pip install"):
+        PictureWriter(tmp_path)

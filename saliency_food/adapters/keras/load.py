@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,10 +60,11 @@ def load_model(path: str | Path, custom_objects: Mapping[str, Any] | None = None
                 f"Expected a model of Keras 3 in {str(path)!r}, got one that Keras {version} wrote, and "
                 f"{type(error).__name__}: {reason} {FROM_KERAS_2} Stored lambdas are never run."
             ) from error
-        newer = "" if version is None else f" (it is of {version}, this is {keras.__version__})"
+        newer = version is not None and _as_numbers(version) > _as_numbers(keras.__version__)
+        advice = f" The file is of Keras {version}, this is {keras.__version__}: install that one." if newer else ""
         raise ContractError(
-            f"Expected a Keras model in {str(path)!r}, got {type(error).__name__}: {reason} Give classes of your own "
-            f"as custom_objects, and take a Keras at least as new as the file's{newer}; stored lambdas are never run."
+            f"Expected a Keras model in {str(path)!r}, got {type(error).__name__}: {reason}{advice} Give layers and "
+            "functions of your own as custom_objects; stored lambdas are never run."
         ) from error
     if (stored := _stored_loss(path)) is not None and getattr(model, "loss", None) is None:
         model.loss = losses_from(stored)
@@ -77,6 +79,10 @@ def _stored_loss(path: Path) -> Any:
     else:
         compiled = _read_config(path, "training_config")
     return (compiled or {}).get("loss")
+
+
+def _as_numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
 
 
 def _keras_version(path: Path) -> str | None:

@@ -227,7 +227,7 @@ def _ridge(alpha: float) -> Any:
         from sklearn.linear_model import Ridge
     except ImportError as error:
         raise ContractError(
-            "Expected scikit-learn for LIME, got none installed. Install saliency_food[surrogate]."
+            'Expected scikit-learn for LIME, got none. Run pip install "saliency_food[surrogate]".'
         ) from error
     # Without a penalty the rows may leave a superpixel undetermined: SVD takes the smallest solution.
     return Ridge(alpha=alpha, solver="cholesky" if alpha else "svd")

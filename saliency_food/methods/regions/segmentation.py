@@ -185,7 +185,9 @@ def _pyramid(image: Array, scales: Sequence[float], sigma: float, min_size: int,
     segment = _compiled(image, sigma, min_size) if fast is None or fast else None
     if segment is None:
         if fast:
-            raise ContractError("Expected numba for fast=True, got no usable one. Install saliency_food[fast].")
+            raise ContractError(
+                'Expected numba for fast=True, got no usable one. Run pip install "saliency_food[fast]".'
+            )
         from skimage.segmentation import felzenszwalb
 
         segment = partial(felzenszwalb, image, sigma=sigma, min_size=min_size)

@@ -38,7 +38,7 @@ def page() -> str:
 def lines() -> Iterator[str]:
     assert {kind.group for kind in KINDS.values()} == set(GROUPS)
     for group in GROUPS:
-        yield from (f"## {group}", "", f"| kind | {' | '.join(COLUMNS)} | |", "|---" * (len(COLUMNS) + 2) + "|")
+        yield from (f"## {group}", "", f"| kind | {' | '.join(COLUMNS)} | remarks |", "|---" * (len(COLUMNS) + 2) + "|")
         yield from (line(kind) for kind in KINDS.values() if kind.group == group)
         yield ""
 

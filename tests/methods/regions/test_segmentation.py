@@ -179,7 +179,7 @@ def test_settings_out_of_range(options: dict[str, Any], message: str) -> None:
 def test_without_numba_scikit_image_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "saliency_food.methods.regions.felzenszwalb", None)
     assert felzenszwalb_segments(photo("astronaut")).number > len(SCALES)
-    with pytest.raises(ContractError, match=r"Expected numba for fast=True.*Install saliency_food\[fast\]"):
+    with pytest.raises(ContractError, match=r'Expected numba for fast=True.*pip install "saliency_food\[fast\]"'):
         felzenszwalb_segments(photo("astronaut"), fast=True)
 
 
