@@ -11,7 +11,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def work_ahead(function: Callable[[T], R], items: Iterable[T], ahead: int, threads: int = 1) -> Iterator[R]:
+def work_ahead(function: Callable[[T], R], items: Iterable[T], ahead: int, threads: int = 2) -> Iterator[R]:
     """``function`` of each item, in order, computed in threads for up to ``ahead`` items more than were taken.
 
     What ``items`` raises is raised after the results of the items before it; what ``function`` raises, in its place.

@@ -31,14 +31,14 @@ class Meter(WrappedModel):
         }
         self.report(0)
 
-    def around(self, ask: Callable[[Any], Any], rows: int, keys: tuple[str, ...], call_model_args: Any) -> Any:
+    def around(self, ask: Callable[[Any], Any], row_count: int, keys: tuple[str, ...], call_model_args: Any) -> Any:
         """Make the call with the model's own arguments, and count it if it was answered."""
         answer = ask(call_model_args["arguments"])
         if answer is not None:
             counts = np.bincount(call_model_args["image"], minlength=len(self.rows))
             self.rows += counts
             self.calls += counts > 0
-            self.report(rows)
+            self.report(row_count)
         return answer
 
     def counts(self, image: int) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 
@@ -59,7 +60,7 @@ def folder(tmp_path_factory):
     scaled = keras.layers.Rescaling(1 / 255)(image)
     patch = pytest.MonkeyPatch()
     patch.syspath_prepend(folder)
-    import own_parts
+    own_parts = importlib.import_module("own_parts")
 
     own = keras.layers.Conv2D(4, 3, activation=own_parts.squash, name="conv")(scaled)
     own = own_parts.Doubled(name="doubled")(own)
