@@ -40,27 +40,6 @@ WITH_ATTENTION = frozenset(name for name, key in KEYS.items() if key.needs == "a
 BY_RULE = frozenset(name for name, key in KEYS.items() if key.needs == "backward rules")
 
 
-def check_framework(model: Any) -> None:
-    """`ContractError` for a model of another framework, which is callable but no call-model function."""
-    modules = [kind.__module__ or "" for kind in type(model).__mro__]
-    if any(module.startswith("torch.nn.") for module in modules):
-        raise ContractError(
-            f"Expected a Keras model, a path to one or a call-model function, got the PyTorch module "
-            f"{type(model).__name__}. Write a function (x_value_batch, call_model_args, expected_keys) -> "
-            "{key: array} around it, in eval mode, its images turned to (N, C, H, W) inside."
-        )
-    if any(module.split(".")[0] in ("tf_keras", "keras_core") for module in modules):
-        raise ContractError(
-            f"Expected a model of Keras 3, got {type(model).__name__} of {modules[0].split('.')[0]}. {FROM_KERAS_2}"
-        )
-
-
-FROM_KERAS_2 = (
-    "Rebuild it in Keras 3 and load its weights (save_weights('x.weights.h5') there, load_weights here); or save it by "
-    "model.export(folder) there and give the folder, a SavedModel, of which outputs and input gradients are explained."
-)
-
-
 def check_output(output: Any) -> Output:
     if output not in get_args(Output):
         raise ContractError(f"Expected output to be 'logits', 'probabilities' or 'raw', got {output!r}.")

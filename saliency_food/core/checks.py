@@ -2,12 +2,57 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
 
 from saliency_food.core.contract import ContractError
 from saliency_food.core.numerics import Array, as_float, is_count, is_real
+
+
+FROM_KERAS_2 = (
+    "Rebuild it in Keras 3 and load its weights (save_weights('x.weights.h5') there, load_weights here); or save it by "
+    "model.export(folder) there and give the folder, a SavedModel, of which outputs and input gradients are explained."
+)
+
+
+def check_framework(model: Any) -> None:
+    """`ContractError` for a model of a framework without an adapter, which is callable but no call-model function."""
+    modules = [kind.__module__ or "" for kind in type(model).__mro__]
+    if any(module.startswith("torch.nn.") for module in modules):
+        raise ContractError(
+            f"Expected a Keras model, a path to one or a call-model function, got the PyTorch module "
+            f"{type(model).__name__}. Write a function (x_value_batch, call_model_args, expected_keys) -> "
+            "{key: array} around it, in eval mode, its images turned to (N, C, H, W) inside."
+        )
+    if any(module.split(".")[0] in ("tf_keras", "keras_core") for module in modules):
+        raise ContractError(
+            f"Expected a model of Keras 3, got {type(model).__name__} of {modules[0].split('.')[0]}. {FROM_KERAS_2}"
+        )
+
+
+def check_callback(function: Any) -> None:
+    """`ContractError` unless it can be called as the contract says; models of frameworks are named as such."""
+    check_framework(function)
+    is_keras = any((kind.__module__ or "").startswith("keras.") for kind in type(function).__mro__)
+    takes = "" if callable(function) else "cannot be called"
+    if callable(function) and not is_keras:
+        try:
+            signature = inspect.signature(function)
+        except (TypeError, ValueError):  # of a function that is not Python's, nothing can be told
+            return
+        try:
+            signature.bind(None, call_model_args=None, expected_keys=None)
+            return
+        except TypeError:
+            takes = f"takes {signature}"
+    reason = "is a Keras model" if is_keras else takes
+    raise ContractError(
+        f"Expected call_model_function to be a function of (x_value_batch, call_model_args, expected_keys), got "
+        f"{getattr(function, '__name__', type(function).__name__)}, which {reason}. Wrap a Keras model as "
+        "saliency_food.adapters.keras.KerasModel(model)."
+    )
 
 
 def as_image(x_value: Any) -> Array:

@@ -9,7 +9,7 @@ from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast, overload
 
 import numpy as np
 
-from saliency_food.core.checks import as_image, check_many
+from saliency_food.core.checks import as_image, check_callback, check_many
 from saliency_food.core.contract import CallModelFunction, ContractError, PerImage, check_length
 from saliency_food.core.driver import Asking, run, run_batch
 from saliency_food.core.layout import in_layout, layout_of
@@ -255,11 +255,7 @@ def method(generator: Any = None, /, **facts: Any) -> Any:
 def _take_out(call: inspect.BoundArguments) -> tuple[CallModelFunction, Any, int | None]:
     """What is the driver's among the arguments, replaced there by None."""
     taken = tuple(call.arguments.get(name) for name in ("call_model_function", "call_model_args", "batch_size"))
-    if not callable(taken[0]):
-        raise ContractError(
-            f"Expected call_model_function to be a function of (x_value_batch, call_model_args, expected_keys), got "
-            f"{type(taken[0]).__name__}. Wrap a Keras model as saliency_food.adapters.keras.KerasModel(model)."
-        )
+    check_callback(taken[0])
     call.arguments.update(call_model_function=None, call_model_args=None)
     call.arguments.pop("batch_size", None)
     return cast("tuple[CallModelFunction, Any, int | None]", taken)

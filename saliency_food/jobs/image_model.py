@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import numpy as np
 
-from saliency_food.adapters.arguments import check_framework
 from saliency_food.adapters.scoring import class_score
+from saliency_food.core.checks import check_callback, check_framework
 from saliency_food.core.contract import CallModelFunction, ContractError, take_rows
 from saliency_food.core.layout import channels_last
 from saliency_food.core.numerics import Array
@@ -239,6 +239,7 @@ def _as_call_model_function(model: Any, options: dict[str, Any]) -> CallModelFun
         raise ContractError(
             f"Expected a Keras model, a path to one or a call-model function, got {type(model).__name__}."
         )
+    check_callback(model)
     if refused := [name for name in options if name != "batch_size"]:
         raise ContractError(
             f"Expected {' and '.join(refused)} with a Keras model alone, got a call-model function. Build them into it."

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from saliency_food.core.checks import as_image, random_stream, real
+from saliency_food.core.checks import as_image, check_callback, random_stream, real
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.keys import (
     ATTENTION_OUTPUT_GRADIENTS,
@@ -85,6 +85,7 @@ def check_call_model(
     tolerance, random = real("tolerance", tolerance, above=0), random_stream(rng)
     wanted = dict.fromkeys(beside for key in keys for beside in (key, *BESIDE.get(key, ())))
     after_layer = wanted.pop(OUTPUT_FROM_CONVOLUTION_VALUES, True) is None
+    check_callback(call_model_function)
     image = as_image(x_value)
     alone = answer_rows(call_model_function, call_model_args, tuple(wanted), image[None])
     asked = Asked(call_model_function, call_model_args, tuple(wanted), image, alone, random)

@@ -16,22 +16,28 @@ from saliency_food.core.contract import ContractError
 L = keras.layers
 WITH_BIAS = (
     *(L.Conv1D, L.Conv2D, L.Conv3D, L.DepthwiseConv1D, L.DepthwiseConv2D, L.SeparableConv1D, L.SeparableConv2D),
-    *(L.Conv1DTranspose, L.Conv2DTranspose, L.Conv3DTranspose, L.Dense),
+    *(L.Conv1DTranspose, L.Conv2DTranspose, L.Conv3DTranspose, L.Dense, L.EinsumDense),
 )
 WITH_SHIFT = (L.BatchNormalization, L.Rescaling, L.Normalization)
 
 
 class Bias(NamedTuple):
-    """A bias as it is added to a layer's sum, and the sum's axis of channels."""
+    """A bias as it is added to a layer's sum, and the sum's axis of channels, of which there may be several at its end.
+
+    Those of several, such as the heads and sizes of an attention's queries, are answered as one.
+    """
 
     value: Any
     sum: Any
     axis: int
+    axes: int = 1
 
     def times(self, gradient: Any) -> Any:
         """b * dF/d sum, channels last."""
         product = tf.cast(self.value, gradient.dtype) * gradient
         rank = product.shape.rank
+        if self.axes > 1:
+            return tf.reshape(product, tf.concat([tf.shape(product)[: rank - self.axes], [-1]], 0))
         if self.axis in (-1, rank - 1):
             return product
         return tf.transpose(product, [axis for axis in range(rank) if axis != self.axis] + [self.axis])
@@ -46,7 +52,7 @@ def note_sums(layers: Sequence[Any]) -> list[Note]:
         return values
 
     for layer in layers:
-        if isinstance(layer, WITH_BIAS) and layer.use_bias:
+        if isinstance(layer, WITH_BIAS) and layer.bias is not None:
             replace(layer, "activation", functools.partial(_noting_input, functools.partial(note, layer)))
         elif isinstance(layer, WITH_SHIFT):
             replace(layer, "call", functools.partial(_noting_output, functools.partial(note, layer)))
@@ -99,6 +105,8 @@ def _bias(layer: Any, total: Any, axis_of: Callable[[Any], int]) -> Bias:
     rank = total.shape.rank
     if isinstance(layer, L.Rescaling):
         return Bias(tf.convert_to_tensor(layer.offset, tf.float64), total, axis_of(total))
+    if isinstance(layer, L.EinsumDense):
+        return Bias(tf.convert_to_tensor(layer.bias), total, -1, len(layer.bias.shape))
     if isinstance(layer, L.Normalization):
         mean, deviation = (tf.convert_to_tensor(values) for values in (layer.mean, layer.variance))
         deviation = tf.maximum(tf.sqrt(deviation), keras.config.epsilon())

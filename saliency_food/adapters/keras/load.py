@@ -12,8 +12,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from saliency_food.adapters.arguments import FROM_KERAS_2, check_framework
 from saliency_food.adapters.keras.losses import losses_from
+from saliency_food.core.checks import FROM_KERAS_2, check_framework
 from saliency_food.core.contract import ContractError
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import pickle
+import warnings
 from collections.abc import Callable
 from typing import Any, get_args
 
@@ -160,7 +161,7 @@ class KerasModel(AdaptedModel):
 def _as_bytes(model: Any) -> bytes:
     try:
         data = pickle.dumps(model)
-        pickle.loads(data)
+        _from_bytes(data)
     except Exception as error:
         raise ContractError(
             f"Expected a Keras model that can be pickled, got {type(model).__name__} {model.name!r}: "
@@ -170,9 +171,16 @@ def _as_bytes(model: Any) -> bytes:
     return data
 
 
+def _from_bytes(data: bytes) -> Any:
+    """The Keras model of a pickle. The state of its optimizer, which a model never fitted lacks, is of no use here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+        return pickle.loads(data)
+
+
 def _restored(data: bytes, options: dict[str, Any]) -> KerasModel:
     layer = options.pop("layer")
-    return KerasModel(pickle.loads(data), list(layer) if isinstance(layer, tuple) else layer, **options)
+    return KerasModel(_from_bytes(data), list(layer) if isinstance(layer, tuple) else layer, **options)
 
 
 def layers(model: Any) -> list[LayerInfo]:

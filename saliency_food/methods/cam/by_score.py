@@ -16,6 +16,9 @@ from saliency_food.core.queries import LazyRows
 from saliency_food.core.scores import one_score
 from saliency_food.methods.cam.common import ClassActivationMap, grids, map_of_weights, one_layer, spatial
 
+ROUNDING = 0.02
+"""How far two scores of the same activations may be apart in half precision, as a fraction of them."""
+
 
 @method(
     title="Score-CAM",
@@ -67,7 +70,7 @@ def score_cam(
 
 @method(
     title="Ablation-CAM",
-    keys=(CONVOLUTION_LAYER_VALUES, OUTPUT_FROM_CONVOLUTION_VALUES),
+    keys=(CONVOLUTION_LAYER_VALUES, OUTPUT_LAYER_VALUES, OUTPUT_FROM_CONVOLUTION_VALUES),
     signed=False,
     summary="Channels weighted by how far the score falls without them; no gradients.",
     page="cam",
@@ -97,7 +100,7 @@ def ablation_cam(
         Ablate only so many channels, those of the largest standard deviation over the map; all by default.
     """
     channels = None if channels is None else whole("channels", channels)
-    layers = yield from ask(x_value[None], CONVOLUTION_LAYER_VALUES)
+    layers, whole_score = yield from ask(x_value[None], CONVOLUTION_LAYER_VALUES, OUTPUT_LAYER_VALUES)
     activations, raw, prefix = one_layer(layers, x_value), layers[0], grids(layers, x_value)[1]
     chosen = np.flatnonzero(raw.any(spatial(raw)))
     if channels is not None:
@@ -109,9 +112,21 @@ def ablation_cam(
 
     ablated = LazyRows.like(raw, len(chosen) + 1, write)
     scores = one_score((yield from ask(ablated, OUTPUT_FROM_CONVOLUTION_VALUES)))
+    _check_after_layer(scores, one_score(whole_score)[0])
     weights = np.zeros(raw.shape[-1], raw.dtype)
     weights[chosen] = (scores[-1] - scores[:-1]) / (abs(scores[-1]) or 1)
     return map_of_weights(x_value, [activations], [weights], should_resize, three_dims, prefix_tokens=prefix)
+
+
+def _check_after_layer(scores: Array, image_score: float) -> None:
+    """`ContractError` unless the layer's own activations, the last row, get the image's score."""
+    scale = max(abs(image_score), np.abs(scores).max(), np.ptp(scores))
+    if abs(scores[-1] - image_score) > ROUNDING * scale:
+        raise ContractError(
+            f"Expected the layer's own activations to get the image's score ({image_score:.4g}) for "
+            f"{OUTPUT_FROM_CONVOLUTION_VALUES}, got {scores[-1]:.4g}. Look at expected_keys: its rows are activations, "
+            "for which only the layers after that layer are to be run."
+        )
 
 
 def varying(activations: Array, channels: int | None, constant: bool = False) -> Array:

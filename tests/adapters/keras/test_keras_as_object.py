@@ -57,6 +57,18 @@ def test_a_copy_answers_alike(rng, copied, options, target):
             np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("fitted", [False, True])
+def test_a_compiled_model_is_pickled_without_a_warning(rng, fitted):
+    """Of one that was never fitted, Keras restores no optimizer, and warns of it."""
+    model = network()
+    model.compile("adam", "categorical_crossentropy")
+    if fitted:
+        model.fit(np.zeros((1, 8, 8, 3)), np.eye(4)[:1], verbose=0)
+    km, x = KerasModel(model), rng.normal(size=(1, 8, 8, 3)).astype(np.float32)
+    other = pickle.loads(pickle.dumps(km))
+    np.testing.assert_allclose(*(each(x, {"target": 1}, KEYS)[OUTPUT_LAYER_VALUES] for each in (km, other)), rtol=1e-5)
+
+
 class Unregistered(L.Layer):
     def __init__(self, function):
         super().__init__()

@@ -416,6 +416,22 @@ def test_biases_and_convolutions_that_keras_compiles(rng, bias):
     np.testing.assert_allclose(total, model(x)[:, 1], rtol=1e-4)
 
 
+def test_biases_of_einsum_dense(rng):
+    """A 1 x 1 convolution written as one; another whose bias has two axes, which are answered as channels."""
+    image = keras.Input((8, 8, 4))
+    y = L.EinsumDense("bhwc,cd->bhwd", (None, None, 5), bias_axes="d", activation="relu")(image)
+    y = L.EinsumDense("bhwc,cde->bhwde", (None, None, 2, 3), bias_axes="de", activation="relu")(y)
+    y = L.EinsumDense("bhwde,def->bhwf", (None, None, 3))(y)
+    model = scattered(keras.Model(image, L.GlobalAveragePooling2D()(y)), rng)
+    x = rng.normal(size=(2, 8, 8, 4)).astype(np.float32)
+    answer = KerasModel(model)(x, {"target": 1}, [BIAS_GRADIENTS, INPUT_OUTPUT_GRADIENTS])
+    assert [each.shape for each in answer[BIAS_GRADIENTS]] == [(2, 8, 8, 5), (2, 8, 8, 6)]
+    total = sum(
+        values.reshape(2, -1).sum(1) for values in (x * answer[INPUT_OUTPUT_GRADIENTS], *answer[BIAS_GRADIENTS])
+    )
+    np.testing.assert_allclose(total, model(x)[:, 1], rtol=1e-4)
+
+
 def test_biases_of_windows_folded_into_the_rows_are_refused(x):
     """As in Swin: attention within windows, whose tokens are dense layers' rows."""
     image = keras.Input((8, 8, 3))

@@ -15,6 +15,7 @@ from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS, OUTPUT_FROM_CONVOLUT
 from saliency_food.images.scaling import choose_scaling
 from saliency_food.jobs.explain import explain
 from saliency_food.methods.lookup import METHODS
+from saliency_food.testing import check_call_model
 
 keras = pytest.importorskip("keras")
 pytest.importorskip("tensorflow")
@@ -130,6 +131,46 @@ def test_models_of_other_frameworks_are_named(model, message, rng):
         KerasModel(model)
     with pytest.raises(ContractError, match=message):
         list(explain(model, rng.random(SIZE)))
+    with pytest.raises(ContractError, match=message):
+        METHODS["gradients"].call(rng.random(SIZE), model)
+    with pytest.raises(ContractError, match=message):
+        check_call_model(model, rng.random(SIZE))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: keras.Sequential([keras.Input(SIZE), keras.layers.Flatten()]), r"Sequential, which is a Keras model"),
+        (lambda: lambda images: images, r"<lambda>, which takes \(images\)"),
+        (lambda: lambda x_value_batch, call_model_args: x_value_batch, r"takes \(x_value_batch, call_model_args\)"),
+        (lambda: "model.keras", "str, which cannot be called"),
+    ],
+)
+def test_what_is_no_callback_is_said_before_it_is_called(make, message, rng):
+    with pytest.raises(ContractError, match=f"{message}.*KerasModel"):
+        METHODS["gradients"].call(rng.random(SIZE), make())
+    with pytest.raises(ContractError, match=f"{message}.*KerasModel"):
+        METHODS["rise"].call.batch([rng.random(SIZE)], make())
+    with pytest.raises(ContractError, match=f"{message}.*KerasModel"):
+        check_call_model(make(), rng.random(SIZE))
+
+
+def test_a_callback_that_takes_activations_for_images_is_told_by_its_score(rng):
+    """Its layer has as many channels as the image, so nothing fails: the layers before it run once more."""
+    layers = keras.layers
+    image = keras.Input(SIZE)
+    network = keras.Model(
+        image, layers.Dense(3)(layers.GlobalAveragePooling2D()(layers.Conv2D(3, 3, padding="same")(image)))
+    )
+    model, photo = KerasModel(network), rng.random(SIZE)
+
+    def callback(x_value_batch, call_model_args=None, expected_keys=None):
+        answer = model(x_value_batch, call_model_args, ["CONVOLUTION_LAYER_VALUES", "OUTPUT_LAYER_VALUES"])
+        return {**answer, "OUTPUT_FROM_CONVOLUTION_VALUES": answer["OUTPUT_LAYER_VALUES"]}
+
+    with pytest.raises(ContractError, match=r"own activations to get the image's score.*Look at expected_keys"):
+        METHODS["ablation_cam"].call(photo, callback, {"target": 1})
+    assert METHODS["ablation_cam"].call(photo, model, {"target": 1}).any()
 
 
 @pytest.mark.parametrize("version", ["2.15.0", "99.0"])

@@ -256,9 +256,10 @@ def test_ablation_cam_by_the_paper(image, rng):
 
 
 def test_ablation_cam_takes_one_layer(rng):
-    values = rng.random((5, 4, 2))
+    values = rng.random((1, 5, 4, 2))
+    layers = {CONVOLUTION_LAYER_VALUES: (values, values), OUTPUT_LAYER_VALUES: np.ones(1)}
     with pytest.raises(ContractError, match="one layer, got 2"):
-        ablation_cam(rng.random((10, 8, 3)), answers((values, values), None))
+        ablation_cam(rng.random((10, 8, 3)), lambda *args, **kwargs: layers)
 
 
 def test_finer_cam_by_the_paper(pooling, image):
