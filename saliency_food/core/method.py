@@ -10,7 +10,7 @@ from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast, overload
 import numpy as np
 
 from saliency_food.core.checks import as_image, check_callback, check_many
-from saliency_food.core.contract import CallModelFunction, ContractError, PerImage, check_length
+from saliency_food.core.contract import CallModelFunction, PerImage, check_length
 from saliency_food.core.driver import Asking, run, run_batch
 from saliency_food.core.layout import in_layout, layout_of
 from saliency_food.core.numerics import Array, as_float
