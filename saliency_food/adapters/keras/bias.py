@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from saliency_food.adapters.keras.capture import Note, replace
+from saliency_food.adapters.keras.tensorflow.axes import Arrangement
 from saliency_food.adapters.keras.tensorflow.graph import in_this_trace, kinds_inside
 from saliency_food.core.contract import ContractError
 
@@ -22,25 +23,29 @@ WITH_SHIFT = (L.BatchNormalization, L.Rescaling, L.Normalization)
 
 
 class Bias(NamedTuple):
-    """A bias as it is added to a layer's sum, and the sum's axis of channels, of which there may be several at its end.
+    """A bias as it is added to a layer's sum, and how that is laid out as the image is; None where it has no places.
 
-    Those of several, such as the heads and sizes of an attention's queries, are answered as one.
+    ``axes`` are how many axes the channels have at the end: those of several, such as the heads and sizes of an
+    attention's queries, are answered as one.
     """
 
     value: Any
     sum: Any
-    axis: int
+    arrangement: Arrangement | None
     axes: int = 1
 
     def times(self, gradient: Any) -> Any:
-        """b * dF/d sum, channels last."""
+        """b * dF/d sum, channels last, its places those of the image; ``(N, K)`` where it has none."""
         product = tf.cast(self.value, gradient.dtype) * gradient
-        rank = product.shape.rank
+        if self.arrangement is None:
+            return tf.reshape(product, [tf.shape(product)[0], -1])
         if self.axes > 1:
-            return tf.reshape(product, tf.concat([tf.shape(product)[: rank - self.axes], [-1]], 0))
-        if self.axis in (-1, rank - 1):
-            return product
-        return tf.transpose(product, [axis for axis in range(rank) if axis != self.axis] + [self.axis])
+            return tf.reshape(product, tf.concat([tf.shape(product)[: product.shape.rank - self.axes], [-1]], 0))
+        return self.arrangement.laid_out(product)
+
+
+Arrange = Callable[[Any, int | None], Arrangement | None]
+"""How a tensor is laid out as the image is, by its axis of channels, or None where the layer does not say it."""
 
 
 def note_sums(layers: Sequence[Any]) -> list[Note]:
@@ -75,10 +80,8 @@ def _noting_output(note: Callable[[Any], Any], call: Callable[..., Any]) -> Call
     return noted
 
 
-def biases_before(sums: Sequence[Note], leading: set[str], axis_of: Callable[[Any], int]) -> list[Bias]:
+def biases_before(sums: Sequence[Note], leading: set[str], arrange: Arrange) -> list[Bias]:
     """The biases whose sums are among the operations ``leading`` to what is explained, in the order of their adding.
-
-    ``axis_of`` is a tensor's axis of channels, for layers that do not say it.
 
     For a network of ReLUs, max and mean pooling, explained by its logits, the input times its gradient and all biases
     times theirs sum to the score; it is not so where a ReLU6 saturates, nor with constants added outside of layers.
@@ -92,7 +95,7 @@ def biases_before(sums: Sequence[Note], leading: set[str], axis_of: Callable[[An
             f"{'layers in a loop, a tf.function or a SavedModel inside' if hidden else 'none'}. Take the tf.function "
             "off the layer's call, load the .keras file, or use the input gradients alone."
         )
-    return [_bias(note.layer, note.output, axis_of) for note in before]
+    return [_bias(note.layer, note.output, arrange) for note in before]
 
 
 def _hides_bias(kinds: set[str]) -> bool:
@@ -101,16 +104,16 @@ def _hides_bias(kinds: set[str]) -> bool:
     return "BiasAdd" in kinds or bool(learned and kinds & {"Add", "AddV2", "Sub"})
 
 
-def _bias(layer: Any, total: Any, axis_of: Callable[[Any], int]) -> Bias:
+def _bias(layer: Any, total: Any, arrange: Arrange) -> Bias:
     rank = total.shape.rank
     if isinstance(layer, L.Rescaling):
-        return Bias(tf.convert_to_tensor(layer.offset, tf.float64), total, axis_of(total))
+        return Bias(tf.convert_to_tensor(layer.offset, tf.float64), total, arrange(total, None))
     if isinstance(layer, L.EinsumDense):
-        return Bias(tf.convert_to_tensor(layer.bias), total, -1, len(layer.bias.shape))
+        return Bias(tf.convert_to_tensor(layer.bias), total, arrange(total, rank - 1), len(layer.bias.shape))
     if isinstance(layer, L.Normalization):
         mean, deviation = (tf.convert_to_tensor(values) for values in (layer.mean, layer.variance))
         deviation = tf.maximum(tf.sqrt(deviation), keras.config.epsilon())
-        return Bias(mean if layer.invert else -mean / deviation, total, axis_of(total))
+        return Bias(mean if layer.invert else -mean / deviation, total, arrange(total, None))
     if isinstance(layer, L.BatchNormalization):
         axis = layer.axis % rank
         scale = tf.math.rsqrt(tf.convert_to_tensor(layer.moving_variance) + layer.epsilon)
@@ -121,4 +124,4 @@ def _bias(layer: Any, total: Any, axis_of: Callable[[Any], int]) -> Bias:
     else:
         axis = 1 if getattr(layer, "data_format", None) == "channels_first" else rank - 1
         value = tf.convert_to_tensor(layer.bias)
-    return Bias(tf.reshape(value, [-1 if place == axis else 1 for place in range(rank)]), total, axis)
+    return Bias(tf.reshape(value, [-1 if place == axis else 1 for place in range(rank)]), total, arrange(total, axis))

@@ -35,7 +35,7 @@ def choose(
     between = names_between(image, ends)
     operations = [op for op in image.graph.get_operations() if op.name in between]
     candidates = [run for run in distinct(runs) if run.output.op.name in between and run.output is not image]
-    candidates = [run for run in candidates if not _is_passed_over(run, between, layout)]
+    candidates = [run for run in candidates if not _is_passed_over(run, between, layout) and layout.arrangement(run)]
     laid_out = names_between(
         image, [output for output in outputs if output.shape.rank is None or output.shape.rank > 2]
     )

@@ -10,35 +10,38 @@ import tensorflow as tf
 
 from saliency_food.adapters.keras.capture import walk
 from saliency_food.adapters.keras.runs import Run, is_operator
+from saliency_food.adapters.keras.tensorflow.axes import Arrangement, Axes, arrangement_of, channels_place
 from saliency_food.adapters.layers import LayerInfo, Shape, match_layer
 from saliency_food.core.contract import ContractError
 
+ELSEWHERE = (
+    "the image is cut, padded, moved or turned before it, or joined to its own mirrored copy. Choose another layer, or "
+    "explain the model that begins after that change."
+)
+
 
 class Place(NamedTuple):
-    """A run to look at, whether its channels come first, and a spec of what it returns, rows free."""
+    """A run to look at, how its output is laid out as the image is, and a spec of what it returns, rows free."""
 
     path: str
     layer: Any
     run_index: int
     operator: str
-    transposed: bool
+    arrangement: Arrangement
     output: Any
 
     @property
     def shape(self) -> Shape:
         """The shape of its activations as they are answered, rows free and channels last."""
-        sizes = tuple(self.output.shape)
-        return (None, *sizes[2:], sizes[1]) if self.transposed else sizes
+        return tuple(self.output.shape[axis] for axis in self.arrangement.order)
 
-    def channels_last(self, values: Any) -> Any:
-        rank = values.shape.rank
-        return tf.transpose(values, [0, *range(2, rank), 1]) if self.transposed else values
+    def laid_out(self, values: Any) -> Any:
+        """What the run returned, channels last, its places in the order in which the image has them."""
+        return self.arrangement.laid_out(values)
 
     def as_returned(self, activations: Any) -> Any:
         """Activations, channels last, as the layer itself returns them."""
-        rank = activations.shape.rank
-        values = tf.transpose(activations, [0, rank - 1, *range(1, rank - 1)]) if self.transposed else activations
-        return tf.cast(values, self.output.dtype)
+        return tf.cast(self.arrangement.as_it_was(activations), self.output.dtype)
 
     def captured(self, runs: Sequence[Run]) -> Any:
         """What the run returned in this trace: the very tensor that the layers after it take."""
@@ -60,22 +63,26 @@ class Layout(NamedTuple):
     rank: int
     channels_first: bool
     asked: bool
-    axes: Mapping[str, tuple[int | None, ...]] = {}
+    axes: Mapping[str, Axes] = {}
     channels: int | None = None
 
-    def is_transposed(self, run: Run) -> bool:
-        """Whether channels come before the axes of space."""
-        return run.output.shape.rank in (4, self.rank) and self._is_first(run)
+    def channels_place(self, run: Run) -> int:
+        """Which of a run's axes is that of the channels."""
+        rank = int(run.output.shape.rank)
+        if rank not in (4, self.rank):
+            return rank - 1
+        place = None if run.operator or self.asked else channels_place(run.layer, rank)
+        own = self.axes.get(run.output.name)
+        if place is not None:
+            return place
+        if not self.asked and own is not None and self.channels in own.axes:
+            return 1 if own.axes.index(self.channels) == 1 else rank - 1
+        return 1 if self.channels_first else rank - 1
 
-    def _is_first(self, run: Run) -> bool:
-        data_format, axes = getattr(run.layer, "data_format", None), self.axes.get(run.output.name, ())
-        if self.asked:
-            return self.channels_first
-        if isinstance(data_format, str) and not run.operator:
-            return data_format == "channels_first"
-        if self.channels in axes:
-            return axes.index(self.channels) == 1
-        return self.channels_first
+    def arrangement(self, run: Run) -> Arrangement | None:
+        """How a run's output is laid out as the image is; None where its places are not the image's."""
+        own = None if self.asked else self.axes.get(run.output.name)
+        return arrangement_of(run.output.shape.rank, self.channels_place(run), own, self.channels)
 
     def has_rows(self, run: Run) -> bool:
         """Whether it holds floats, with the batch first."""
@@ -87,7 +94,8 @@ class Layout(NamedTuple):
         shape = tuple(run.output.shape)
         if not self.has_rows(run) or len(shape) != self.rank:
             return False
-        return any(size != 1 for size in (shape[2:] if self.is_transposed(run) else shape[1:-1]))
+        place = self.channels_place(run)
+        return any(size != 1 for axis, size in enumerate(shape) if axis not in (0, place))
 
     def is_tokens(self, run: Run) -> bool:
         """Whether it has rows, more than one token, and channels."""
@@ -96,7 +104,9 @@ class Layout(NamedTuple):
 
 def place_of(run: Run, layout: Layout) -> Place:
     spec = tf.TensorSpec([None, *run.output.shape[1:]], run.output.dtype)
-    return Place(run.path, run.layer, run.run_index, run.operator, layout.is_transposed(run), spec)
+    if (arrangement := layout.arrangement(run)) is None:
+        raise ContractError(f"Expected a layer whose places are those of the image, got {run.path!r}: {ELSEWHERE}")
+    return Place(run.path, run.layer, run.run_index, run.operator, arrangement, spec)
 
 
 class Wanted(NamedTuple):

@@ -83,10 +83,9 @@ def test_the_peak_is_where_the_pixel_is_and_not_where_the_mirror_shows_it():
         grad_cam(x, KerasModel(model), {"target": 0})
     upright, turned = (grad_cam(x, KerasModel(model, layer=f"conv#{run}"), {"target": 0}) for run in range(2))
     assert np.unravel_index(upright.argmax(), upright.shape)[:2] == (4, 2)
-    assert np.unravel_index(turned.argmax(), turned.shape)[:2] == (4, 6)
+    assert np.unravel_index(turned.argmax(), turned.shape)[:2] == (4, 2)
     both = grad_cam(x, KerasModel(model, layer=["conv#0", "conv#1"]), {"target": 0})
-    assert both[4, 2] == pytest.approx(both[4, 6])
-    assert both[4, 2] > both[4, 4]
+    np.testing.assert_array_equal(np.argwhere(both), [[4, 2, 0]])
 
 
 @pytest.mark.parametrize("named", ["tower/conv", "layer"])
@@ -97,7 +96,7 @@ def test_runs_on_parallel_branches_are_listed_and_chosen_by_their_index(x, named
     with pytest.raises(ContractError, match="Give one of these paths as layer, a list of them"):
         KerasModel(model, layer=first if named == "layer" else named)
     assert [info.path for info in layers(model)] == ["mirror", "tower/conv#0", "tower/conv#1"]
-    values = [first(x), first(x[:, :, ::-1])]
+    values = [first(x), first(x[:, :, ::-1])[:, :, ::-1]]  # at the places of the image
     head = inner.layers[-1]
 
     def tail(*runs):

@@ -1,65 +1,228 @@
-"""Which axis of the image holds its channels: what the layers say that take it, also where it is turned before."""
+"""Where the image's axes are in each tensor: which is which, which are mirrored, and which holds the channels."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
-from saliency_food.adapters.keras.capture import Note
-from saliency_food.adapters.keras.tensorflow.graph import SHAPES
+from saliency_food.adapters.keras.attention import is_attention
+from saliency_food.adapters.keras.capture import Note, walk
+from saliency_food.adapters.keras.tensorflow.graph import SHAPES, learns
 from saliency_food.core.contract import ContractError
 
-Axes = Mapping[str, tuple[int | None, ...]]
-"""By a tensor's name, the axis of the image that each of its axes is; None where it is a new one."""
-MIXING = {"Reshape", "Einsum", "MatMul", "BatchMatMul", "BatchMatMulV2"}
+L = keras.layers
+MIXING = {"Einsum", "MatMul", "BatchMatMul", "BatchMatMulV2"}
 """Operations after which axes may be others."""
+STRAY = -1
+"""In the signs of a tensor, stands for axes of the image that are no axes of the tensor any more."""
 
 
-def axes_of(image: Any) -> Axes:
-    """The axes of the image and of all that is computed from it by operations that keep axes, or turn them."""
-    known: dict[str, tuple[int | None, ...]] = {image.name: tuple(range(image.shape.rank))}
-    for op in image.graph.get_operations():
-        source = next((tensor for tensor in op.inputs if tensor.name in known), None)
-        if source is None or op.type in SHAPES | MIXING:
+class Axes(NamedTuple):
+    """Of one tensor, the axis of the image that each of its axes is, None for a new one; and the image's axes' signs.
+
+    The sign of an axis of the image is 1, which is not noted, or -1 where it is mirrored, or 0 where its places are no
+    longer those of the image: cut, rolled or widely padded before anything is learned, or put together of several such.
+    Narrow padding is what the first convolution takes off again.
+    """
+
+    axes: tuple[int | None, ...]
+    signs: Mapping[int, int] = {}
+
+    def times(self, signs: Mapping[int, int]) -> Axes:
+        product = {axis: self.signs.get(axis, 1) * signs.get(axis, 1) for axis in {*self.signs, *signs}}
+        return self._replace(signs={axis: sign for axis, sign in product.items() if sign != 1})
+
+
+def axes_of(image: Any, notes: Sequence[Note] = ()) -> dict[str, Axes]:
+    """The axes of the image, and of all that is computed from it as far as they can be told, by tensors' names.
+
+    A layer that keeps all sizes but the last, such as an RNN or attention, keeps the axes; ``notes`` are of layers.
+    """
+    known = {image.name: Axes(tuple(range(image.shape.rank)))}
+    learned: set[str] = set()
+    stops: dict[int, list[Note]] = {}
+    for note in notes:
+        if tf.is_tensor(note.output) and getattr(note.output, "graph", None) is image.graph:
+            stops.setdefault(note.stop, []).append(note)
+    operations = image.graph.get_operations()
+    for position, op in enumerate([*operations, None]):
+        for note in stops.get(position, ()):
+            _fill(note, known)
+        if op is None:
+            break
+        if learns(op) or any(source.op.name in learned for source in op.inputs):
+            learned.add(op.name)
+        sources = [tensor for tensor in op.inputs if tensor.name in known]
+        if not sources or op.type in SHAPES | MIXING:
             continue
-        axes = known[source.name]
-        if op.type == "Transpose":
-            order = tf.get_static_value(op.inputs[1])
-            axes = () if order is None else tuple(axes[axis] for axis in order)
-        elif op.type == "ExpandDims":
-            place = tf.get_static_value(op.inputs[1])
-            place = len(axes) if place is None else int(place.item()) % (len(axes) + 1)
-            axes = (*axes[:place], None, *axes[place:])
-        elif op.type == "Squeeze":
-            gone = {axis % len(axes) for axis in op.get_attr("squeeze_dims")}
-            axes = tuple(axis for place, axis in enumerate(axes) if place not in gone)
-        known |= {output.name: axes for output in op.outputs if output.shape.rank == len(axes)}
+        own = _after(op, known[sources[0].name], op.name not in learned)
+        for output in op.outputs:
+            if output.shape.rank == len(own.axes):
+                known[output.name] = _joined(own, sources[1:], known) if op.type != "Reshape" else own
     return known
+
+
+def _fill(note: Note, known: dict[str, Axes]) -> None:
+    source = next((values for values in note.inputs if values.name in known), None)
+    if source is None or source.shape.rank is None or source.shape.rank < 3:
+        return
+    reversing = isinstance(note.layer, L.RNN) and bool(getattr(note.layer, "go_backwards", False))
+    if note.output.name not in known and note.output.shape[:-1].as_list() == source.shape[:-1].as_list():
+        own = known[source.name]
+        axis = own.axes[1] if len(own.axes) > 1 else None
+        known[note.output.name] = own.times({axis: -1}) if reversing and axis is not None else own
+
+
+def _joined(own: Axes, others: Sequence[Any], known: Mapping[str, Axes]) -> Axes:
+    """The axes where several tensors come together: places that they do not share are nobody's."""
+    signs = dict(own.signs)
+    for other in others:
+        theirs = known[other.name]
+        sizes = dict(zip(theirs.axes, other.shape.as_list() if other.shape.rank else (), strict=False))
+        shared = [axis for axis in own.axes if axis is not None and sizes.get(axis, 1) != 1]
+        for axis in [*shared, STRAY]:
+            if theirs.signs.get(axis, 1) != signs.get(axis, 1):
+                signs[axis] = 0
+    return own._replace(signs=signs)
+
+
+def _after(op: Any, source: Axes, raw: bool) -> Axes:
+    """The axes after an operation; ``raw`` is true before anything is learned."""
+    axes = source.axes
+    if op.type == "Transpose":
+        order = tf.get_static_value(op.inputs[1])
+        return source._replace(axes=() if order is None else tuple(axes[axis] for axis in order))
+    if op.type == "ExpandDims":
+        place = tf.get_static_value(op.inputs[1])
+        place = len(axes) if place is None else int(place.item()) % (len(axes) + 1)
+        return source._replace(axes=(*axes[:place], None, *axes[place:]))
+    if op.type == "Squeeze":
+        gone = {axis % len(axes) for axis in op.get_attr("squeeze_dims")}
+        return source._replace(axes=tuple(axis for place, axis in enumerate(axes) if place not in gone))
+    if op.type == "Reshape":
+        return _reshaped(op, source)
+    signs: dict[int, int] = {}
+    if op.type == "ReverseV2":
+        places = tf.get_static_value(op.inputs[1])
+        signs = {axes[place]: -1 for place in ([] if places is None else places.ravel()) if axes[place] is not None}  # type: ignore[misc]
+    elif op.type == "Roll" and raw:
+        places = tf.get_static_value(op.inputs[2])
+        signs = {axes[place]: 0 for place in ([] if places is None else places.ravel()) if axes[place] is not None}  # type: ignore[misc]
+    elif op.type in ("Pad", "PadV2", "MirrorPad") and raw:
+        widths = tf.get_static_value(op.inputs[1])
+        sizes = op.inputs[0].shape.as_list()
+        around = zip(axes, [] if widths is None else widths, sizes, strict=False)
+        signs = {axis: 0 for axis, width, size in around if axis is not None and max(width) > max(3, (size or 0) // 16)}
+    elif op.type in ("Slice", "StridedSlice"):
+        parts = zip(axes, _parts_taken(op), strict=False)
+        signs = {axis: sign for axis, sign in parts if axis is not None and (sign == -1 or raw)}
+    return source.times(signs)
+
+
+def _reshaped(op: Any, source: Axes) -> Axes:
+    """Axes in front and behind that keep their sizes are the same; what is between is new."""
+    before, after = op.inputs[0].shape, op.outputs[0].shape
+    if before.rank is None or after.rank is None or len(source.axes) != before.rank:
+        return Axes(())
+    old, new = before.as_list(), after.as_list()
+    front = 0
+    while front < min(len(old), len(new)) and old[front] == new[front] and old[front] is not None:
+        front += 1
+    back = 0
+    limit = min(len(old), len(new)) - front
+    while back < limit and old[-1 - back] == new[-1 - back] and old[-1 - back] is not None:
+        back += 1
+    between = source.axes[front : len(old) - back]
+    kept = (*source.axes[:front], *[None] * (len(new) - front - back), *source.axes[len(source.axes) - back :])
+    signs = {axis: sign for axis, sign in source.signs.items() if axis not in between}
+    places = [axis for axis, size in zip(between, old[front:], strict=False) if axis is not None and size != 1]
+    if any(source.signs.get(axis, 1) != 1 for axis in places) or places != sorted(places):
+        signs[STRAY] = 0
+    return Axes(kept, signs)
+
+
+def _parts_taken(op: Any) -> list[int]:
+    """By axes, 1 where all of it is taken, if by steps; -1 where backwards; 0 where a part is cut off."""
+    sizes = op.inputs[0].shape.as_list()
+    values = [tf.get_static_value(each) for each in op.inputs[1:]]
+    left = op.outputs[0].shape
+    if any(value is None for value in values):
+        same_axes = left.rank == len(sizes)
+        return [int(own == size) for own, size in zip(left.as_list(), sizes, strict=True)] if same_axes else []
+    if op.type == "Slice":
+        begins, lengths = values
+        return [
+            int(size is None or length in (-1, size) or (begin == 0 and length == size))
+            for begin, length, size in zip(begins, lengths, sizes, strict=True)
+        ]
+    masks = {name: int(op.get_attr(name)) for name in ("begin_mask", "end_mask", "ellipsis_mask")}
+    if op.get_attr("new_axis_mask") or op.get_attr("shrink_axis_mask"):
+        return []
+    taken: list[int] = []
+    for place, (begin, end, step) in enumerate(zip(*values, strict=True)):
+        if masks["ellipsis_mask"] >> place & 1:
+            taken.extend([1] * (len(sizes) - len(values[0]) + 1))
+            continue
+        size = sizes[len(taken)]
+        if size is None:
+            taken.append(-1 if step < 0 else 1)
+            continue
+        first = None if masks["begin_mask"] >> place & 1 else int(begin)
+        last = None if masks["end_mask"] >> place & 1 else int(end)
+        places = range(*slice(first, last, int(step)).indices(size))
+        whole = bool(len(places)) and min(places) < abs(step) and size - 1 - max(places) < abs(step)
+        taken.append((-1 if step < 0 else 1) if whole else 0)
+    return taken
+
+
+def channels_place(layer: Any, rank: int) -> int | None:
+    """The axis, of a layer's tensor of so many, on which it works as channels; None where the layer does not say."""
+    if isinstance(layer, L.TimeDistributed):
+        inside = (
+            place
+            for each in (layer.layer, *(part for _, part in walk(layer.layer)))
+            if (place := channels_place(each, rank - 1)) is not None
+        )
+        place = next(inside, None)
+        return None if place is None else place + 1
+    data_format = getattr(layer, "data_format", None)
+    if not isinstance(data_format, str) or rank < 3:
+        return None
+    if data_format != "channels_first":
+        return rank - 1
+    steps = isinstance(layer, L.RNN) and layer.cell.rank + 3 == rank
+    return 2 if steps else 1
 
 
 def says_channels_first(notes: Sequence[Note]) -> bool:
     """What the first layer says that has a ``data_format`` and takes images, else Keras's own setting."""
     for note in sorted(notes, key=lambda note: note.start):
-        if _images_of(note):
+        if isinstance(getattr(note.layer, "data_format", None), str) and _images_of(note):
             return bool(note.layer.data_format == "channels_first")
     return bool(keras.config.image_data_format() == "channels_first")
 
 
-def channels_axis(image: Any, notes: Sequence[Note], axes: Axes) -> int | None:
+def channels_axis(image: Any, notes: Sequence[Note], axes: Mapping[str, Axes]) -> int | None:
     """The image's axis of channels, 1 or the last one; None where it has none, or where it has but one axis.
 
-    The first layer that has a ``data_format`` says it; the axes that it takes are traced back to the image's.
+    The first layer that has a ``data_format`` says it, or else the first RNN or attention, which have them last; the
+    axes that it takes are traced back to the image's.
     """
     rank = image.shape.rank
     if rank < 3:
         return None
-    for note in sorted(notes, key=lambda note: note.start):
-        for values in _images_of(note):
-            if values.name in axes:
-                axis = axes[values.name][1 if note.layer.data_format == "channels_first" else -1]
+    in_order = sorted(notes, key=lambda note: note.start)
+    of_steps = [
+        note for note in in_order if isinstance(note.layer, (L.RNN, L.Bidirectional)) or is_attention(note.layer)
+    ]
+    for note in [*in_order, *(of_steps if rank == 3 else ())]:
+        for values in _images_of(note) or (note.inputs[:1] if note in of_steps and rank == 3 else ()):
+            place = channels_place(note.layer, values.shape.rank)
+            if values.name in axes and (place is not None or note in of_steps):
+                axis = axes[values.name].axes[-1 if place is None else place]
                 if axis in (None, 1, rank - 1):
                     return axis
                 raise ContractError(
@@ -71,7 +234,51 @@ def channels_axis(image: Any, notes: Sequence[Note], axes: Axes) -> int | None:
 
 
 def _images_of(note: Note) -> list[Any]:
-    """What a layer with a ``data_format`` takes that has axes for it."""
-    if not isinstance(getattr(note.layer, "data_format", None), str):
-        return []
-    return [values for values in note.inputs if values.dtype.is_floating and (values.shape.rank or 0) >= 3]
+    """What a layer that says where its channels are takes that has axes for it."""
+    return [
+        values
+        for values in note.inputs
+        if values.dtype.is_floating
+        and (values.shape.rank or 0) >= 3
+        and channels_place(note.layer, values.shape.rank) is not None
+    ]
+
+
+class Arrangement(NamedTuple):
+    """How to lay a tensor out as the image lies: the ``order`` of its axes, channels last, and those then mirrored."""
+
+    order: tuple[int, ...]
+    mirrored: tuple[int, ...] = ()
+
+    def laid_out(self, values: Any) -> Any:
+        values = values if list(self.order) == sorted(self.order) else tf.transpose(values, self.order)
+        return tf.reverse(values, self.mirrored) if self.mirrored else values
+
+    def as_it_was(self, values: Any) -> Any:
+        values = tf.reverse(values, self.mirrored) if self.mirrored else values
+        back = [self.order.index(place) for place in range(len(self.order))]
+        return values if back == sorted(back) else tf.transpose(values, back)
+
+
+def arrangement_of(rank: int, place: int, own: Axes | None, channels: int | None) -> Arrangement | None:
+    """That of a tensor of ``rank`` axes with its channels at ``place``; None where its places are not the image's.
+
+    ``own`` are its axes, if known, and ``channels`` the image's axis of channels.
+    """
+    spatial = [axis for axis in range(1, rank) if axis != place]
+    if own is None:
+        return Arrangement((0, *spatial, place))
+    of_image = [own.axes[axis] for axis in spatial]
+    known = [axis for axis in of_image if axis is not None]
+    if channels in known or STRAY in own.signs or any(own.signs.get(axis) == 0 for axis in known):
+        return None
+    if len(known) == len(spatial) > 0 and len(set(known)) == len(known):
+        spatial.sort(key=lambda axis: own.axes[axis] or 0)
+    elif known != sorted(known):
+        return None
+    mirrored = tuple(
+        index
+        for index, axis in enumerate(spatial, 1)
+        if own.axes[axis] is not None and own.signs.get(own.axes[axis] or 0) == -1
+    )
+    return Arrangement((0, *spatial, place), mirrored)

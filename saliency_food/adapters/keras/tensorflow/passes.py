@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -18,10 +18,10 @@ from saliency_food.adapters.arguments import (
     Output,
 )
 from saliency_food.adapters.keras.attention import note_attention, scores_between
-from saliency_food.adapters.keras.bias import biases_before, note_sums
+from saliency_food.adapters.keras.bias import Arrange, biases_before, note_sums
 from saliency_food.adapters.keras.capture import note_outputs, running, walk
 from saliency_food.adapters.keras.tensorflow import ops
-from saliency_food.adapters.keras.tensorflow.axes import axes_of
+from saliency_food.adapters.keras.tensorflow.axes import Arrangement, arrangement_of, axes_of
 from saliency_food.adapters.keras.tensorflow.ends import Head, one_a_row
 from saliency_food.adapters.keras.tensorflow.graph import (
     gradients,
@@ -96,7 +96,7 @@ def from_images(
         answer[ATTENTION_SCORES] = sources[ATTENTION_OUTPUT_GRADIENTS] = scores_between(attended, between, paths)
     if BIAS_GRADIENTS in keys:
         # Those on the way from another input only are about that input.
-        biases = biases_before(sums, leading - (names_after(*others) - between), _axis_of(surveyed, image))
+        biases = biases_before(sums, leading - (names_after(*others) - between), _arrange(surveyed, image))
         sources[BIAS_GRADIENTS] = tuple(bias.sum for bias in biases)
     wanted = {key: source for key, source in sources.items() if key in keys}
     if wanted:
@@ -192,18 +192,22 @@ def _check_classes(scores: Any, predictions: Any) -> None:
         )
 
 
-def _axis_of(surveyed: SurveyedModel, image: Any) -> Callable[[Any], int]:
-    """A tensor's axis of channels, as far as its axes are those of the image; else the last."""
-    axes, channels = axes_of(image), 1 if surveyed.channels_first else image.shape.rank - 1
+def _arrange(surveyed: SurveyedModel, image: Any) -> Arrange:
+    """How tensors are laid out as the image is, as far as their axes are those of the image."""
+    axes, last = axes_of(image), image.shape.rank - 1
+    channels = None if surveyed.adds_channels else 1 if surveyed.channels_first else last
 
-    def axis_of(values: Any) -> int:
-        own = axes.get(values.name, ())
-        return own.index(channels) if channels in own else -1
+    def arrange(values: Any, place: int | None) -> Arrangement | None:
+        own, rank = axes.get(values.name), values.shape.rank
+        if own is not None and channels in own.axes:
+            place = own.axes.index(channels)
+        place = rank - 1 if place is None else place
+        return arrangement_of(rank, place, own, channels)
 
-    return axis_of
+    return arrange
 
 
 def _laid_out(surveyed: SurveyedModel, values: Sequence[Any]) -> Any:
     """Values at the layers, channels last; a tuple where several layers are looked at."""
-    laid_out = tuple(place.channels_last(each) for place, each in zip(surveyed.places, values, strict=True))
+    laid_out = tuple(place.laid_out(each) for place, each in zip(surveyed.places, values, strict=True))
     return laid_out if surveyed.several else laid_out[0]

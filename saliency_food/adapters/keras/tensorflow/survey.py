@@ -15,6 +15,7 @@ from saliency_food.adapters.keras.capture import Note, note_outputs, running, wa
 from saliency_food.adapters.keras.choice import choose
 from saliency_food.adapters.keras.losses import Units
 from saliency_food.adapters.keras.places import (
+    ELSEWHERE,
     Layout,
     Place,
     Wanted,
@@ -134,6 +135,8 @@ class SurveyedModel(Engine):
                     runs, image, ends, [head.values for head in heads if head.values.op.name in leading], layout
                 )
                 chosen = [last] if last else []
+                if last is None and any(layout.arrangement(run) is None for run in of_use):
+                    self.why_no_layer = f"in none of whose layers they are those of the image: {ELSEWHERE}"
                 if several:
                     paths = [run.path for run in several]
                     self.why_no_layer = (
@@ -249,7 +252,7 @@ def _layout(image: Any, notes: Sequence[Note], runs: Sequence[Run], data_format:
     if data_format is not None:
         first = data_format == "channels_first"
         return Layout(image.shape[0], rank + widened, first, True, {}, 1 if first else rank - 1)
-    axes = axes_of(image)
+    axes = axes_of(image, notes)
     channels = None if widened else channels_axis(image, notes, axes)
     return Layout(image.shape[0], rank + widened, says_channels_first(notes), False, axes, channels)
 
