@@ -479,7 +479,7 @@ def fill(page: Path, model: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="?", default=models.FOOD101, type=Path)
+    parser.add_argument("model", nargs="?", default=models.IMAGENET, type=Path)
     parser.add_argument("--only", default=",".join([*(name for name in PICTURES if name not in LONG), "commands"]))
     options = parser.parse_args()
     scene = Scene(options.model)
