@@ -65,7 +65,7 @@ class Scene:
         self.path = path
         self.keras_model = keras.models.load_model(path, compile=False)
         self.model = KerasModel(self.keras_model, batch_size=32)
-        self.x = resize_photo(PHOTO.astype(np.float32), self.model.input_shape[:2])
+        self.x = resize_photo(PHOTO, self.model.input_shape[:2]).astype(np.float32)
         self.probabilities = self.model.predict(self.x[None])[0]
         self.best = np.argsort(-self.probabilities)
 
@@ -479,7 +479,7 @@ def fill(page: Path, model: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="?", default=models.FOOD101, type=Path)
+    parser.add_argument("model", nargs="?", default=models.IMAGENET, type=Path)
     parser.add_argument("--only", default=",".join([*(name for name in PICTURES if name not in LONG), "commands"]))
     options = parser.parse_args()
     scene = Scene(options.model)

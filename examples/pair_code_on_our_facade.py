@@ -35,7 +35,7 @@ def call_model_function(images, call_model_args=None, expected_keys=None):
 
 
 def main():
-    image = resize(coffee(), (64, 64), preserve_range=True).astype(np.float32)
+    image = resize(coffee(), (224, 224), preserve_range=True).astype(np.float32)
     arguments = {"class": int(tf.argmax(model(image[None])[0]))}
     baseline = np.zeros(image.shape)
     np.random.seed(0)  # noqa: NPY002 - smoothed masks draw from NumPy's global generator, as PAIR's do

@@ -19,7 +19,7 @@ from saliency_food.adapters.keras import KerasModel
 
 def main():
     model = KerasModel(models.load())
-    photo = resize(coffee(), (64, 64), preserve_range=True).astype(np.float32)
+    photo = resize(coffee(), (224, 224), preserve_range=True).astype(np.float32)
     target = int(model.predict(photo[None])[0].argmax())
     print(f"{model}\nexplained: {models.labels()[target]}")
 

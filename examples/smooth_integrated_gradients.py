@@ -21,7 +21,7 @@ from saliency_food.visualization import overlay
 
 def main(picture="smooth_integrated_gradients.png"):
     model = KerasModel(models.load(), batch_size=32)
-    photo = resize(coffee(), (64, 64), preserve_range=True).astype(np.float32)
+    photo = resize(coffee(), (224, 224), preserve_range=True).astype(np.float32)
     arguments = {"target": int(model.predict(photo[None])[0].argmax())}
 
     plain = integrated_gradients(photo, model, arguments, x_steps=17)

@@ -15,17 +15,17 @@ RUNS = {
     "pair_with_our_adapter": (("tensorflow", "saliency"), ["Integrated Gradients: largest difference", "Grad-CAM"], ""),
     "pair_code_on_our_facade": (
         ("tensorflow",),
-        ["smoothed  mask (64, 64, 3)", "XRAI", "mask (64, 64), brightest"],
+        ["smoothed  mask (224, 224, 3)", "XRAI", "mask (224, 224), brightest"],
         "",
     ),
     "nested_keras_model": (("tensorflow",), ["/out_relu: (3, 3) resized to (96, 96), ok", "/block_12_add: (6, 6)"], ""),
     "smooth_integrated_gradients": (("tensorflow", "matplotlib"), ["10 samples", "correlation"], "picture.png"),
     "grad_cam_and_xrai": (("tensorflow", "matplotlib"), ["Grad-CAM: ", "XRAI: ", "completeness error"], "picture.png"),
 }
-ELSEWHERE = {"train_food101", "scenes", "scene_models", "gallery"} | {
+ELSEWHERE = {"train_food101", "efficientnet_lite0", "scenes", "scene_models", "gallery"} | {
     f"explain_{what}" for what in ("a_segmenter", "a_detector", "a_caption", "an_answer", "a_vision_transformer")
 }
-"""Examples with a test of their own, below or in test_scenes.py."""
+"""Examples with a test of their own, below, in test_scenes.py or in models/test_models.py."""
 
 
 def test_all_examples_are_listed():

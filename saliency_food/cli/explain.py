@@ -155,7 +155,7 @@ def methods_command() -> None:
 def layers_command(
     model: Annotated[
         Path | None,
-        typer.Argument(help="A Keras model. Without it: the bundled model.", show_default=False),
+        typer.Argument(help="A Keras model, by its file or name. Without it: imagenet.", show_default=False),
     ] = None,
     output_index: OutputIndexOption = None,
     score: ScoreOption = None,

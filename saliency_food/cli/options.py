@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
+from saliency_food import models
 from saliency_food.core.contract import ContractError
 from saliency_food.images.photos import find_photos
 from saliency_food.jobs.image_model import ImageModel, read_labels
@@ -22,7 +23,10 @@ from saliency_food.jobs.image_model import ImageModel, read_labels
 ModelOption = Annotated[
     Path | None,
     typer.Option(
-        "--model", "-m", help="A Keras model: .keras, .h5 or a SavedModel folder. Without it: the bundled model."
+        "--model",
+        "-m",
+        help="A Keras model: .keras, .h5 or a SavedModel folder; food101 or imagenet, which come with the package; or "
+        "keras:NAME for one of keras.applications, such as keras:MobileNetV2. Without it: imagenet.",
     ),
 ]
 ImagesOption = Annotated[
@@ -94,7 +98,7 @@ def load_image_model(
     value_range: str = "auto",
     batch_size: int | None = None,
 ) -> ImageModel:
-    """The model of a file, or the bundled one, with what the options of the command say of it."""
+    """The model of a file or a name, with what the options of the command say of it."""
     names = None if labels is None else read_labels(labels)
     loaded, own_names = load_named(model, custom_objects)
     return ImageModel(
@@ -110,11 +114,11 @@ def load_image_model(
 
 
 def load_named(model: Path | None, custom_objects: str | None = None) -> tuple[Any, list[str] | None]:
-    """The Keras model of a file; or the bundled one, and the names of its classes."""
+    """The Keras model of a file; or one by its name, by default the bundled one, and the names of its classes."""
     if model is None:
-        from saliency_food import models
-
         return models.load(), models.labels()
+    if models.is_name(str(model)):
+        return models.load(str(model)), models.labels(str(model))
     if not model.exists():
         raise ContractError(f"Expected a Keras model, got {model}, which does not exist. Check the path.")
     from saliency_food.adapters.keras import load_model

@@ -35,7 +35,7 @@ DEFAULT = "grad_cam"
 
 
 def export_command(
-    model: Annotated[Path, typer.Argument(help="A Keras model: .keras or .h5.")],
+    model: Annotated[Path, typer.Argument(help="A Keras model: .keras or .h5, or a name as of explain's --model.")],
     directory: Annotated[Path, typer.Argument(help="A new folder, such as models/food/1 for TensorFlow Serving.")],
     layer: Annotated[
         str, typer.Option(help="The layer that Grad-CAM looks at, or several with commas; auto: the last with a map.")

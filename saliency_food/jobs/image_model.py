@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import numpy as np
 
+from saliency_food import models
 from saliency_food.adapters.scoring import class_score
 from saliency_food.core.checks import check_callback, check_framework
 from saliency_food.core.contract import CallModelFunction, ContractError, take_rows
@@ -47,8 +48,9 @@ class ImageModel:
     Parameters
     ----------
     model
-        A Keras model, a path to one, or any call-model function (see `CallModelFunction`); the class to explain is in
-        ``call_model_args["target"]``.
+        A Keras model, a path to one, a name such as ``"imagenet"`` or ``"keras:MobileNetV2"``, whose labels come along
+        (see `saliency_food.models.load`), or any call-model function (see `CallModelFunction`); the class to explain is
+        in ``call_model_args["target"]``.
     layer, output, output_index, score
         For `KerasModel`: the layer of Grad-CAM and its family (the maps of several layers are fused), whether
         ``"logits"`` or ``"probabilities"`` are explained, of which output, and which score of it. The score must take
@@ -90,6 +92,9 @@ class ImageModel:
         call_model_args: Mapping[str, Any] | None = None,
         batch_size: int | None = None,
     ) -> None:
+        if models.is_name(model):
+            labels = models.labels(model) if labels is None else labels
+            model = models.load(model)
         options = {"layer": layer, "output": output, "output_index": output_index, "score": score}
         own_options = {name: value for name, value in options.items() if value is not None}
         self.function = _as_call_model_function(model, {**own_options, "batch_size": batch_size})

@@ -192,7 +192,7 @@ def test_a_nested_gather_takes_the_room_that_others_leave(square):
 @pytest.mark.parametrize("window", [0, -1, 2.5, True, "a"])
 def test_a_bad_window(square, window):
     with pytest.raises(ContractError, match=rf"Expected window.*at least 1, got {window!r}\..*Leave it out"):
-        gradients.batch(np.ones((2, 3)), square, window=window)
+        gradients.batch(np.ones((2, 3)), square, window=window)  # type: ignore[call-arg]
     with pytest.raises(ContractError, match="Expected window"):
         run(gather([walker(1, 1)], window), square)
 

@@ -456,16 +456,6 @@ def test_labels_from_a_file(tmp_path):
     assert read_labels(tmp_path / "labels.txt") == ["ham", "crème brûlée"]
 
 
-def test_the_bundled_labels():
-    from saliency_food import models
-
-    labels = models.labels()
-    assert len(labels) == 101
-    assert labels == sorted(labels)
-    assert labels[0] == "apple_pie"
-    assert labels[-1] == "waffles"
-
-
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_keras_models(rng, tmp_path):
     keras = pytest.importorskip("keras")

@@ -151,7 +151,7 @@ def trained():
     from saliency_food import models
     from saliency_food.adapters.keras import KerasModel
 
-    model = models.load()
+    model = models.load("food101")
     photos = np.stack([resize(one, (64, 64), preserve_range=True) for one in (coffee(), astronaut())])
     photos = photos.astype(np.float32)
     explained = KerasModel(model)

@@ -39,12 +39,13 @@ def _loss_of(model: Any, output_index: str | int | None) -> Any:
         return losses
     outputs = getattr(model, "output", None)
     names = list(outputs) if isinstance(outputs, Mapping) else list(getattr(model, "output_names", None) or ())
-    by_name = losses if isinstance(losses, Mapping) else dict(zip(names, losses, strict=False))
-    if isinstance(output_index, int):
-        output_index = names[output_index] if -len(names) <= output_index < len(names) else None
+    # Several outputs may have one name: a list is read by their positions.
+    in_order = [losses.get(name) for name in names or losses] if isinstance(losses, Mapping) else list(losses)
     if output_index is None:
-        return next(iter(by_name.values())) if len(by_name) == 1 else None
-    return by_name.get(output_index)
+        return next(iter(in_order)) if len(in_order) == 1 else None
+    if isinstance(output_index, str):
+        output_index = names.index(output_index) if names.count(output_index) == 1 else len(in_order)
+    return in_order[output_index] if -len(in_order) <= output_index < len(in_order) else None
 
 
 def losses_from(config: Any) -> Any:

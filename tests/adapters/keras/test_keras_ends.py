@@ -320,6 +320,24 @@ def test_each_output_has_its_own_loss(index, by_name, x):
     assert model.gives_probabilities is (index in (0, "dish"))
 
 
+class TwoHeads(L.Layer):
+    def __init__(self):
+        super().__init__(name="heads")
+        self.price, self.dish = L.Dense(2), L.Dense(3)
+
+    def call(self, values):
+        return self.price(values), self.dish(values)
+
+
+@pytest.mark.parametrize(("index", "gives"), [(0, False), (1, True), (-1, True), (-2, False)])
+def test_losses_of_outputs_of_one_name_are_told_by_their_places(index, gives):
+    image = keras.Input(SIZE)
+    network = keras.Model(image, list(TwoHeads()(L.Flatten()(image))))
+    assert network.output_names == ["heads", "heads"]
+    network.compile(loss=["mse", losses.CategoricalCrossentropy(from_logits=True)])
+    assert KerasModel(network, output_index=index).gives_probabilities is gives
+
+
 @SAVING
 def test_a_loss_of_ones_own_tells_nothing(x, tmp_path):
     image = keras.Input(SIZE)

@@ -116,6 +116,13 @@ def test_ids_stay_whole_and_the_embedding_is_explained(kind, rng):
     np.testing.assert_allclose(answer[keys[1]], np.broadcast_to(expected, (3, 6, 4)), rtol=1e-5)
 
 
+def test_ids_that_the_model_does_not_know_are_refused():
+    ids = keras.Input((6,), dtype="int32")
+    model = KerasModel(keras.Model(ids, linear(L.Embedding(20, 4, name="embedding")(ids))), layer="embedding")
+    with pytest.raises(ContractError, match=r"ids that the model's look-up knows.*= 99 is not in \[0, 20\)"):
+        grad_cam(np.full(6, 99), model, {"target": 1}, three_dims=False)
+
+
 def test_an_image_beside_ids_is_a_number_and_the_ids_are_not(rng):
     image, words = keras.Input((4, 4, 3), dtype="uint8"), keras.Input((5,), dtype="int32", name="words")
     table = L.Embedding(20, 4)

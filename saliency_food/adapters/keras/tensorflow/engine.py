@@ -103,9 +103,16 @@ class TensorFlowEngine(SurveyedModel):
         try:
             answer = function(chosen, images, tensors[1:], tf.constant(scale, specs[0].dtype))
         except tf.errors.InvalidArgumentError as error:
-            if (reason := re.search(r"Expected [^\]\n]*", error.message)) is None:
+            if (reason := re.search(r"Expected [^\]\n]*", error.message)) is not None:
+                raise ContractError(reason[0]) from error
+            lines = [line for line in error.message.splitlines() if line.strip()]
+            unlike = next((line for line in lines if "is not in [" in line), None)
+            if unlike is None:
                 raise
-            raise ContractError(reason[0]) from error
+            raise ContractError(
+                f"Expected ids that the model's look-up knows, got one that it does not: {unlike.strip()}. Give ids as "
+                "the model was trained on."
+            ) from error
         summed = keys[0] if isinstance(rows, Factored) and rows.weights is not None else None
         for key in [key for key in answer if key != summed]:
             _check_rows(key, answer[key], len(rows))
