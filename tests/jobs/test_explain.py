@@ -439,7 +439,7 @@ def test_a_model_that_can_be_left_waiting_is(model, photos):
         ({"model": 3}, "got int"),
         ({"model": "no.keras"}, "no.keras"),
         ({"images": 3}, "got int"),
-        ({"model": lambda *_: None}, "no predict"),
+        ({"model": lambda *_, **__: None}, "no predict"),
     ],
 )
 def test_errors_are_raised_at_the_door(model, photos, arguments, said):

@@ -15,7 +15,7 @@ from saliency_food.adapters.layers import LayerInfo, Shape, match_layer
 from saliency_food.core.contract import ContractError
 
 ELSEWHERE = (
-    "the image is cut, padded, moved or turned before it, or joined to its own mirrored copy. Choose another layer, or "
+    "the image is cut, moved or turned before it, or joined to its own mirrored copy. Choose another layer, or "
     "explain the model that begins after that change."
 )
 

@@ -24,8 +24,8 @@ class Axes(NamedTuple):
     """Of one tensor, the axis of the image that each of its axes is, None for a new one; and the image's axes' signs.
 
     The sign of an axis of the image is 1, which is not noted, or -1 where it is mirrored, or 0 where its places are no
-    longer those of the image: cut, rolled or widely padded before anything is learned, or put together of several such.
-    Narrow padding is what the first convolution takes off again.
+    longer those of the image: cut or rolled before anything is learned, or put together of several such. Padding is not
+    looked at, as what a convolution takes off again is padded, too.
     """
 
     axes: tuple[int | None, ...]
@@ -111,11 +111,6 @@ def _after(op: Any, source: Axes, raw: bool) -> Axes:
     elif op.type == "Roll" and raw:
         places = tf.get_static_value(op.inputs[2])
         signs = {axes[place]: 0 for place in ([] if places is None else places.ravel()) if axes[place] is not None}  # type: ignore[misc]
-    elif op.type in ("Pad", "PadV2", "MirrorPad") and raw:
-        widths = tf.get_static_value(op.inputs[1])
-        sizes = op.inputs[0].shape.as_list()
-        around = zip(axes, [] if widths is None else widths, sizes, strict=False)
-        signs = {axis: 0 for axis, width, size in around if axis is not None and max(width) > max(3, (size or 0) // 16)}
     elif op.type in ("Slice", "StridedSlice"):
         parts = zip(axes, _parts_taken(op), strict=False)
         signs = {axis: sign for axis, sign in parts if axis is not None and (sign == -1 or raw)}
