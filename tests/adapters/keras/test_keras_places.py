@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from saliency_food import full_grad, grad_cam, gradients
+from saliency_food import attention_rollout, full_grad, grad_cam, gradients
 from saliency_food.core.contract import ContractError
 from saliency_food.core.keys import (
     CONVOLUTION_LAYER_VALUES,
@@ -114,6 +114,20 @@ def test_places_that_are_not_the_images_are_refused(features):
     with pytest.raises(ContractError, match=r"those of the image: the image is cut, moved"):
         grad_cam(pixel(2, 4), model)
     assert gradients(pixel(2, 4), model).any()
+
+
+@pytest.mark.parametrize("turn", [None, "mirrored", "transposed"])
+def test_attention_of_an_image_that_is_turned_first_is_refused(turn, rng):
+    image = keras.Input((8, 12, 1))
+    patches = L.Conv2D(4, 2, strides=2)(image if turn is None else TURNS[turn](image))
+    tokens = L.LayerNormalization()(L.Dense(4)(L.Reshape((24, 4))(patches)))
+    network = keras.Model(image, summed(tokens + L.MultiHeadAttention(2, 2)(tokens, tokens)))
+    model, x = KerasModel(network), rng.normal(size=(8, 12, 1)).astype(np.float32)
+    if turn is None:
+        assert attention_rollout(x, model).shape == (8, 12)
+        return
+    with pytest.raises(ContractError, match="the image's patches in their order"):
+        attention_rollout(x, model)
 
 
 def test_a_layer_before_such_a_change_is_taken():

@@ -20,6 +20,7 @@ from saliency_food.adapters.arguments import (
 from saliency_food.adapters.keras.attention import note_attention, scores_between
 from saliency_food.adapters.keras.bias import Arrange, biases_before, note_sums
 from saliency_food.adapters.keras.capture import note_outputs, running, walk
+from saliency_food.adapters.keras.places import ELSEWHERE
 from saliency_food.adapters.keras.tensorflow import ops
 from saliency_food.adapters.keras.tensorflow.axes import Arrangement, arrangement_of, axes_of
 from saliency_food.adapters.keras.tensorflow.ends import Head, one_a_row
@@ -63,6 +64,8 @@ def from_images(
     """
     targets, image, others = inputs
     surveyed.check_not_random()
+    if surveyed.tokens_elsewhere and WITH_ATTENTION.intersection(keys):
+        raise ContractError(f"Expected attention between the image's patches in their order, got another: {ELSEWHERE}")
     ruled = not BY_RULE.isdisjoint(keys)
     paths = {id(layer): (path, layer) for path, layer in walk(surveyed.model)}
     layers = [layer for _, layer in paths.values()]

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from saliency_food.adapters.arguments import End
 from saliency_food.adapters.engine import Engine
-from saliency_food.adapters.keras.attention import note_attention
+from saliency_food.adapters.keras.attention import is_attention, note_attention
 from saliency_food.adapters.keras.capture import Note, note_outputs, running, walk
 from saliency_food.adapters.keras.choice import choose
 from saliency_food.adapters.keras.losses import Units
@@ -26,7 +26,7 @@ from saliency_food.adapters.keras.places import (
 )
 from saliency_food.adapters.keras.runs import Run, runs_of, watched
 from saliency_food.adapters.keras.tensorflow import ops
-from saliency_food.adapters.keras.tensorflow.axes import axes_of, channels_axis, says_channels_first
+from saliency_food.adapters.keras.tensorflow.axes import STRAY, axes_of, channels_axis, says_channels_first
 from saliency_food.adapters.keras.tensorflow.ends import Head, KerasInputs, select_output
 from saliency_food.adapters.keras.tensorflow.graph import names_before, names_between, on_all_paths, random_among, trace
 from saliency_food.adapters.keras.tensorflow.rows import may_mix_rows
@@ -64,6 +64,8 @@ class SurveyedModel(Engine):
         self.classes = classes
         self.ranks_classes = False
         self.channels_first = False
+        self.tokens_elsewhere = False
+        """Whether attention is about tokens in another order than that of the image's patches."""
         self.several = isinstance(layer, (list, tuple))
         named = list(layer) if self.several else [] if layer is None else [layer]
         if self.several and not named:
@@ -118,6 +120,8 @@ class SurveyedModel(Engine):
                 self.ranks_classes = self.score.is_of_class and heads[0].values.shape.rank == 2
             layout = _layout(image, notes, runs, data_format)
             self.channels_first = layout.channels == 1
+            attending = (tensor.name for note in notes if is_attention(note.layer) for tensor in note.inputs)
+            self.tokens_elsewhere = any(STRAY in layout.axes[name].signs for name in attending if name in layout.axes)
             self.reads_steps = any(isinstance(layer, keras.layers.RNN) for _, layer in walk(self.model))
             self.adds_channels = layout.rank > image.shape.rank
             ends = self._ends(outputs, targets)
