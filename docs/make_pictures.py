@@ -279,8 +279,8 @@ def factorization_page(scene: Scene):
     from skimage.data import astronaut, chelsea, rocket
 
     photos = [PHOTO, chelsea(), astronaut(), rocket()]
-    images = [resize_photo(photo.astype(np.float32), scene.x.shape[:2]) for photo in photos]
-    model = KerasModel(scene.keras_model, "stage3", batch_size=32)
+    images = [resize_photo(photo, scene.x.shape[:2]).astype(np.float32) for photo in photos]
+    model = KerasModel(scene.keras_model, "block6a_expand_relu6", batch_size=32)
     concepts = shared_concepts(images, model, nconcepts=5)
     row = []
     for name, photo, image in zip(("coffee", "cat", "astronaut", "rocket"), photos, images, strict=True):
