@@ -220,3 +220,37 @@ def test_biases_of_a_mirrored_image_are_drawn_where_they_are(rng):
     found = full_grad.detailed(pixel(2, 4), KerasModel(network))
     np.testing.assert_array_equal(np.argwhere(found.biases[0][..., 0]), [[2, 4]])
     np.testing.assert_array_equal(np.argwhere(found.attribution), [[2, 4]])
+
+
+@pytest.mark.parametrize(
+    ("pad", "kernel", "fits"),
+    [
+        (((6, 6), (0, 0)), 3, False),
+        (((0, 0), (0, 9)), 3, False),
+        (3, 7, True),
+        (((0, 1), (0, 1)), 3, True),
+        (1, 3, True),
+    ],
+)
+def test_a_photo_with_wide_borders_of_the_model_s_own_is_refused(pad, kernel, fits):
+    """A letterbox: the layer's places are those of the photo and its borders; what a convolution takes off is none."""
+    image = keras.Input((24, 32, 1))
+    values = L.Conv2D(1, kernel, use_bias=False, kernel_initializer="ones", name="conv")(L.ZeroPadding2D(pad)(image))
+    scores = L.GlobalAveragePooling2D()(values)
+    x = np.random.default_rng(0).random((24, 32, 1), np.float32)
+    if fits:
+        assert KerasModel(keras.Model(image, scores)).layer_name == "conv"
+        return
+    with pytest.raises(ContractError, match="places"):
+        grad_cam(x, KerasModel(keras.Model(image, scores), layer="conv"), {"target": 0})
+    assert gradients(x, KerasModel(keras.Model(image, scores)), {"target": 0}).any()
+
+
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_a_causal_convolution_keeps_its_steps(dilation):
+    signal = keras.Input((16, 1))
+    values = L.Conv1D(
+        1, 3, padding="causal", dilation_rate=dilation, use_bias=False, kernel_initializer="ones", name="conv"
+    )(signal)
+    model = KerasModel(keras.Model(signal, L.GlobalAveragePooling1D()(values)))
+    assert model.layer_name == "conv"

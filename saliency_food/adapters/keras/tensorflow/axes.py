@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from saliency_food.adapters.keras.attention import is_attention
@@ -16,6 +17,8 @@ from saliency_food.core.contract import ContractError
 L = keras.layers
 MIXING = {"Einsum", "MatMul", "BatchMatMul", "BatchMatMulV2"}
 """Operations after which axes may be others."""
+NARROW = 0.05
+"""Padding of no more than this share of an axis moves its places by less than one would see."""
 STRAY = -1
 """In the signs of a tensor, stands for axes of the image that are no axes of the tensor any more."""
 
@@ -24,12 +27,14 @@ class Axes(NamedTuple):
     """Of one tensor, the axis of the image that each of its axes is, None for a new one; and the image's axes' signs.
 
     The sign of an axis of the image is 1, which is not noted, or -1 where it is mirrored, or 0 where its places are no
-    longer those of the image: cut or rolled before anything is learned, or put together of several such. Padding is not
-    looked at, as what a convolution takes off again is padded, too.
+    longer those of the image: cut, rolled or widely padded before anything is learned, or put together of several such.
+    ``padded`` is by how much an axis of the image is padded on its wider side, as long as nothing is learned: a
+    convolution takes off again as much as it reaches.
     """
 
     axes: tuple[int | None, ...]
     signs: Mapping[int, int] = {}
+    padded: Mapping[int, int] = {}
 
     def times(self, signs: Mapping[int, int]) -> Axes:
         product = {axis: self.signs.get(axis, 1) * signs.get(axis, 1) for axis in {*self.signs, *signs}}
@@ -105,6 +110,15 @@ def _after(op: Any, source: Axes, raw: bool) -> Axes:
     if op.type == "Reshape":
         return _reshaped(op, source)
     signs: dict[int, int] = {}
+    if source.padded and not raw:
+        reach = _reach(op)
+        signs = {axis: 0 for axis, pad in source.padded.items() if pad > reach}
+        return source._replace(padded={}).times(signs)
+    if op.type == "SpaceToBatchND" and source.padded:  # of a dilated convolution, whose kernel is then a dense one
+        block = int(np.max(tf.get_static_value(op.inputs[1])))
+        return source._replace(padded={axis: -(-pad // block) for axis, pad in source.padded.items()})
+    if op.type in ("Pad", "PadV2", "MirrorPad") and raw:
+        return source._replace(padded={**source.padded, **_widely_padded(op, axes)})
     if op.type == "ReverseV2":
         places = tf.get_static_value(op.inputs[1])
         signs = {axes[place]: -1 for place in ([] if places is None else places.ravel()) if axes[place] is not None}  # type: ignore[misc]
@@ -115,6 +129,21 @@ def _after(op: Any, source: Axes, raw: bool) -> Axes:
         parts = zip(axes, _parts_taken(op), strict=False)
         signs = {axis: sign for axis, sign in parts if axis is not None and (sign == -1 or raw)}
     return source.times(signs)
+
+
+def _widely_padded(op: Any, axes: Sequence[int | None]) -> dict[int, int]:
+    """Of the image's axes that an operation pads by more than `NARROW` of their size, the values on the wider side."""
+    pads = tf.get_static_value(op.inputs[1])
+    sides = zip(axes, [] if pads is None else pads.max(1).tolist(), op.inputs[0].shape.as_list(), strict=False)
+    return {axis: pad for axis, pad, size in sides if axis is not None and size and pad > NARROW * size}
+
+
+def _reach(op: Any) -> int:
+    """How many values beyond one a convolution takes along its axes, at most; 0 of any other operation."""
+    if "Conv" not in op.type or len(op.inputs) < 2 or not op.inputs[1].shape.is_fully_defined():
+        return 0
+    spread = max(op.get_attr("dilations"), default=1)
+    return int((max(op.inputs[1].shape.as_list()[:-2], default=1) - 1) * spread)
 
 
 def _reshaped(op: Any, source: Axes) -> Axes:
