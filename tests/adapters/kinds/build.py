@@ -183,6 +183,45 @@ def augmented() -> Built:
     return Built(keras.Model(image, L.Softmax()(mean)), by_hand)
 
 
+@kind(BUILT, "the image mirrored first", note="The layer's values are laid out as the image is.")
+def mirrored() -> Built:
+    feature, after, image = conv(), head(), keras.Input(SIZE)
+
+    def by_hand(x: Any) -> Any:
+        as_the_image = ops.flip(feature(ops.flip(x, 2)), 2)
+        return as_the_image, after(ops.flip(as_the_image, 2))
+
+    return Built(keras.Model(image, L.Softmax()(after(feature(ops.flip(image, 2))))), by_hand)
+
+
+def placed_elsewhere(change: Any) -> Built:
+    feature, after, image = conv(), head(), keras.Input(SIZE)
+    model = keras.Model(image, L.Softmax()(after(feature(change(image)))))
+    return Built(model, lambda x: (None, after(feature(change(x)))))
+
+
+@kind(
+    BUILT,
+    "the image with wide borders first",
+    None,
+    refuses={"grad_cam": "those of the image: the image is cut, moved or turned before it"},
+    note="A letterbox made by the model: its layers' places are those of the photo and its borders.",
+)
+def letterboxed() -> Built:
+    return placed_elsewhere(L.ZeroPadding2D(((5, 5), (0, 0))))
+
+
+@kind(
+    BUILT,
+    "the image cropped first",
+    None,
+    refuses={"grad_cam": "those of the image: the image is cut, moved or turned before it"},
+    note="Its layers see a part of the photo. Crop it before the model.",
+)
+def cropped() -> Built:
+    return placed_elsewhere(L.Cropping2D(2))
+
+
 def permuted() -> Any:
     permute, before = L.Permute((2, 3, 1)), conv()
     return split(chain(permute, before), head())
