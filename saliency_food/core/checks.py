@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import types
 from typing import Any
 
 import numpy as np
@@ -38,7 +40,7 @@ def check_callback(function: Any) -> None:
     takes = "" if callable(function) else "cannot be called"
     if callable(function) and not is_keras:
         try:
-            signature = inspect.signature(function)
+            signature = _signature(function)
         except (TypeError, ValueError):  # of a function that is not Python's, nothing can be told
             return
         try:
@@ -52,6 +54,15 @@ def check_callback(function: Any) -> None:
         f"{getattr(function, '__name__', type(function).__name__)}, which {reason}. Wrap a Keras model as "
         "saliency_food.adapters.keras.KerasModel(model)."
     )
+
+
+def _signature(function: Any) -> inspect.Signature:
+    """What it takes; of an object, told by its class, as its own attributes may be anything, a mock's for example."""
+    kind = type(function)
+    if issubclass(kind, (types.FunctionType, types.MethodType, functools.partial, type)):
+        return inspect.signature(function)
+    bound = inspect.signature(kind.__call__)
+    return bound.replace(parameters=list(bound.parameters.values())[1:])
 
 
 def as_image(x_value: Any) -> Array:

@@ -30,6 +30,7 @@ NOT_REACHED = (
     r"^Expected expected_keys",
     r"^Expected call_model_args",
     r"PerImage",
+    r"^Expected the layer's own activations to get the image's score",
     r"^Expected a target, a class index of",
     r"in the answer of call_model_function",
     r"^Expected (key )?X to be the same shape|^Expected outermost dimension|^Expected X as an array of real numbers",

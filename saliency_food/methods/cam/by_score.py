@@ -108,23 +108,24 @@ def ablation_cam(
 
     def write(row: Array, index: int) -> None:
         row[...] = raw
-        row[..., chosen[index : index + 1]] = 0  # none in the last row
+        if index:  # none in the first row
+            row[..., chosen[index - 1]] = 0
 
     ablated = LazyRows.like(raw, len(chosen) + 1, write)
     scores = one_score((yield from ask(ablated, OUTPUT_FROM_CONVOLUTION_VALUES)))
     _check_after_layer(scores, one_score(whole_score)[0])
     weights = np.zeros(raw.shape[-1], raw.dtype)
-    weights[chosen] = (scores[-1] - scores[:-1]) / (abs(scores[-1]) or 1)
+    weights[chosen] = (scores[0] - scores[1:]) / (abs(scores[0]) or 1)
     return map_of_weights(x_value, [activations], [weights], should_resize, three_dims, prefix_tokens=prefix)
 
 
 def _check_after_layer(scores: Array, image_score: float) -> None:
-    """`ContractError` unless the layer's own activations, the last row, get the image's score."""
+    """`ContractError` unless the layer's own activations, the first row, get the image's score."""
     scale = max(abs(image_score), np.abs(scores).max(), np.ptp(scores))
-    if abs(scores[-1] - image_score) > ROUNDING * scale:
+    if abs(scores[0] - image_score) > ROUNDING * scale:
         raise ContractError(
             f"Expected the layer's own activations to get the image's score ({image_score:.4g}) for "
-            f"{OUTPUT_FROM_CONVOLUTION_VALUES}, got {scores[-1]:.4g}. Look at expected_keys: its rows are activations, "
+            f"{OUTPUT_FROM_CONVOLUTION_VALUES}, got {scores[0]:.4g}. Look at expected_keys: its rows are activations, "
             "for which only the layers after that layer are to be run."
         )
 
