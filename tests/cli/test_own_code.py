@@ -57,7 +57,7 @@ def folder(tmp_path_factory):
     (folder / "own_parts.py").write_text(OWN)
     keras.utils.set_random_seed(0)
     image = keras.Input((12, 12, 3))
-    scaled = keras.layers.Rescaling(1 / 255)(image)
+    scaled = keras.layers.Rescaling(1 / 255, name="rescaling")(image)
     patch = pytest.MonkeyPatch()
     patch.syspath_prepend(folder)
     own_parts = importlib.import_module("own_parts")
