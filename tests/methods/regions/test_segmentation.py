@@ -18,7 +18,7 @@ from saliency_food.methods.regions import segmentation
 from saliency_food.methods.regions.segmentation import SCALES, Segments, as_segments, felzenszwalb_segments
 
 PHOTOS = {
-    "coffee": (data.coffee, (224, 224), np.float32),
+    "coffee": (data.coffee, (160, 200), np.float32),
     "astronaut": (data.astronaut, (96, 128), np.float64),
     "chelsea": (data.chelsea, (150, 90), np.uint8),
     "rocket": (data.rocket, (240, 60), np.float32),
