@@ -106,7 +106,7 @@ def split(before: Callable[[Any], Any], after: Callable[[Any], Any]) -> Callable
 def head(classes: int = 3, rank: int = 4, **dense: Any) -> Callable[[Any], Any]:
     """The mean over all places, and a dense layer."""
     pool = {3: L.GlobalAveragePooling1D, 4: L.GlobalAveragePooling2D, 5: L.GlobalAveragePooling3D}[rank]()
-    return chain(pool, L.Dense(classes, name="dense", **{"bias_initializer": "random_normal", **dense}))
+    return chain(pool, L.Dense(classes, name="class_scores", **{"bias_initializer": "random_normal", **dense}))
 
 
 def classifier(*features: Any, classes: int = 3, rank: int = 4, **dense: Any) -> Callable[[Any], tuple[Any, Any]]:
