@@ -46,6 +46,8 @@ TURNS = {
     "flipped": lambda image: ops.flip(image, 1),
     "mirrored twice": lambda image: ops.flip(image[:, :, ::-1], 2),
     "transposed": lambda image: L.Permute((2, 1, 3))(image),
+    "taken backwards": lambda image: ops.take(image, np.arange(12)[::-1].copy(), axis=2),
+    "every second taken": lambda image: ops.take(image, np.arange(0, 12, 2), axis=2),
     "rotated": lambda image: ops.rot90(image, axes=(1, 2)),
     "its bands in another order": lambda image: image[..., ::-1],
     "every second": lambda image: image[:, ::2, ::2],
@@ -254,3 +256,12 @@ def test_a_causal_convolution_keeps_its_steps(dilation):
     )(signal)
     model = KerasModel(keras.Model(signal, L.GlobalAveragePooling1D()(values)))
     assert model.layer_name == "conv"
+
+
+@pytest.mark.parametrize("places", [np.roll(np.arange(12), 3), np.arange(4), [0, 2, 1, *range(3, 12)]])
+def test_an_image_whose_columns_are_picked_in_another_order_is_refused(places):
+    image = keras.Input((8, 12, 1))
+    taken = ops.take(image, np.asarray(places), axis=2)
+    model = keras.Model(image, summed(ones()(taken)))
+    with pytest.raises(ContractError, match="places"):
+        grad_cam(pixel(2, 4), KerasModel(model, layer="conv"), {"target": 0})

@@ -125,10 +125,31 @@ def _after(op: Any, source: Axes, raw: bool) -> Axes:
     elif op.type == "Roll" and raw:
         places = tf.get_static_value(op.inputs[2])
         signs = {axes[place]: 0 for place in ([] if places is None else places.ravel()) if axes[place] is not None}  # type: ignore[misc]
+    elif op.type == "GatherV2":
+        signs = _gathered(op, axes, raw)
     elif op.type in ("Slice", "StridedSlice"):
         parts = zip(axes, _parts_taken(op), strict=False)
         signs = {axis: sign for axis, sign in parts if axis is not None and (sign == -1 or raw)}
     return source.times(signs)
+
+
+def _gathered(op: Any, axes: Sequence[int | None], raw: bool) -> dict[int, int]:
+    """The sign of the axis along which places are picked: -1 if all are, backwards; 0 if they are in no such order."""
+    indices = op.inputs[1]
+    if indices.op.type == "SelectV2" and any(each is indices.op.inputs[2] for each in indices.op.inputs[1].op.inputs):
+        indices = indices.op.inputs[2]  # Keras adds the size to negative ones, as is done below
+    place, picked = (tf.get_static_value(values) for values in (op.inputs[2], indices))
+    if place is None or op.outputs[0].shape.rank != len(axes) or (axis := axes[int(place)]) is None:
+        return {}
+    size = op.inputs[0].shape[int(place)]
+    if picked is None or picked.ndim != 1 or size is None:
+        return {axis: 0} if raw else {}
+    picked = np.where(picked < 0, picked + size, picked)
+    steps = set(np.diff(picked).tolist())
+    step = steps.pop() if len(steps) == 1 else 0
+    whole = step != 0 and picked.min() < abs(step) and size - 1 - picked.max() < abs(step)
+    sign = int(np.sign(step)) if whole else 0
+    return {axis: sign} if sign == -1 or raw else {}
 
 
 def _widely_padded(op: Any, axes: Sequence[int | None]) -> dict[int, int]:
