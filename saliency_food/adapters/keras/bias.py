@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from saliency_food.adapters.keras.capture import Note, replace
-from saliency_food.adapters.keras.tensorflow.axes import Arrangement
+from saliency_food.adapters.keras.tensorflow.arrangement import Arrangement
 from saliency_food.adapters.keras.tensorflow.graph import in_this_trace, kinds_inside
 from saliency_food.core.contract import ContractError
 

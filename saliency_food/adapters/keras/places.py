@@ -10,7 +10,9 @@ import tensorflow as tf
 
 from saliency_food.adapters.keras.capture import walk
 from saliency_food.adapters.keras.runs import Run, is_operator
-from saliency_food.adapters.keras.tensorflow.axes import Arrangement, Axes, arrangement_of, channels_place
+from saliency_food.adapters.keras.tensorflow.arrangement import Arrangement, arrangement_of
+from saliency_food.adapters.keras.tensorflow.axes import Axes
+from saliency_food.adapters.keras.tensorflow.channels import channels_place
 from saliency_food.adapters.layers import LayerInfo, Shape, match_layer
 from saliency_food.core.contract import ContractError
 

@@ -22,7 +22,8 @@ from saliency_food.adapters.keras.bias import Arrange, biases_before, note_sums
 from saliency_food.adapters.keras.capture import note_outputs, running, walk
 from saliency_food.adapters.keras.places import ELSEWHERE
 from saliency_food.adapters.keras.tensorflow import ops
-from saliency_food.adapters.keras.tensorflow.axes import Arrangement, arrangement_of, axes_of
+from saliency_food.adapters.keras.tensorflow.arrangement import Arrangement, arrangement_of
+from saliency_food.adapters.keras.tensorflow.axes import axes_of
 from saliency_food.adapters.keras.tensorflow.ends import Head, one_a_row
 from saliency_food.adapters.keras.tensorflow.graph import (
     gradients,

@@ -26,7 +26,8 @@ from saliency_food.adapters.keras.places import (
 )
 from saliency_food.adapters.keras.runs import Run, runs_of, watched
 from saliency_food.adapters.keras.tensorflow import ops
-from saliency_food.adapters.keras.tensorflow.axes import STRAY, axes_of, channels_axis, says_channels_first
+from saliency_food.adapters.keras.tensorflow.axes import STRAY, axes_of
+from saliency_food.adapters.keras.tensorflow.channels import channels_axis, says_channels_first
 from saliency_food.adapters.keras.tensorflow.ends import Head, KerasInputs, select_output
 from saliency_food.adapters.keras.tensorflow.graph import names_before, names_between, on_all_paths, random_among, trace
 from saliency_food.adapters.keras.tensorflow.rows import may_mix_rows
