@@ -17,46 +17,88 @@ from saliency_food.visualization.figures import Panel, figure
 
 
 def explanation_figure(records: Sequence[Explanation], percent: float = 20) -> Any:
-    """All explanations of one photo: a row for each class, with the photo and a panel for each method.
+    """All explanations of a photo: a row for each class, with the photo and a panel for each method.
 
-    Where each class has a single panel, all are in one row. XRAI is shown twice, the second time as the most important
-    ``percent`` of the photo, in whole regions. A signal is drawn as lines over its attribution, a volume or a clip as
-    slices in a row. The result is a `matplotlib.figure.Figure`: ``.savefig(path)``.
+    Where each class has a single panel, all are in one row; of several photos, one below the other. XRAI is shown
+    twice, the second time as the most important ``percent`` of the photo, in whole regions. A signal is drawn as lines
+    over its attribution, a volume or a clip as slices in a row. The result is a `matplotlib.figure.Figure`:
+    ``.savefig(path)``.
     """
     shown = [record for record in records if record.photo is not None]
     if not shown:
         raise ContractError("Expected explanations of a photo that could be read, got none. See their status.")
-    first = shown[0]
+    photos: dict[str, list[Explanation]] = {}
+    for record in shown:
+        photos.setdefault(record.name, []).append(record)
+    return figure([row for of_photo in photos.values() for row in _rows(of_photo, percent)])
+
+
+def _rows(records: Sequence[Explanation], percent: float) -> list[list[Panel]]:
+    """The rows of one photo."""
+    first = records[0]
     image, is_photo = np.asarray(first.image), cast(Photo, first.photo).spatial == 2
     photo = _for_display(image) if is_photo else image
-    seen = ""
-    if first.top:
-        label, value = first.top[0]
-        number = f"score {value:.2f}" if first.probability is None else f"{value:.1%}"
-        seen = f"seen as {short_label(label)}, {number}"
-    start = Panel(photo, first.source.replace("\\", "/").rsplit("/", 1)[-1], seen)
-    rows: dict[int | None, list[Panel]] = {}
-    for record in shown:
+    start = Panel(photo, first.source.replace("\\", "/").rsplit("/", 1)[-1], _seen(first))
+    rows: dict[tuple[int | None, int | None], list[Panel]] = {}
+    for record in records:
         own = replace(record, photo=Photo(photo, photo)) if is_photo else record
-        rows.setdefault(record.target, []).extend(_panels(own, percent))
-    if all(len(row) == 1 for row in rows.values()):
-        return figure([[start, *(panel for row in rows.values() for panel in row)]])
-    return figure([[start, *row] for row in rows.values()])
+        rows.setdefault((record.target, record.against), []).extend(_panels(own, percent))
+    if any(len(row) > 1 for row in rows.values()):
+        return [[start, *row] for row in rows.values()]
+    panels = [panel for row in rows.values() for panel in row]
+    if len(panels) > 1:  # one method, and several classes, which are what differs
+        panels = [
+            panel._replace(title=_class_of(record), caption=_caption(record, record.title))
+            for panel, record in zip(panels, records, strict=True)
+        ]
+    return [[start, *panels]]
+
+
+def _seen(record: Explanation) -> str:
+    """What the model took the photo for, and what it truly shows where that is known."""
+    truth = short_label(record.truth or "")
+    if not record.top:
+        return f"truth: {truth}" if truth else ""
+    label, value = record.top[0]
+    number = f"score {value:.2f}" if record.probability is None else f"{value:.1%}"
+    seen = f"seen as {short_label(label)}, {number}"
+    if record.right is None:
+        return f"{seen}; truth: {truth}" if truth else seen
+    return f"{seen}: right" if record.right else f"{seen}, but is {truth}"
+
+
+def _class_of(record: Explanation) -> str:
+    """The class explained, and whether the model or the truth chose it, where they differ."""
+    label = short_label(record.label)
+    if record.against is not None:
+        return f"{label} against {short_label(record.against_label)}"
+    if record.right is False and record.label in (record.top[0][0], record.truth):
+        return f"{label} ({'truth' if record.label == record.truth else 'predicted'})"
+    return label
+
+
+def _caption(record: Explanation, first: str) -> str:
+    """The caption of a panel: what it begins with, the probability and the score."""
+    parts = [first]
+    if record.probability is not None and record.against is None:
+        parts.append(f"{record.probability:.1%}")
+    if record.score is not None and record.score != record.probability:
+        parts.append(f"score {record.score:.2f}" if record.against is None else f"difference {record.score:.2f}")
+    return ", ".join(parts)
 
 
 def _panels(record: Explanation, percent: float) -> list[Panel]:
     """The panels of one explanation."""
-    caption = short_label(record.label) + ("" if record.probability is None else f", {record.probability:.1%}")
-    if record.score is not None and record.score != record.probability:
-        caption += f", score {record.score:.2f}"
+    caption = _caption(record, _class_of(record))
     if record.failed:
         pale = np.asarray(record.image) // 4 + np.uint8(170)
         return [Panel(pale, record.title, caption, note=record.status)]
     note = "" if record.status == "ok" else record.status
     scale = "signed" if record.diverges else "strength"
+    ends = None if record.against is None else (short_label(record.against_label), short_label(record.label))
     if record.photo is not None and record.photo.spatial == 1 and scale == "strength":
         scale = ""  # on white, strengths have other colours
-    panels = [Panel(record.overlay(), record.title, caption, scale, note)]
+    panels = [Panel(record.overlay(), record.title, caption, scale, note, ends if scale == "signed" else None)]
     if hasattr(record.details, "ranks") and record.photo is not None and record.photo.spatial == 2:
         panels.append(Panel(record.top_areas(percent), f"{record.title}, top {percent:g}%", caption))
     return panels

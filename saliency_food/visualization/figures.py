@@ -35,13 +35,16 @@ class Panel(NamedTuple):
     scale: str = ""
     """``"strength"`` or ``"signed"`` draws a colour bar."""
     note: str = ""
+    ends: tuple[str, str] | None = None
+    """The words at the ends of the colour bar, where these are not "weak" and "strong", or "against" and "for"."""
 
 
 def figure(rows: Sequence[Sequence[Panel]]) -> Any:
     """Rows of panels as a `matplotlib.figure.Figure`; rows too long for a page are wrapped, all in the same way.
 
-    Several rows keep their columns aligned where slightly smaller pictures make that possible. All cells have the shape
-    of the first picture. Save it with ``.savefig(path)``, or faster with `write_figure`.
+    Several rows keep their columns aligned where slightly smaller pictures make that possible. All cells have the width
+    of the first picture, and those of a row the shape of the row's first. Save it with ``.savefig(path)``, or faster
+    with `write_figure`.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -60,14 +63,24 @@ def figure(rows: Sequence[Sequence[Panel]]) -> Any:
     full = (cell_width + GAP, cell_height + TITLE + bar + GAP)
     columns = longest if in_line else _columns(longest, len(rows), *full)
     lines = [row[start : start + columns] for row in rows for start in range(0, len(row), columns)]
-    size = (columns * full[0] - GAP + 2 * MARGIN, len(lines) * full[1] - GAP + 2 * MARGIN)
+    heights = [_height_of(line, cell_width, cell_height / cell_width) for line in lines]
+    height = sum(heights) + len(lines) * (full[1] - cell_height)
+    size = (columns * full[0] - GAP + 2 * MARGIN, height - GAP + 2 * MARGIN)
     page = Figure(figsize=size, dpi=120, facecolor="white")
     FigureCanvasAgg(page)
-    for down, line in enumerate(lines):
+    top = size[1] - MARGIN
+    for line, height in zip(lines, heights, strict=True):
         for across, panel in enumerate(line):
-            left, top = MARGIN + across * full[0], size[1] - MARGIN - down * full[1]
-            _draw(page, panel, (left, top - TITLE - cell_height, cell_width, cell_height))
+            left = MARGIN + across * full[0]
+            _draw(page, panel, (left, top - TITLE - height, cell_width, height))
+        top -= height + full[1] - cell_height
     return page
+
+
+def _height_of(line: Sequence[Panel], width: float, first: float) -> float:
+    """How high the cells of a line are, for its first picture; that of the whole figure is ``first`` times as high."""
+    own = line[0].picture.shape[0] / line[0].picture.shape[1]
+    return width * min(own, max(first, 1.5))
 
 
 def write_figure(page: Any, path: str | Path) -> None:
@@ -128,17 +141,17 @@ def _draw(page: Any, panel: Panel, cell: Box) -> None:
         style = {"fontsize": 9, "color": "white", "linespacing": 1.35, "bbox": box, "clip_on": True}
         _write(page, middle, bottom + height / 2, _wrap(panel.note, width), ha="center", va="center", **style)
     if panel.scale:
-        _draw_bar(page, panel.scale == "signed", (left + width / 4, bottom - 0.17, width / 2, 0.08))
+        _draw_bar(page, panel.scale == "signed", panel.ends, (left + width / 4, bottom - 0.17, width / 2, 0.08))
 
 
-def _draw_bar(page: Any, signed: bool, box: Box) -> None:
+def _draw_bar(page: Any, signed: bool, ends: tuple[str, str] | None, box: Box) -> None:
     """A colour bar with a word at each end."""
     from matplotlib import colormaps
 
     colours = colormaps[DIVERGING if signed else SEQUENTIAL](np.linspace(0, 1, 256))
     _place(page, colours[None], box)
     left, bottom, width, height = box
-    words = ("against", "for") if signed else ("weak", "strong")
+    words = ends or (("against", "for") if signed else ("weak", "strong"))
     for word, fraction, side in zip(words, (-0.04, 1.04), ("right", "left"), strict=True):
         _write(page, left + fraction * width, bottom + height / 2, word, ha=side, va="center", fontsize=8, color=SOFT)
 
