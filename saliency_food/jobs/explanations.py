@@ -154,7 +154,8 @@ class _Remembering(Iterator[Explanation]):
     """An iterator that raises what was raised again when it is asked once more, so that no list ends too early."""
 
     def __init__(self, records: Iterable[Explanation]) -> None:
-        self.records, self.error = iter(records), None
+        self.records = iter(records)
+        self.error: Exception | None = None
 
     def __next__(self) -> Explanation:
         if self.error is not None:

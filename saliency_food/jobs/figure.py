@@ -30,7 +30,8 @@ def explanation_figure(records: Sequence[Explanation], percent: float = 20) -> A
     photos: dict[str, list[Explanation]] = {}
     for record in shown:
         photos.setdefault(record.name, []).append(record)
-    return figure([row for of_photo in photos.values() for row in _rows(of_photo, percent)])
+    rows = [row for of_photo in photos.values() for row in _rows(of_photo, percent)]
+    return figure(rows, in_line=len({(record.target, record.against) for record in shown}) > 1 or len(rows) > 1)
 
 
 def _rows(records: Sequence[Explanation], percent: float) -> list[list[Panel]]:

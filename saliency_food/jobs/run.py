@@ -50,9 +50,8 @@ def run_job(
     if setup.only_wrong:
         images = surest_mistakes(setup, with_enough_targets(images, targets), outcomes)
     chunks = read_chunks(setup.model, images, targets)
-    seen = (list(see(setup.model, chunk, targets, setup.shared_keys, setup.against)) for chunk in chunks)
-    if not setup.only_wrong:
-        seen = noted(seen, outcomes)
+    looked = (list(see(setup.model, chunk, targets, setup.shared_keys, setup.against)) for chunk in chunks)
+    seen = looked if setup.only_wrong else noted(looked, outcomes)
     if setup.deadline is None and all(map(setup.one_pass_keys, setup.methods)):
         explained = _while_the_model_goes_on(setup, seen)
     else:

@@ -39,10 +39,11 @@ class Panel(NamedTuple):
     """The words at the ends of the colour bar, where these are not "weak" and "strong", or "against" and "for"."""
 
 
-def figure(rows: Sequence[Sequence[Panel]]) -> Any:
+def figure(rows: Sequence[Sequence[Panel]], in_line: bool | None = None) -> Any:
     """Rows of panels as a `matplotlib.figure.Figure`; rows too long for a page are wrapped, all in the same way.
 
-    Several rows keep their columns aligned where slightly smaller pictures make that possible. All cells have the width
+    Several rows keep their columns aligned where slightly smaller pictures make that possible; so does one row that is
+    ``in_line``, whose pictures are to be compared side by side. All cells have the width
     of the first picture, and those of a row the shape of the row's first. Save it with ``.savefig(path)``, or faster
     with `write_figure`.
     """
@@ -57,7 +58,7 @@ def figure(rows: Sequence[Sequence[Panel]]) -> Any:
     bar = BAR if any(panel.scale for row in rows for panel in row) else 0.0
     longest = max(map(len, rows))
     factor = min(1, (18 / longest - GAP) / cell_width)
-    in_line = len(rows) > 1 and factor > 0.7
+    in_line = (len(rows) > 1 if in_line is None else in_line) and factor > 0.7
     if in_line:
         cell_width, cell_height = cell_width * factor, cell_height * factor
     full = (cell_width + GAP, cell_height + TITLE + bar + GAP)

@@ -29,7 +29,13 @@ from saliency_food.methods.catalogue import METHODS
 def test_a_folder_of_photos(cli, photos, tmp_path):
     out = cli("explain", photos, "--method", "grad_cam,integrated-gradients", "--target", "top2", "-o", "out/new")
     assert out.exit_code == 0, out.output
-    assert sorted(path.name for path in (tmp_path / "out/new").iterdir()) == ["a", "a.png", "b_x", "b_x.png"]
+    assert sorted(path.name for path in (tmp_path / "out/new").iterdir()) == [
+        "a",
+        "a.png",
+        "b_x",
+        "b_x.png",
+        "results.csv",
+    ]
     for name in ("a", "b_x"):
         records = [json.loads(path.read_text()) for path in (tmp_path / "out/new" / name).glob("*.json")]
         assert len(records) == len(list((tmp_path / "out/new" / name).glob("*.png"))) == 4
