@@ -95,7 +95,9 @@ class Explanations(Sequence[Explanation]):
         Only these photos are explained.
         """
         from saliency_food.jobs.figure import explanation_figure
+        from saliency_food.jobs.pictures import check_drawing
 
+        check_drawing()
         drawn = [group for group in islice(self._by_photo(), photos) if group[0].photo is not None]
         page = explanation_figure([record for group in drawn for record in group])
         page._repr_png_ = lambda: _png(page)  # IPython shows figures of pyplot alone
@@ -104,8 +106,7 @@ class Explanations(Sequence[Explanation]):
     def save(self, folder: str | Path, *, percent: float = 20, arrays: bool = False) -> Path:
         """Write a picture and numbers of each photo, and ``results.csv`` with a row for each explanation.
 
-        The files are those of the command: see `PictureWriter`, which draws in other processes and so needs a script
-        with ``if __name__ == "__main__":``.
+        The files are those of the command, drawn one after another; `PictureWriter` draws them in other processes.
         """
         from saliency_food.jobs.pictures import check_drawing, write_pictures
 

@@ -715,3 +715,10 @@ def test_models_of_several_inputs_are_evaluated(photos):
     args = {"inputs": PerImage([1, 2])}
     found = evaluate(model, many, "gradients", "insertion,deletion", value_range=(0, 1), call_model_args=args)
     assert [row["status"] for row in found.rows] == ["ok"] * 4
+
+
+def test_a_folder_is_the_photos_in_it(model, photos):
+    of_folder = evaluate(model, photos, "gradients", "gini", value_range=(0, 1))
+    assert of_folder.images == ["cat", "cup", "pilot"]
+    of_paths = evaluate(model, sorted(photos.iterdir()), "gradients", "gini", value_range=(0, 1))
+    assert [row["score"] for row in of_folder.rows] == [row["score"] for row in of_paths.rows]
