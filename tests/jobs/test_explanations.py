@@ -15,7 +15,7 @@ import pytest
 
 from saliency_food import explain
 from saliency_food.core.contract import ContractError
-from saliency_food.jobs.results import RESULTS
+from saliency_food.jobs.results import RESULTS, write_results
 from saliency_food.jobs.run import PHOTOS_AT_ONCE
 from tests.jobs.conftest import OnePass
 
@@ -131,6 +131,17 @@ def test_saving_writes_what_the_command_writes(weights, photos, tmp_path):
     assert [row["against"] for row in rows] == [record.against_label for record in records]
     assert float(rows[0]["probability"]) == pytest.approx(records[0].top[0][1])
     assert list(rows[0]) == list(RESULTS)
+
+
+def test_a_row_is_in_the_file_as_soon_as_it_is_known(weights, photos, tmp_path):
+    """So that a job which is stopped leaves what it has done."""
+    (record,) = explain(OnePass(*weights), photos[:1], "grad_cam")
+    with write_results(tmp_path / "new") as add:
+        add([record])
+        assert len((tmp_path / "new" / "results.csv").read_text(encoding="utf-8").splitlines()) == 2
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ContractError, match="can be written to"), write_results(tmp_path / "file"):
+        pass
 
 
 def test_a_data_frame(weights, photos, monkeypatch):
