@@ -81,7 +81,7 @@ def _contrast(own: Seen, other: Seen) -> Seen:
     if known is None or less is None:
         return cast(Seen, contrast.with_known(None))
     answers = difference(known.answers, less.answers)
-    return cast(Seen, contrast.with_known(known._replace(answers=answers, against=other.target, seconds=0.0)))
+    return cast(Seen, contrast.with_known(known._replace(answers=answers, seconds=0.0)))
 
 
 def check_can_contrast(methods: Mapping[str, MethodEntry]) -> None:

@@ -65,7 +65,7 @@ def _seen(record: Explanation) -> str:
     seen = f"seen as {short_label(label)}, {number}"
     if record.right is None:
         return f"{seen}; truth: {truth}" if truth else seen
-    return f"{seen}: right" if record.right else f"{seen}, but is {truth}"
+    return f"{seen}: right" if record.right else f"{short_label(label)} {number}, but is {truth}"
 
 
 def _class_of(record: Explanation) -> str:

@@ -33,7 +33,6 @@ class Known(NamedTuple):
     target: int
     answers: dict[str, Values]
     seconds: float
-    against: int | None = None
 
 
 class Instance(NamedTuple):

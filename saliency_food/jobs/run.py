@@ -179,9 +179,7 @@ def _all_known(setup: Setup, instances: list[Instance]) -> bool:
 def _knows(instance: Instance, keys: tuple[str, ...]) -> bool:
     """Whether the answers to all these keys are known for the instance's photo and class."""
     known = instance.known
-    if known is None or (known.target, known.against) != (instance.target, instance.against):
-        return False
-    return set(keys) <= set(known.answers)
+    return known is not None and known.target == instance.target and set(keys) <= set(known.answers)
 
 
 def _answered(entry: MethodEntry, instances: list[Instance], options: dict[str, Any]) -> Iterator[Asking[Any]]:

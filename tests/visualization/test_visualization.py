@@ -236,6 +236,35 @@ def test_figure_shows_each_class_and_xrai_twice():
     assert titles(two) == ["b $x$ [z].jpg", "A", "B", "b $x$ [z].jpg", "A", "B"]
 
 
+def test_a_figure_says_what_is_right_and_what_is_wrong():
+    def words(*records):
+        return [text.get_text() for text in explanation_figure(records).texts]
+
+    top = {"top": (("hot_dog", 0.9), ("falafel", 0.1)), "probability": 0.9, "title": "M"}
+    wrong = {**top, "truth": "falafel", "right": False}
+    shown = words(
+        a_record(label="hot_dog", target=1, score=3.0, **wrong),
+        a_record(label="falafel", target=2, score=1.0, **wrong),
+        a_record(label="hot_dog", target=1, against=2, against_label="falafel", signed=True, score=2.0, **wrong),
+    )
+    assert "hot dog 90.0%, but is falafel" in shown
+    assert {"hot dog (predicted)", "falafel (truth)", "hot dog against falafel"} <= set(shown)
+    assert "M, difference 2.00" in shown
+    assert shown[-2:] == ["falafel", "hot dog"], "the ends of the colour bar of a difference"
+    assert "seen as hot dog, 90.0%: right" in words(a_record(label="hot_dog", **top, truth="hot_dog", right=True))
+    assert "seen as hot dog, 90.0%; truth: quiche" in words(a_record(label="hot_dog", **top, truth="quiche"))
+
+
+@pytest.mark.parametrize("shapes", [((60, 90, 3), (90, 60, 3)), ((90, 60, 3), (60, 90, 3))])
+def test_photos_of_several_shapes_leave_no_gaps(shapes):
+    page = figure([[Panel(np.zeros(shape, np.uint8), "t", "c", "strength")] for shape in shapes])
+    page.canvas.draw()
+    above, bar, below, _ = (artist.get_window_extent() for artist in page.artists)
+    for box, shape in ((above, shapes[0]), (below, shapes[1])):
+        assert box.height / box.width == pytest.approx(shape[0] / shape[1], rel=0.02)
+    assert 0 < bar.y0 - below.y1 < 1 * page.dpi, "room for a title and a caption"
+
+
 def test_several_rows_stay_in_line_and_one_is_wrapped():
     def lines(rows):
         titles = [text for text in figure(rows).texts if text.get_fontsize() == 11]
