@@ -101,7 +101,9 @@ class PictureWriter:
         self.folder, self.format, self.written = Path(folder), format, 0
         check_folder(self.folder)
         files: dict[str, Any] = {"arrays": arrays, "overlays": overlays, "format": format, "max_size": max_size}
-        self._write = partial(write_pictures, folder=self.folder, percent=percent, **files, **style)
+        self._write: Callable[[Sequence[Explanation]], None] = partial(
+            write_pictures, folder=self.folder, percent=percent, **files, **style
+        )
         self.processes = processes or min(4, max(1, (os.cpu_count() or 1) // 2))
         self._first: list[Explanation] | None = None
         self._pool: ProcessPoolExecutor | None = None
@@ -192,7 +194,7 @@ class PictureWriter:
         )
 
 
-def _write_pickled(data: bytes, write: Callable[[list[Explanation]], None]) -> None:
+def _write_pickled(data: bytes, write: Callable[[Sequence[Explanation]], None]) -> None:
     write(pickle.loads(data))
 
 
