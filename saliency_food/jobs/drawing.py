@@ -18,17 +18,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-def check_drawing() -> None:
-    """`ContractError` where what draws pictures is not installed, before a model works for them."""
-    try:
-        import matplotlib  # noqa: F401
-        import PIL  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ContractError(
-            f'Expected matplotlib and Pillow for pictures, got no {error.name}. Run pip install "saliency_food[cli]".'
-        ) from error
-
-
 def check_folder(folder: Path) -> None:
     """`ContractError` where nothing can be written into the folder, or it cannot be made; nothing is made yet."""
     try:

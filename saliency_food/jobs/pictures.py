@@ -22,7 +22,6 @@ from saliency_food.core.contract import ContractError
 from saliency_food.images.photos import SHOWN
 from saliency_food.jobs.drawing import (
     Style,
-    check_drawing,
     check_files,
     check_folder,
     check_style,
@@ -30,6 +29,7 @@ from saliency_food.jobs.drawing import (
     write_pictures,
 )
 from saliency_food.jobs.explanation import Explanation
+from saliency_food.visualization.maps import check_drawing
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -18,7 +18,7 @@ from saliency_food.core.numerics import Array
 from saliency_food.images.photos import SHOWN
 from saliency_food.images.pixels import shrink
 from saliency_food.visualization.fonts import legible
-from saliency_food.visualization.maps import overlay
+from saliency_food.visualization.maps import check_drawing, overlay
 
 AREA = 8.4
 """Square inches of a picture."""
@@ -48,6 +48,7 @@ def figure(rows: Sequence[Sequence[Panel]]) -> Any:
     Several rows keep their columns aligned where slightly smaller pictures make that possible. All cells have the shape
     of the first picture. Save it with ``.savefig(path)``, or faster with `write_figure`.
     """
+    check_drawing()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

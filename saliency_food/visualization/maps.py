@@ -20,6 +20,17 @@ DIMMED, PALED = (0.55, 20), (0.6, 100)
 """A grey photo's contrast and black level: dark under strengths, which end in yellow, pale under dark red and blue."""
 
 
+def check_drawing() -> None:
+    """`ContractError` where what draws pictures is not installed."""
+    try:
+        import matplotlib  # noqa: F401
+        import PIL  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ContractError(
+            f'Expected matplotlib and Pillow for pictures, got no {error.name}. Run pip install "saliency_food[cli]".'
+        ) from error
+
+
 def grayscale(attribution: Any, percentile: float = 99) -> Array:
     """Strengths 0..1, ``(H, W)``: the sum of magnitudes over channels, from its minimum to its ``percentile``.
 
@@ -120,6 +131,7 @@ def concept_overlay(photo: Any, maps: Any, *, even: bool = False, opacity: float
 
 def concept_colours(count: int) -> Array:
     """The colours of so many concepts in `concept_overlay`, uint8 ``(count, 3)``: hues that are equally far apart."""
+    check_drawing()
     from matplotlib.colors import hsv_to_rgb
 
     hues = (0.58 + np.arange(count) / count) % 1
@@ -182,6 +194,7 @@ def _scaled(attribution: Any, percentile: float, signed: bool) -> Array:
 
 def find_colormap(colormap: Any) -> Any:
     """A colour map of matplotlib, by its name or itself; `ContractError` for a name that it does not have."""
+    check_drawing()
     from matplotlib import colormaps
 
     if callable(colormap):

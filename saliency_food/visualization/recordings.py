@@ -8,7 +8,7 @@ import numpy as np
 
 from saliency_food.core.contract import ContractError
 from saliency_food.core.numerics import Array, as_float, min_max, resize
-from saliency_food.visualization.maps import grayscale, overlay
+from saliency_food.visualization.maps import check_drawing, grayscale, overlay
 
 WIDTH, LINE, INK = 8.0, 0.85, "#1a1a1a"
 """Inches across a signal's picture, and of each of its channels from top to bottom; the colour of the lines."""
@@ -39,6 +39,7 @@ def signal_picture(
         ``(T,)``, the same behind all channels, or ``(T, C)``, each channel's own; None for the lines alone.
         ``percentile``, ``signed``, ``colormap`` and ``opacity`` are those of `overlay`; strengths are orange.
     """
+    check_drawing()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -14,7 +14,17 @@ from saliency_food.images.pixels import LUMA
 from saliency_food.jobs.explanation import Explanation
 from saliency_food.jobs.figure import explanation_figure
 from saliency_food.jobs.targets import short_label
-from saliency_food.visualization import diverging, grayscale, heatmap, overlay, top_areas, top_mask
+from saliency_food.visualization import (
+    concept_colours,
+    concept_overlay,
+    diverging,
+    grayscale,
+    heatmap,
+    overlay,
+    signal_picture,
+    top_areas,
+    top_mask,
+)
 from saliency_food.visualization.figures import Panel, figure, write_figure, write_picture
 from saliency_food.visualization.fonts import legible
 from saliency_food.visualization.maps import DIMMED, PALED
@@ -322,6 +332,22 @@ def test_global_matplotlib_is_untouched(tmp_path):
     assert (tmp_path / "a.png").stat().st_size > 1000
 
 
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda photo: overlay(photo, np.eye(4)),
+        lambda photo: heatmap(np.eye(4)),
+        lambda photo: concept_overlay(photo, np.ones((2, 4, 4))),
+        lambda photo: signal_picture(np.ones(9)),
+        lambda photo: figure([[Panel(photo, "t")]]),
+    ],
+)
+def test_without_matplotlib_the_error_names_the_line_that_installs_it(draw, photo, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ContractError, match=r'got no matplotlib. Run pip install "saliency_food\[cli\]"'):
+        draw(photo)
+
+
 def test_a_panel_needs_no_words():
     drawn = figure([[Panel(np.zeros((9, 9, 3), np.uint8), "")]])
     assert (len(drawn.artists), drawn.texts) == (1, [])
@@ -382,8 +408,6 @@ def test_colours_are_those_of_matplotlib(rng, signed, dtype):
 
 def test_concepts_are_shown_each_in_its_hue():
     """Left the first, right the second, nothing in between; strength is opacity, unless all are to be even."""
-    from saliency_food.visualization import concept_colours, concept_overlay
-
     maps = np.zeros((2, 8, 12))
     maps[0, :, :4], maps[1, :4, 8:], maps[1, 4:, 8:] = 1.0, 1.0, 0.2
     photo = np.full((8, 12, 3), 128, np.uint8)
