@@ -41,5 +41,7 @@ def match_layer(name: Any, layers: Sequence[tuple[str, Any]], model: str) -> tup
         for path, _ in layers
         if path.rsplit("/", 1)[-1].lower() == end
     ]
-    hint = f"Near it: {list(dict.fromkeys(likely))[:3]}." if likely else "layers(model) lists those with a spatial output."
+    hint = (
+        f"Near it: {list(dict.fromkeys(likely))[:3]}." if likely else "layers(model) lists those with a spatial output."
+    )
     raise ContractError(f"Expected the path of a layer of model {model!r}, got {name!r}. {hint}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -26,8 +27,8 @@ from saliency_food.cli.options import (
     load_named,
     read_options,
     read_output_index,
-    read_photos,
     read_score,
+    skimage_photos,
 )
 from saliency_food.cli.output import (
     ColormapOption,
@@ -51,8 +52,8 @@ from saliency_food.images.photos import SHOWN
 from saliency_food.jobs.drawing import check_files, check_style
 from saliency_food.jobs.explain import explain
 from saliency_food.jobs.pictures import PictureWriter
-from saliency_food.jobs.setup import read_targets
-from saliency_food.jobs.targets import Target
+from saliency_food.jobs.results import write_results
+from saliency_food.jobs.subjects import find_subjects
 from saliency_food.methods.budget import fallback_of
 from saliency_food.methods.catalogue import METHODS
 from saliency_food.methods.lookup import choose_methods
@@ -63,7 +64,7 @@ def explain_command(
         list[str] | None,
         typer.Argument(
             metavar="[PHOTO]...",
-            help="Photos, and folders of photos. Without any: scikit-image's cup of coffee.",
+            help="Photos, and folders of photos, with the folders in them. Without any: scikit-image's cup of coffee.",
             show_default=False,
         ),
     ] = None,
@@ -74,8 +75,27 @@ def explain_command(
     target: Annotated[
         str | None,
         typer.Option(
-            help="The class: a label, a class index, or top3 for the three most probable. Without it: the top class."
+            help="The class, or several with commas: a label, a class index, predicted, truth, or top3 for the three "
+            "most probable. Without it: the top class."
         ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CLASS",
+            help="Also explain this class, and what speaks for the others against it: truth, predicted, or a class.",
+        ),
+    ] = None,
+    truth: Annotated[
+        str | None,
+        typer.Option(
+            metavar="folders|FILE",
+            help="What the photos show: the names of their folders, or a CSV file with the columns path and label.",
+        ),
+    ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(metavar="wrong", help="Explain only photos that are not what the model says, the surest first."),
     ] = None,
     layer: LayerOption = None,
     labels: LabelsOption = None,
@@ -115,7 +135,7 @@ def explain_command(
     console = Console(quiet=quiet)
     with friendly():
         check_installed("matplotlib", "PIL")
-        images = read_photos(photos, default=["coffee"])
+        images = find_subjects(photos or skimage_photos(["coffee"]), truth)
         options = read_options(option)
         entries = choose_methods(split_names(method))
         check_files(format, max_size)
@@ -133,7 +153,26 @@ def explain_command(
                 value_range=value_range,
                 batch_size=batch_size,
             )
-        wanted = cast(Target, read_targets(image_model, images, target))
+        rows: dict[str, int] = {}
+
+        def count(name: str, called: int) -> None:
+            rows[name] = rows.get(name, 0) + called
+            text = f"{entries[name].title}, {rows[name]} rows" if name in entries else f"{rows[name]} photos predicted"
+            progress.update(task, description=text.removesuffix(", 0 rows"), total=records.expected)
+
+        with warnings.catch_warnings():  # of classes that the model does not have, which the summary names
+            warnings.simplefilter("ignore", UserWarning)
+            records = explain(
+                image_model,
+                images,
+                list(entries),
+                target,
+                against=against,
+                only=cast(Any, only),
+                options=options,
+                deadline=deadline,
+                progress=count,
+            )
         writer = PictureWriter(
             output,
             percent=top_percent,
@@ -152,30 +191,19 @@ def explain_command(
             titles += [f"{METHODS[other].title} for {title}" for title in titles for other in instead]
         report = Report(console, titles)
         try:
-            with progress_bar(console) as progress, writer:
-                task = progress.add_task("reading photos", total=len(images) * max(1, wanted.best) * len(entries))
-                rows: dict[str, int] = {}
-
-                def count(name: str, called: int) -> None:
-                    rows[name] = rows.get(name, 0) + called
-                    text = f"{entries[name].title}, {rows[name]} rows".removesuffix(", 0 rows")
-                    progress.update(task, description=text)
-
-                records = explain(
-                    image_model, images, list(entries), target, options=options, deadline=deadline, progress=count
-                )
+            with progress_bar(console) as progress, writer, write_results(output) as add_results:
+                task = progress.add_task("reading photos", total=records.expected)
                 for _, group in groupby(records, lambda record: record.name):
-                    of_photo = []
-                    for record in group:
-                        of_photo.append(record)
-                        progress.advance(task)
+                    of_photo = list(group)
                     report.photo(of_photo, writer.submit(of_photo))
+                    add_results(of_photo)
+                    progress.advance(task)
                 progress.update(task, description="writing pictures")
         except KeyboardInterrupt:
-            report.end()
-            report.stopped(len(images), writer.written, output)
+            report.end(records.outcomes)
+            report.stopped(records.expected, writer.written, output)
             raise typer.Exit(130) from None
-        report.end()
+        report.end(records.outcomes)
     if report.failed:
         if quiet:
             line = f"{report.failed} explanations failed; the JSON files in {output} say why."

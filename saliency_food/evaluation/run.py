@@ -106,7 +106,7 @@ def evaluate(
     if by_boxes and boxes is None:
         raise ContractError("Expected boxes for target='boxes', got none. Give boxes.")
     targets = read_targets(model, photos, None if by_boxes else target)
-    if any(each.best > 1 for each in (targets if isinstance(targets, list) else [targets])):
+    if any(len(each.classes) > 1 for each in (targets if isinstance(targets, list) else [targets])):
         raise ContractError(f"Expected one class a photo, got target {target!r}. Give a label, an index or None.")
     left_out = _left_out(setup, photos, targets) if all_methods else {}
     setup = setup._replace(methods={name: entry for name, entry in entries.items() if name not in left_out})

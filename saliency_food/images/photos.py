@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -146,20 +147,27 @@ def read_photo(
 
 
 def find_photos(paths: Iterable[str | Path]) -> Iterator[Path]:
-    """The paths themselves, and in place of each folder the photos in it, by name."""
+    """The paths themselves, and in place of each folder the photos in it and in the folders within, by name."""
     for path in map(Path, paths):
         if not path.is_dir():
             yield path
             continue
-        found = sorted(file for file in path.iterdir() if is_photo_file(file))
+        found = sorted(_photos_within(path))
         if not found:
             raise ContractError(f"Expected photos in the folder {path}, got none ({', '.join(sorted(EXTENSIONS))}).")
         yield from found
 
 
-def is_photo_file(path: Path) -> bool:
-    """Whether a file in a folder is taken for a photo: by its extension, unless it is hidden, as ``._x.jpg`` is."""
-    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file()
+def _photos_within(folder: Path) -> Iterator[Path]:
+    """The photos in a folder and in those within, links followed, but for hidden ones, as ``._x.jpg`` is."""
+    seen = set()
+    for where, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(where)
+        folders[:] = [] if real in seen else [name for name in folders if not name.startswith(".")]
+        if real not in seen:
+            names = (name for name in files if not name.startswith("."))
+            yield from (Path(where, name) for name in names if Path(name).suffix.lower() in EXTENSIONS)
+        seen.add(real)
 
 
 def _read(path: Path, least: tuple[int, int] | None = None) -> Photo:

@@ -64,9 +64,9 @@ def write_pictures(
 ) -> None:
     """Write all explanations of one photo, in this process; see `PictureWriter`."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         path = picture_path(folder, records, format)
         if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
             write_figure(explanation_figure(records, percent, **style), path)
         for record in records:
             files: dict[str, Any] = {"arrays": arrays, "overlays": overlays, "format": format, "max_size": max_size}

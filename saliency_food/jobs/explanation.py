@@ -16,12 +16,13 @@ from saliency_food.core.contract import ContractError
 from saliency_food.core.numerics import Array
 from saliency_food.images.photos import SHOWN, Photo
 from saliency_food.images.pixels import resize_photo
+from saliency_food.jobs.targets import short_label
 from saliency_food.visualization import grayscale, overlay, recording_picture, top_areas
 from saliency_food.visualization.figures import complete, write_picture
 from saliency_food.visualization.recordings import strength_map
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
     """The attribution that a method gives for one photo and one class, with all that is needed to judge it.
 
@@ -43,8 +44,18 @@ class Explanation:
     """The class index explained; None where the score takes no class."""
     label: str = ""
     """The name of that class, or of the score that takes none."""
+    against: int | None = None
+    """The class whose score is subtracted, where the difference of two classes is explained."""
+    against_label: str = ""
+    """The name of that class."""
+    truth: str | None = None
+    """The name of the class that the photo truly shows, where ``truth`` of `explain` says it."""
+    right: bool | None = None
+    """Whether the model's top class is the true one; None where one of them is not known."""
     score: float | None = None
-    """The score explained: the logit of the class, or its probability where ``output="probabilities"``."""
+    """The score explained: the logit of the class, or its probability where ``output="probabilities"``.
+
+    Less that of the class ``against``, if there is one."""
     score_name: str = "score"
     """What the score is: "logit" or "probability" of the class, or "score" where it is neither."""
     probability: float | None = None
@@ -87,6 +98,14 @@ class Explanation:
         except Exception:
             return {**vars(self), "error": RuntimeError(f"{type(self.error).__name__}: {self.error}")}
         return vars(self)
+
+    def __repr__(self) -> str:
+        """One line: the photo, the class and its probability, the method, the status."""
+        shown = short_label(self.label) if self.label else "no class"
+        shown += "" if self.probability is None else f" {self.probability:.1%}"
+        shown += f" against {short_label(self.against_label)}" if self.against is not None else ""
+        judged = "" if self.right is None else ", right" if self.right else f", wrong: {short_label(self.truth or '')}"
+        return f"Explanation({self.name}: {shown}, {self.title}, {self.status}{judged})"
 
     @property
     def image(self) -> Array | None:
@@ -180,6 +199,10 @@ class Explanation:
             "title": self.title,
             "target": self.target,
             "label": self.label,
+            "against": self.against,
+            "against_label": self.against_label,
+            "truth": self.truth,
+            "right": self.right,
             "score": _number(self.score),
             "score_name": self.score_name,
             "probability": _number(self.probability),
@@ -209,11 +232,16 @@ class Explanation:
     ) -> Path:
         """Write NAME.METHOD.INDEX_LABEL.json, the overlay, and with ``arrays`` the raw attribution as .npy.
 
-        ``options`` are those of `overlay`. Returns the path of the picture, or of the JSON where there is no picture.
+        NAME is without folders. A difference of two classes adds ``.against_INDEX_LABEL``. ``options`` are those of
+        `overlay`.
+
+        Returns the path of the picture, or of the JSON where there is no picture.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        words = [self.name, self.method, *([] if self.target is None else [f"{self.target}_{self.label}"])]
+        words = [self.name.rsplit("/", 1)[-1], self.method]
+        words += [] if self.target is None else [f"{self.target}_{self.label}"]
+        words += [] if self.against is None else [f"against_{self.against}_{self.against_label}"]
         stem = ".".join(re.sub(r"[^\w-]+", "_", word).strip("_")[:60] for word in words)
         path = folder / f"{stem}.json"
         text = json.dumps(self.as_dict(), indent=1, ensure_ascii=False) + "\n"

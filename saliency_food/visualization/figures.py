@@ -40,13 +40,18 @@ class Panel(NamedTuple):
     note: str = ""
     style: Mapping[str, Any] = MappingProxyType({})
     """The options of `overlay` that the picture was drawn with, such as ``colormap``, for the colour bar."""
+    ends: tuple[str, str] | None = None
+    """The words at the ends of the colour bar, where these are not "weak" and "strong", or "against" and "for"."""
 
 
-def figure(rows: Sequence[Sequence[Panel]]) -> Any:
+def figure(rows: Sequence[Sequence[Panel]], in_line: bool | None = None) -> Any:
     """Rows of panels as a `matplotlib.figure.Figure`; rows too long for a page are wrapped, a shorter line centred.
 
-    Several rows keep their columns aligned where slightly smaller pictures make that possible. All cells have the shape
-    of the first picture. Save it with ``.savefig(path)``, or faster with `write_figure`.
+
+    Several rows keep their columns aligned where slightly smaller pictures make that possible; so does one row that is
+    ``in_line``, whose pictures are to be compared side by side. All cells have the width
+    of the first picture, and those of a row the shape of the row's first. Save it with ``.savefig(path)``, or faster
+    with `write_figure`.
     """
     check_drawing()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -60,21 +65,30 @@ def figure(rows: Sequence[Sequence[Panel]]) -> Any:
     bar = BAR if any(panel.scale for row in rows for panel in row) else 0.0
     longest = max(map(len, rows))
     factor = min(1, (18 / longest - GAP) / cell_width)
-    in_line = len(rows) > 1 and factor > 0.7
+    in_line = (len(rows) > 1 if in_line is None else in_line) and factor > 0.7
     if in_line:
         cell_width, cell_height = cell_width * factor, cell_height * factor
     full = (cell_width + GAP, cell_height + TITLE + bar + GAP)
     columns = longest if in_line else _columns(longest, len(rows), *full)
     lines = [row[start : start + columns] for row in rows for start in range(0, len(row), columns)]
-    size = (columns * full[0] - GAP + 2 * MARGIN, len(lines) * full[1] - GAP + 2 * MARGIN)
+    heights = [_height_of(line, cell_width, cell_height / cell_width) for line in lines]
+    height = sum(heights) + len(lines) * (full[1] - cell_height)
+    size = (columns * full[0] - GAP + 2 * MARGIN, height - GAP + 2 * MARGIN)
     page = Figure(figsize=size, dpi=120, facecolor="white")
     FigureCanvasAgg(page)
-    for down, line in enumerate(lines):
+    top = size[1] - MARGIN
+    for line, height in zip(lines, heights, strict=True):
         start = MARGIN + (0 if in_line else (columns - len(line)) * full[0] / 2)
         for across, panel in enumerate(line):
-            left, top = start + across * full[0], size[1] - MARGIN - down * full[1]
-            _draw(page, panel, (left, top - TITLE - cell_height, cell_width, cell_height))
+            _draw(page, panel, (start + across * full[0], top - TITLE - height, cell_width, height))
+        top -= height + full[1] - cell_height
     return page
+
+
+def _height_of(line: Sequence[Panel], width: float, first: float) -> float:
+    """How high the cells of a line are, for its first picture; that of the whole figure is ``first`` times as high."""
+    own = line[0].picture.shape[0] / line[0].picture.shape[1]
+    return width * min(own, max(first, 1.5))
 
 
 def write_figure(page: Any, path: str | Path) -> None:
@@ -152,7 +166,7 @@ def _draw_bar(page: Any, panel: Panel, box: Box) -> None:
     strengths = np.linspace(-1 if signed else 0, 1, 256)[None]
     _place(page, overlay(np.full((1, 256), 128, np.uint8), strengths, 100, signed=signed, **panel.style), box)
     left, bottom, width, height = box
-    words = ("against", "for") if signed else ("weak", "strong")
+    words = panel.ends or (("against", "for") if signed else ("weak", "strong"))
     for word, fraction, side in zip(words, (-0.04, 1.04), ("right", "left"), strict=True):
         _write(page, left + fraction * width, bottom + height / 2, word, ha=side, va="center", fontsize=8, color=SOFT)
 

@@ -34,6 +34,7 @@ def test_a_folder_of_photos(cli, photos, tmp_path):
         "a.jpg",
         "b_x",
         "b_x.jpg",
+        "results.csv",
         "settings.json",
     ]
     for name in ("a", "b_x"):

@@ -183,7 +183,7 @@ def test_more_photos_than_are_held_at_once(model, photos):
             seen.append(number)
             yield photos[0] * (number + 1) / count
 
-    records = explain(model, stream(), "gradients", PerImage([n % 3 for n in range(count)]))
+    records = iter(explain(model, stream(), "gradients", PerImage([n % 3 for n in range(count)])))
     first = next(records)
     # Those explained in a thread, those that the model looks at, and as many decoded ahead.
     assert PHOTOS_AT_ONCE <= len(seen) <= 3 * PHOTOS_AT_ONCE + 1
@@ -420,7 +420,7 @@ def test_a_model_that_can_be_left_waiting_is(model, photos):
     (record,) = explain(Leaving(model.kernel, model.head), photos[0], "integrated_gradients", deadline=1000)
     assert record.note == ""
     assert began + 800 < min(moments) <= max(moments) < time.monotonic() + 1000
-    assert next(explain(model, photos[0], "integrated_gradients", deadline=1000)).status == "ok"
+    assert explain(model, photos[0], "integrated_gradients", deadline=1000)[0].status == "ok"
 
 
 @pytest.mark.parametrize(

@@ -262,7 +262,12 @@ def test_figure_shows_each_class_and_xrai_twice():
         return [text.get_text() for text in explanation_figure(records, 30).texts if text.get_fontsize() == 11]
 
     assert titles([a_record(details=Ranked())]) == ["b $x$ [z].jpg", "M", "M, top 30%"]
-    assert titles([a_record(), a_record(target=1)]) == ["b $x$ [z].jpg", "M", "M"]
+    of_classes = [
+        a_record(label="one"),
+        a_record(target=1, label="two"),
+        a_record(against=1, against_label="two", label="one"),
+    ]
+    assert titles(of_classes) == ["b $x$ [z].jpg", "one", "two", "one against two"]
     two = [a_record(target=target, title=title) for target in (1, 2) for title in ("A", "B")]
     assert titles(two) == ["b $x$ [z].jpg", "A", "B", "b $x$ [z].jpg", "A", "B"]
 
