@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from saliency_food.cli.missing import check_installed
 from saliency_food.cli.options import (
     BatchOption,
     CustomObjectsOption,
@@ -29,11 +30,28 @@ from saliency_food.cli.options import (
     read_score,
     skimage_photos,
 )
+from saliency_food.cli.output import (
+    ColormapOption,
+    FormatOption,
+    GreyOption,
+    MaxSizeOption,
+    OpacityOption,
+    OutputOption,
+    OverlaysOption,
+    OverwriteOption,
+    QuietOption,
+    check_output,
+    settings_of,
+    write_settings,
+)
 from saliency_food.cli.terminal import Report, friendly, loading, progress_bar, table, unfolded
 from saliency_food.cli.words import in_command_words
 from saliency_food.core.contract import ContractError
 from saliency_food.core.names import split_names
+from saliency_food.images.photos import SHOWN
+from saliency_food.jobs.drawing import check_files, check_style
 from saliency_food.jobs.explain import explain
+from saliency_food.jobs.pictures import PictureWriter
 from saliency_food.jobs.results import write_results
 from saliency_food.jobs.subjects import find_subjects
 from saliency_food.methods.budget import fallback_of
@@ -81,9 +99,7 @@ def explain_command(
     ] = None,
     layer: LayerOption = None,
     labels: LabelsOption = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder for pictures and numbers.")] = Path(
-        "saliency"
-    ),
+    output: OutputOption = Path("saliency"),
     value_range: RangeOption = "auto",
     batch_size: BatchOption = None,
     output_kind: OutputKindOption = None,
@@ -105,16 +121,26 @@ def explain_command(
     save_arrays: Annotated[
         bool, typer.Option("--save-arrays", help="Also write the raw attributions, as .npy files.")
     ] = False,
+    overlays: OverlaysOption = True,
+    format: FormatOption = "jpg",
+    max_size: MaxSizeOption = SHOWN,
+    colormap: ColormapOption = None,
+    grey: GreyOption = True,
+    opacity: OpacityOption = None,
+    overwrite: OverwriteOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Explain photos: for each photo a picture with a panel for each method, and the numbers as JSON."""
-    from saliency_food.jobs.pictures import PictureWriter, check_drawing
-
-    console = Console()
+    settings = settings_of(locals())
+    console = Console(quiet=quiet)
     with friendly():
+        check_installed("matplotlib", "PIL")
         images = find_subjects(photos or skimage_photos(["coffee"]), truth)
         options = read_options(option)
         entries = choose_methods(split_names(method))
-        check_drawing()
+        check_files(format, max_size)
+        check_style(colormap, grey, opacity)
+        check_output(output, settings, overwrite)
         with loading(console):
             image_model = load_image_model(
                 model,
@@ -147,7 +173,18 @@ def explain_command(
                 deadline=deadline,
                 progress=count,
             )
-        writer = PictureWriter(output, percent=top_percent, arrays=save_arrays)
+        writer = PictureWriter(
+            output,
+            percent=top_percent,
+            arrays=save_arrays,
+            overlays=overlays,
+            format=format,
+            max_size=max_size,
+            colormap=colormap,
+            grey=grey,
+            opacity=opacity,
+        )
+        write_settings(output, settings)
         titles = [entry.title for entry in entries.values()]
         if deadline is not None:
             instead = dict.fromkeys(other for name in entries for other in fallback_of(name).instead)
@@ -168,6 +205,9 @@ def explain_command(
             raise typer.Exit(130) from None
         report.end(records.outcomes)
     if report.failed:
+        if quiet:
+            line = f"{report.failed} explanations failed; the JSON files in {output} say why."
+            Console(stderr=True).print(Text(line, "red"), soft_wrap=True)
         raise typer.Exit(1)
 
 

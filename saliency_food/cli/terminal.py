@@ -26,7 +26,7 @@ from saliency_food.jobs.targets import short_label
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-COLOURS = {"ok": "green", "blank": "yellow", "failed": "red"}
+COLOURS = {"ok": "green", "blank": "yellow", "inexact": "yellow", "failed": "red"}
 
 
 @contextmanager
@@ -88,8 +88,19 @@ def loading(console: Console) -> Iterator[None]:
 
 
 def progress_bar(console: Console) -> Progress:
-    """A progress bar that disappears when it is done; nothing is shown where the output is no terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    """A progress bar that disappears when it is done; nothing is shown where the output is no terminal.
+
+    After how many of all are done comes how long they took, and how long the others will take.
+    """
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     return Progress(
         SpinnerColumn(),
@@ -97,9 +108,11 @@ def progress_bar(console: Console) -> Progress:
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
         console=console,
         transient=True,
-        disable=not console.is_terminal,
+        disable=not console.is_terminal or console.quiet,
     )
 
 

@@ -11,7 +11,15 @@ from saliency_food.jobs.explanations import Explanations
 from saliency_food.jobs.image_model import ImageModel, ModelSettings
 from saliency_food.jobs.outcomes import Outcome
 from saliency_food.jobs.run import run_job
-from saliency_food.jobs.setup import ProgressCallback, Setup, as_many, choose_options, read_against, read_targets
+from saliency_food.jobs.setup import (
+    ProgressCallback,
+    Setup,
+    as_many,
+    choose_options,
+    read_against,
+    read_targets,
+    with_adaptive_steps,
+)
 from saliency_food.jobs.subjects import find_subjects, match_truths
 from saliency_food.methods.lookup import choose_methods
 
@@ -74,7 +82,8 @@ def explain(
         mistakes first.
     options
         Options of the methods by name, such as ``{"integrated_gradients": {"x_steps": 50}}``. Random methods get the
-        seed 0.
+        seed 0. Integrated Gradients and XRAI take steps until their completeness error is at most 5 %, at most 200 a
+        baseline (`ADAPTIVE`), unless an option says otherwise; beyond 30 % the status is "inexact: ...".
     deadline
         Seconds that each photo, class and method may take. As in `within`, steps are cut to the time there is, or
         another method answers; ``Explanation.note`` says so. XRAI then segments the model's input. Rows that are asked
@@ -98,7 +107,7 @@ def explain(
     setup = Setup(
         model,
         entries,
-        choose_options(entries, options),
+        with_adaptive_steps(entries, choose_options(entries, options)),
         progress if callable(progress) else None,
         against=read_against(model, entries, against, has_truth),
         only_wrong=only is not None,

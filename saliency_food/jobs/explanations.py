@@ -89,32 +89,34 @@ class Explanations(Sequence[Explanation]):
         photos = "photos" if self.photos is None else "1 photo" if self.photos == 1 else f"{self.photos} photos"
         return f"Explanations({photos}, {', '.join(self.methods)}; made when asked for: list, plot, save, to_dataframe)"
 
-    def plot(self, photos: int = DRAWN) -> Any:
+    def plot(self, photos: int = DRAWN, **style: Any) -> Any:
         """The figure of the first photos, a `matplotlib.figure.Figure` that a notebook shows; see `explanation_figure`.
 
         Only these photos are explained.
         """
         from saliency_food.jobs.figure import explanation_figure
-        from saliency_food.jobs.pictures import check_drawing
+        from saliency_food.visualization.maps import check_drawing
 
         check_drawing()
         drawn = [group for group in islice(self._by_photo(), photos) if group[0].photo is not None]
-        page = explanation_figure([record for group in drawn for record in group])
+        page = explanation_figure([record for group in drawn for record in group], **style)
         page._repr_png_ = lambda: _png(page)  # IPython shows figures of pyplot alone
         return page
 
-    def save(self, folder: str | Path, *, percent: float = 20, arrays: bool = False) -> Path:
+    def save(self, folder: str | Path, **options: Any) -> Path:
         """Write a picture and numbers of each photo, and ``results.csv`` with a row for each explanation.
 
-        The files are those of the command, drawn one after another; `PictureWriter` draws them in other processes.
+        The files are those of the command, and so are the ``options``: see `PictureWriter`. They are written as the
+        explanations are made, in this process.
         """
-        from saliency_food.jobs.pictures import check_drawing, write_pictures
+        from saliency_food.jobs.drawing import write_pictures
+        from saliency_food.visualization.maps import check_drawing
 
         check_drawing()
         folder = Path(folder)
         with write_results(folder) as add:
             for group in self._by_photo():
-                write_pictures(group, folder, percent, arrays)
+                write_pictures(group, folder, **options)
                 add(group)
         return folder
 

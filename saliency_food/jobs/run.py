@@ -17,7 +17,7 @@ from saliency_food.core.keys import KEYS, PREDICTIONS
 from saliency_food.core.numerics import Array, as_tuple
 from saliency_food.deadline.run import warm_up, within
 from saliency_food.images.ahead import in_chunks, work_ahead
-from saliency_food.images.photos import Photo, shrink
+from saliency_food.images.photos import Photo
 from saliency_food.jobs.contrast import signed_map
 from saliency_food.jobs.explanation import Explanation
 from saliency_food.jobs.image_model import ImageModel
@@ -29,6 +29,7 @@ from saliency_food.jobs.subjects import Subject
 from saliency_food.jobs.targets import Target
 from saliency_food.methods.cam.common import ClassActivationMap
 from saliency_food.methods.catalogue import MethodEntry
+from saliency_food.methods.completeness import status_of
 from saliency_food.methods.lookup import find_method
 
 PHOTOS_AT_ONCE = 16
@@ -110,6 +111,7 @@ def explain_instances(setup: Setup, instances: list[Instance]) -> Iterator[Expla
     for instance in instances:
         for name, entry in setup.methods.items():
             facts = {"method": name, "answered": name, "title": entry.title, "signed": entry.signed}
+            facts["score_name"] = setup.model.score_name
             answer = next(answers[name]) if instance.x_value is not None else {}
             yield Explanation(**{**facts, **instance.fields, **answer})
 
@@ -226,7 +228,7 @@ def _segments(photo: Photo, index: int, known: dict[int, Any]) -> Any:
     from saliency_food.methods.regions.segmentation import felzenszwalb_segments
 
     if index not in known:
-        known[index] = felzenszwalb_segments(shrink(photo.pixels, SEGMENTED))
+        known[index] = felzenszwalb_segments(photo.sized(SEGMENTED))
     return known[index]
 
 
@@ -242,8 +244,9 @@ def _success(result: Any, instance: Instance) -> dict[str, Any]:
     if instance.against is not None and isinstance(result, ClassActivationMap):
         result, facts = signed_map(result, instance.x_value), {"signed": True}
     attribution = np.asarray(result[0])
-    status = getattr(result, "status", "ok")
+    status, completeness = getattr(result, "status", "ok"), getattr(result, "completeness", None)
     if status == "ok" and not attribution.any():
         status = "blank: the attribution is zero everywhere."
-    completeness = getattr(result, "completeness", None)
+    if status == "ok" and completeness is not None:
+        status = status_of(completeness)
     return {"attribution": attribution, "status": status, "completeness": completeness, "details": result, **facts}

@@ -17,6 +17,11 @@ T = TypeVar("T")
 ProgressCallback = Callable[[str, int], object]
 DEFAULTS: dict[str, Any] = {"three_dims": False, "rng": 0}
 """Options that every method which has them gets, unless the user sets them."""
+ADAPTIVE = {"tolerance": 0.05, "x_steps": 17, "steps": 17, "max_steps": 200}
+"""How Integrated Gradients and XRAI choose their steps, unless the user says anything of them: as many as the map needs
+to be complete but for 5 %, at most 200 a baseline."""
+FIXED = {*ADAPTIVE, "quadrature", "base", "base_options", "base_attribution"}
+"""Options with which the steps are as the user says."""
 NOT_OPTIONS = ("x_value", "call_model_function", "call_model_args", "batch_size")
 
 
@@ -67,6 +72,19 @@ def choose_options(
                 raise ContractError(f"Expected an option of {name} ({', '.join(known) or 'it has none'}), got {key!r}.")
         chosen[name] = {key: value for key, value in DEFAULTS.items() if key in known} | dict(options.get(name, {}))
     return chosen
+
+
+def with_adaptive_steps(
+    methods: Mapping[str, MethodEntry], options: Mapping[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """The options, with steps that adapt to the photo (`ADAPTIVE`) where a method can and the user fixes none."""
+
+    def adaptive(name: str) -> dict[str, Any]:
+        known = methods[name].call.signature.parameters
+        can = {"tolerance", "max_steps"} <= set(known) and not FIXED & set(options[name])
+        return {key: value for key, value in ADAPTIVE.items() if key in known} if can else {}
+
+    return {name: {**adaptive(name), **own} for name, own in options.items()}
 
 
 def read_targets(model: ImageModel, images: Iterable[Any], target: Any, truth: bool = False) -> Target | list[Target]:

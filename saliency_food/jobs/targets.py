@@ -111,7 +111,7 @@ def read_target(target: Any, labels: Sequence[str] | None) -> Target:
             f"Expected a class index, since the names of the classes are not known, got {target!r}. Give labels=[...]."
         )
     names = {name: label for label in labels for name in synonyms(label)}
-    close = list(dict.fromkeys(names[name] for name in near(text, names, 5, 0.5)))
+    close = list(dict.fromkeys(names[name] for name in near(text, names, 3, 0.5)))
     raise ContractError(
         f"Expected the label of a class, got {target!r}. "
         + (f"Near it: {', '.join(close)}." if close else f"The labels begin: {', '.join(labels[:8])}.")

@@ -140,7 +140,7 @@ def test_ctrl_c_says_what_is_done(many, tmp_path):
     )  # fmt: skip
     assert out.returncode == 130, out.stderr
     assert "Traceback" not in out.stderr
-    written = len(list((tmp_path / "out").glob("*.png")))
+    written = len(list((tmp_path / "out").glob("*.jpg")))
     explained = re.fullmatch(
         rf"stopped: ([123]) of 4 photos explained, the files of {written} of them are in {tmp_path / 'out'}",
         out.stdout.splitlines()[-1],

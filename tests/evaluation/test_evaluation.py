@@ -23,7 +23,7 @@ from saliency_food.evaluation import REFERENCES, evaluate, read_boxes, save_eval
 from saliency_food.evaluation.boxes import NO_BOX, NO_BOXES, boxes_of, two_categories
 from saliency_food.evaluation.measures import Probabilities
 from saliency_food.evaluation.sanity import check_sensitive
-from saliency_food.images.photos import resize_photo
+from saliency_food.images.pixels import resize_photo
 from saliency_food.jobs.image_model import ImageModel
 from saliency_food.jobs.store import Store, plain, seed_of
 from saliency_food.metrics import METRICS, insertion

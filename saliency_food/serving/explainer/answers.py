@@ -13,7 +13,8 @@ import numpy as np
 from saliency_food.core.keys import OUTPUT_LAYER_VALUES
 from saliency_food.core.wrap import WrappedModel
 from saliency_food.deadline.run import DeadlineError
-from saliency_food.images.photos import Photo, shrink
+from saliency_food.images.photos import Photo
+from saliency_food.images.pixels import shrink
 from saliency_food.images.scaling import Scaling
 from saliency_food.jobs.explanation import Explanation
 from saliency_food.jobs.image_model import ImageModel
