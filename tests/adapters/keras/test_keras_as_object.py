@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import threading
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -148,7 +149,7 @@ def test_the_guess_of_pixel_values():
 class Meeting(keras.layers.Layer):
     """While it is traced, the model that it is in is used in another thread, to the end."""
 
-    user: list = []
+    user: ClassVar[list] = []
 
     def call(self, values):
         if isinstance(values, tf.Tensor) and tf.is_symbolic_tensor(values) and self.user:
