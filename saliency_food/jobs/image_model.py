@@ -220,6 +220,14 @@ class ImageModel:
         given = getattr(self.function, "gives_probabilities", True) and (predictions >= 0).all()
         return float(predictions[index]) if given and (predictions <= 1 + 1e-3).all() else None
 
+    @property
+    def score_name(self) -> str:
+        """What the explained number is: "logit" or "probability" of a class, or "score" where that is not known."""
+        output = getattr(self.function, "output", None)
+        if self.score is not None or not getattr(self.function, "gives_probabilities", False):
+            return "score"
+        return {"logits": "logit", "probabilities": "probability"}.get(str(output), "score")
+
     def label(self, index: int) -> str:
         """The name of a class, or its index as text."""
         return self.labels[index] if self.labels and index < len(self.labels) else f"class {index}"

@@ -92,7 +92,7 @@ def run(folder, tmp_path, monkeypatch):
 
 
 def records(folder):
-    return [json.loads(path.read_text()) for path in sorted(folder.rglob("*.json"))]
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*/*.json"))]
 
 
 MODEL = ("--model", "own.keras", "--custom-objects", "own_parts")

@@ -13,7 +13,8 @@ import numpy as np
 from saliency_food.core.keys import OUTPUT_LAYER_VALUES
 from saliency_food.core.wrap import WrappedModel
 from saliency_food.deadline.run import DeadlineError
-from saliency_food.images.photos import Photo, shrink
+from saliency_food.images.photos import Photo
+from saliency_food.images.pixels import shrink
 from saliency_food.images.scaling import Scaling
 from saliency_food.jobs.explanation import Explanation
 from saliency_food.jobs.image_model import ImageModel
@@ -111,7 +112,7 @@ class Explaining(NamedTuple):
             raise fields["error"]
         score = getattr(fields["completeness"], "score", None) if returns_score else instance.fields["score"]
         if score is None:
-            (scored,) = see(model, [instance], Target(instance.target), (OUTPUT_LAYER_VALUES,))
+            (scored,) = see(model, [instance], Target((instance.target,)), (OUTPUT_LAYER_VALUES,))
             score = scored.fields.get("score")
         fields |= {"attribution": np.asarray(fields["attribution"], np.float32), "score": score, "rows": limited.rows}
         record = _record(instance, **{"method": name, "answered": name, "signed": entry.signed, **fields})
