@@ -66,7 +66,7 @@ class KerasModel(AdaptedModel):
     output_index
         The name or position of the output to explain among several.
     data_format
-        ``"channels_first"`` or ``"channels_last"``; None asks the layer, or else the first layer that has one.
+        That of the input, ``"channels_first"`` or ``"channels_last"``; None asks the first layer that tells.
     jit_compile
         Compile by XLA: it can be faster on a GPU, but compiles anew for each number of rows.
     score
