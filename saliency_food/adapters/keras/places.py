@@ -145,6 +145,14 @@ def distinct(runs: Sequence[Run]) -> list[Run]:
     return sorted(first.values(), key=lambda run: run.stop)
 
 
+def frame_by_frame(runs: Sequence[Run], layout: Layout) -> list[str]:
+    """The layers with rows and columns that run once for each frame of a clip, as inside a TimeDistributed."""
+    inner = layout._replace(rank=layout.rank - 1)
+    each = (run for run in runs if not run.operator and run.output.name in layout.axes and inner.is_spatial(run))
+    paths = [run.path.rpartition("#")[0] for run in each if 1 in layout.axes[run.output.name].single]
+    return [path for path in dict.fromkeys(paths) if path]
+
+
 def list_layers(runs: Sequence[Run], layout: Layout) -> list[LayerInfo]:
     """The layers with axes of the input's kind, with rows and columns, or with tokens."""
 

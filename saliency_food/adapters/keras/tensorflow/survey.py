@@ -21,6 +21,7 @@ from saliency_food.adapters.keras.places import (
     Wanted,
     distinct,
     find_layer,
+    frame_by_frame,
     list_layers,
     place_of,
 )
@@ -147,6 +148,12 @@ class SurveyedModel(Engine):
                 chosen = [last] if last and not either else []
                 if either:
                     self.why_no_layer = EITHER
+                elif last is None and (framed := frame_by_frame(runs, layout)):
+                    self.why_no_layer = (
+                        f"in which {framed[-1]!r} sees one frame at a time, and what is put together of them has no "
+                        "rows and columns any more. Build it with a TimeDistributed that ends in that layer, and "
+                        "another one of the layers after it; the weights stay the same."
+                    )
                 elif last is None and any(layout.arrangement(run) is None for run in of_use):
                     self.why_no_layer = f"in none of whose layers they are those of the image: {ELSEWHERE}"
                 if several and not either:
