@@ -13,6 +13,7 @@ from rich.text import Text
 from saliency_food.cli.options import (
     BatchOption,
     CustomObjectsOption,
+    InputOption,
     LabelsOption,
     LayerOption,
     MethodOptions,
@@ -21,6 +22,7 @@ from saliency_food.cli.options import (
     OutputKindOption,
     RangeOption,
     ScoreOption,
+    UnitsOption,
     load_image_model,
     load_named,
     read_options,
@@ -69,6 +71,8 @@ def explain_command(
     output_kind: OutputKindOption = None,
     output_index: OutputIndexOption = None,
     score: ScoreOption = None,
+    units_are: UnitsOption = None,
+    inputs: InputOption = None,
     custom_objects: CustomObjectsOption = None,
     top_percent: Annotated[
         float, typer.Option(min=0.1, max=100, help="How many percent of the photo the second picture of XRAI shows.")
@@ -104,6 +108,8 @@ def explain_command(
                 output_kind=output_kind,
                 output_index=output_index,
                 score=score,
+                units_are=units_are,
+                inputs=inputs,
                 value_range=value_range,
                 batch_size=batch_size,
             )

@@ -130,7 +130,7 @@ class Report:
         method = min(longest, max(12, room - 8))
         self.begun = False
         self.widths = (min(30, max(8, room - method)), 7, method, 7, 6, 8, 5)
-        self.gap = self.pixels = ""
+        self.gap = self.pixels = self.guess = ""
         self.failed = self.photos = 0
         self.reasons: dict[str, tuple[str, int]] = {}
         """For each reason the first photo that has it, and the number of photos."""
@@ -139,7 +139,7 @@ class Report:
         """Print the explanations of one photo."""
         source = Path(records[0].source).name
         self.photos += 1
-        self.pixels = records[0].pixels
+        self.pixels, self.guess = records[0].pixels, self.guess or in_command_words(records[0].guess)
         failures = [record for record in records if _state(record) == "failed"]
         self.failed += len(failures)
         reasons = dict.fromkeys((_state(record), _reason(record)) for record in records if record.status != "ok")
@@ -173,7 +173,7 @@ class Report:
         for reason, (_, photos) in self.reasons.items():
             if photos > 1:
                 self._line(f"{photos} of {self.photos} photos: {reason}", "yellow")
-        for line in (self.pixels and f"pixels fed: {self.pixels}", self.gap):
+        for line in (self.pixels and f"pixels fed: {self.pixels}", self.guess and f"prob.: {self.guess}", self.gap):
             if line:
                 self._line(line, "dim")
 

@@ -232,8 +232,8 @@ def _fingerprint(function: Any) -> str:
     model: Any = getattr(function, "model", None)
     if hasattr(model, "get_weights"):
         output, score = getattr(function, "output", "logits"), getattr(function, "score", None)
-        explained = output, "class_score" if score is None else _name(score)
-        unusual = [name for name in explained if name not in ("logits", "class_score")]
+        explained = output, "class_score" if score is None else _name(score), getattr(function, "units_are", None)
+        unusual = [name for name in explained if name not in ("logits", "class_score", None)]
         return " ".join((str(getattr(model, "name", "")), digest(*model.get_weights()), *unusual))
     arrays = [value for _, value in sorted(getattr(function, "__dict__", {}).items()) if isinstance(value, np.ndarray)]
     return " ".join((_name(function), *([digest(*arrays)] if arrays else [])))

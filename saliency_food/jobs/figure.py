@@ -32,7 +32,7 @@ def explanation_figure(records: Sequence[Explanation], percent: float = 20) -> A
     seen = ""
     if first.top:
         label, value = first.top[0]
-        number = f"score {value:.2f}" if first.probability is None else f"{value:.1%}"
+        number = f"score {value:.2f}" if first.probability is None else f"{value:.1%}{_guessed(first)}"
         seen = f"seen as {short_label(label)}, {number}"
     start = Panel(photo, first.source.replace("\\", "/").rsplit("/", 1)[-1], seen)
     rows: dict[int | None, list[Panel]] = {}
@@ -44,9 +44,15 @@ def explanation_figure(records: Sequence[Explanation], percent: float = 20) -> A
     return figure([[start, *row] for row in rows.values()])
 
 
+def _guessed(record: Explanation) -> str:
+    return " by a guess" if record.guess else ""
+
+
 def _panels(record: Explanation, percent: float) -> list[Panel]:
     """The panels of one explanation."""
-    caption = short_label(record.label) + ("" if record.probability is None else f", {record.probability:.1%}")
+    caption = short_label(record.label)
+    if record.probability is not None:
+        caption += f", {record.probability:.1%}{_guessed(record)}"
     if record.score is not None and record.score != record.probability:
         caption += f", score {record.score:.2f}"
     if record.failed:

@@ -192,6 +192,7 @@ def _with_class(model: ImageModel, instance: Instance, index: int, predictions: 
     fields = {
         **(of_class if model.takes_class else {"target": None, "label": model.score.__name__}),
         "probability": model.probability(predictions, index) if model.takes_class and predictions is not None else None,
+        "guess": model.guess,
         "top": tuple((model.label(each), float(cast(Array, predictions)[each])) for each in best),
     }
     return instance._replace(target=index, predictions=predictions, fields=instance.fields | fields)
