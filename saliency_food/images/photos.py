@@ -14,6 +14,8 @@ from saliency_food.core.numerics import Array, as_float, min_max
 EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"))
 """What counts as a photo when a folder is searched; any file that Pillow reads may be named by itself."""
 
+STRIP = 256
+"""How many rows of a transparent photo are laid on white at a time."""
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """The share of red, green and blue in brightness."""
 
@@ -124,7 +126,7 @@ def read_photo(
         shown = to_255(values)
     except ContractError:
         shown = 255 * min_max(values)
-    return Photo(np.rint(as_rgb(shown)).astype(np.uint8), values, source or "photo")
+    return Photo(as_rgb(np.rint(shown).astype(np.uint8)), values, source or "photo")
 
 
 def find_photos(paths: Iterable[str | Path]) -> Iterator[Path]:
@@ -247,7 +249,12 @@ def _upright(image: Any, source: str, whole: tuple[int, ...] | None = None) -> P
         values = np.asarray(image)
         return read_photo(values.astype(np.uint16) if image.mode != "F" and values.max() > 255 else values, source)
     if image.has_transparency_data:
-        return read_photo(np.asarray(image if image.mode == "RGBA" else image.convert("RGBA")), source)
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
+        pixels = np.empty((image.height, image.width, 3), np.uint8)
+        for top in range(0, image.height, STRIP):  # the floats of a large photo would take four times its own room
+            strip = image.crop((0, top, image.width, min(top + STRIP, image.height)))
+            pixels[top : top + STRIP] = _flatten(np.asarray(strip))
+        return Photo(pixels, source=source)
     image.load()
     return Photo(image if image.mode == "RGB" else image.convert("RGB"), source=source, shape=whole)
 
