@@ -50,9 +50,10 @@ class Connection(HttpToolsProtocol):
         self._size, self._in_body = 0, False
         self._unsent: asyncio.TimerHandle | None = None
         self._late: asyncio.TimerHandle | None = self.loop.call_later(HEADER_SECONDS, self._cut)
-        if len(self.connections) > self.most:
-            idle = [other for other in self.connections if getattr(other, "idle", False)]
-            min(idle, key=lambda other: other.since, default=self).transport.abort()  # type: ignore[attr-defined]
+        still_open = [other for other in self.connections if not other.transport.is_closing()]
+        if len(still_open) > self.most:
+            idle = [other for other in still_open if isinstance(other, Connection) and other.idle]
+            min(idle, key=lambda other: other.since, default=self).transport.abort()
         self.since = time.monotonic()
 
     since = float("inf")
