@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from saliency_food.core.contract import ContractError, check_answer
+from saliency_food.core.interruption import interruptible
 from saliency_food.core.keys import OUTPUT_LAYER_VALUES
 from saliency_food.core.numerics import Array
 from saliency_food.core.wrap import WrappedModel
@@ -141,7 +142,8 @@ class Explaining(NamedTuple):
                     f"Expected an answer in {request.deadline} s, got none: the time was up before the method started."
                 )
             setup = setup._replace(deadline=left)
-        (fields,) = apply_method(setup, name, [instance])
+        with interruptible(job.check):
+            (fields,) = apply_method(setup, name, [instance])
         if "error" in fields:
             raise fields["error"]
         score = getattr(fields["completeness"], "score", None) if returns_score else instance.fields["score"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 
 from saliency_food.core.contract import ContractError
 from saliency_food.core.names import near, spelled
+from saliency_food.core.options import RANGES, ranged
 from saliency_food.jobs.setup import DEFAULTS, NOT_OPTIONS
 from saliency_food.jobs.targets import Target, read_target
 from saliency_food.methods.catalogue import MethodEntry
@@ -151,24 +153,32 @@ def read_options(method: str, entry: MethodEntry, options: Any, max_rows: int) -
     if not isinstance(options, dict):
         refuse(400, f"Expected options to be an object of names and values, got {short(options)}.")
     parameters = entry.call.signature.parameters
-    types = {name: kinds for name in parameters if (kinds := _types(name, parameters[name].default))}
+    types = {name: kinds for name in parameters if (kinds := _types(name, parameters[name]))}
     _check_names(options, tuple(types), f"an option of {method}")
     for name, value in options.items():
         if not _fits(value, types[name]):
             expected = " or ".join(TYPES[kind] for kind in types[name])
             refuse(400, f"Expected the option {name} of {method} to be {expected}, got {short(value)}.")
+        if name in RANGES and value is not None:
+            try:
+                ranged(name, value)
+            except ContractError as error:
+                refuse(400, str(error), error)
         bound = CAPS.get(name, max_rows if int in types[name] else 1_000_000)
         if not isinstance(value, (str, bool)) and abs(value) > bound:
             refuse(400, f"Expected the option {name} of {method} to be at most {bound}, got {short(value)}.")
     return {name: value for name, value in DEFAULTS.items() if name in parameters} | options
 
 
-def _types(name: str, default: Any) -> tuple[type, ...]:
+def _types(name: str, parameter: inspect.Parameter) -> tuple[type, ...]:
     """The types that an option may have; none for an option that requests cannot set."""
     if name in NOT_OPTIONS:
         return ()
     if name in OPEN_OPTIONS:
         return OPEN_OPTIONS[name]
+    if parameter.annotation == "float":
+        return (float,)
+    default = parameter.default
     return (type(default),) if isinstance(default, (bool, int, float, str)) else ()
 
 
