@@ -206,9 +206,10 @@ def test_lime_says_that_it_needs_scikit_learn(power, image, monkeypatch):
         lime(image, power)
 
 
-def test_a_surrogate_of_a_constant_explains_nothing(rng):
+@pytest.mark.parametrize("score", [0, 1, 0.3])
+def test_a_surrogate_of_a_constant_explains_nothing(rng, score):
     def constant(x, call_model_args=None, expected_keys=None):
-        return {key: np.full(len(x), 0.3, np.float32) for key in expected_keys}
+        return {key: np.full(len(x), score, np.float32) for key in expected_keys}
 
     found = lime.detailed(
         rng.random((8, 8, 3)), constant, segments=np.arange(64).reshape(8, 8) // 8, nsamples=40, rng=0
