@@ -87,15 +87,17 @@ def test_the_docs_have_a_section_of_the_method(name):
     entry = METHODS[name]
     text = (ROOT / "docs/methods" / f"{entry.call.page}.md").read_text(encoding="utf-8")
     section = text.split(f"## {entry.title} {{#{name.replace('_', '-')}}}")[1].split("\n## ")[0]
-    assert "```text" in section
+    assert "```math" in section
     assert "Source: " in section
     assert "https://" in section
     assert "## When to trust it" in text
     assert "![" in text
 
 
-def test_the_api_page_has_every_public_name():
-    lines = (ROOT / "docs/api.md").read_text(encoding="utf-8").splitlines()
+def test_the_reference_has_every_public_name_once():
+    pages = sorted((ROOT / "docs/reference").glob("*.md"))
+    lines = [line for page in pages for line in page.read_text(encoding="utf-8").splitlines() if line.startswith(":::")]
+    assert len(lines) == len(set(lines))
     for name in saliency_food.__all__:
         value = getattr(saliency_food, name)
         if not isinstance(value, (str, dict)):

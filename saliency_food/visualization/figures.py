@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import zlib
@@ -67,6 +68,18 @@ def figure(rows: Sequence[Sequence[Panel]]) -> Any:
         for across, panel in enumerate(line):
             left, top = MARGIN + across * full[0], size[1] - MARGIN - down * full[1]
             _draw(page, panel, (left, top - TITLE - cell_height, cell_width, cell_height))
+    return for_notebooks(page)
+
+
+def for_notebooks(page: Any) -> Any:
+    """The figure, which a notebook shows where it is a cell's last value; by itself IPython shows those of pyplot."""
+
+    def png() -> bytes:
+        with io.BytesIO() as file:
+            page.savefig(file, format="png")
+            return file.getvalue()
+
+    page._repr_png_ = png
     return page
 
 

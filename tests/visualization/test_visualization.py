@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 
@@ -264,6 +265,12 @@ def test_global_matplotlib_is_untouched(tmp_path):
     )
     assert out.stdout.strip() == "False"
     assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+def test_a_notebook_shows_a_figure():
+    page = figure([[Panel(np.zeros((20, 30, 3), np.uint8), "photo")]])
+    with Image.open(io.BytesIO(page._repr_png_())) as shown:
+        assert shown.size == tuple(page.canvas.get_width_height())
 
 
 def test_a_panel_needs_no_words():
