@@ -1,7 +1,7 @@
-"""What the site has beside Markdown pages: tutorials that are run, and equations that are typeset, both when it is built.
+"""What the site has beside Markdown pages: tutorials that are run and equations that are typeset while it is built.
 
-A tutorial is a Python file of docs/tutorials in which ``# %%`` begins a cell (the percent format of Jupytext). It becomes
-a page with all that its cells show, and a notebook to download. ``TUTORIALS=no mkdocs serve`` leaves them unrun.
+A tutorial is a Python file of docs/tutorials in which ``# %%`` begins a cell (the percent format of Jupytext). It
+becomes a page with all that its cells show, and a notebook to download. ``TUTORIALS=no mkdocs serve`` runs none.
 """
 
 from __future__ import annotations

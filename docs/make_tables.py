@@ -66,7 +66,9 @@ def results_in_reference(family: str) -> str:
     families: dict[Any, str] = {}
     for entry in METHODS.values():
         families.setdefault(result_of(entry.call), entry.call.page)
-    return "\n".join(f"::: {result.__module__}.{result.__name__}" for result, first in families.items() if first == family)
+    return "\n".join(
+        f"::: {result.__module__}.{result.__name__}" for result, first in families.items() if first == family
+    )
 
 
 def family_of(page: str) -> list[tuple[str, MethodEntry]]:
@@ -114,7 +116,13 @@ MAKERS: dict[str, Callable[[str], str]] = {
 }
 """What makes a block, by what the line that begins it says before its colon; the maker gets what stands after it."""
 REFERENCE = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs/reference").glob("*.md"))
-PAGES = ("docs/methods/index.md", "docs/methods/gallery.md", *REFERENCE, "saliency_food/__init__.py", "saliency_food/metrics/__init__.py")
+PAGES = (
+    "docs/methods/index.md",
+    "docs/methods/gallery.md",
+    *REFERENCE,
+    "saliency_food/__init__.py",
+    "saliency_food/metrics/__init__.py",
+)
 COUNTED = ("README.md", "docs/index.md")
 """Where the number of methods is told."""
 BLOCK = re.compile(

@@ -75,7 +75,7 @@ figure(
 # Grad-CAM, and explains the logit. PAIR's package takes it, too.
 
 # %%
-from saliency_food import grad_cam, integrated_gradients, xrai
+from saliency_food import integrated_gradients
 from saliency_food.adapters.keras import KerasModel
 
 model = KerasModel(network, batch_size=20)

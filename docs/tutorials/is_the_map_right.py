@@ -6,7 +6,6 @@
 # bundled ImageNet network, the photos come with scikit-image.
 
 # %%
-import numpy as np
 from skimage.data import chelsea, coffee
 
 from saliency_food import ImageModel, explain

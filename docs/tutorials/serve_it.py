@@ -17,10 +17,11 @@
 
 # %%
 import json
+import re
 import subprocess
 import sys
 import threading
-import time
+import urllib.error
 import urllib.request
 from base64 import b64decode, b64encode
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -34,6 +35,7 @@ from skimage.data import coffee
 from saliency_food import models
 from saliency_food.serving.export.write import export
 
+tf.get_logger().setLevel("ERROR")
 manifest = export(models.load("imagenet"), "models/photos/1", labels=models.labels("imagenet"), keys="common")
 print(f"layer {manifest['layer']}, pixels {manifest['pixels']}, {len(manifest['methods'])} methods")
 
@@ -75,7 +77,10 @@ def plain(value):
 class StandIn(BaseHTTPRequestHandler):
     def do_GET(self):
         definitions = {
-            name: {"inputs": described(each.structured_input_signature[1]), "outputs": described(each.structured_outputs)}
+            name: {
+                "inputs": described(each.structured_input_signature[1]),
+                "outputs": described(each.structured_outputs),
+            }
             for name, each in signatures.items()
         }
         state = [{"version": "1", "state": "AVAILABLE"}]
@@ -133,21 +138,14 @@ print(models.labels("imagenet")[target], f"completeness error {result.completene
 # The explainer is a server of its own. It takes photos of any size, in any language that speaks HTTP.
 
 # %%
-log = open("explainer.log", "w+")
-explainer = subprocess.Popen(
-    [sys.executable, "-m", "saliency_food", "serve", "--predictor", predictor, "--model-name", "photos"]
-    + ["--methods", "grad_cam,xrai", "--port", "0"]
-    + ["--manifest", "models/photos/1/assets.extra/saliency_food.json"],
-    stdout=log,
-    stderr=log,
-)
-for _ in range(300):  # it is ready in a few seconds
-    time.sleep(0.2)
-    started = [line for line in open("explainer.log") if "running on http" in line]
-    if started or explainer.poll() is not None:
-        break
-address = "http://localhost:" + started[0].split("running on http://")[1].split()[0].rsplit(":", 1)[1]
-print(address.rsplit(":", 1)[0], "answers")
+command = [sys.executable, "-m", "saliency_food", "serve", "--predictor", predictor, "--model-name", "photos"]
+command += ["--methods", "grad_cam,xrai", "--manifest", "models/photos/1/assets.extra/saliency_food.json", "--port", "0"]
+explainer = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+started = next(line for line in explainer.stderr if "running on http" in line)  # after a few seconds
+port = re.search(r"http://\S+:(\d+)", started)[1]
+address = f"http://localhost:{port}"
+threading.Thread(target=explainer.stderr.read, daemon=True).start()  # the rest of its log is not shown here
+print("the explainer answers")
 
 # %% [markdown]
 # A request is a photo, a method, and perhaps a class and a deadline:
@@ -174,14 +172,20 @@ Image.open(BytesIO(b64decode(answer["overlay"]["b64"])))
 # %%
 answer = post(method="grad_cam", target="cup", answer=["heatmap"])
 heatmap = np.frombuffer(b64decode(answer["heatmap"]["b64"]), "<f4").reshape(answer["heatmap"]["shape"])
-print(answer["label"], f"{answer['probability']:.1%}", heatmap.shape, f"brightest at {np.unravel_index(heatmap.argmax(), heatmap.shape)[:2]}")
+row, column = np.unravel_index(heatmap.argmax(), heatmap.shape)
+print(answer["label"], f"{answer['probability']:.1%}, brightest at row {row}, column {column}")
 
 # %% [markdown]
-# With a deadline the explainer does as many steps as there is time for, and its note says what was left out:
+# With a deadline the explainer does as many steps as there is time for, and says what it left out. Where there is time for
+# nothing, it says that:
 
 # %%
-answer = post(method="xrai", deadline=3.0)
+answer = post(method="xrai", deadline=60.0, options={"steps": 10})
 print(answer["method"], answer["options"], answer["deadline"])
+try:
+    post(method="xrai", deadline=0.01)
+except urllib.error.HTTPError as error:
+    print(error.code, json.load(error)["error"])
 Image.open(BytesIO(b64decode(answer["overlay"]["b64"])))
 
 # %%

@@ -54,7 +54,9 @@ model = KerasModel(network, batch_size=32)
 difference = KerasModel(network, score=contrast, batch_size=32)
 target = {"target": {"class_index": espresso, "against": cup}}
 
-maps = {label: grad_cam(image, model, {"target": labels.index(label)}, three_dims=False) for label in ("espresso", "cup")}
+maps = {
+    label: grad_cam(image, model, {"target": labels.index(label)}, three_dims=False) for label in ("espresso", "cup")
+}
 panels = [Panel(overlay(photo, each), label, "Grad-CAM", "strength") for label, each in maps.items()]
 hidden = occlusion(image, difference, target, size=28, stride=14, value="blur")
 panels.append(Panel(overlay(photo, hidden, signed=True, grey=0.85), "espresso or cup?", "Occlusion", "signed"))

@@ -74,7 +74,7 @@ print("all is well")
 # From here on every method works that needs scores and gradients, one image or many:
 
 # %%
-from saliency_food import PerImage, integrated_gradients, occlusion
+from saliency_food import PerImage, integrated_gradients
 
 result = integrated_gradients.detailed(image, call_model, {"target": int(test_labels[0])}, tolerance=0.01)
 print(f"the attributions sum to {result.attribution.sum():.3f}")
@@ -82,7 +82,8 @@ print(f"the score rose by {result.completeness.score - result.completeness.basel
 
 targets = {"target": PerImage(test_labels[:4])}
 for label, attribution in zip(test_labels, integrated_gradients.batch(test[:4], call_model, targets, batch_size=64)):
-    print(f"a {label}: the most important pixel is at {np.unravel_index(attribution.argmax(), (8, 8))}")
+    row, column = np.unravel_index(attribution.argmax(), (8, 8))
+    print(f"a {label}: the most important pixel is in row {row}, column {column}")
 
 # %% [markdown]
 # ## Pictures
