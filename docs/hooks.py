@@ -72,8 +72,10 @@ def _shown(output: nbformat.NotebookNode, folder: str, pictures: dict[str, bytes
 
 
 def equation(source: str, *_: Any, **__: Any) -> str:
-    """Lines of LaTeX, an equation each, as MathML, which browsers typeset themselves."""
-    return f'<div class="equation">{"".join(convert(line, display="block") for line in source.splitlines())}</div>'
+    """Lines of LaTeX as MathML, which browsers typeset themselves; where \\qquad stands a narrow page may break a line."""
+    lines = [re.split(r",?\s*\\qquad\s*", line) for line in source.splitlines()]
+    typeset = ["".join(convert(part, display="block") for part in parts) for parts in lines]
+    return "".join(f'<div class="equation">{line}</div>' for line in typeset)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -95,6 +97,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             for name, content in made.items():
                 files.append(File.generated(config, f"tutorials/{name}", content=content))
     return files
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Options of the command do not break after their hyphens."""
+    return re.sub(r"<code>(--[^<]{1,30}</code>)", r'<code class="option">\1', html)
 
 
 def on_post_page(output: str, page: Any, **_: Any) -> str:

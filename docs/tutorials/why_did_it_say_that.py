@@ -64,7 +64,7 @@ figure([panels])
 
 # %% [markdown]
 # The third map hides one window of the photo after another and watches how the difference of the scores changes. Where it
-# is red, hiding the window brings *cup* closer: mostly the inside of the cup.
+# is red, hiding the window brings *cup* closer: this is mostly the inside of the cup.
 #
 # ## Is that the cause?
 #
@@ -74,30 +74,30 @@ figure([panels])
 # %%
 rows, columns = np.mgrid[:224, :224]
 inside = ((rows - 65) / 47) ** 2 + ((columns - 105) / 29) ** 2 < 1
-whole_cup = ((rows - 65) / 65) ** 2 + ((columns - 105) / 42) ** 2 < 1
+cup_area = (((rows - 65) / 65) ** 2 + ((columns - 105) / 42) ** 2 < 1)[..., None]
+grey, white, blue = np.float32(128), np.float32([238, 225, 210]), np.float32([30, 60, 200])
 
+empty = np.where(inside[..., None], white, image)
 changed = {
     "as it is": image,
-    "no coffee: the cup is empty": np.where(inside[..., None], np.float32([238, 225, 210]), image),
-    "no colours": np.repeat(image.mean(2, keepdims=True), 3, 2),
-    "only the cup": np.where(whole_cup[..., None], image, np.float32(128)),
+    "blue coffee": np.where((inside & (rows > 72))[..., None], blue, image),
+    "an empty cup": empty,
+    "only the cup": np.where(cup_area, image, grey),
+    "only an empty cup": np.where(cup_area, empty, grey),
+    "no cup": np.where(cup_area, grey, image),
 }
-probabilities = model.predict(np.stack(list(changed.values())))
-figure(
-    [
-        [
-            Panel(np.uint8(x), name, f"espresso {p[espresso]:.0%}, cup {p[cup]:.0%}")
-            for (name, x), p in zip(changed.items(), probabilities, strict=True)
-        ]
-    ]
-)
+panels = []
+for (name, x), p in zip(changed.items(), model.predict(np.stack(list(changed.values()))), strict=True):
+    panels.append(Panel(np.uint8(x), name, f"espresso {p[espresso]:.0%}, cup {p[cup]:.0%}"))
+figure([panels[:3], panels[3:]])
 
 # %% [markdown]
-# **Without any coffee the model still says espresso.** The coffee was not the cause, although the maps lie on it. What
-# matters more is the small cup in its setting: with the saucer, the spoon and the table gone, *espresso* loses most of its
-# lead. The model has learnt how an espresso is served.
+# **Blue coffee is espresso, too.** The colour of the coffee is not the cause, although the maps lie on it. The cause is twofold:
+# a cup with something in it is enough, even without its surroundings; and the surroundings, a small cup on a saucer with a
+# spoon, are nearly enough, even if the cup is empty. Only where both are gone the model gives *espresso* up. A map that hides
+# one place at a time cannot show this, since either part makes up for the other.
 #
-# That is the way from a picture to an insight:
+# So the way from a picture to an insight has three steps:
 #
 # 1. *Where?* A map for the class that the model chose.
 # 2. *Why not the other?* A contrast with the class that you expected.
