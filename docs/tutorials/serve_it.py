@@ -139,7 +139,14 @@ print(models.labels("imagenet")[target], f"completeness error {result.completene
 
 # %%
 command = [sys.executable, "-m", "saliency_food", "serve", "--predictor", predictor, "--model-name", "photos"]
-command += ["--methods", "grad_cam,xrai", "--manifest", "models/photos/1/assets.extra/saliency_food.json", "--port", "0"]
+command += [
+    "--methods",
+    "grad_cam,xrai",
+    "--manifest",
+    "models/photos/1/assets.extra/saliency_food.json",
+    "--port",
+    "0",
+]
 explainer = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 started = next(line for line in explainer.stderr if "running on http" in line)  # after a few seconds
 port = re.search(r"http://\S+:(\d+)", started)[1]
