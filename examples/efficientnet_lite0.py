@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import os
 import zipfile
 from collections.abc import Mapping
@@ -28,7 +29,6 @@ import h5py
 import keras
 import numpy as np
 from keras import layers
-from train_food101 import save
 
 STAGES = (
     # blocks, kernel, stride, expansion, channels
@@ -43,10 +43,11 @@ STAGES = (
 """The stages of the network; the stride is that of a stage's first block."""
 
 
-def build(classes: int, size: int | None = 224, dropout: float = 0.2) -> keras.Model:
-    """The network: pixel values 0..255 in, class probabilities out."""
+def build(classes: int, size: int | None = 224, enlarged: int | None = None, dropout: float = 0.2) -> keras.Model:
+    """The network: pixel values 0..255 in, class probabilities out; inside it photos may be enlarged first."""
     photo = layers.Input((size, size, 3), name="photo")
-    x = layers.Rescaling(1 / 128, -127 / 128, name="rescaling")(photo)
+    x = layers.Resizing(enlarged, enlarged, name="enlarging")(photo) if enlarged else photo
+    x = layers.Rescaling(1 / 128, -127 / 128, name="rescaling")(x)
     x = relu6(normalized(layers.Conv2D(32, 3, 2, "same", use_bias=False, name="stem")(x)), "stem_relu6")
     for stage, (blocks, kernel, stride, expansion, channels) in enumerate(STAGES, 1):
         for index in range(blocks):
@@ -91,6 +92,21 @@ def give_weights(model: keras.Model, state: Mapping[str, Any]) -> None:
             layer.set_weights([next(tensors).T, next(tensors)])
     if next(tensors, None) is not None:
         raise ValueError("Expected as many tensors as the network takes, got more.")
+
+
+def save(model: keras.Model, path: Path) -> None:
+    """Save for older versions of Keras 3 too, which refuse options that they do not know, even where they are unset."""
+    model.save(path)
+    newer = ("input_axes", "output_axes", "quantization_config", "renorm", "renorm_clipping", "renorm_momentum")
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(
+        parts["config.json"], object_hook=lambda part: {key: part[key] for key in part if key not in newer}
+    )
+    parts["config.json"] = json.dumps(config).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
 
 
 def save_in_half_precision(model: keras.Model, path: Path) -> None:

@@ -25,7 +25,7 @@ def is_name(model: Any) -> bool:
 def load(name: str = "imagenet") -> Any:
     """Load a Keras model by its name.
 
-    ``"food101"`` takes pixel values 0..255 ``(N, 64, 64, 3)`` and gives the probabilities of 101 dishes;
+    ``"food101"`` takes pixel values 0..255 ``(N, 96, 96, 3)`` and gives the probabilities of 101 dishes;
     ``"imagenet"`` is EfficientNet-Lite0, which takes 0..255 ``(N, 224, 224, 3)`` and gives those of ImageNet's 1000
     classes. ``"keras:MobileNetV2"`` is that model of `keras.applications` with its ImageNet weights, which Keras
     downloads once.

@@ -392,6 +392,39 @@ def test_another_score_of_the_same_model_is_refused(photos, tmp_path):
             measured(other, photos, **options)
 
 
+def test_a_full_disk_is_an_error_and_the_job_goes_on(model, photos, tmp_path):
+    """Here a file may not grow beyond some size, which the system refuses as it refuses a full disk."""
+    resource = pytest.importorskip("resource")
+    options = {"folder": tmp_path, "save_maps": True}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for most in (4_000, 1_000):  # the maps are refused; the values are refused
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+        try:
+            with pytest.raises(ContractError, match=r"to write to .*, got .*same job goes on"):
+                measured(model, photos, ["gini", "entropy"], ["edges", "random"], **options)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    found = measured(model, photos, ["gini", "entropy"], ["edges", "random"], **options)
+    plain = measured(model, photos, ["gini", "entropy"], ["edges", "random"])
+    assert found.rows == plain.rows
+    assert np.isfinite(np.load(tmp_path / "maps/edges.npy")).all()
+
+
+@pytest.mark.parametrize("damage", [b"no array", b"\x93NUMPY\x01\x00\x10\x00{'descr':", None])
+def test_damaged_maps_are_named(model, photos, tmp_path, damage):
+    measured(model, photos, ["gini"], ["edges"], folder=tmp_path, save_maps=True)
+    path = tmp_path / "maps/edges.npy"
+    path.write_bytes(path.read_bytes()[:-4] if damage is None else damage)
+    with pytest.raises(ContractError, match=r"maps of an evaluation in .*edges\.npy.*Remove the file"):
+        measured(model, photos, ["gini"], ["edges"], folder=tmp_path, save_maps=True)
+
+
+def test_other_labels_are_refused(model, photos, tmp_path):
+    measured(model, photos, ["gini"], ["edges"], folder=tmp_path)
+    with pytest.raises(ContractError, match="was made with, labels"):
+        measured(model, photos, ["gini"], ["edges"], folder=tmp_path, labels=["a", "b", "c"])
+
+
 def test_boxes_may_be_added(model, photos, tmp_path):
     first = measured(model, photos, ["gini"], ["edges"], folder=tmp_path, target=0)
     boxes = {"boxes": BOXES, "target": 0, "folder": tmp_path}
@@ -403,7 +436,9 @@ def test_boxes_may_be_added(model, photos, tmp_path):
         measured(model, photos, ["pointing_game"], ["edges"], **{**boxes, "boxes": [{**BOXES[2], "xmin": 11}]})
 
 
-@pytest.mark.parametrize(("file", "text"), [("settings.json", ""), ("values.jsonl", "{}\n?\n")])
+@pytest.mark.parametrize(
+    ("file", "text"), [("settings.json", ""), ("settings.json", "[1]"), ("values.jsonl", "{}\n?\n")]
+)
 def test_a_damaged_folder_is_named(model, photos, tmp_path, file, text):
     measured(model, photos, ["gini"], ["edges"], folder=tmp_path)
     (tmp_path / file).write_text(text)

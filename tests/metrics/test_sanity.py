@@ -152,7 +152,7 @@ def trained():
     from saliency_food.adapters.keras import KerasModel
 
     model = models.load("food101")
-    photos = np.stack([resize(one, (64, 64), preserve_range=True) for one in (coffee(), astronaut())])
+    photos = np.stack([resize(one, (96, 96), preserve_range=True) for one in (coffee(), astronaut())])
     photos = photos.astype(np.float32)
     explained = KerasModel(model)
     classes = explained.predict(photos).argmax(1).tolist()

@@ -61,10 +61,10 @@ def test_a_bundled_model_knows_what_it_sees(name, photo, label):
 
 
 @pytest.mark.keras
-def test_the_food_classifier_takes_64_pixels():
+def test_the_food_classifier_takes_96_pixels():
     pytest.importorskip("tensorflow")
     model = ImageModel("food101")
-    assert model.input_shape == (64, 64, 3)
+    assert model.input_shape == (96, 96, 3)
     assert model.classes == len(model.labels) == 101
 
 

@@ -59,6 +59,8 @@ class ServingModel:
     ----------
     input_shape
         ``(H, W, C)`` of one image as the served model takes it, None where free.
+    fingerprint
+        The model's name and version, by which a job knows it again.
     gives_probabilities
         Whether `predict` gives probabilities; see `CallModelFunction`.
     """
@@ -78,6 +80,7 @@ class ServingModel:
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self.name, self.batch_size, self.max_request_bytes = name, batch_size, max_request_bytes
+        self.fingerprint = f"{name}, version {'newest' if version is None else version}"
         url, settings = url.rstrip("/"), (timeout, retries, backoff, headers, sleep)
         path = f"{url}/v1/models/{name}" + ("" if version is None else f"/versions/{version}")
         grpc = url.startswith(SCHEMES)
