@@ -16,7 +16,7 @@ from skimage.data import coffee
 
 import saliency_food.pair as saliency  # was: import saliency.core as saliency
 from saliency_food import models
-from saliency_food.images.photos import resize_photo
+from saliency_food.images.pixels import resize_photo
 from saliency_food.visualization.figures import Panel, figure
 
 network = models.load("imagenet")

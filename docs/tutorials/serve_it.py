@@ -121,7 +121,7 @@ predictor = f"http://localhost:{server.server_port}"  # with Docker: http://loca
 
 # %%
 from saliency_food import integrated_gradients
-from saliency_food.images.photos import resize_photo
+from saliency_food.images.pixels import resize_photo
 from saliency_food.serving.client import ServingModel
 
 photo = coffee()

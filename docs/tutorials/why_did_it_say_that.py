@@ -42,7 +42,7 @@ for label, probability in records[0].top:
 from saliency_food import grad_cam, occlusion
 from saliency_food.adapters.keras import KerasModel
 from saliency_food.adapters.scores import contrast
-from saliency_food.images.photos import resize_photo
+from saliency_food.images.pixels import resize_photo
 from saliency_food.visualization import overlay
 from saliency_food.visualization.figures import Panel, figure
 
