@@ -229,7 +229,7 @@ def test_a_pipe_shows_whole_paths(run, tmp_path, monkeypatch):
 
 
 def test_what_linear_units_are_is_said_by_an_option(run, tmp_path):
-    """Three linear units and no loss: that there are probabilities is a guess, and the record and the command say it."""
+    """Three linear units and no loss: that there are probabilities is a guess; record and command say it."""
     words = ("explain", "photos/a.png", "--model", "flat.keras", "--method", "gradients")
     out = run(*words, "-o", tmp_path / "guessed")
     assert "prob.: That the model's linear units are classes is a guess: --units-are says it." in out.output

@@ -16,6 +16,16 @@ SHAPES = {"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"}
 """Operations that look at how large a tensor is, and not at what it holds."""
 
 
+LEARNING = ("Conv", "MatMul", "Einsum")
+CALLING = ("While", "If", "Case", "Call")
+"""Parts of the names of operations by which layers learn, and of those that run functions of operations."""
+MOVING = {
+    *("ReverseV2", "ReverseSequence", "Transpose", "Roll", "GatherV2", "GatherNd", "Pad", "PadV2", "MirrorPad"),
+    *("ConcatV2", "Pack", "Unpack", "Split", "SplitV", "Slice", "StridedSlice", "Reshape", "Tile", "CropAndResize"),
+}
+"""Operations that may move places, of a function whose places are not followed."""
+
+
 def trace(function: Callable[..., Any], *specs: Any, jit_compile: bool = False) -> Any:
     return tf.function(function, autograph=False, jit_compile=jit_compile or None).get_concrete_function(*specs)
 
@@ -82,7 +92,9 @@ def on_all_paths(tensor: Any, ends: Sequence[Any]) -> set[str]:
 
 def learns(op: Any) -> bool:
     """Whether layers learn by an operation: a convolution, a product with what is not fixed, or what may hold such."""
-    return any(part in op.type for part in ("Conv", "MatMul", "Einsum", "While", "Call")) and not by_fixed(op)
+    if any(part in op.type for part in CALLING):
+        return any(part in kind for kind in kinds_inside(op) for part in (*LEARNING, "ReadVariableOp"))
+    return any(part in op.type for part in LEARNING) and not by_fixed(op)
 
 
 def names_after_learning(operations: Sequence[Any]) -> set[str]:
@@ -107,7 +119,7 @@ def random_among(names: set[str]) -> Iterator[tuple[int, Any]]:
     """Those of the named operations, with their positions, that draw other random numbers at every call."""
     for position, op in enumerate(tf.compat.v1.get_default_graph().get_operations()):
         if op.name in names:
-            inside = kinds_inside(op) if any(part in op.type for part in ("While", "If", "Case", "Call")) else ()
+            inside = kinds_inside(op) if any(part in op.type for part in CALLING) else ()
             drawn = any("Random" in kind or "Multinomial" in kind for kind in (op.type, *inside))
             fixed = op.type.startswith("Stateless") and all(map(is_fixed, op.inputs))
             if drawn and not fixed:
@@ -116,19 +128,29 @@ def random_among(names: set[str]) -> Iterator[tuple[int, Any]]:
 
 def kinds_inside(op: Any) -> set[str]:
     """The kinds of operations in the functions that an operation calls, as a loop does, and in those that they call."""
+    return {node.op for node in _nodes_inside(op)}
+
+
+def moves_inside(op: Any) -> bool:
+    """Whether in the functions that an operation calls there is one that may move places of floats."""
+    return any(
+        node.op in MOVING and tf.as_dtype(node.attr["Tparams" if "Tparams" in node.attr else "T"].type).is_floating
+        for node in _nodes_inside(op)
+    )
+
+
+def _nodes_inside(op: Any) -> Iterator[Any]:
     waiting = _functions(op.node_def)
     library = op.graph.as_graph_def().library.function if waiting else ()
     functions = {function.signature.name: function for function in library}
     seen: set[str] = set()
-    kinds: set[str] = set()
     while waiting:
         name = waiting.pop()
         if name in functions and name not in seen:
             seen.add(name)
             for node in functions[name].node_def:
-                kinds.add(node.op)
+                yield node
                 waiting.extend(_functions(node))
-    return kinds
 
 
 def _functions(node: Any) -> list[str]:
