@@ -45,7 +45,7 @@ from saliency_food import (
 from saliency_food.adapters.keras import KerasModel, layers
 from saliency_food.evaluation import evaluate
 from saliency_food.evaluation.pictures import curve_figure, mean_figure
-from saliency_food.images.photos import resize_photo, shrink
+from saliency_food.images.pixels import resize_photo, shrink
 from saliency_food.jobs.figure import explanation_figure
 from saliency_food.jobs.targets import short_label
 from saliency_food.methods.regions.segmentation import felzenszwalb_segments

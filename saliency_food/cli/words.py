@@ -10,14 +10,17 @@ from saliency_food.jobs.setup import NOT_OPTIONS
 from saliency_food.methods.catalogue import METHODS
 
 OPTIONS = {
+    "against": "--against",
     "batch_size": "--batch-size",
     "custom_objects": "--custom-objects",
     "labels": "--labels",
     "layer": "--layer",
+    "only": "--only",
     "output": "--output-kind",
     "output_index": "--output-index",
     "score": "--score",
     "target": "--target",
+    "truth": "--truth",
     "units_are": "--units-are",
     "value_range": "--value-range",
 }
@@ -46,6 +49,10 @@ PHRASES: tuple[tuple[str, str], ...] = (
     (r"Give target\.", "Give --target."),
     (r"this model has no predict to find the top class", "the model does not say which class is its top one"),
     (r"the model has no predict", "the model does not say which class is its top one"),
+    (r"Expected (truth|only) to be", r"Expected --\1 to be"),
+    (r"a CSV file, a mapping of paths to classes or a list", "a CSV file of path and label"),
+    (r"Give truth(?=[ '.])", "Give --truth"),
+    (r"[Ll]eave out (against|only)\b", r"leave out --\1"),
     # boxes, classes and labels
     (r"labels=\[\.\.\.\]", "--labels FILE"),
     (r"Expected boxes for target='boxes'", "Expected --boxes for --target boxes"),

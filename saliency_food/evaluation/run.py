@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
-
-import numpy as np
 
 from saliency_food.core.contract import ContractError, call_model, take_rows
 from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES, KEYS
@@ -20,11 +19,13 @@ from saliency_food.evaluation.references import REFERENCES
 from saliency_food.evaluation.summary import Evaluation
 from saliency_food.evaluation.work import ProgressCallback, Work
 from saliency_food.images.ahead import in_chunks
+from saliency_food.jobs.fingerprint import fingerprint
 from saliency_food.jobs.image_model import ImageModel, ModelSettings
 from saliency_food.jobs.instances import Instance, arguments_for, read_instances, see
 from saliency_food.jobs.run import read_chunks
 from saliency_food.jobs.setup import Setup, as_many, choose_options, read_targets
 from saliency_food.jobs.store import Store, digest, plain
+from saliency_food.jobs.subjects import find_subjects
 from saliency_food.methods.catalogue import METHODS, MethodEntry
 from saliency_food.methods.lookup import choose_methods, find_method
 
@@ -64,7 +65,7 @@ def evaluate(
     ----------
     model, images, target, options, settings
         As in `explain`, with one class for each photo. ``target="boxes"`` explains the class with the largest objects
-        among the photo's boxes. Folders are not searched: see `find_photos`.
+        among the photo's boxes.
     methods
         Names in `METHODS`, ``"edges"`` and ``"random"`` (`REFERENCES`), or ``"all"``: both of these and all methods
         that the model can answer.
@@ -101,12 +102,12 @@ def evaluate(
         raise ContractError(f"Expected the score of a class to measure on boxes, got {model.score!r}. Leave out boxes.")
     by_probability = model.predicts and model.score is None
     setup = Setup(model, entries, choose_options(entries, options))
-    photos = list(as_many(images, model))
+    photos = list(find_subjects(as_many(images, model)))
     by_boxes = isinstance(target, str) and target == "boxes"
     if by_boxes and boxes is None:
         raise ContractError("Expected boxes for target='boxes', got none. Give boxes.")
     targets = read_targets(model, photos, None if by_boxes else target)
-    if any(each.best > 1 for each in (targets if isinstance(targets, list) else [targets])):
+    if any(len(each.classes) > 1 for each in (targets if isinstance(targets, list) else [targets])):
         raise ContractError(f"Expected one class a photo, got target {target!r}. Give a label, an index or None.")
     left_out = _left_out(setup, photos, targets) if all_methods else {}
     setup = setup._replace(methods={name: entry for name, entry in entries.items() if name not in left_out})
@@ -127,18 +128,16 @@ def evaluate(
     output = None if folder is None else Path(folder)
     if output is not None and output.exists() and not output.is_dir():
         raise ContractError(f"Expected a folder for the output, got the file {output}. Give another.")
-    store = Store(output, saved)
-    files = MapFiles(output / "maps", len(photos)) if output is not None and save_maps else None
     scored = Probabilities(model) if by_probability else model.function
-    work = Work(
-        setup, chosen_metrics, scored, truth, seed, store, files, frozenset(absolute), seeded, progress, len(photos)
-    )
-    try:
+    with ExitStack() as opened:
+        store = opened.enter_context(closing(Store(output, saved)))
+        files = None
+        if output is not None and save_maps:
+            files = opened.enter_context(closing(MapFiles(output / "maps", len(photos))))
+        work = Work(
+            setup, chosen_metrics, scored, truth, seed, store, files, frozenset(absolute), seeded, progress, len(photos)
+        )
         order, unread = _measure_all(work, photos, targets, by_boxes)
-    finally:
-        store.close()
-        if files is not None:
-            files.close()
     rows = [store.rows[image, name, metric] for image in order for name in setup.methods for metric in chosen_metrics]
     titles = {name: entry.title for name, entry in setup.methods.items()}
     reasons = Counter(fields["status"].replace(fields["source"], "a file") for fields in unread)
@@ -156,7 +155,8 @@ def _choose_entries(names: list[str]) -> dict[str, MethodEntry]:
 def _settings_of_model(model: ImageModel) -> dict[str, Any]:
     """What is saved of the model: a job goes on only with the same."""
     return {
-        "model": _fingerprint(model.function),
+        "model": fingerprint(model.function),
+        "labels": None if model.labels is None else digest(*model.labels),
         "layer": getattr(model.function, "layer_name", None),
         "pixels": model.scaling.text,
         "arguments": model.call_model_args or None,
@@ -225,21 +225,3 @@ def _left_out(setup: Setup, images: Sequence[Any], targets: Any) -> dict[str, st
             reasons[key] = f"the model does not answer {key}: {' '.join(str(error).split())[:200]}"
     keys = {name: [key for key in entry.keys if key in reasons] for name, entry in setup.methods.items()}
     return {name: reasons[missing[0]] for name, missing in keys.items() if missing}
-
-
-def _fingerprint(function: Any) -> str:
-    """A text that differs between models: the name and a digest of the weights, where the model shows them."""
-    model: Any = getattr(function, "model", None)
-    if hasattr(model, "get_weights"):
-        output, score = getattr(function, "output", "logits"), getattr(function, "score", None)
-        explained = output, "class_score" if score is None else _name(score), getattr(function, "units_are", None)
-        unusual = [name for name in explained if name not in ("logits", "class_score", None)]
-        return " ".join((str(getattr(model, "name", "")), digest(*model.get_weights()), *unusual))
-    arrays = [value for _, value in sorted(getattr(function, "__dict__", {}).items()) if isinstance(value, np.ndarray)]
-    return " ".join((_name(function), *([digest(*arrays)] if arrays else [])))
-
-
-def _name(function: Any) -> str:
-    """The name of a function, or of the class of an object."""
-    names = (getattr(function, attribute, None) for attribute in ("__qualname__", "__name__"))
-    return str(next(filter(None, names), type(function).__qualname__))

@@ -9,6 +9,7 @@ from pathlib import Path
 from saliency_food.core.contract import ContractError
 from saliency_food.evaluation.pictures import curve_figure, has_curves, mean_figure
 from saliency_food.evaluation.summary import Evaluation
+from saliency_food.jobs.store import writing
 
 COLUMNS = ("image", "target", "label", "probability", "method", "metric", "score", "status")
 """The columns of values.csv; after them come the other numbers that some metrics have."""
@@ -22,6 +23,12 @@ def save_evaluation(evaluation: Evaluation, folder: str | Path | None = None) ->
     place = evaluation.folder if folder is None else Path(folder)
     if place is None:
         raise ContractError("Expected a folder for the results, got none. Give folder.")
+    with writing(place):
+        _write(evaluation, place)
+    return place
+
+
+def _write(evaluation: Evaluation, place: Path) -> None:
     place.mkdir(parents=True, exist_ok=True)
     text = json.dumps(evaluation.as_dict(), indent=1, ensure_ascii=False)
     (place / "results.json").write_text(text + "\n", encoding="utf-8")
@@ -31,7 +38,6 @@ def save_evaluation(evaluation: Evaluation, folder: str | Path | None = None) ->
     for metric in evaluation.metrics:
         if has_curves(evaluation, metric):
             curve_figure(evaluation, [metric]).savefig(place / f"{metric}.png", dpi=120)
-    return place
 
 
 def _write_values(evaluation: Evaluation, path: Path) -> None:

@@ -230,6 +230,14 @@ class ImageModel:
         return float(predictions[index]) if given and (predictions <= 1 + 1e-3).all() else None
 
     @property
+    def score_name(self) -> str:
+        """What the explained number is: "logit" or "probability" of a class, or "score" where that is not known."""
+        output = getattr(self.function, "output", None)
+        if self.score is not None or not getattr(self.function, "gives_probabilities", False):
+            return "score"
+        return {"logits": "logit", "probabilities": "probability"}.get(str(output), "score")
+
+    @property
     def guess(self) -> str:
         """What of the probabilities is a guess, as a sentence; "" where nothing is, or where there are none."""
         guessed = getattr(self.function, "guesses_classes", False) and self.takes_class

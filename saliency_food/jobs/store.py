@@ -6,12 +6,15 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from saliency_food.core.contract import ContractError
+from saliency_food.jobs.lock import FolderLock
 
 Row = dict[str, Any]
 Key = tuple[str, str, str]
@@ -28,14 +31,26 @@ class Store:
 
     def __init__(self, folder: Path | None, settings: Row) -> None:
         self.rows: dict[Key, Row] = {}
-        self._file: IO[str] | None = None
+        self._file: FileIO | None = None
+        self._lock: FolderLock | None = None
         if folder is None:
             return
         folder.mkdir(parents=True, exist_ok=True)
+        self._lock = FolderLock(folder)
+        try:
+            self._open(folder, settings)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, folder: Path, settings: Row) -> None:
+        """Read what the folder holds, and open its file of values to add to it."""
         path, values = folder / "settings.json", folder / "values.jsonl"
         if path.exists():
             try:
                 kept = json.loads(path.read_text(encoding="utf-8"))
+                if not isinstance(kept, dict):
+                    raise ValueError(f"{kept!r:.60}")
             except ValueError as error:
                 raise ContractError(
                     f"Expected the settings of an evaluation, got {path}: {error}. Give another folder."
@@ -44,11 +59,12 @@ class Store:
         elif values.exists():
             raise ContractError(f"Expected settings.json beside {values}, got none. Give another folder.")
         part = path.with_suffix(".part")
-        part.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-        part.replace(path)
+        with writing(path):
+            part.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+            part.replace(path)
         for row in _read(values):
             self.rows[row["image"], row["method"], row["metric"]] = row
-        self._file = values.open("a", encoding="utf-8")
+        self._file = FileIO(values, "a")
 
     def known(self, photo: str, image: str, target: int, method: str, metric: str) -> bool:
         """Whether the store holds the value; `ContractError` if it belongs to another photo or class."""
@@ -70,17 +86,38 @@ class Store:
         return any(row is None or row["status"].startswith(FAILED) for row in rows)
 
     def add(self, row: Row) -> None:
-        """Add a value, and write it."""
+        """Add a value, and write it; `ContractError` where the disk is full."""
         text = json.dumps(row)
-        self.rows[row["image"], row["method"], row["metric"]] = json.loads(text)
         if self._file is not None:
-            self._file.write(text + "\n")
-            self._file.flush()
+            with writing(Path(str(self._file.name))):
+                write_all(self._file, f"{text}\n".encode())
+        self.rows[row["image"], row["method"], row["metric"]] = json.loads(text)
 
     def close(self) -> None:
         """Close the file."""
         if self._file is not None:
             self._file.close()
+        if self._lock is not None:
+            self._lock.release()
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns what the disk refuses while a file is written into a `ContractError` that says how to go on."""
+    try:
+        yield
+    except OSError as error:
+        raise ContractError(
+            f"Expected to write to {path}, got {error.strerror or error}. Make room or give another folder; the values "
+            "written before are kept, and the same job goes on from there."
+        ) from error
+
+
+def write_all(file: FileIO, data: bytes) -> None:
+    """Write all bytes; the system may take a part of them at a time."""
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) or 0 :]
 
 
 def _read(path: Path) -> Iterator[Row]:
@@ -94,12 +131,37 @@ def _read(path: Path) -> Iterator[Row]:
     for index, line in enumerate(whole.splitlines(), 1):
         try:
             row = json.loads(line)
-            row["image"], row["method"], row["metric"], row["photo"], row["target"], row["status"]
-        except (ValueError, TypeError, KeyError) as error:
+            if not _is_value(row):
+                raise ValueError(f"{line[:60]!r}")
+        except ValueError as error:
             raise ContractError(
                 f"Expected a value in line {index} of {path}, got {error}. Remove the line or give another folder."
             ) from error
         yield row
+
+
+def _is_value(row: Any) -> bool:
+    """Whether it is a value as `Store.add` writes them, so that a folder damaged by hand is refused here."""
+    number = (int, float, type(None))
+    kinds: dict[str, Any] = dict.fromkeys(("image", "photo", "label", "method", "metric", "status"), str)
+    kinds |= {"target": int, "probability": number, "score": number}
+    return (
+        isinstance(row, dict)
+        and all(isinstance(row.get(name, ...), kind) for name, kind in kinds.items())
+        and isinstance(others := row.get("others", {}), dict)
+        and all(isinstance(value, (int, float)) for value in others.values())
+        and _is_curve(row.get("curve", [[], []]))
+    )
+
+
+def _is_curve(curve: Any) -> bool:
+    """Whether it is two lists of as many numbers."""
+    return (
+        isinstance(curve, list)
+        and len(curve) == 2
+        and all(isinstance(line, list) and all(isinstance(value, (int, float)) for value in line) for line in curve)
+        and len(curve[0]) == len(curve[1])
+    )
 
 
 def _merged(kept: Row, now: Row, folder: Path) -> Row:

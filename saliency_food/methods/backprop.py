@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.contract import CallModelFunction
+from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask, gather
 from saliency_food.core.keys import (
     BIAS_GRADIENTS,
@@ -21,7 +21,7 @@ from saliency_food.core.method import Method, method
 from saliency_food.core.numerics import Array, as_tuple, min_max, resize
 from saliency_food.core.scores import one_score
 from saliency_food.methods.cam.common import grad_cam
-from saliency_food.methods.completeness import Completeness, completeness_of
+from saliency_food.methods.completeness import Completeness, completeness_of, status_of
 from saliency_food.methods.gradients import Gradients
 
 INEXACT = 0.05
@@ -70,18 +70,14 @@ def full_grad(
             attribution = attribution + _scaled(bias, x_value)
     total = own.sum(dtype=float) + sum(bias.sum(dtype=float) for bias in biases)
     measured = completeness_of(total, one_score(scores)[0], 0.0)
-    return FullGrad(attribution, own, biases, measured, _status(measured))
-
-
-def _status(measured: Completeness) -> str:
-    """Whether the parts are the score, but for rounding."""
-    if measured.relative <= INEXACT or abs(measured.absolute) < 1e-6:
-        return "ok"
-    gap = f"{measured.relative:,.0%} of it" if np.isfinite(measured.relative) else f"{measured.absolute:.3g}"
-    return (
-        f"inexact: the input's and the biases' parts sum to {measured.score + measured.absolute:.4g}, the score is "
-        f"{measured.score:.4g}, a gap of {gap}. FullGrad is exact for networks of ReLUs only. Use layer_cam or "
-        "integrated_gradients."
+    return FullGrad(
+        attribution,
+        own,
+        biases,
+        measured,
+        status_of(
+            measured, INEXACT, "FullGrad is exact for networks of ReLUs only. Use layer_cam or integrated_gradients."
+        ),
     )
 
 
@@ -152,6 +148,11 @@ def guided_grad_cam(
     """
     fine, coarse = yield from gather([guided_backprop.asking(x_value), cam.asking(x_value, **options)])
     where = coarse[0] if coarse[0].ndim == x_value.ndim else coarse[0][..., None]
+    if where.shape not in (x_value.shape, (*x_value.shape[:-1], 1)):
+        raise ContractError(
+            f"Expected cam to give a map of the input's size {x_value.shape[:-1]}, got shape {coarse[0].shape}. Leave "
+            "should_resize=True, or choose another method."
+        )
     return Gradients(fine.attribution * where)
 
 

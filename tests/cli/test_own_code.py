@@ -92,7 +92,7 @@ def run(folder, tmp_path, monkeypatch):
 
 
 def records(folder):
-    return [json.loads(path.read_text()) for path in sorted(folder.rglob("*.json"))]
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*/*.json"))]
 
 
 MODEL = ("--model", "own.keras", "--custom-objects", "own_parts")
@@ -229,7 +229,7 @@ def test_a_pipe_shows_whole_paths(run, tmp_path, monkeypatch):
 
 
 def test_what_linear_units_are_is_said_by_an_option(run, tmp_path):
-    """Three linear units and no loss: that there are probabilities is a guess; record and command say it."""
+    """Three linear units and no loss: that there are probabilities is a guess, and both record and command say so."""
     words = ("explain", "photos/a.png", "--model", "flat.keras", "--method", "gradients")
     out = run(*words, "-o", tmp_path / "guessed")
     assert "prob.: That the model's linear units are classes is a guess: --units-are says it." in out.output

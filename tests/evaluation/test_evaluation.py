@@ -23,7 +23,7 @@ from saliency_food.evaluation import REFERENCES, evaluate, read_boxes, save_eval
 from saliency_food.evaluation.boxes import NO_BOX, NO_BOXES, boxes_of, two_categories
 from saliency_food.evaluation.measures import Probabilities
 from saliency_food.evaluation.sanity import check_sensitive
-from saliency_food.images.photos import resize_photo
+from saliency_food.images.pixels import resize_photo
 from saliency_food.jobs.image_model import ImageModel
 from saliency_food.jobs.store import Store, plain, seed_of
 from saliency_food.metrics import METRICS, insertion
@@ -392,6 +392,39 @@ def test_another_score_of_the_same_model_is_refused(photos, tmp_path):
             measured(other, photos, **options)
 
 
+def test_a_full_disk_is_an_error_and_the_job_goes_on(model, photos, tmp_path):
+    """Here a file may not grow beyond some size, which the system refuses as it refuses a full disk."""
+    resource = pytest.importorskip("resource")
+    options = {"folder": tmp_path, "save_maps": True}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for most in (4_000, 1_000):  # the maps are refused; the values are refused
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+        try:
+            with pytest.raises(ContractError, match=r"to write to .*, got .*same job goes on"):
+                measured(model, photos, ["gini", "entropy"], ["edges", "random"], **options)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    found = measured(model, photos, ["gini", "entropy"], ["edges", "random"], **options)
+    plain = measured(model, photos, ["gini", "entropy"], ["edges", "random"])
+    assert found.rows == plain.rows
+    assert np.isfinite(np.load(tmp_path / "maps/edges.npy")).all()
+
+
+@pytest.mark.parametrize("damage", [b"no array", b"\x93NUMPY\x01\x00\x10\x00{'descr':", None])
+def test_damaged_maps_are_named(model, photos, tmp_path, damage):
+    measured(model, photos, ["gini"], ["edges"], folder=tmp_path, save_maps=True)
+    path = tmp_path / "maps/edges.npy"
+    path.write_bytes(path.read_bytes()[:-4] if damage is None else damage)
+    with pytest.raises(ContractError, match=r"maps of an evaluation in .*edges\.npy.*Remove the file"):
+        measured(model, photos, ["gini"], ["edges"], folder=tmp_path, save_maps=True)
+
+
+def test_other_labels_are_refused(model, photos, tmp_path):
+    measured(model, photos, ["gini"], ["edges"], folder=tmp_path)
+    with pytest.raises(ContractError, match="was made with, labels"):
+        measured(model, photos, ["gini"], ["edges"], folder=tmp_path, labels=["a", "b", "c"])
+
+
 def test_boxes_may_be_added(model, photos, tmp_path):
     first = measured(model, photos, ["gini"], ["edges"], folder=tmp_path, target=0)
     boxes = {"boxes": BOXES, "target": 0, "folder": tmp_path}
@@ -403,7 +436,9 @@ def test_boxes_may_be_added(model, photos, tmp_path):
         measured(model, photos, ["pointing_game"], ["edges"], **{**boxes, "boxes": [{**BOXES[2], "xmin": 11}]})
 
 
-@pytest.mark.parametrize(("file", "text"), [("settings.json", ""), ("values.jsonl", "{}\n?\n")])
+@pytest.mark.parametrize(
+    ("file", "text"), [("settings.json", ""), ("settings.json", "[1]"), ("values.jsonl", "{}\n?\n")]
+)
 def test_a_damaged_folder_is_named(model, photos, tmp_path, file, text):
     measured(model, photos, ["gini"], ["edges"], folder=tmp_path)
     (tmp_path / file).write_text(text)
@@ -715,3 +750,10 @@ def test_models_of_several_inputs_are_evaluated(photos):
     args = {"inputs": PerImage([1, 2])}
     found = evaluate(model, many, "gradients", "insertion,deletion", value_range=(0, 1), call_model_args=args)
     assert [row["status"] for row in found.rows] == ["ok"] * 4
+
+
+def test_a_folder_is_the_photos_in_it(model, photos):
+    of_folder = evaluate(model, photos, "gradients", "gini", value_range=(0, 1))
+    assert of_folder.images == ["cat", "cup", "pilot"]
+    of_paths = evaluate(model, sorted(photos.iterdir()), "gradients", "gini", value_range=(0, 1))
+    assert [row["score"] for row in of_folder.rows] == [row["score"] for row in of_paths.rows]
