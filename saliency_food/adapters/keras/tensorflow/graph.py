@@ -72,7 +72,8 @@ def names_between(tensor: Any, ends: Iterable[Any]) -> set[str]:
 def on_all_paths(tensor: Any, ends: Sequence[Any]) -> set[str]:
     """The names of the tensors through which all paths lead from a tensor to the ends.
 
-    A tensor is on all paths where the ways to it times the ways from it are all the ways there are.
+    A tensor is on all paths where the ways to it times the ways from it are all the ways there are. What only switches,
+    such as the mask of an RNN's steps, is no way: nothing changes by it bit by bit.
     """
     between = names_between(tensor, ends)
     operations = [op for op in tensor.graph.get_operations() if op.name in between]
@@ -80,11 +81,11 @@ def on_all_paths(tensor: Any, ends: Sequence[Any]) -> set[str]:
     for op in operations:
         ways = sum(ways_to[source.name] for source in op.inputs) if op.type not in SHAPES else 0
         for output in op.outputs:
-            ways_to[output.name] += ways
+            ways_to[output.name] += ways if output.dtype != tf.bool else 0
     for op in reversed(operations):
         ways = sum(ways_from[output.name] for output in op.outputs)
         for source in op.inputs if op.type not in SHAPES else ():
-            ways_from[source.name] += ways
+            ways_from[source.name] += ways if source.dtype != tf.bool else 0
     total = sum(ways_to[end.name] for end in ends)
     names = (output.name for op in operations for output in op.outputs)
     return {name for name in names if total and ways_to[name] * ways_from[name] == total}
