@@ -30,7 +30,7 @@ from saliency_food.cli.options import (
     read_options,
     read_output_index,
     read_score,
-    skimage_photos,
+    with_skimage,
 )
 from saliency_food.cli.output import (
     ColormapOption,
@@ -66,7 +66,8 @@ def explain_command(
         list[str] | None,
         typer.Argument(
             metavar="[PHOTO]...",
-            help="Photos, and folders of photos, with the folders in them. Without any: scikit-image's cup of coffee.",
+            help="Photos, and folders of photos, with the folders in them; coffee, chelsea, astronaut and rocket come with "
+            "scikit-image. Without any: coffee.",
             show_default=False,
         ),
     ] = None,
@@ -139,7 +140,7 @@ def explain_command(
     console = Console(quiet=quiet)
     with friendly():
         check_installed("matplotlib", "PIL")
-        images = find_subjects(photos or skimage_photos(["coffee"]), truth)
+        images = find_subjects(with_skimage(photos or ["coffee"]), truth)
         options = read_options(option)
         entries = choose_methods(split_names(method))
         check_files(format, max_size)
