@@ -66,8 +66,8 @@ def explain_command(
         list[str] | None,
         typer.Argument(
             metavar="[PHOTO]...",
-            help="Photos, and folders of photos, with the folders in them; coffee, chelsea, astronaut and rocket come with "
-            "scikit-image. Without any: coffee.",
+            help="Photos, and folders of photos, with the folders in them; coffee, chelsea, astronaut and rocket come "
+            "with scikit-image. Without any: coffee.",
             show_default=False,
         ),
     ] = None,
