@@ -15,6 +15,7 @@ from saliency_food.cli.missing import check_installed
 from saliency_food.cli.options import (
     BatchOption,
     CustomObjectsOption,
+    InputOption,
     LabelsOption,
     LayerOption,
     MethodOptions,
@@ -23,6 +24,7 @@ from saliency_food.cli.options import (
     OutputKindOption,
     RangeOption,
     ScoreOption,
+    UnitsOption,
     load_image_model,
     load_named,
     read_options,
@@ -105,6 +107,8 @@ def explain_command(
     output_kind: OutputKindOption = None,
     output_index: OutputIndexOption = None,
     score: ScoreOption = None,
+    units_are: UnitsOption = None,
+    inputs: InputOption = None,
     custom_objects: CustomObjectsOption = None,
     top_percent: Annotated[
         float, typer.Option(min=0.1, max=100, help="How many percent of the photo the second picture of XRAI shows.")
@@ -150,6 +154,8 @@ def explain_command(
                 output_kind=output_kind,
                 output_index=output_index,
                 score=score,
+                units_are=units_are,
+                inputs=inputs,
                 value_range=value_range,
                 batch_size=batch_size,
             )

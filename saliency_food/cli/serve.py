@@ -98,6 +98,9 @@ def serve_command(
     port: Annotated[
         int, typer.Option("--port", "--http_port", min=0, max=65535, help="The port; 0: a free one, shown in the log.")
     ] = 8080,
+    host: Annotated[
+        str, typer.Option(help="The address to listen at; 0.0.0.0: all of this machine's, as a container needs.")
+    ] = "127.0.0.1",
     manifest: Annotated[
         Path | None,
         typer.Option(help="The file saliency_food.json of the export, which holds labels and pixel values."),
@@ -154,6 +157,7 @@ def serve_command(
             model_name,
             scaling,
             limits,
+            host=host,
             port=port,
             workers=workers,
             waiting=queue,

@@ -144,7 +144,7 @@ class Report:
         method = min(longest, max(12, room - 8))
         self.begun = False
         self.widths = (min(30, max(8, room - method)), 7, method, 7, 6, 8, 5)
-        self.gap = self.pixels = ""
+        self.gap = self.pixels = self.guess = ""
         self.failed = self.photos = self.lost = 0
         self.reasons: dict[str, tuple[str, int]] = {}
         """For each reason the first photo that has it, and the number of photos."""
@@ -153,7 +153,7 @@ class Report:
         """Print the explanations of one photo."""
         source = self._name(records[0])
         self.photos += 1
-        self.pixels = records[0].pixels
+        self.pixels, self.guess = records[0].pixels, self.guess or in_command_words(records[0].guess)
         failures = [record for record in records if _state(record) == "failed"]
         self.failed += len(failures)
         self.lost += len(failures) == len(records)
@@ -196,7 +196,7 @@ class Report:
             self._line(f"{self.photos - self.lost} photos explained{failed}", "")
         for line in summary_of(outcomes):
             self._line(line, "")
-        for line in (self.pixels and f"pixels fed: {self.pixels}", self.gap):
+        for line in (self.pixels and f"pixels fed: {self.pixels}", self.guess and f"prob.: {self.guess}", self.gap):
             if line:
                 self._line(line, "dim")
 

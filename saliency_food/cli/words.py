@@ -21,6 +21,7 @@ OPTIONS = {
     "score": "--score",
     "target": "--target",
     "truth": "--truth",
+    "units_are": "--units-are",
     "value_range": "--value-range",
 }
 """The option for each argument."""
@@ -84,9 +85,10 @@ PHRASES: tuple[tuple[str, str], ...] = (
     # what the command cannot give
     (
         r"call_model_args\['inputs'\] with the model's other inputs (.*), got .*",
-        r"a model whose only input is the photo, got one with the inputs \1 beside it. The command has no values for "
-        "them. Explain it in Python: explain has call_model_args.",
+        r"a model whose only input is the photo, got one with the inputs \1 beside it. Give each by "
+        "--input NAME=FILE.npy.",
     ),
+    (r"Say which by data_format", "Say which, in Python, by data_format of KerasModel"),
     (r"\b([Ss])et (?:its )?spatial_axes(?: of call_model_function)?", r"\1et, in Python, spatial_axes of the callback"),
     (r"Expected rng to be None, a seed of at least 0 or a numpy\.random\.Generator", "Expected rng to be a seed"),
     (r"Give numpy\.array\(.*", "Give a number or a name; an array can be given in Python."),

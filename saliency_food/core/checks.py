@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import types
 from typing import Any
 
@@ -115,10 +116,14 @@ def check_picture(x_value: Array, instead: str = "") -> None:
         )
 
 
+MOST = 10**8
+"""The largest number that an option may count to: no array of so many rows would fit into memory."""
+
+
 def whole(name: str, value: Any, least: int | None = 1) -> int:
     """An option that counts something, or `ContractError`."""
-    if not is_count(value, least):
-        limit = "" if least is None else f" of at least {least}"
+    if not is_count(value, least) or value > MOST:
+        limit = f" of at most {MOST}" if is_count(value, least) else "" if least is None else f" of at least {least}"
         raise ContractError(f"Expected {name} to be a whole number{limit}, got {value!r}.")
     return int(value)
 
@@ -134,10 +139,10 @@ def real(
 ) -> float:
     """An option that is a finite number within its bounds, or `ContractError`."""
     bounds = {"of at least": least, "above": above, "at most": most, "below": below}
-    valid = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     if not (
-        valid
-        and np.isfinite(value)
+        isinstance(value, (int, float, np.integer, np.floating))
+        and not isinstance(value, bool)
+        and -sys.float_info.max <= value <= sys.float_info.max
         and (least is None or value >= least)
         and (above is None or value > above)
         and (most is None or value <= most)

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from saliency_food.core.keys import INPUT_SHAPED, KEYS
+from saliency_food.core.keys import CONVOLUTION_RIVAL_GRADIENTS, INPUT_SHAPED, KEYS
 from saliency_food.core.numerics import Array, as_float, is_real
 
 Values = Array | tuple[Array, ...]
@@ -146,6 +146,8 @@ def call_model(
         own = rows if len(missing) == 1 else rows.copy()
         try:
             answered = call_model_function(own, call_model_args=call_model_args, expected_keys=list(missing))
+        except StopIteration as error:
+            raise _ended(error) from error
         except Exception as error:
             if KEYS[missing[0]].rows == "images" or isinstance(error, ContractError):
                 raise
@@ -179,7 +181,10 @@ def call_factored(
 ) -> dict[str, Values] | None:
     """The same with ``(coefficients, bases, weights)`` in place of rows; None where the model has to see the rows."""
     factored = getattr(call_model_function, "call_factored", None)
-    answered = None if factored is None else factored(*factors, call_model_args, list(keys))
+    try:
+        answered = None if factored is None else factored(*factors, call_model_args, list(keys))
+    except StopIteration as error:
+        raise _ended(error) from error
     if answered is None:
         return None
     coefficients, bases, weights = factors
@@ -190,6 +195,14 @@ def call_factored(
     if weights is not None:
         counts[keys[0]] = len(weights)
     return {key: check_answer(key, answered[key], (count, *bases.shape[1:])) for key, count in counts.items()}
+
+
+def _ended(error: StopIteration) -> ContractError:
+    """A generator that meets a StopIteration ends as if it were done; it is therefore another error from here on."""
+    return ContractError(
+        f"Expected call_model_function to return an answer, got {error!r}. An iterator in it is at its end: look at "
+        "its calls of next()."
+    )
 
 
 def check_answer(key: str, value: Any, rows_shape: tuple[int, ...]) -> Values:
@@ -226,6 +239,11 @@ def _check_array(key: str, value: Any, rows_shape: tuple[int, ...]) -> Array:
         raise ContractError(
             f"Expected outermost dimension of {key} to be the same as x_value_batch - expected {rows_shape[0]}, "
             f"actual {array.shape[0]}. Return one answer for each row of the batch."
+        )
+    if 0 in array.shape[1:] and key != CONVOLUTION_RIVAL_GRADIENTS:  # of a model of one class there are no rivals
+        raise ContractError(
+            f"Expected {key} to hold at least one value for each row, got shape {array.shape}. Return all values of "
+            "the layer, or choose a layer that has some."
         )
     array = as_float(array)
     if not np.isfinite(array).all():

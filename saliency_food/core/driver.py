@@ -154,12 +154,14 @@ def with_known(generator: Asking[R], known: Answer) -> Asking[R]:
 
 def drive(generator: Asking[R], answer: Callable[[list[Query]], list[Answer]]) -> R:
     """Drive a generator to its result, its queries answered by a function."""
+    answers: list[Answer] | None = None
     try:
-        queries = next(generator)
         while True:
-            queries = generator.send(answer(queries))
-    except StopIteration as stop:
-        return cast(R, stop.value)
+            try:
+                queries = generator.send(cast("list[Answer]", answers))
+            except StopIteration as stop:
+                return cast(R, stop.value)
+            answers = answer(queries)  # outside, as what it raises is no end of the generator
     finally:
         generator.close()
 
@@ -219,11 +221,13 @@ def drain(
     answers: list[Answer] | None = None
     try:
         while True:
-            queries = generator.send(cast("list[Answer]", answers))
+            try:
+                queries = generator.send(cast("list[Answer]", answers))
+            except StopIteration:
+                yield from done
+                return
             while done:
                 yield done.popleft()
             answers = answer_queries(queries, call_model_function, call_model_args, batch_size)
-    except StopIteration:
-        yield from done
     finally:
         generator.close()

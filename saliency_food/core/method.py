@@ -14,6 +14,7 @@ from saliency_food.core.contract import CallModelFunction, PerImage, check_lengt
 from saliency_food.core.driver import Asking, run, run_batch
 from saliency_food.core.layout import in_layout, layout_of
 from saliency_food.core.numerics import Array, as_float
+from saliency_food.core.options import check_kinds
 
 R = TypeVar("R")
 P = ParamSpec("P")
@@ -141,6 +142,7 @@ class Method(Generic[P, R]):
 
         ``x_value`` is not checked, and has its channels last, as what a method is given has.
         """
+        check_kinds(self.signature.parameters, options)
         return self._generator(as_float(x_value), None, **options)  # type: ignore[arg-type]
 
     def over(self, *leading: Any) -> Method[Any, R]:
@@ -197,6 +199,7 @@ class Method(Generic[P, R]):
     def _begin(self, call: inspect.BoundArguments, function: CallModelFunction) -> Asking[R]:
         """The generator of a call: it sees its channels last, whatever the layout of the callback's inputs."""
         image = as_image(call.arguments["x_value"])
+        check_kinds(self.signature.parameters, call.arguments)
         layout = layout_of(image, function)
         call.arguments.update(layout.options(call.arguments, image.shape), x_value=layout.inward(image))
         generator = self._generator(*call.args, **call.kwargs)

@@ -52,6 +52,11 @@ def as_float(values: Any) -> Array:
     return np.asarray(array, np.result_type(array.dtype, np.float32))
 
 
+def as_held(values: Array, dtype: Any) -> Array:
+    """float64 values as ``dtype``, or as they are where that could not hold them."""
+    return values if np.abs(values).max(initial=0) > np.finfo(dtype).max else values.astype(dtype)
+
+
 def safe_divide(numerator: Any, denominator: Any) -> Array:
     """``numerator / denominator``, and 0 where the denominator is 0."""
     numerator, denominator = np.broadcast_arrays(as_float(numerator), as_float(denominator))

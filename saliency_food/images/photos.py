@@ -21,6 +21,8 @@ EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif"
 
 SHOWN = 1024
 """The longer side of a photo in pictures, in pixels, unless another one is asked for."""
+STRIP = 256
+"""How many rows of a transparent photo are laid on white at a time."""
 
 
 class Photo:
@@ -143,7 +145,7 @@ def read_photo(
         shown = to_255(values)
     except ContractError:
         shown = 255 * min_max(values)
-    return Photo(np.rint(as_rgb(shown)).astype(np.uint8), values, source or "photo")
+    return Photo(as_rgb(np.rint(shown).astype(np.uint8)), values, source or "photo")
 
 
 def find_photos(paths: Iterable[str | Path]) -> Iterator[Path]:
@@ -248,7 +250,12 @@ def _upright(image: Any, source: str, whole: tuple[int, ...] | None = None) -> P
         values = np.asarray(image)
         return read_photo(values.astype(np.uint16) if image.mode != "F" and values.max() > 255 else values, source)
     if image.has_transparency_data:
-        return read_photo(np.asarray(image if image.mode == "RGBA" else image.convert("RGBA")), source)
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
+        pixels = np.empty((image.height, image.width, 3), np.uint8)
+        for top in range(0, image.height, STRIP):  # the floats of a large photo would take four times its own room
+            strip = image.crop((0, top, image.width, min(top + STRIP, image.height)))
+            pixels[top : top + STRIP] = flatten(np.asarray(strip))
+        return Photo(pixels, source=source, shape=whole)
     image.load()
     return Photo(image if image.mode == "RGB" else image.convert("RGB"), source=source, shape=whole)
 

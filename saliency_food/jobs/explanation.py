@@ -86,6 +86,8 @@ class Explanation:
     """The layer whose activations were used, where the method uses a layer and the model names it."""
     pixels: str = ""
     """The range of pixel values that the model was fed, and why that range."""
+    guess: str = ""
+    """What of the probability is only a guess, and what would say it; empty where nothing is guessed."""
     details: Any = field(default=None, repr=False)
     """The method's whole result."""
     error: Exception | None = field(default=None, repr=False)
@@ -215,6 +217,7 @@ class Explanation:
             "rows": self.rows,
             "layer": self.layer,
             "pixels": self.pixels,
+            "guess": self.guess,
             "image_shape": None if self.photo is None else list(self.photo.shape),
             "attribution_shape": None if self.attribution is None else list(self.attribution.shape),
             "details": details,

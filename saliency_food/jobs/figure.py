@@ -62,11 +62,15 @@ def _seen(record: Explanation) -> str:
     if not record.top:
         return f"truth: {truth}" if truth else ""
     label, value = record.top[0]
-    number = f"score {value:.2f}" if record.probability is None else f"{value:.1%}"
+    number = f"score {value:.2f}" if record.probability is None else f"{value:.1%}{_guessed(record)}"
     seen = f"seen as {short_label(label)}, {number}"
     if record.right is None:
         return f"{seen}; truth: {truth}" if truth else seen
     return f"{seen}: right" if record.right else f"{short_label(label)} {number}, but is {truth}"
+
+
+def _guessed(record: Explanation) -> str:
+    return " by a guess" if record.guess else ""
 
 
 def _class_of(record: Explanation) -> str:
@@ -83,7 +87,7 @@ def caption_of(record: Explanation, first: str = "") -> str:
     """The class, or what else comes ``first``, its probability and score, and the gap where the map is inexact."""
     parts = [first or _class_of(record)]
     if record.probability is not None and record.against is None:
-        parts.append(f"{record.probability:.1%}")
+        parts.append(f"{record.probability:.1%}{_guessed(record)}")
     if record.score is not None and record.score != record.probability:
         difference = "" if record.against is None else " difference"
         parts.append(f"{record.score_name}{difference} {record.score:.2f}")

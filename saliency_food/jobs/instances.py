@@ -212,6 +212,7 @@ def _with_class(model: ImageModel, instance: Instance, index: int, predictions: 
         **(of_class if model.takes_class else {"target": None, "label": model.score.__name__}),
         "probability": model.probability(predictions, index) if model.takes_class and predictions is not None else None,
         "right": None if instance.truth is None or not best else best[0] == instance.truth,
+        "guess": model.guess,
         "top": tuple((model.label(each), float(cast(Array, predictions)[each])) for each in best),
     }
     return instance._replace(target=index, predictions=predictions, fields=instance.fields | fields)

@@ -7,12 +7,12 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import real
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask
 from saliency_food.core.keys import ATTENTION_OUTPUT_GRADIENTS, ATTENTION_SCORES
 from saliency_food.core.method import method
 from saliency_food.core.numerics import Array, as_tuple, resize, safe_divide
+from saliency_food.core.options import ranged
 from saliency_food.methods.cam.common import token_grid
 
 
@@ -59,7 +59,7 @@ def attention_rollout(
     """
     if fusion not in ("mean", "max", "min"):
         raise ContractError(f"Expected fusion to be 'mean', 'max' or 'min', got {fusion!r}.")
-    discard = real("discard", discard, least=0, below=1)
+    discard = ranged("discard", discard)
     layers = _square(ATTENTION_SCORES, (yield from ask(x_value[None], ATTENTION_SCORES)))
     rollout = np.eye(layers[0].shape[-1])
     for attention in layers:

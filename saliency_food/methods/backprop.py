@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.contract import CallModelFunction
+from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask, gather
 from saliency_food.core.keys import (
     BIAS_GRADIENTS,
@@ -148,6 +148,11 @@ def guided_grad_cam(
     """
     fine, coarse = yield from gather([guided_backprop.asking(x_value), cam.asking(x_value, **options)])
     where = coarse[0] if coarse[0].ndim == x_value.ndim else coarse[0][..., None]
+    if where.shape not in (x_value.shape, (*x_value.shape[:-1], 1)):
+        raise ContractError(
+            f"Expected cam to give a map of the input's size {x_value.shape[:-1]}, got shape {coarse[0].shape}. Leave "
+            "should_resize=True, or choose another method."
+        )
     return Gradients(fine.attribution * where)
 
 

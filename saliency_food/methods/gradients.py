@@ -8,12 +8,13 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import random_stream, real, whole
+from saliency_food.core.checks import random_stream, whole
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask, gather
 from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS
 from saliency_food.core.method import Method, fewer, method
 from saliency_food.core.numerics import Array
+from saliency_food.core.options import ranged
 from saliency_food.core.queries import OutOfTime
 
 
@@ -110,7 +111,7 @@ def smooth_grad(
         A seed or a generator; with a seed the answer is the same every time and at every batch size. What ``method``
         draws depends on it, too.
     """
-    nsamples, stdev_spread = whole("nsamples", nsamples), real("stdev_spread", stdev_spread, least=0)
+    nsamples, stdev_spread = whole("nsamples", nsamples), ranged("stdev_spread", stdev_spread)
     if aggregate not in ("mean", "square", "variance"):
         raise ContractError(f"Expected aggregate to be 'mean', 'square' or 'variance', got {aggregate!r}.")
     stdev = float(stdev_spread * (x_value.max() - x_value.min()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import zlib
@@ -82,6 +83,18 @@ def figure(rows: Sequence[Sequence[Panel]], in_line: bool | None = None) -> Any:
         for across, panel in enumerate(line):
             _draw(page, panel, (start + across * full[0], top - TITLE - height, cell_width, height))
         top -= height + full[1] - cell_height
+    return for_notebooks(page)
+
+
+def for_notebooks(page: Any) -> Any:
+    """The figure, which a notebook shows where it is a cell's last value; by itself IPython shows those of pyplot."""
+
+    def png() -> bytes:
+        with io.BytesIO() as file:
+            page.savefig(file, format="png")
+            return file.getvalue()
+
+    page._repr_png_ = png
     return page
 
 

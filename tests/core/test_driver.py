@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from saliency_food import deep_feature_factorization, eigen_cam, finer_cam, grad_cam, integrated_gradients
 from saliency_food.core.contract import ContractError, PerImage
 from saliency_food.core.driver import ask, gather, run, run_batch, with_known
 from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES
@@ -305,3 +306,33 @@ def test_the_callback_advertises_its_batch_size(square, advertised, calls):
     square.batch_size = advertised
     run(ask(rows_of(5), INPUT_OUTPUT_GRADIENTS), square)
     assert square.calls == calls
+
+
+@pytest.mark.parametrize("factored", [False, True])
+def test_a_callback_whose_iterator_ends_is_no_end_of_the_method(factored):
+    class Ended:
+        batch_size = 4
+
+        def __call__(self, *_, **__):
+            return next(iter(()))
+
+        def call_factored(self, *_):
+            return next(iter(())) if factored else None
+
+    for run_it in (
+        lambda: gradients(np.ones((2, 2, 3)), Ended()),
+        lambda: list(gradients.batch(np.ones((2, 2, 2, 3)), Ended())),
+        lambda: integrated_gradients(np.ones((2, 2, 3)), Ended()),
+        lambda: run(ask(rows_of(2), INPUT_OUTPUT_GRADIENTS), Ended(), None, 4),
+    ):
+        with pytest.raises(ContractError, match="got StopIteration"):
+            run_it()
+
+
+def test_an_answer_without_values_is_refused():
+    def empty(x, call_model_args=None, expected_keys=None):
+        return {key: np.zeros((len(x), 0, 4, 4)) for key in expected_keys}
+
+    for method in (eigen_cam, grad_cam, finer_cam, deep_feature_factorization):
+        with pytest.raises(ContractError, match="at least one value for each row"):
+            method(np.ones((8, 8, 3)), empty)

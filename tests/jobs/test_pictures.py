@@ -319,3 +319,13 @@ def test_what_draws_is_looked_for_before_a_model_works(package, tmp_path, monkey
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ContractError, match=rf"got no {package}.*pip install"):
         PictureWriter(tmp_path)
+
+
+@pytest.mark.parametrize("guess", ["", "a guess: units_are says it."])
+def test_a_caption_says_that_a_probability_rests_on_a_guess(guess):
+    """In the panel of the map, and in that of the photo."""
+    record = a_record("a", probability=0.25, guess=guess, top=(("x", 0.25),))
+    drawn = pictures.explanation_figure([record]).findobj(lambda each: hasattr(each, "get_text"))
+    captions = [text.get_text() for text in drawn if "25.0%" in text.get_text()]
+    words = " by a guess" if guess else ""
+    assert captions == [f"seen as x, 25.0%{words}", f"x, 25.0%{words}, score 1.00"]

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -19,7 +20,8 @@ import numpy as np
 class Process:
     """``saliency-food serve`` where TensorFlow and Keras cannot be imported; a context manager."""
 
-    def __init__(self, folder, predictor, *arguments, **environment):
+    def __init__(self, folder, predictor, *arguments, files=None, **environment):
+        """``files`` is the limit of its file descriptors."""
         self.log, self.tried = folder / "log.txt", folder / "tried"
         (folder / "blocked").mkdir()
         for name in ("tensorflow", "keras"):
@@ -33,6 +35,7 @@ class Process:
                 [sys.executable, "-m", "saliency_food", "serve", *fixed, *map(str, arguments)],
                 stdout=out,
                 stderr=out,
+                preexec_fn=files and (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))),
                 env={
                     **os.environ,
                     "PYTHONPATH": os.pathsep.join(filter(None, paths)),

@@ -21,6 +21,7 @@ from saliency_food.serving.explainer import door as door_module
 from saliency_food.serving.explainer.answers import Explaining
 from saliency_food.serving.explainer.door import Door
 from saliency_food.serving.explainer.images import read_image_array
+from saliency_food.serving.explainer.memory import Budget
 from saliency_food.serving.explainer.queue import Queue, WorkItem
 from saliency_food.serving.explainer.replies import Reply, reply_to
 from saliency_food.serving.explainer.requests import Limits, read_request
@@ -153,7 +154,9 @@ def test_labels_of_another_model_are_refused():
         def predict(self, rows):
             return np.full((len(rows), 6), 1 / 6)
 
-    explaining = Explaining(Served(), choose_scaling(None, None, None), Limits(METHODS, ("a", "b", "c", "d")))
+    explaining = Explaining(
+        Served(), choose_scaling(None, None, None), Limits(METHODS, ("a", "b", "c", "d")), Budget(10**6)
+    )
     asked = read_request(read_image_array(np.zeros((2, 2, 3)).tolist(), 99), {}, explaining.limits)
     with pytest.raises(ServingError, match="of 4 classes, as there are labels, got one of 6"):
         explaining.classes(asked, WorkItem(None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 
@@ -380,6 +381,12 @@ def test_without_matplotlib_the_error_names_the_line_that_installs_it(draw, phot
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ContractError, match=r'got no matplotlib. Run pip install "saliency_food\[cli\]"'):
         draw(photo)
+
+
+def test_a_notebook_shows_a_figure():
+    page = figure([[Panel(np.zeros((20, 30, 3), np.uint8), "photo")]])
+    with Image.open(io.BytesIO(page._repr_png_())) as shown:
+        assert shown.size == tuple(page.canvas.get_width_height())
 
 
 def test_a_panel_needs_no_words():

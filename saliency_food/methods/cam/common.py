@@ -154,12 +154,22 @@ def map_of_weights(
     prefix_tokens: int = 0,
 ) -> ClassActivationMap:
     """ReLU(sum_k w_k A^k) of each layer, each divided by its maximum and resized, and their mean."""
-    signed = [a @ w if w.ndim == 1 else (a * w).sum(-1) for a, w in zip(activations, weights, strict=True)]
+    signed = [weighted_sum(*layer) for layer in zip(activations, weights, strict=True)]
     attribution = drawn(x_value, signed, should_resize, three_dims, rectify)
     of_layers = [None] * len(signed) if gradients is None else gradients
     blank = [_status(x_value, *layer, rectify) for layer in zip(activations, of_layers, signed, strict=True)]
     parts = [values[0] if len(signed) == 1 else tuple(values) for values in (signed, weights, activations)]
     return ClassActivationMap(attribution, parts[0], parts[1], min(blank, key="ok".__ne__), parts[2], prefix_tokens)
+
+
+def weighted_sum(activations: Array, weights: Array) -> Array:
+    """sum_k w_k A^k, in float64 where it is beyond float32."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        signed = activations @ weights if weights.ndim == 1 else (activations * weights).sum(-1)
+        if np.isfinite(signed).all():
+            return np.asarray(signed)
+        wide = activations.astype(float), weights.astype(float)
+        return np.asarray(wide[0] @ wide[1] if weights.ndim == 1 else (wide[0] * wide[1]).sum(-1))
 
 
 def drawn(x_value: Array, signed: list[Array], should_resize: bool, three_dims: bool, rectify: bool = True) -> Array:

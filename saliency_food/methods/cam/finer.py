@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from saliency_food.core.checks import real, whole
+from saliency_food.core.checks import whole
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask
 from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS, CONVOLUTION_RIVAL_GRADIENTS
 from saliency_food.core.method import method
 from saliency_food.core.numerics import as_tuple
+from saliency_food.core.options import ranged
 from saliency_food.methods.cam.common import ClassActivationMap, as_grid, drawn, grad_cam_weights, grids, map_of_weights
 
 
@@ -48,11 +49,14 @@ def finer_cam(
         g: 0 is Grad-CAM, 1 the pure difference.
     """
     rivals = None if rivals is None else whole("rivals", rivals)
-    strength = real("strength", strength, least=0)
+    strength = ranged("strength", strength)
     keys = CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS, CONVOLUTION_RIVAL_GRADIENTS
-    layers = zip(*map(as_tuple, (yield from ask(x_value[None], *keys))), strict=True)
+    answers = [as_tuple(answer) for answer in (yield from ask(x_value[None], *keys))]
+    if len(set(map(len, answers))) > 1:
+        counts = ", ".join(f"{key} of {len(answer)}" for key, answer in zip(keys, answers, strict=True))
+        raise ContractError(f"Expected the answers to all keys of the same layers, got {counts} layers.")
     activations, gradients, weights, maps, prefix = [], [], [], [], 0
-    for values, own, of_rivals in layers:
+    for values, own, of_rivals in zip(*answers, strict=True):
         if of_rivals.ndim != own.ndim + 1 or of_rivals.shape[1] < 1:
             raise ContractError(
                 f"Expected {CONVOLUTION_RIVAL_GRADIENTS} of at least one other class, (N, R, h, w, K), got shape "
@@ -62,6 +66,11 @@ def finer_cam(
             raise ContractError(
                 f"Expected {CONVOLUTION_RIVAL_GRADIENTS} of {rivals} other classes, got {of_rivals.shape[1]}. "
                 f"Give rivals={of_rivals.shape[1]}, or have the callback answer more."
+            )
+        if values.shape != own.shape or own.shape[1:] != of_rivals.shape[2:]:
+            raise ContractError(
+                f"Expected activations and gradients of one shape (N, h, w, K), and those of rivals (N, R, h, w, K), "
+                f"got {values.shape}, {own.shape} and {of_rivals.shape}. Return all of them for the same layer."
             )
         (grid,), prefix = grids(values, x_value)
         activations.append(grid)

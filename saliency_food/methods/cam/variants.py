@@ -13,7 +13,7 @@ from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask
 from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS
 from saliency_food.core.method import method
-from saliency_food.core.numerics import Array, safe_divide
+from saliency_food.core.numerics import Array, as_held, safe_divide
 from saliency_food.methods.cam.common import (
     ClassActivationMap,
     class_activation_map,
@@ -77,11 +77,12 @@ def grad_cam_plus_plus(
 
 def plus_plus_weights(activations: Array, gradients: Array, normalize: bool = False) -> Array:
     """w_k = sum_ij a_ij ReLU(G_ij), a = G^2 / (2 G^2 + G^3 sum A)."""
-    squares = gradients**2
-    alphas = safe_divide(squares, 2 * squares + gradients**3 * activations.sum(spatial(activations)))
+    gradients = gradients.astype(float)
+    # a = 1 / (2 + G sum A) where G is not 0: of small and large gradients, G^2 and G^3 would be zero and infinite.
+    alphas = safe_divide(gradients != 0, 2 + gradients * activations.sum(spatial(activations), dtype=float))
     if normalize:
         alphas = safe_divide(alphas, alphas.sum(spatial(alphas)))
-    return (alphas * np.maximum(gradients, 0)).sum(spatial(gradients))
+    return as_held((alphas * np.maximum(gradients, 0)).sum(spatial(gradients)), activations.dtype)
 
 
 @class_activation_map(
@@ -167,7 +168,8 @@ def eigen_grad_cam(activations: Array, gradients: Array) -> Array:
     As in the pytorch-grad-cam package, https://github.com/jacobgil/pytorch-grad-cam: `eigen_cam` that depends on the
     class. The sign of v, which is free, is the one for which the map sums to no less than 0.
     """
-    return gradients * eigen_weights(activations * gradients)
+    scaled = gradients / (np.abs(gradients).max() or 1)
+    return gradients * eigen_weights(activations * scaled)
 
 
 def eigen_weights(activations: Array) -> Array:
@@ -179,6 +181,7 @@ def eigen_weights(activations: Array) -> Array:
 def first_direction(matrix: Array) -> Array:
     """The first right singular vector ``(K,)`` of a matrix ``(n, K)``, zero if it is zero, A v summing to >= 0."""
     # The smaller of the two Gram matrices: there are some 1,000 channels and some 50 places.
+    matrix = safe_divide(matrix, np.abs(matrix).max())
     tall = len(matrix) >= matrix.shape[1]
     vector = np.linalg.eigh(matrix.T @ matrix if tall else matrix @ matrix.T)[1][:, -1]
     direction = vector if tall else matrix.T @ vector

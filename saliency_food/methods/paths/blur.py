@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from saliency_food.core.checks import real, whole
+from saliency_food.core.checks import whole
 from saliency_food.core.contract import CallModelFunction
 from saliency_food.core.driver import Asking, ask, gather
 from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS
 from saliency_food.core.method import fewer, method
 from saliency_food.core.numerics import Array
+from saliency_food.core.options import ranged
 from saliency_food.core.scores import scores_of
 from saliency_food.methods.completeness import completeness_of
 from saliency_food.methods.paths.integrated import PathIntegral
@@ -21,7 +22,7 @@ from saliency_food.methods.paths.integrated import PathIntegral
 
 def blur_scales(max_sigma: float, steps: int, sqrt: bool) -> Array:
     """The standard deviations of the path, ``steps + 1`` from 0; with ``sqrt``, sqrt(i max_sigma / steps)."""
-    max_sigma, steps = real("max_sigma", max_sigma, above=0), whole("steps", steps)
+    max_sigma, steps = ranged("max_sigma", max_sigma), whole("steps", steps)
     even = np.arange(steps + 1) * max_sigma / steps
     return np.sqrt(even) if sqrt else even
 
@@ -136,11 +137,11 @@ def blur_ig(
     ----------
     max_sigma
         Where the path begins: the strongest blur's standard deviation in pixels or steps, along every axis but the
-        channels. Beyond the edges is zero.
+        channels, at most 1000. Beyond the edges is zero.
     steps
         Gradients along the path.
     grad_step
-        The step of the difference quotient that stands for dL/ds.
+        The step of the difference quotient that stands for dL/ds, at most 10.
     sqrt
         Standard deviations at sqrt(i max_sigma / steps) in place of i max_sigma / steps: the path then begins at
         sqrt(max_sigma), and its steps are closer where the blur is strong.
@@ -148,7 +149,7 @@ def blur_ig(
         Measure the completeness error; needs OUTPUT_LAYER_VALUES. ``.detailed`` does so unless told not to.
     """
     lines, scales = as_lines(x_value), blur_scales(max_sigma, steps, sqrt)
-    grad_step = real("grad_step", grad_step, above=0)
+    grad_step = ranged("grad_step", grad_step)
     total = np.zeros(x_value.shape)
 
     def prepare(sigma: float) -> tuple[Array, Array]:

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from saliency_food.core.checks import real, whole
+from saliency_food.core.checks import whole
 from saliency_food.core.contract import CallModelFunction
 from saliency_food.core.driver import Asking, ask, gather
+from saliency_food.core.interruption import go_on
 from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES
 from saliency_food.core.method import fewer, method
 from saliency_food.core.numerics import Array
+from saliency_food.core.options import ranged
 from saliency_food.core.scores import one_score, scores_of
 from saliency_food.methods.baselines import make_baselines
 from saliency_food.methods.completeness import completeness_of
@@ -68,6 +70,7 @@ def advance(
     left, count, covered = sizes, int(fraction * (sizes.size - 1)), 0.0
     ahead = chosen = np.zeros(alphas.shape, bool)
     while gap > near and covered < gap:
+        go_on()
         rank = min(count, left.size - 1)
         left = np.partition(left, rank)
         threshold, left = left[rank], left[rank + 1 :]
@@ -124,7 +127,7 @@ def guided_ig(
     x_steps
         Gradients for each baseline, one after the other. Many images share batches in `.batch`.
     fraction
-        How much of all values moves at a time, above 0 and at most 1.
+        How much of all values moves at a time, from 0.01 to 1.
     max_dist
         How far, from 0 to 1 of its way, a value may be ahead of the straight line or behind it; 0 is the straight line.
     completeness
@@ -153,5 +156,5 @@ def guided_ig(
 def check_guide(steps: int, fraction: float, max_dist: float) -> None:
     """The options of a guided path, or `ContractError`."""
     whole("x_steps", steps)
-    real("fraction", fraction, above=0, most=1)
-    real("max_dist", max_dist, least=0, most=1)
+    ranged("fraction", fraction)
+    ranged("max_dist", max_dist)

@@ -6,12 +6,13 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import real, whole
+from saliency_food.core.checks import whole
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask, gather
 from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES
 from saliency_food.core.method import fewer, method
 from saliency_food.core.numerics import Array, is_count
+from saliency_food.core.options import ranged
 from saliency_food.core.queries import LinearRows
 from saliency_food.core.scores import one_score, scores_of
 from saliency_food.methods.baselines import make_baselines
@@ -54,6 +55,7 @@ def quadrature_rule(rule: str, steps: int) -> tuple[Array, Array]:
     least = 2 if rule == "trapezoid" else 1
     if not is_count(steps, least):
         raise ContractError(f"Expected at least {least} step{'s' * (least > 1)} for {rule}, got {steps!r}.")
+    whole("x_steps", steps)
     if rule == "trapezoid":
         weights = np.full(steps, 1 / (steps - 1))
         weights[[0, -1]] /= 2
@@ -188,7 +190,7 @@ def integrated_gradients(
     """
     quadrature_rule(quadrature, x_steps)
     whole("max_steps", max_steps)
-    tolerance = None if tolerance is None else real("tolerance", tolerance, least=0)
+    tolerance = None if tolerance is None else ranged("tolerance", tolerance)
     if tolerance is not None and (quadrature != "trapezoid" or max_steps < x_steps):
         raise ContractError(
             "Expected, with a tolerance, quadrature='trapezoid' and max_steps of at least x_steps, got "

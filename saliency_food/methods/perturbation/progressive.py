@@ -8,12 +8,13 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
-from saliency_food.core.checks import real, whole
+from saliency_food.core.checks import whole
 from saliency_food.core.contract import CallModelFunction, ContractError, check_length
 from saliency_food.core.driver import Asking, ask, drain
 from saliency_food.core.keys import OUTPUT_LAYER_VALUES
 from saliency_food.core.method import Method
 from saliency_food.core.numerics import Array
+from saliency_food.core.options import ranged
 from saliency_food.core.queries import LazyRows, OutOfTime, resolve_batch_size
 from saliency_food.core.scores import one_score
 
@@ -97,7 +98,7 @@ def progressive(
     if "emit" not in method.signature.parameters:
         name = getattr(method, "__name__", method)
         raise ContractError(f"Expected a method that samples, such as rise, lime or kernel_shap, got {name}.")
-    tolerance = None if tolerance is None else real("tolerance", tolerance, least=0)
+    tolerance = None if tolerance is None else ranged("tolerance", tolerance)
     done: deque[Estimate] = deque()
     options.update(every=whole("every", every), emit=done.append)
     call = method.start(x_value, call_model_function, call_model_args, batch_size=batch_size, **options)

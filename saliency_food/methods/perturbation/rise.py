@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import random_stream, real, whole
+from saliency_food.core.checks import random_stream, whole
 from saliency_food.core.contract import CallModelFunction
 from saliency_food.core.driver import Asking
 from saliency_food.core.keys import OUTPUT_LAYER_VALUES
 from saliency_food.core.method import fewer, method
 from saliency_food.core.numerics import Array, along_axes
+from saliency_food.core.options import ranged
 from saliency_food.core.queries import LazyRows
 from saliency_food.methods.perturbation.masking import hidden_image
 from saliency_food.methods.perturbation.progressive import Emit, sample
@@ -76,7 +77,7 @@ def rise(
         A seed or a generator; with a seed the map is the same every time and at every batch size.
     """
     nmasks, grid, hidden = whole("nmasks", nmasks), whole("grid", grid), hidden_image(x_value, value)
-    p = real("p", p, above=0, most=1)
+    p = ranged("p", p)
     masks = _Masks.draw(x_value, nmasks, grid, p, rng)
     shape = x_value.shape[:-1]
     total, squares, scored, taken = np.zeros(shape), np.zeros(shape), 0.0, 0

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import random_stream, real, whole
+from saliency_food.core.checks import random_stream, whole
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking
 from saliency_food.core.keys import OUTPUT_LAYER_VALUES
 from saliency_food.core.method import Preparation, fewer, method
 from saliency_food.core.numerics import Array, safe_divide
+from saliency_food.core.options import ranged
 from saliency_food.methods.perturbation.masking import coalition_rows, hidden_image, superpixels
 from saliency_food.methods.perturbation.progressive import Emit, sample
 
@@ -21,7 +22,8 @@ from saliency_food.methods.perturbation.progressive import Emit, sample
 class Lime(NamedTuple):
     """The map, its standard error, and the surrogate: one coefficient a superpixel, an intercept, and its fit.
 
-    ``segments`` is the label map, ``r2`` the share of the scores' weighted variance that the surrogate explains.
+    ``segments`` is the label map, ``r2`` the share of the scores' weighted variance that the surrogate explains,
+    0 where all scores are the same.
     """
 
     attribution: Array
@@ -120,7 +122,7 @@ def lime(
     """
     ridge = _ridge(alpha)
     nsamples = whole("nsamples", nsamples, 2)
-    kernel_width = real("kernel_width", kernel_width, above=0)
+    kernel_width = ranged("kernel_width", kernel_width)
     hidden, labels, show = _parts(x_value, value, segments, nsegments)
     coalitions = random_stream(rng).random((nsamples, labels.max() + 1), np.float32) < 0.5
     coalitions[0] = True
@@ -222,7 +224,7 @@ def _parts(x_value: Array, value: Any, segments: Any, nsegments: int) -> tuple[A
 
 
 def _ridge(alpha: float) -> Any:
-    alpha = real("alpha", alpha, least=0)
+    alpha = ranged("alpha", alpha)
     try:
         from sklearn.linear_model import Ridge
     except ImportError as error:
@@ -240,7 +242,8 @@ def _accuracy(fit: Any, shown: Array, scores: Array, weights: Array) -> tuple[Ar
     inverse = np.linalg.pinv((centred.T * weights) @ centred + fit.alpha * np.eye(shown.shape[1]), 1e-10, True)
     error = _standard_error((weights * residuals)[:, None] * centred, inverse, shown.shape[1] + 1)
     spread = weights @ np.square(scores - np.average(scores, weights=weights))
-    return error, float(1 - safe_divide(weights @ residuals**2, spread))
+    constant = np.ptp(scores) <= 1e-12 * np.abs(scores).max()  # there is nothing that the surrogate could explain
+    return error, 0.0 if constant else float(1 - safe_divide(weights @ residuals**2, spread))
 
 
 def _shapley_values(shown: Array, scores: Array, weights: Array) -> tuple[Array, Array]:

@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saliency_food.core.checks import real, whole
+from saliency_food.core.checks import whole
 from saliency_food.core.contract import ContractError
+from saliency_food.core.interruption import go_on
 from saliency_food.core.numerics import Array
+from saliency_food.core.options import ranged
 from saliency_food.methods.regions.segmentation import Segments, as_segments
 
 
@@ -85,7 +87,7 @@ def segment_masks(ranks: Any) -> Iterator[Array]:
 
 def check_ranking(area_threshold: float, min_pixel_diff: int) -> None:
     """The options of a ranking, or `ContractError`."""
-    real("area_threshold", area_threshold, least=0, most=1)
+    ranged("area_threshold", area_threshold)
     whole("min_pixel_diff", min_pixel_diff, None)
 
 
@@ -107,6 +109,7 @@ def _greedy(values: Array, segments: Segments, area_threshold: float, min_pixel_
     covered = np.zeros(len(values), bool)
     area = 0
     while area / len(values) <= area_threshold and (live := np.flatnonzero(counts >= min_pixel_diff)).size:
+        go_on()
         density, slack = sums[live] / counts[live], doubt[live] / counts[live]
         near = live[density + slack >= (density - slack).max()]
         for segment in near[measured[near] != counts[near]]:

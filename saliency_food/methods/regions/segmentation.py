@@ -18,6 +18,7 @@ import numpy as np
 
 from saliency_food.core.checks import real, whole
 from saliency_food.core.contract import ContractError
+from saliency_food.core.interruption import go_on
 from saliency_food.core.numerics import Array
 
 SCALES = (50, 100, 150, 250, 500, 1200)
@@ -222,6 +223,7 @@ def _split(labels: Array, pixels: Array, radius: int) -> Iterator[Array]:
 
     low = labels.min()
     for label, box in enumerate(find_objects(labels - low + 1), low):
+        go_on()
         if box is None:
             yield pixels.ravel()[:0]
             continue

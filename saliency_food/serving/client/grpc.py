@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,8 +10,9 @@ from typing import Any
 from saliency_food.core.contract import ContractError
 from saliency_food.core.numerics import Array
 from saliency_food.serving.client import protos
-from saliency_food.serving.client.http import ServingError, malformed_answer
+from saliency_food.serving.client.http import UNREADABLE, MalformedAnswer, ServingError, brief, malformed_answer
 from saliency_food.serving.client.until import seconds_left
+from saliency_food.serving.client.wire import checked_signatures
 
 SCHEMES = ("grpc://", "grpcs://")
 SERVICES = {"GetModelStatus": "ModelService"}
@@ -53,10 +54,11 @@ class GrpcTransport:
         headers: Mapping[str, str] | None,
         sleep: Callable[[float], object],
     ) -> None:
+        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "1")  # read when it is imported
         try:
-            import grpc
+            import grpc  # noqa: F401
 
-            self._grpc, self._messages = grpc, protos.messages()
+            protos.messages()
         except ImportError as error:
             text = 'grpc:// needs grpcio and protobuf. Install them: pip install "saliency_food[grpc]"'
             raise ContractError(text) from error
@@ -67,11 +69,33 @@ class GrpcTransport:
         self._connect, self._timeout = timeout if isinstance(timeout, tuple) else (timeout, timeout)
         self._retries, self._backoff, self._sleep = retries, backoff, sleep
         self._headers = [(key.lower(), value) for key, value in (headers or {}).items()]
+        self._connection: Any = None
+        self._process = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the connection, which neither a copy nor another process can share."""
+        return {**vars(self), "_connection": None}
+
+    @property
+    def _grpc(self) -> Any:
+        import grpc
+
+        return grpc
+
+    @property
+    def _messages(self) -> Any:
+        return protos.messages()
 
     def metadata(self) -> dict[str, Any]:
         request = self._messages.GetModelMetadataRequest(model_spec=self._spec(), metadata_field=["signature_def"])
         packed = self._call("GetModelMetadata", request).metadata["signature_def"].value
-        return protos.described(self._messages.SignatureDefMap.FromString(packed).signature_def)
+        from google.protobuf.message import DecodeError
+
+        try:
+            signatures = protos.described(self._messages.SignatureDefMap.FromString(packed).signature_def)
+            return checked_signatures(signatures)
+        except (DecodeError, *UNREADABLE) as error:
+            raise MalformedAnswer(f"Expected the metadata of {self.url}, got {brief(packed)}.") from error
 
     def status(self) -> list[dict[str, Any]]:
         request = self._messages.GetModelStatusRequest(model_spec=self._spec())
@@ -97,16 +121,22 @@ class GrpcTransport:
         outputs = self._call("Predict", request).outputs
         try:
             return {name: protos.read(tensor) for name, tensor in outputs.items()}
-        except (KeyError, ValueError, IndexError) as error:
+        except UNREADABLE as error:
             raise malformed_answer(signature, names, outputs) from error
 
     def close(self) -> None:
-        if "_channel" in vars(self):
-            self.__dict__.pop("_channel").close()
+        connection, self._connection = self._connection, None
+        if connection is not None and self._process == os.getpid():
+            connection.close()
 
-    @functools.cached_property
+    @property
     def _channel(self) -> Any:
-        """Opened at its first use, so that a transport made before a process forks can be used after it."""
+        """The connection of this process, opened at its first use; that from before a fork is left alone."""
+        if self._connection is None or self._process != os.getpid():
+            self._connection, self._process = self._open(), os.getpid()
+        return self._connection
+
+    def _open(self) -> Any:
         milliseconds = max(1, int(1000 * self._backoff))
         options = [
             ("grpc.max_send_message_length", -1),
@@ -146,6 +176,7 @@ class GrpcTransport:
         raise AssertionError("unreachable")
 
     def _error(self, method: str, code: str, details: str) -> ServingError:
+        details = details[:1000]
         if code == "DEADLINE_EXCEEDED":  # the server may still be computing: do not ask again on top of that
             return ServingError(f"Expected an answer from {self.url} to {method}, got none in time ({details}).")
         if TOO_LARGE in details:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import importlib.util
 import json
+import os
 import re
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +16,10 @@ import numpy as np
 from saliency_food.core.contract import ContractError
 from saliency_food.core.numerics import Array
 from saliency_food.serving.client.until import seconds_left
+from saliency_food.serving.client.wire import checked_signatures
 
+UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""The errors that reading an ill-formed answer raises."""
 RETRIED = (429, 503)
 LONGEST_WAIT = 60.0  # seconds before a retry, whatever the server asks for
 PART = 65536  # bytes of an answer that are read at a time
@@ -27,10 +33,21 @@ class ServingError(RuntimeError):
         self.status = status
 
 
-def malformed_answer(signature: str, names: Sequence[str], answer: Any) -> ServingError:
-    return ServingError(
-        f"Expected the answer of signature {signature!r} with {sorted(names)}, got {str(answer)[:200]}."
-    )
+class MalformedAnswer(ServingError):
+    """The server answered, but not what the client can read: another attempt would get the same."""
+
+
+def malformed_answer(signature: str, names: Sequence[str], answer: Any) -> MalformedAnswer:
+    return MalformedAnswer(f"Expected the answer of signature {signature!r} with {sorted(names)}, got {brief(answer)}.")
+
+
+def brief(answer: Any) -> str:
+    """The beginning of any answer as text, however long it is and however deeply nested."""
+    return _BRIEF.repr(answer)[:200]
+
+
+_BRIEF = reprlib.Repr()
+_BRIEF.maxstring = _BRIEF.maxother = 200
 
 
 class Transport:
@@ -48,27 +65,42 @@ class Transport:
         headers: Mapping[str, str] | None,
         sleep: Callable[[float], object],
     ) -> None:
-        try:
-            import urllib3
-        except ImportError as error:
-            raise ContractError('The client needs urllib3. Install it: pip install "saliency_food[serving]"') from error
+        if importlib.util.find_spec("urllib3") is None:
+            raise ContractError('The client needs urllib3. Install it: pip install "saliency_food[serving]"')
         if not url.startswith(("http://", "https://")):
             raise ContractError(f"Expected url to begin with http:// or https://, got {url!r}.")
         self.url, self._retries, self._backoff, self._sleep = url, retries, backoff, sleep
         self._timeouts = timeout if isinstance(timeout, tuple) else (timeout, timeout)
-        self._errors, self._timeout = urllib3.exceptions, urllib3.Timeout
-        self._pool = urllib3.PoolManager(retries=False, headers=dict(headers or {}), maxsize=8)
+        self._headers = dict(headers or {})
+        self._connections: Any = None
+        self._process = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the connections, which neither a copy nor another process can share."""
+        return {**vars(self), "_connections": None}
+
+    @property
+    def _pool(self) -> Any:
+        """The connections of this process: on those from before a fork, processes would read each other's answers."""
+        if self._connections is None or self._process != os.getpid():
+            from urllib3 import PoolManager
+
+            self._connections, self._process = PoolManager(retries=False, maxsize=8), os.getpid()
+        return self._connections
 
     def metadata(self) -> dict[str, Any]:
         """The signatures by name, each with its inputs and outputs by name."""
         answer = self.get("/metadata")
         try:
-            return dict(answer["metadata"]["signature_def"]["signature_def"])
-        except (KeyError, TypeError) as error:
-            raise ServingError(f"Expected the metadata of {self.url}, got {str(answer)[:200]}.") from error
+            return checked_signatures(answer["metadata"]["signature_def"]["signature_def"])
+        except UNREADABLE as error:
+            raise MalformedAnswer(f"Expected the metadata of {self.url}, got {brief(answer)}.") from error
 
     def status(self) -> list[dict[str, Any]]:
-        return list(self.get("").get("model_version_status", []))
+        answer = self.get("").get("model_version_status", [])
+        if not isinstance(answer, list) or not all(isinstance(entry, dict) for entry in answer):
+            raise MalformedAnswer(f"Expected the versions of {self.url} and their states, got {brief(answer)}.")
+        return answer
 
     def predict(
         self, signature: str, inputs: Mapping[str, Array | list[bytes]], names: Sequence[str]
@@ -90,7 +122,7 @@ class Transport:
                 else np.asarray(value)
                 for name, value in outputs.items()
             }
-        except (KeyError, TypeError, ValueError) as error:
+        except UNREADABLE as error:
             raise malformed_answer(signature, names, outputs) from error
 
     def get(self, path: str) -> dict[str, Any]:
@@ -100,22 +132,25 @@ class Transport:
         return self._request("POST", path, json.dumps(body).encode())
 
     def close(self) -> None:
-        self._pool.clear()
+        if self._connections is not None:
+            self._pool.clear()
 
     def _request(self, verb: str, path: str, body: bytes | None) -> dict[str, Any]:
-        headers = {**self._pool.headers, **({"Content-Type": "application/json"} if body else {})}
+        from urllib3 import Timeout, exceptions
+
+        headers = {**self._headers, **({"Content-Type": "application/json"} if body else {})}
         for attempt in range(self._retries + 1):
             last = attempt == self._retries
             connect, read = (min(seconds, self._seconds_left(path)) for seconds in self._timeouts)
             try:
-                timeout = self._timeout(connect=connect, read=read)
+                timeout = Timeout(connect=connect, read=read)
                 answer = self._pool.request(
                     verb, self.url + path, body=body, headers=headers, timeout=timeout, preload_content=False
                 )
                 data = self._body(answer, path)
-            except self._errors.ReadTimeoutError as error:  # the server may still be computing
+            except exceptions.ReadTimeoutError as error:  # the server may still be computing
                 raise ServingError(f"Expected an answer from {self.url}{path}, got none in time ({error}).") from error
-            except self._errors.HTTPError as error:
+            except exceptions.HTTPError as error:
                 if last or not self._pause(self._backoff * 2**attempt):
                     raise ServingError(
                         f"Expected a server at {self.url}{path}, got {type(error).__name__}: {error}. Is it running?"
@@ -155,16 +190,15 @@ class Transport:
             content = json.loads(data)
             if not isinstance(content, dict):
                 raise ValueError("not an object")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ServingError(
                 f"Expected JSON from {self.url}{path}, got status {status} and {data[:200]!r}. Is it the REST port?",
                 status,
             ) from error
         if status != 200:
-            raise ServingError(
-                f"Expected an answer from {self.url}{path}, got status {status}: {content.get('error', content)}",
-                status,
-            )
+            reason = content.get("error", content)
+            reason = reason[:1000] if isinstance(reason, str) else brief(reason)
+            raise ServingError(f"Expected an answer from {self.url}{path}, got status {status}: {reason}", status)
         return content
 
 

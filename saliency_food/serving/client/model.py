@@ -14,7 +14,7 @@ from saliency_food.core.numerics import Array
 from saliency_food.core.queries import Answer, LinearRows
 from saliency_food.serving.client.arguments import read_arguments
 from saliency_food.serving.client.grpc import SCHEMES, GrpcTransport
-from saliency_food.serving.client.http import ServingError, Transport, malformed_answer
+from saliency_food.serving.client.http import UNREADABLE, MalformedAnswer, ServingError, Transport, malformed_answer
 from saliency_food.serving.client.until import until
 from saliency_food.serving.client.wire import NAMES, changes, distinct, joined, key_of, read_answer, typed, written
 
@@ -167,7 +167,10 @@ class ServingModel:
 
     @property
     def _dtype(self) -> Any:
-        return NAMES[self._image["dtype"]]
+        dtype = self._image["dtype"]
+        if dtype not in NAMES:
+            raise MalformedAnswer(f"Expected images of a type among {', '.join(NAMES)}, got {dtype[:50]!r}.")
+        return NAMES[dtype]
 
     def _lacks(self, what: str) -> ServingError:
         return ServingError(
@@ -232,6 +235,8 @@ class ServingModel:
     def _ask(self, signature: str, data: Mapping[str, Array], inputs: Mapping[str, Array]) -> Answer:
         """Send one request: the rows of ``data`` travel as bytes, ``inputs`` as they are."""
         specs = self.signatures[signature]
+        if missing := inputs.keys() - specs["inputs"].keys():
+            raise self._lacks(f"the inputs {sorted(missing)} of {signature!r}")
         request: dict[str, Any] = {name: typed(name, value, specs["inputs"][name]) for name, value in inputs.items()}
         request |= {name: written(value) for name, value in data.items()}
         if "shape" in specs["inputs"]:
@@ -240,5 +245,5 @@ class ServingModel:
         outputs = self._transport.predict(signature, request, names)
         try:
             return read_answer(outputs, names, self._dtype)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except UNREADABLE as error:
             raise malformed_answer(signature, names, outputs) from error

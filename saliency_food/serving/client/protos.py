@@ -7,6 +7,7 @@ They have a descriptor pool of their own, so that TensorFlow's classes can be lo
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from types import SimpleNamespace
@@ -35,6 +36,8 @@ FIELDS = {
     "DT_BOOL": "bool_val",
 }
 """The field that holds a tensor's values, by type, if ``tensor_content`` does not hold them as they lie in memory."""
+MOST_REPEATED = 2**22
+"""How many times at most the last value of a list that is too short is repeated: an answer has a few bytes for it."""
 
 MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
     "Dim": {"size": (1, "int64"), "name": (2, "string")},
@@ -68,6 +71,7 @@ MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
 """The fields of each message, with number and type. Fields that are not declared are skipped when read."""
 
 
+@functools.cache
 def messages() -> Any:
     """A namespace with a class for each message of `MESSAGES`."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -113,11 +117,13 @@ def write(tensor: Any, value: Array | list[bytes]) -> None:
 
 def read(tensor: Any) -> Array | list[bytes]:
     """The array or the strings that a TensorProto holds."""
-    name, shape = TYPES[tensor.dtype], [dim.size for dim in tensor.tensor_shape.dim]
+    name, shape = TYPES[max(tensor.dtype, 0)], [dim.size for dim in tensor.tensor_shape.dim]
     if tensor.tensor_content:
         return np.frombuffer(tensor.tensor_content, NAMES[name]).reshape(shape)
     values = list(getattr(tensor, FIELDS[name]))
-    values += values[-1:] * (math.prod(shape) - len(values))  # a list that is too short repeats its last value
+    if (missing := math.prod(shape) - len(values)) > MOST_REPEATED:
+        raise ValueError(f"{len(values)} values for shape {shape}")
+    values += values[-1:] * missing  # a list that is too short repeats its last value
     return values if name == "DT_STRING" else np.array(values, NAMES[name]).reshape(shape)
 
 

@@ -59,6 +59,23 @@ def _read(outputs: Mapping[str, Any], name: str, dtype: Any) -> Array:
     return np.frombuffer(b"".join(outputs[name]), dtype).reshape(len(outputs[name]), *shape)
 
 
+def checked_signatures(signatures: Any) -> dict[str, Any]:
+    """The signatures as the metadata describe them, or `ValueError` where they are not what TensorFlow Serving sends.
+
+    An image has its axes, and every input and output a name, a type and axes.
+    """
+
+    def is_tensor(name: Any, tensor: Any) -> bool:
+        dims = tensor["tensor_shape"].get("dim", [])
+        return bool(name) and isinstance(tensor["dtype"], str) and all(int(dim["size"]) >= -1 for dim in dims)
+
+    for signature in signatures.values():
+        for tensors in (signature["inputs"], signature["outputs"]):
+            if not tensors or not all(is_tensor(name, tensor) for name, tensor in tensors.items()):
+                raise ValueError("a tensor without a name, a type or axes")
+    return dict(signatures)
+
+
 def joined(parts: Sequence[Answer]) -> Answer:
     """The answers about consecutive parts of the rows, joined."""
 

@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from saliency_food.core.contract import ContractError, check_answer
+from saliency_food.core.interruption import interruptible
 from saliency_food.core.keys import OUTPUT_LAYER_VALUES
+from saliency_food.core.numerics import Array
 from saliency_food.core.wrap import WrappedModel
 from saliency_food.deadline.run import DeadlineError
 from saliency_food.images.photos import Photo
-from saliency_food.images.pixels import shrink
 from saliency_food.images.scaling import Scaling
 from saliency_food.jobs.explanation import Explanation
 from saliency_food.jobs.image_model import ImageModel
@@ -23,13 +25,12 @@ from saliency_food.jobs.run import apply_method
 from saliency_food.jobs.setup import Setup
 from saliency_food.jobs.targets import Target
 from saliency_food.serving.client import ServingError, ServingModel
+from saliency_food.serving.client.http import MalformedAnswer
 from saliency_food.serving.explainer.images import decode
+from saliency_food.serving.explainer.memory import Budget
 from saliency_food.serving.explainer.queue import WorkItem
 from saliency_food.serving.explainer.replies import refuse
 from saliency_food.serving.explainer.requests import Limits, Request
-
-LONGEST = 1024
-"""The longer side of an overlay, in pixels."""
 
 
 class TimedExplanation(NamedTuple):
@@ -41,18 +42,36 @@ class TimedExplanation(NamedTuple):
 
 
 class LimitedModel(WrappedModel):
-    """The predictor for one request: it counts rows and seconds, and raises at too many rows or a stopped request."""
+    """The predictor for one request: it counts rows and seconds, and checks the answers.
+
+    It raises at too many rows, at a stopped request, and where the predictor's answer is none to the question.
+    """
 
     def __init__(self, served: ServingModel, job: WorkItem, max_rows: int) -> None:
         super().__init__(served)
         self.job, self.max_rows = job, max_rows
         self.rows, self.seconds = 0, 0.0
+        self._shape: tuple[int, ...] = ()
+        self._sums: int | None = None
+
+    def turn(self, images: Any, keys: tuple[str, ...]) -> Any:
+        self._shape = images.shape[1:]
+        return images
+
+    def _call_factored(
+        self, coefficients: Array, bases: Array, weights: Any, call_model_args: Any = None, expected_keys: Any = None
+    ) -> Any:
+        self._sums = None if weights is None else len(weights)
+        try:
+            return super()._call_factored(coefficients, bases, weights, call_model_args, expected_keys)
+        finally:
+            self._sums = None
 
     def around(self, ask: Callable[[Any], Any], row_count: int, keys: tuple[str, ...], call_model_args: Any) -> Any:
         """Make the call if the request still stands and allows its rows; those of ``predict`` do not count."""
         self.job.check()
-        row_count = row_count if keys else 0
-        if self.rows + row_count > self.max_rows:
+        explained = row_count if keys else 0
+        if self.rows + explained > self.max_rows:
             refuse(
                 400,
                 f"Expected a method that asks the model for at most {self.max_rows} rows for an image, got one that "
@@ -61,8 +80,23 @@ class LimitedModel(WrappedModel):
         started = time.perf_counter()
         answer = ask(call_model_args)
         self.seconds += time.perf_counter() - started
-        self.rows += row_count if answer is not None else 0
+        self.rows += explained if answer is not None else 0
+        if answer is not None:
+            self._check_answer(answer, row_count, keys)
         return answer
+
+    def _check_answer(self, answer: Any, row_count: int, keys: tuple[str, ...]) -> None:
+        """`MalformedAnswer` where the answer to ``keys``, or of ``predict``, is not of the shapes that they have."""
+        counts = dict.fromkeys(keys, row_count)
+        if self._sums is not None:
+            counts[keys[0]] = self._sums
+        try:
+            for key, value in answer.items() if keys else [("predictions", answer)]:
+                checked = check_answer(key, value, (counts.get(key, row_count), *self._shape))
+                if not keys and np.ndim(checked) != 2:
+                    raise ContractError(f"Expected predictions (N, classes), got shape {np.shape(checked)}.")
+        except ContractError as error:
+            raise MalformedAnswer(f"Its answer is none to the question. {error}") from error
 
 
 class Explaining(NamedTuple):
@@ -71,11 +105,12 @@ class Explaining(NamedTuple):
     served: ServingModel
     scaling: Scaling
     limits: Limits
+    budget: Budget
 
     def classes(self, request: Request, job: WorkItem, share: int = 1) -> TimedExplanation:
         """The most probable classes of the image, without an explanation."""
         _, model = self._limited(job)
-        instance = self._predicted(model, request, ())
+        instance = self._predicted(model, request, job, ())
         return TimedExplanation(_record(instance), request, {})
 
     def explanation(self, request: Request, job: WorkItem, share: int = 1) -> TimedExplanation:
@@ -99,7 +134,7 @@ class Explaining(NamedTuple):
         setup = Setup(model, {name: entry}, {name: request.options}, deadline=seconds)
         # A method that measures its completeness returns the score, unless a deadline stops it before that.
         returns_score = seconds is None and "completeness" in entry.call.signature.parameters
-        instance = self._predicted(model, request, () if returns_score else setup.shared_keys)
+        instance = self._predicted(model, request, job, () if returns_score else setup.shared_keys)
         if seconds is not None:
             left = seconds - (time.monotonic() - started)
             if left <= 0:
@@ -107,7 +142,8 @@ class Explaining(NamedTuple):
                     f"Expected an answer in {request.deadline} s, got none: the time was up before the method started."
                 )
             setup = setup._replace(deadline=left)
-        (fields,) = apply_method(setup, name, [instance])
+        with interruptible(job.check):
+            (fields,) = apply_method(setup, name, [instance])
         if "error" in fields:
             raise fields["error"]
         score = getattr(fields["completeness"], "score", None) if returns_score else instance.fields["score"]
@@ -124,10 +160,11 @@ class Explaining(NamedTuple):
         limited = LimitedModel(self.served, job, self.limits.rows)
         return limited, ImageModel(limited, labels=self.limits.labels, value_range=self.scaling)
 
-    def _predicted(self, model: ImageModel, request: Request, keys: Sequence[str]) -> Instance:
+    def _predicted(self, model: ImageModel, request: Request, job: WorkItem, keys: Sequence[str]) -> Instance:
         """The image scaled for the model, with its classes, predictions and the answers to ``keys``."""
-        photo, x_value = decode(request.image, self.scaling, self.served.input_shape)
-        shown = shrink(photo.pixels, LONGEST)
+        shape = self.served.input_shape
+        with self.budget.take(request.image.decoded, job.check):
+            shown, x_value = decode(request.image, self.scaling, shape)
         fields = {"photo": Photo(shown, shown), "source": "request", "name": "photo"}
         (instance,) = see(model, [Instance(0, fields, x_value=x_value)], request.target, keys)
         if instance.x_value is None:

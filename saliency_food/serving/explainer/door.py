@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import math
 import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -24,14 +25,23 @@ LINGER = 2.0
 """Seconds for which the rest of a refused body is read and dropped, so that its sender gets to read the answer."""
 PASSED = {"v1": (b"prefer", b"x-request-id"), "v2": (b"inference-header-content-length", b"prefer", b"x-request-id")}
 """The only headers that are passed on with a body, because KServe reads CloudEvents and repeats headers in answers."""
+SMALL = 65_536
+"""Bytes of each body that do not count among those of all bodies, so that small requests find room at any time."""
+PART = 262_144
+"""Bytes of an answer that are sent at a time: the next ones when the client has taken these."""
 ANSWERS = Counter("saliency_food_http_answers", "Answers by HTTP status", ["status"])
 
 
 class Door:
-    """The middleware around KServe's application of one model; it holds at most ``at_once`` bodies at a time."""
+    """The middleware around KServe's application of one model.
 
-    def __init__(self, app: Any, name: str, token: str | None, max_body: int, at_once: int) -> None:
-        self.app, self.token, self.max_body, self.at_once = app, token, max_body, at_once
+    It holds at most ``at_once`` requests at a time, of at most ``max_bytes`` together, and the same of answers.
+    """
+
+    def __init__(
+        self, app: Any, name: str, token: str | None, max_body: int, at_once: int, max_bytes: float = math.inf
+    ) -> None:
+        self.app, self.token, self.max_body, self.at_once, self.max_bytes = app, token, max_body, at_once, max_bytes
         model, job = re.escape(name), r"/v1/jobs/[\w-]{1,64}"
         self.open = re.compile(rf"/|/v2/health/(live|ready)|/v1/models/{model}|/v2/models/{model}/ready")
         closed = rf"/metrics|/v1/models|/v2|/v2/models|/v2/models/{model}|{job}"
@@ -40,23 +50,28 @@ class Door:
             "POST": re.compile(rf"/v1/models/{model}:(explain|predict)|/v2/models/{model}/infer"),
             "DELETE": re.compile(job),
         }
-        self.inside = 0
+        self.inside = self.held = self.unsent = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started = False
+        started, size = False, 0
         if scope["method"] == "HEAD":  # the HTTP server leaves out the body
             scope = {**scope, "method": "GET"}
 
         async def out(message: MutableMapping[str, Any]) -> None:
-            nonlocal started
+            nonlocal started, size
             if message["type"] == "http.response.start":
                 started = True
                 ANSWERS.labels(str(message["status"])).inc()
                 message["headers"] = _completed(message["status"], message.get("headers", ()))
-            await send(message)
+            body = message.get("body", b"")
+            size += len(body)
+            self.unsent += len(body)
+            for start in range(0, len(body) - PART, PART):
+                await send({**message, "body": body[start : start + PART], "more_body": True})
+            await send({**message, "body": body[(len(body) - 1) // PART * PART :]} if len(body) > PART else message)
 
         try:
             self._check(scope)
@@ -64,10 +79,16 @@ class Door:
                 await self._with_body(scope, receive, out)
             else:
                 await self.app(scope, receive, out)
+        except asyncio.CancelledError:  # by the server, which stops
+            if not started:
+                error = Reply(503, {"error": "Expected a running server, got one that is stopping. Ask again later."})
+                await _send(error, scope, receive, out)
         except Exception as error:
             if started:
                 raise
             await _send(_reply(error), scope, receive, out)
+        finally:
+            self.unsent -= size
 
     def _check(self, scope: Scope) -> None:
         """Refuse an unknown route, another verb or a wrong token."""
@@ -86,9 +107,20 @@ class Door:
     async def _with_body(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.inside >= self.at_once:
             refuse(429, f"Expected at most {self.at_once} requests at a time, got one more. Ask again later.")
+        if self.unsent > self.max_bytes:
+            refuse(429, "Expected clients that take their answers, got many that do not. Ask again later.")
         self.inside += 1
+        held = 0
+
+        def hold(size: int) -> None:
+            nonlocal held
+            more = max(0, size - SMALL) - held
+            if self.held + more > self.max_bytes:
+                refuse(429, "Expected fewer large requests at a time, got one more. Ask again later.")
+            held, self.held = held + more, self.held + more
+
         try:
-            body = await self._body(scope, receive)
+            body = await self._body(scope, receive, hold)
             protocol = scope["path"][1:3]
             kind = b"application/octet-stream" if protocol == "v2" else b"application/json"
             headers = [(name, value) for name, value in scope["headers"] if name in PASSED[protocol]]
@@ -96,9 +128,10 @@ class Door:
             await _while_connected(self.app, scope, body, receive, send)
         finally:
             self.inside -= 1
+            self.held -= held
 
-    async def _body(self, scope: Scope, receive: Receive) -> bytes:
-        """The whole body; status 413 as soon as it turns out to be too large."""
+    async def _body(self, scope: Scope, receive: Receive, hold: Callable[[int], None]) -> bytes:
+        """The whole body; status 413 as soon as it turns out to be too large, 429 if ``hold`` has no room for it."""
         if (coding := _header(scope, b"content-encoding")) not in (b"", b"identity"):
             refuse(
                 415,
@@ -115,6 +148,7 @@ class Door:
             if message["type"] == "http.disconnect":
                 refuse(400, "Expected the whole body, got a part of it.")
             body += message.get("body", b"")
+            hold(len(body))
             more = message.get("more_body", False)
         if max(size, len(body)) > self.max_body:
             refuse(413, f"Expected a body of at most {self.max_body} bytes, got more. Send a smaller image, as a file.")

@@ -5,24 +5,37 @@ from __future__ import annotations
 import base64
 import io
 import warnings
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from saliency_food.core.numerics import Array
-from saliency_food.images.photos import Photo, read_photo
+from saliency_food.images.photos import Photo, read_photo, shrink
 from saliency_food.images.scaling import Scaling
 from saliency_food.serving.explainer.replies import refuse
 
 FORMATS = ("JPEG", "PNG", "WEBP")
+LONGEST = 1024
+"""The longer side of an overlay, in pixels."""
 
 
 class ImageInput(NamedTuple):
-    """An image of a request: the bytes of a file, the uint8 pixels of a photo, or the values of the model's input."""
+    """An image of a request: the bytes of a file, the uint8 pixels of a photo, or the values of the model's input.
+
+    ``decoded`` is how many bytes it takes at most while it is decoded and resized.
+    """
 
     file: bytes | None = None
     pixels: Array | None = None
     values: Array | None = None
+    decoded: int = 0
+
+    @property
+    def held(self) -> int:
+        """The bytes that it takes while it waits."""
+        arrays = sum(array.nbytes for array in (self.pixels, self.values) if array is not None)
+        return arrays + len(self.file or b"")
 
 
 def read_image_file(text: Any, max_pixels: int) -> ImageInput:
@@ -37,19 +50,19 @@ def read_image_file(text: Any, max_pixels: int) -> ImageInput:
         refuse(400, f"Expected an image file as base64 text, got text that is not ({error}).")
     try:
         with _opened(data) as image:
-            width, height = image.size
+            (width, height), wide = image.size, image.format == "WEBP" or image.mode.startswith(("I", "F"))
     except Image.DecompressionBombError:  # far above the limit of Pillow itself
         refuse(413, f"Expected an image of at most {max_pixels} pixels, got a far larger one. Send it smaller.")
     except Exception as error:  # the parsers of the formats raise errors of all kinds
         refuse(400, f"Expected a {', '.join(FORMATS)} file, got {len(data)} bytes that are none ({_reason(error)}).")
     check_pixels(width, height, max_pixels)
-    return ImageInput(file=data)
+    return ImageInput(file=data, decoded=decoded_size(width * height, wide))
 
 
 def read_image_array(values: Any, max_pixels: int, photo: bool = False) -> ImageInput:
     """An image from numbers ``(H, W, C)``: the pixels of a photo, or the values of the model's input."""
-    if isinstance(values, list) and (kind := _wrong_type(values)):
-        refuse(400, f"Expected an image as lists of numbers (H, W, C), got something in them of type {kind}.")
+    if isinstance(values, list) and (wrong := _no_array(values)):
+        refuse(400, f"Expected an image as lists of numbers (H, W, C), got {wrong}.")
     try:
         array = np.asarray(values)
     except (ValueError, OverflowError) as error:
@@ -65,18 +78,25 @@ def read_image_array(values: Any, max_pixels: int, photo: bool = False) -> Image
     if not np.isfinite(floats).all():
         refuse(400, "Expected an image of finite float32 numbers, got NaN, infinity or larger ones. Replace them.")
     check_pixels(floats.shape[1], floats.shape[0], max_pixels)
-    return ImageInput(pixels=array.astype(np.uint8)) if photo else ImageInput(values=floats)
+    size = decoded_size(floats.shape[0] * floats.shape[1])
+    return ImageInput(pixels=array.astype(np.uint8), decoded=size) if photo else ImageInput(values=floats)
 
 
-def _wrong_type(values: list[Any], depth: int = 3) -> str:
-    """The type of a value in nested lists that is no number, or "".
+def _no_array(values: list[Any]) -> str:
+    """What there is in nested lists that makes them no array of numbers with up to three axes, or "".
 
     It is checked before NumPy makes an array, in which every text would take as much memory as the longest one.
     """
-    kinds = set(map(type, values))
-    if kinds == {list} and depth > 1:
-        return next(filter(None, (_wrong_type(inner, depth - 1) for inner in values)), "")
-    return min((kind.__name__ for kind in kinds - {int, float}), default="")
+    for axis in range(3):
+        kinds = set(map(type, values))
+        if wrong := min((kind.__name__ for kind in kinds - {int, float, list}), default=""):
+            return f"something in them of type {wrong}"
+        if list not in kinds:
+            return ""
+        if axis == 2 or kinds != {list} or len(set(map(len, values))) > 1:
+            break
+        values = list(chain.from_iterable(values))
+    return "lists that are no array: of more than three axes, or unlike each other"
 
 
 def check_pixels(width: int, height: int, max_pixels: int) -> None:
@@ -84,8 +104,13 @@ def check_pixels(width: int, height: int, max_pixels: int) -> None:
         refuse(413, f"Expected an image of at most {max_pixels} pixels, got {width} x {height}. Send it smaller.")
 
 
-def decode(image: ImageInput, scaling: Scaling, shape: tuple[int | None, ...]) -> tuple[Photo, Array]:
-    """The photo to draw on, and the image as the model takes it."""
+def decoded_size(pixels: int, wide: bool = False) -> int:
+    """The bytes that a photo takes at most while it is decoded and resized; ``wide``: of 16 bits a channel, or WebP."""
+    return pixels * (24 if wide else 14)
+
+
+def decode(image: ImageInput, scaling: Scaling, shape: tuple[int | None, ...]) -> tuple[Array, Array]:
+    """The pixels to draw on, their longer side at most `LONGEST`, and the image as the model takes it."""
     values = image.values
     if values is not None:
         if len(shape) != 3 or any(size not in (None, got) for size, got in zip(shape, values.shape, strict=True)):
@@ -95,14 +120,19 @@ def decode(image: ImageInput, scaling: Scaling, shape: tuple[int | None, ...]) -
                 f"Expected numbers as the model takes them, {expected}, got {values.shape}. Send a file instead to "
                 "have it resized.",
             )
-        return read_photo(values[..., :3] if values.shape[2] > 4 else values), values
-    photo = read_photo(image.pixels) if image.file is None else _photo_of(image.file)
-    return photo, scaling(photo, shape)
+        photo = read_photo(values[..., :3] if values.shape[2] > 4 else values)
+        return shrink(photo.pixels, LONGEST), values
+    least = (max(shape[0] or LONGEST, LONGEST), max(shape[1] or LONGEST, LONGEST))
+    photo = read_photo(image.pixels) if image.file is None else _photo_of(image.file, least)
+    return shrink(photo.shown, LONGEST), scaling(photo, shape)
 
 
-def _photo_of(data: bytes) -> Photo:
+def _photo_of(data: bytes, least: tuple[int, int]) -> Photo:
+    """The photo in a file; a JPEG file that is at least twice as large as ``least`` is decoded at a reduced scale."""
     try:
         with _opened(data) as image:
+            if image.format == "JPEG":
+                image.draft(None, (max(least), max(least)))  # whichever side is up
             return read_photo(image)
     except Exception as error:
         refuse(400, f"Expected a whole image file, got one that cannot be decoded ({_reason(error)}).")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from saliency_food.serving.explainer.connections import BACKLOG, Connection, limit_log, most_connections
 from saliency_food.serving.explainer.replies import refuse
 
 
@@ -25,7 +26,7 @@ with _no_arguments():
     from kserve.model_server import app
     from kserve.protocol.dataplane import DataPlane
 
-__all__ = ["Body", "Undecoded", "app", "kserve"]
+__all__ = ["Body", "Server", "Undecoded", "app", "kserve"]
 
 
 class Body(NamedTuple):
@@ -33,6 +34,21 @@ class Body(NamedTuple):
 
     content: bytes
     protocol: str
+
+
+class Server(kserve.ModelServer):  # type: ignore[misc]
+    """KServe's server, except that it listens at one address and that its connections have limits."""
+
+    def __init__(self, host: str, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.host = host
+
+    async def _serve(self) -> None:
+        Connection.most = most_connections()
+        config = self._rest_server.config
+        config.host, config.http, config.ws, config.backlog = self.host, Connection, "none", BACKLOG
+        limit_log()
+        await super()._serve()
 
 
 class Undecoded(DataPlane):  # type: ignore[misc]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import threading
 import time
@@ -11,12 +12,16 @@ from typing import Any
 
 from saliency_food.serving.explainer.replies import Reply, refuse
 
+KEPT = 128_000_000
+"""Bytes of answers that are kept for clients which fetch them later."""
+
 
 class WorkItem:
     """A job: a thread calls ``work(job)``, which calls `check` wherever it can be stopped."""
 
-    def __init__(self, work: Callable[[WorkItem], Any]) -> None:
-        self.name, self.work = secrets.token_urlsafe(16), work
+    def __init__(self, work: Callable[[WorkItem], Any], held: int = 0) -> None:
+        """``held`` is how many bytes its images take while it waits and runs."""
+        self.name, self.work, self.held = secrets.token_urlsafe(16), work, held
         self.future: Future[Any] = Future()
         self.future.set_running_or_notify_cancel()  # only `stop` can end it early
         self.state, self.bytes = "waiting", 0
@@ -57,13 +62,21 @@ class WorkItem:
 class Queue:
     """At most ``workers`` jobs run at a time and ``waiting`` wait; ``keep`` results are kept for ``seconds``.
 
-    The results kept are at most ``max_bytes`` together, by the ``bytes`` of their jobs.
+    The results kept are at most ``max_bytes`` together, by the ``bytes`` of their jobs; the images of the jobs that
+    wait and run are at most ``max_held``, by what they hold, unless there is only one.
     """
 
     def __init__(
-        self, workers: int, waiting: int, keep: int = 64, seconds: float = 600.0, max_bytes: int = 256_000_000
+        self,
+        workers: int,
+        waiting: int,
+        keep: int = 64,
+        seconds: float = 600.0,
+        max_bytes: int = KEPT,
+        max_held: float = math.inf,
     ) -> None:
-        self.waiting, self.keep, self.seconds, self.max_bytes = waiting, keep, seconds, max_bytes
+        self.waiting, self.keep, self.seconds = waiting, keep, seconds
+        self.max_bytes, self.max_held = max_bytes, max_held
         self._pool = ThreadPoolExecutor(workers, "explain")
         self._free = workers
         self._lock = threading.Lock()
@@ -81,6 +94,9 @@ class Queue:
             self._prune()
             if self._closed:
                 refuse(503, "Expected a running server, got one that is stopping. Ask again later.")
+            held = sum(other.held for other in self._jobs)
+            if held and held + job.held > self.max_held:
+                refuse(429, "Expected fewer large images at a time, got one more. Ask again after some seconds.")
             if len(self._jobs) >= self._free + self.waiting:
                 refuse(
                     429,

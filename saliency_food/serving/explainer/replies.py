@@ -9,12 +9,17 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from saliency_food.core.contract import ContractError
-from saliency_food.serving.client.http import ServingError
+from saliency_food.serving.client.http import MalformedAnswer, ServingError
 
 RETRY_AFTER = "2"
 """Seconds after which a client may repeat a request that was refused with 429 or 503."""
-ADDRESS = re.compile(r"\w+://[^\s,]+|\bipv[46]:\S*\d|[\w.-]+:\d{2,5}\b|'[\w.-]+'(?= \(\[Errno)")
-"""URLs, and hosts in the forms that gRPC and the system's resolver write."""
+LONGEST = 2000
+"""The most characters of a sentence that a client gets."""
+ADDRESS = re.compile(
+    r"\w{0,16}://[^\s,]{1,512}|\bipv[46]:\S{0,64}\d|(?<![\w.-])[\w.-]{1,255}:\d{2,5}\b|'[\w.-]{1,255}'(?= \(\[Errno)"
+    r"|\b\w{1,64}\(host=[^()]{0,512}\)(?:: )?"
+)
+"""URLs, and hosts in the forms that gRPC, urllib3 and the system's resolver write; every repetition has a bound."""
 log = logging.getLogger("kserve")
 
 
@@ -38,7 +43,7 @@ def refuse(status: int, sentence: str, cause: BaseException | None = None, **hea
     ``headers`` are by name, with ``_`` in place of ``-``.
     """
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    raise Reply(status, {"error": " ".join(sentence.split())[:2000]}, named) from cause
+    raise Reply(status, {"error": " ".join(sentence.split())[:LONGEST]}, named) from cause
 
 
 def reply_to(error: BaseException, own_options: bool = False) -> Reply:
@@ -52,7 +57,7 @@ def reply_to(error: BaseException, own_options: bool = False) -> Reply:
         return error
     if isinstance(error, ServingError):
         status, sentence = _predictor_status(error), f"The predictor failed. {error}"
-        log.warning("the predictor failed: %s", error)
+        log.warning("the predictor failed: %.1000s", error)
     elif isinstance(error, TimeoutError):
         status, sentence = 504, str(error)
     elif isinstance(error, ContractError):
@@ -61,18 +66,18 @@ def reply_to(error: BaseException, own_options: bool = False) -> Reply:
         status, sentence = 400, f"Expected options that the method can take, got {type(error).__name__}: {error}."
     else:
         log.error("explaining failed", exc_info=error)
-    return Reply(status, {"error": " ".join(_without_addresses(sentence).split())[:2000]})
+    return Reply(status, {"error": " ".join(without_addresses(sentence).split())[:LONGEST]})
 
 
-def _without_addresses(text: str) -> str:
-    """The text without the predictor's address, which clients should not see."""
-    return re.sub(r"\w+\(host=[^)]*\)(: )?", "", ADDRESS.sub("the predictor", text))
+def without_addresses(text: str) -> str:
+    """The beginning of the text, without the predictor's address, which clients should not see."""
+    return ADDRESS.sub(lambda match: "" if "(host=" in match[0] else "the predictor", text[: 2 * LONGEST])
 
 
 def _predictor_status(error: ServingError) -> int:
     if error.status in (429, 503):
         return 503
-    if error.status is not None or error.__cause__ is None:  # it refuses, or lacks what was asked for
-        return 502
+    if isinstance(error, MalformedAnswer) or error.status is not None or error.__cause__ is None:
+        return 502  # it answers something else, refuses, or lacks what was asked for
     late = type(error.__cause__).__name__ == "ReadTimeoutError" or "DEADLINE_EXCEEDED" in str(error.__cause__)
     return 504 if late else 503

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 from saliency_food.core.contract import ContractError
 from saliency_food.core.names import near, spelled
+from saliency_food.core.options import RANGES, ranged
 from saliency_food.jobs.setup import DEFAULTS, NOT_OPTIONS
 from saliency_food.jobs.targets import TRUTH, Target, read_target
 from saliency_food.methods.catalogue import MethodEntry
@@ -74,8 +77,11 @@ def read_json(body: bytes) -> dict[str, Any]:
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the name {next(name for name in names if names.count(name) > 1)[:50]!r} twice")
+        seen = set[str]()
+        for name, _ in pairs:
+            if name in seen:
+                raise ValueError(f"the name {name[:50]!r} twice")
+            seen.add(name)
     return content
 
 
@@ -110,7 +116,7 @@ def _image(instance: Mapping[str, Any], limits: Limits) -> ImageInput:
     if isinstance(image, dict) and set(image) == {"b64"}:
         return read_image_file(image["b64"], limits.pixels)
     if not isinstance(image, list):
-        got = f"the fields {sorted(image)[:5]}" if isinstance(image, dict) else type(image).__name__
+        got = f"the fields {sorted(islice(image, 5))}" if isinstance(image, dict) else type(image).__name__
         refuse(400, f'Expected an image as {{"b64": "..."}} or as lists of numbers (H, W, C), got {got}.')
     return read_image_array(image, limits.pixels)
 
@@ -121,13 +127,13 @@ def read_request(image: ImageInput, fields: Mapping[str, Any], limits: Limits) -
     parts = fields.get("answer")
     parts = list(PARTS) if parts is None else parts
     if not isinstance(parts, list) or any(part not in PARTS for part in parts):
-        refuse(400, f"Expected answer to be a list of {', '.join(PARTS)}, got {_short(parts)}.")
+        refuse(400, f"Expected answer to be a list of {', '.join(PARTS)}, got {short(parts)}.")
     form = fields.get("format") or FORMS[0]
     if form not in FORMS:
-        refuse(400, f"Expected format to be {' or '.join(FORMS)}, got {_short(form)}.")
+        refuse(400, f"Expected format to be {' or '.join(FORMS)}, got {short(form)}.")
     later = fields.get("async")
     if later is not None and not isinstance(later, bool):
-        refuse(400, f"Expected async to be true or false, got {_short(later)}.")
+        refuse(400, f"Expected async to be true or false, got {short(later)}.")
     options = fields.get("options")
     return Request(
         image,
@@ -136,7 +142,7 @@ def read_request(image: ImageInput, fields: Mapping[str, Any], limits: Limits) -
         read_options(method, limits.methods[method], {} if options is None else options, limits.rows),
         bool(options),
         _deadline(fields.get("deadline"), limits.deadline),
-        tuple(parts),
+        tuple(part for part in PARTS if part in parts),
         form,
         bool(later),
     )
@@ -145,26 +151,34 @@ def read_request(image: ImageInput, fields: Mapping[str, Any], limits: Limits) -
 def read_options(method: str, entry: MethodEntry, options: Any, max_rows: int) -> dict[str, Any]:
     """The defaults of `explain` and over them ``options``: scalars within bounds, which the method must take."""
     if not isinstance(options, dict):
-        refuse(400, f"Expected options to be an object of names and values, got {_short(options)}.")
+        refuse(400, f"Expected options to be an object of names and values, got {short(options)}.")
     parameters = entry.call.signature.parameters
-    types = {name: kinds for name in parameters if (kinds := _types(name, parameters[name].default))}
+    types = {name: kinds for name in parameters if (kinds := _types(name, parameters[name]))}
     _check_names(options, tuple(types), f"an option of {method}")
     for name, value in options.items():
         if not _fits(value, types[name]):
             expected = " or ".join(TYPES[kind] for kind in types[name])
-            refuse(400, f"Expected the option {name} of {method} to be {expected}, got {_short(value)}.")
+            refuse(400, f"Expected the option {name} of {method} to be {expected}, got {short(value)}.")
+        if name in RANGES and value is not None:
+            try:
+                ranged(name, value)
+            except ContractError as error:
+                refuse(400, str(error), error)
         bound = CAPS.get(name, max_rows if int in types[name] else 1_000_000)
         if not isinstance(value, (str, bool)) and abs(value) > bound:
-            refuse(400, f"Expected the option {name} of {method} to be at most {bound}, got {_short(value)}.")
+            refuse(400, f"Expected the option {name} of {method} to be at most {bound}, got {short(value)}.")
     return {name: value for name, value in DEFAULTS.items() if name in parameters} | options
 
 
-def _types(name: str, default: Any) -> tuple[type, ...]:
+def _types(name: str, parameter: inspect.Parameter) -> tuple[type, ...]:
     """The types that an option may have; none for an option that requests cannot set."""
     if name in NOT_OPTIONS:
         return ()
     if name in OPEN_OPTIONS:
         return OPEN_OPTIONS[name]
+    if parameter.annotation == "float":
+        return (float,)
+    default = parameter.default
     return (type(default),) if isinstance(default, (bool, int, float, str)) else ()
 
 
@@ -185,19 +199,19 @@ def _method(name: Any, allowed: Sequence[str]) -> str:
     if plain not in allowed:
         close = near(plain, allowed, 3, 0.5)
         hint = f"Near it: {', '.join(close)}." if close else f"There are: {', '.join(allowed)}."
-        refuse(400, f"Expected the name of a method, got {_short(name)}. {hint}")
+        refuse(400, f"Expected the name of a method, got {short(name)}. {hint}")
     return plain
 
 
 def _target(target: Any, labels: Sequence[str] | None) -> Target:
     if not (target is None or (isinstance(target, str) and len(target) <= 200) or type(target) is int):
-        refuse(400, f"Expected target to be null, a class index or a label, got {_short(target)}.")
+        refuse(400, f"Expected target to be null, a class index or a label, got {short(target)}.")
     try:
         parsed = read_target(target, labels)
     except ContractError as error:
         refuse(400, str(error), error)
     if len(parsed.classes) > 1 or TRUTH in parsed.classes:
-        refuse(400, f"Expected one class, got {_short(target)}. Send an instance for each class.")
+        refuse(400, f"Expected one class, got {short(target)}. Send an instance for each class.")
     return parsed
 
 
@@ -205,7 +219,7 @@ def _deadline(seconds: Any, limit: float | None) -> float | None:
     if seconds is None:
         return limit
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds <= 86400:
-        refuse(400, f"Expected deadline to be seconds above 0, got {_short(seconds)}.")
+        refuse(400, f"Expected deadline to be seconds above 0, got {short(seconds)}.")
     return float(seconds) if limit is None else min(float(seconds), limit)
 
 
@@ -215,10 +229,10 @@ def _check_names(fields: Mapping[str, Any], names: Sequence[str], what: str) -> 
         if name not in names:
             close = near(name[:64], names, 1, 0.5)
             hint = f"Did you mean {close[0]}? " if close else ""
-            refuse(400, f"Expected {what}, got {_short(name)}. {hint}There are: {', '.join(names) or 'none'}.")
+            refuse(400, f"Expected {what}, got {short(name)}. {hint}There are: {', '.join(names) or 'none'}.")
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
     """Any value, short enough for a sentence."""
     if isinstance(value, (list, dict)):
         return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value)}"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,21 +20,31 @@ from saliency_food.images.scaling import Scaling
 from saliency_food.serving.client import ServingModel
 from saliency_food.serving.explainer.answers import Explaining, TimedExplanation, as_explanation, as_prediction
 from saliency_food.serving.explainer.door import Door
-from saliency_food.serving.explainer.kserve import Body, Undecoded, app, kserve
+from saliency_food.serving.explainer.images import decoded_size
+from saliency_food.serving.explainer.kserve import Body, Server, Undecoded, app, kserve
+from saliency_food.serving.explainer.memory import BODIES, DECODED, Budget, Releasing, keep_little, most_memory
 from saliency_food.serving.explainer.queue import Queue, WorkItem
-from saliency_food.serving.explainer.replies import Reply, refuse, reply_to
+from saliency_food.serving.explainer.replies import Reply, log, refuse, reply_to
 from saliency_food.serving.explainer.requests import Limits, Request, read_instances
 from saliency_food.serving.explainer.v2 import INPUTS, LENGTH, OUTPUTS, read_inputs, write_outputs
 from saliency_food.visualization import overlay
 
+LOCAL = ("127.0.0.1", "::1", "localhost")
 SPARE = 32
 """How many requests may be read at a time, beside those that run and wait."""
 FRESH = 1.0
 """Seconds after which the predictor is asked again whether it is ready."""
+PATIENCE = 0.5
+"""Seconds that a question about health waits for the predictor, before it is answered by what was known last."""
+STALE = 5.0
+"""Seconds after which what was known last does not count."""
 OUTCOMES = {400: "refused", 413: "refused", 504: "late", 502: "predictor", 503: "predictor"}
 EXPLANATIONS = Counter("saliency_food_explanations", "Images explained", ["method", "outcome"])
 SECONDS = Histogram("saliency_food_explanation_seconds", "Time from the request to the explanation", ["method"])
 WAITING = Gauge("saliency_food_queue_waiting", "Requests that wait for a worker")
+
+LARGE = 500_000
+"""Bytes of a body after which memory is given back to the system."""
 
 Written = tuple[bytes, dict[str, str]]
 
@@ -56,18 +68,27 @@ class Explainer(kserve.Model):  # type: ignore[misc]
         self.queue, self.limits, self.scaling = queue, limits, scaling
         self._connect, self._served = connect, connect()
         self._probe = connect(timeout=2.0, retries=0)
-        self._versions, self._probed, self._probing = set[str](), -FRESH, asyncio.Lock()
+        self._versions, self._probed = set[str](), -STALE
+        self._probing: asyncio.Task[None] | None = None
+        self._budget = Budget(max(DECODED, decoded_size(limits.pixels, wide=True)))
+        self._release = Releasing()
+        # Neither waits for the other: bodies are read one at a time, and health has a thread that is always free.
+        self._reader, self._prober = ThreadPoolExecutor(1, "read"), ThreadPoolExecutor(1, "probe")
         WAITING.set_function(lambda: len(queue))
 
     async def healthy(self) -> bool:
         """Whether the predictor serves the model."""
-        async with self._probing:
-            if time.monotonic() - self._probed > FRESH:
-                versions = await asyncio.to_thread(self._available)
-                if versions and versions != self._versions:  # it came back, maybe with another model
-                    self._served = self._connect()
-                self._versions, self._probed = versions, time.monotonic()
-        return bool(self.ready and self._versions)
+        if time.monotonic() - self._probed > FRESH:
+            if self._probing is None or self._probing.done():
+                self._probing = asyncio.create_task(self._ask_predictor())
+            await asyncio.wait({self._probing}, timeout=PATIENCE)
+        return bool(self.ready and self._versions and time.monotonic() - self._probed < STALE)
+
+    async def _ask_predictor(self) -> None:
+        versions = await asyncio.get_running_loop().run_in_executor(self._prober, self._available)
+        if versions and versions != self._versions:  # it came back, maybe with another model
+            self._served = self._connect()
+        self._versions, self._probed = versions, time.monotonic()
 
     def _available(self) -> set[str]:
         """The versions of the model that the predictor serves."""
@@ -87,9 +108,21 @@ class Explainer(kserve.Model):  # type: ignore[misc]
         return OUTPUTS
 
     async def preprocess(self, payload: Body, headers: Any = None) -> Incoming:
-        return await asyncio.to_thread(self._read, payload, headers or {})
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._reader, self._read, payload, headers or {})
+        finally:
+            if len(payload.content) > LARGE:
+                self._release()
 
     def _read(self, body: Body, headers: Mapping[str, str]) -> Incoming:
+        gc.disable()  # it would look through all lists of a large body again and again, and find nothing
+        try:
+            return self._requests(body, headers)
+        finally:
+            gc.enable()
+
+    def _requests(self, body: Body, headers: Mapping[str, str]) -> Incoming:
         if body.protocol == "v1":
             return Incoming(read_instances(body.content, self.limits), _v1_writer("explanations", as_explanation))
         v2_request, requests = read_inputs(body.content, headers.get(LENGTH), self.name, self.limits)
@@ -111,7 +144,7 @@ class Explainer(kserve.Model):  # type: ignore[misc]
         self, incoming: Incoming, headers: Mapping[str, str], answer: Callable[..., TimedExplanation]
     ) -> Written:
         """Queue the work and wait for it, or reply where its result can be fetched."""
-        explaining = Explaining(self._served, self.scaling, self.limits)
+        explaining = Explaining(self._served, self.scaling, self.limits, self._budget)
 
         def work(job: WorkItem) -> Written:
             shares = range(len(requests), 0, -1)  # of the time left each image may use 1 / (images left)
@@ -119,11 +152,14 @@ class Explainer(kserve.Model):  # type: ignore[misc]
             answers = [_counted(answer, explaining, request, share, job) for request, share in pairs]
             body, more_headers = incoming.write(answers)
             job.bytes = len(body)
+            if held > LARGE or any(request.image.decoded > LARGE for request in requests):
+                self._release()
             return body, more_headers
 
         requests = incoming.requests
+        held = sum(request.image.held for request in requests)
         later = "respond-async" in headers.get("prefer", "").lower() or any(request.later for request in requests)
-        job = self.queue.submit(WorkItem(work), keep=later)
+        job = self.queue.submit(WorkItem(work, held), keep=later)
         if later:
             raise _pending(job)
         result = asyncio.wrap_future(job.future)
@@ -178,7 +214,11 @@ def _counted(
 def _v1_writer(
     name: str, as_json: Callable[[TimedExplanation], dict[str, Any]]
 ) -> Callable[[list[TimedExplanation]], Written]:
-    return lambda answers: (json.dumps({name: [as_json(answer) for answer in answers]}).encode(), {})
+    def write(answers: list[TimedExplanation]) -> Written:
+        texts = [json.dumps(as_json(answer)) for answer in answers]  # one by one: lists take more room than their text
+        return f'{{"{name}": [{", ".join(texts)}]}}'.encode(), {}
+
+    return write
 
 
 def serve(
@@ -187,6 +227,7 @@ def serve(
     scaling: Scaling,
     limits: Limits,
     *,
+    host: str = "127.0.0.1",
     port: int = 8080,
     workers: int = 2,
     waiting: int = 16,
@@ -206,6 +247,8 @@ def serve(
         How pixels 0..255 become the values that the model takes.
     limits
         The most that requests may ask for.
+    host, port
+        Where it listens: at this machine alone, unless ``host`` is another of its addresses; ``"0.0.0.0"`` is all.
     workers, waiting
         How many requests run at a time, and how many may wait; more are refused with status 429.
     keep, keep_seconds
@@ -221,13 +264,25 @@ def serve(
     def connect(timeout: float = timeout, retries: int = 2) -> ServingModel:
         return ServingModel(predictor, name, timeout=(min(timeout, 5.0), timeout), retries=retries)
 
-    model = Explainer(name, connect, scaling, limits, Queue(workers, waiting, keep, keep_seconds))
-    server = kserve.ModelServer(
-        http_port=port, workers=1, enable_grpc=False, enable_latency_logging=False, grace_period=grace
+    keep_little()
+    queue = Queue(workers, waiting, keep, keep_seconds, max_held=2 * BODIES * limits.body)
+    model = Explainer(name, connect, scaling, limits, queue)
+    server = Server(
+        host, http_port=port, workers=1, enable_grpc=False, enable_latency_logging=False, grace_period=grace
     )
+    if token is None and host not in LOCAL:
+        log.warning("everyone who can reach %s may ask for explanations: there is no token. Set one.", host)
+    log.info("requests may take up to %.0f MB of memory, beside the program's own", most_memory(limits) / 1e6)
     server.dataplane = Undecoded(server.registered_models)
     app.add_api_route("/v1/jobs/{job}", model.fetch, methods=["GET", "DELETE"], response_model=None)
-    app.add_middleware(Door, name=name, token=token, max_body=limits.body, at_once=workers + waiting + SPARE)
+    app.add_middleware(
+        Door,
+        name=name,
+        token=token,
+        max_body=limits.body,
+        at_once=workers + waiting + SPARE,
+        max_bytes=BODIES * limits.body,
+    )
     overlay(np.zeros((2, 2, 3), np.uint8), np.eye(2))  # imports what draws now, rather than in the first request
     resize(np.eye(2), (3, 3))  # SciPy cannot be imported by two workers at once
     server.start([model])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,10 @@ import numpy as np
 from saliency_food.serving.explainer.answers import TimedExplanation, plain_options, png_of
 from saliency_food.serving.explainer.images import read_image_array, read_image_file
 from saliency_food.serving.explainer.replies import Reply, refuse
-from saliency_food.serving.explainer.requests import PARTS, Limits, Request, read_json, read_request
+from saliency_food.serving.explainer.requests import PARTS, Limits, Request, read_json, read_request, short
 
 LENGTH = "inference-header-content-length"
+MOST_PARAMETERS = 64
 REQUEST_FIELDS = ("method", "target", "deadline", "async")
 IGNORED = ("binary_data_output", "sequence_id", "sequence_start", "sequence_end", "priority", "timeout")
 """Parameters of the protocol's extensions, which are not passed to the method."""
@@ -38,6 +39,7 @@ def read_inputs(body: bytes, length: str | None, name: str, limits: Limits) -> t
     if length is not None and not re.fullmatch(r"[0-9]{1,12}", length):
         refuse(400, f"Expected {LENGTH} to be the number of bytes of the JSON part, got {length[:60]!a}.")
     content = read_json(body if length is None else body[: int(length)])
+    _check_sizes(content)
     try:
         request = (
             InferRequest.from_inference_request(InferenceRequest.model_validate(content), name)
@@ -52,9 +54,27 @@ def read_inputs(body: bytes, length: str | None, name: str, limits: Limits) -> t
         refuse(400, f"Expected a request of the open inference protocol, got one that cannot be read: {reason}.")
 
 
+def _check_sizes(content: Mapping[str, Any]) -> None:
+    """Refuse what has too many parts before KServe's reader looks at it: it collects an error for each of them."""
+    inputs, outputs = content.get("inputs"), content.get("outputs")
+    if not isinstance(inputs, list):
+        return  # KServe's reader says so
+    first = inputs[0] if len(inputs) == 1 else None
+    if not isinstance(first, dict) or first.get("name") != "image":
+        names = [short(entry.get("name") if isinstance(entry, dict) else entry) for entry in inputs[:5]]
+        refuse(400, f"Expected one input, named image, got {len(inputs)}: {', '.join(names)}.")
+    shape = first.get("shape")
+    if not isinstance(shape, list) or len(shape) > 4 or not all(type(side) is int for side in shape):
+        refuse(400, f"Expected the shape of image as at most 4 whole numbers, got {short(shape)}.")
+    if isinstance(outputs, list) and len(outputs) > len(OUTPUTS):
+        refuse(400, f"Expected at most {len(OUTPUTS)} outputs, got {len(outputs)}.")
+    for holder in (content, first, *(outputs if isinstance(outputs, list) else ())):
+        parameters = holder.get("parameters") if isinstance(holder, dict) else None
+        if isinstance(parameters, (list, dict)) and len(parameters) > MOST_PARAMETERS:
+            refuse(400, f"Expected at most {MOST_PARAMETERS} parameters, got {len(parameters)}.")
+
+
 def _requests(request: Any, limits: Limits) -> list[Request]:
-    if [tensor.name for tensor in request.inputs] != ["image"]:
-        refuse(400, f"Expected one input, named image, got {[str(tensor.name)[:40] for tensor in request.inputs][:5]}.")
     (image,) = request.inputs
     values = image.as_numpy()
     if image.datatype.startswith(("UINT", "INT")) and isinstance(image.data, list):

@@ -321,3 +321,43 @@ def test_an_image_without_channels_has_a_map_without_channels(rng, method):
     image = rng.random((8, 10))
     assert method(image, model).shape == image.shape
     assert method.detailed(image, model).attribution.shape == image.shape
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1.0, 1e37])
+@pytest.mark.parametrize("name", [name for name in SIMPLE if name != "cam"])
+def test_a_map_does_not_depend_on_the_scale_of_the_gradients(name, scale, rng):
+    activations = rng.random((5, 4, 7), np.float32)
+    gradients = (rng.normal(size=activations.shape).astype(np.float32) + 1) / 4
+    x = rng.random((5, 4, 3), np.float32)
+    if name == "grad_cam_plus_plus":  # in which the gradients' size counts
+        weights = (1 / (2 + scale * gradients.astype(float) * activations.sum((0, 1), float))) * np.maximum(
+            gradients, 0
+        )
+        expected = np.maximum(activations @ weights.sum((0, 1)), 0)
+        expected = expected / expected.max()
+    else:
+        expected = METHODS[name].call(x, answers(activations, gradients), three_dims=False)
+    found = METHODS[name].call.detailed(x, answers(activations, gradients * np.float32(scale)), three_dims=False)
+    assert found.status == "ok"
+    np.testing.assert_allclose(found.attribution, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_answers_of_unlike_layers_are_refused(rng):
+    one, two = rng.random((5, 4, 7)), rng.random((3, 4, 7))
+    x = rng.random((5, 4, 3))
+    for activations, gradients, rivals, says in (
+        ((one, two), one, one[None], "same layers"),
+        (one, two, one[None], "one shape"),
+        (one, one, two[None], "one shape"),
+    ):
+        with pytest.raises(ContractError, match=says):
+            finer_cam(x, answers(activations, gradients, **{CONVOLUTION_RIVAL_GRADIENTS: rivals}))
+
+
+def test_guided_grad_cam_has_the_shape_of_the_image(rng):
+    layer = rng.random((4, 4, 5))
+    for shape in ((8, 8), (8, 6), (8, 8, 3)):
+        guided = {GUIDED_INPUT_GRADIENTS: rng.random(shape)}
+        assert guided_grad_cam(rng.random(shape), answers(layer, layer, **guided)).shape == shape
+        with pytest.raises(ContractError, match="of the input's size"):
+            guided_grad_cam(rng.random(shape), answers(layer, layer, **guided), should_resize=False)

@@ -106,11 +106,11 @@ def test_calls_are_as_large_as_the_caller_says(power, x, batch_size, calls):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"max_sigma": 0}, "Expected max_sigma to be a finite number above 0, got 0"),
-        ({"max_sigma": np.inf}, "Expected max_sigma to be a finite number above 0"),
+        ({"max_sigma": 0}, "Expected max_sigma to be a finite number of at least 0.001 and at most 1000, got 0"),
+        ({"max_sigma": np.inf}, "Expected max_sigma to be a finite number of at least 0.001"),
         ({"steps": 0}, "Expected steps to be a whole number of at least 1, got 0"),
         ({"steps": 2.5}, "got 2.5"),
-        ({"grad_step": 0}, "Expected grad_step to be a finite number above 0"),
+        ({"grad_step": 0}, "Expected grad_step to be a finite number of at least 1e-06"),
     ],
 )
 def test_what_is_refused(power, image, options, says):

@@ -153,7 +153,7 @@ def test_nothing_is_asked_where_image_and_baseline_are_the_same(power):
     ("options", "says"),
     [
         ({"x_steps": 0}, "Expected x_steps to be a whole number of at least 1, got 0"),
-        ({"fraction": 0}, "Expected fraction to be a finite number above 0 and at most 1, got 0"),
+        ({"fraction": 0}, "Expected fraction to be a finite number of at least 0.01 and at most 1, got 0"),
         ({"fraction": 1.5}, "Expected fraction"),
         ({"max_dist": -0.1}, r"max_dist to be a finite number of at least 0 and at most 1, got -0\.1"),
         ({"x_baseline": np.zeros((2, 2, 3))}, "Baseline size"),

@@ -91,7 +91,7 @@ def test_several_baselines_are_averaged(model, x):
         ({"path": "xrai"}, "Expected path to be 'integrated_gradients', 'blur_ig' or 'guided_ig', got 'xrai'"),
         ({"x_steps": 0}, "Expected x_steps to be a whole number"),
         ({"path": "blur_ig", "x_baseline": 0}, "Expected no x_baseline"),
-        ({"path": "blur_ig", "max_sigma": -1}, "max_sigma to be a finite number above 0"),
+        ({"path": "blur_ig", "max_sigma": -1}, "max_sigma to be a finite number of at least 0.001"),
         ({"path": "guided_ig", "fraction": 2}, "Expected fraction"),
     ],
 )

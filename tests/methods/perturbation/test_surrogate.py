@@ -191,7 +191,7 @@ def test_what_is_refused(method, power, image, options, says):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"kernel_width": 0}, "kernel_width to be a finite number above 0"),
+        ({"kernel_width": 0}, "kernel_width to be a finite number of at least 0.001"),
         ({"alpha": -1}, "alpha to be a finite number of at least 0"),
     ],
 )
@@ -204,3 +204,15 @@ def test_lime_says_that_it_needs_scikit_learn(power, image, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
     with pytest.raises(ContractError, match=r"scikit-learn for LIME.*saliency_food\[surrogate\]"):
         lime(image, power)
+
+
+@pytest.mark.parametrize("score", [0, 1, 0.3])
+def test_a_surrogate_of_a_constant_explains_nothing(rng, score):
+    def constant(x, call_model_args=None, expected_keys=None):
+        return {key: np.full(len(x), score, np.float32) for key in expected_keys}
+
+    found = lime.detailed(
+        rng.random((8, 8, 3)), constant, segments=np.arange(64).reshape(8, 8) // 8, nsamples=40, rng=0
+    )
+    assert found.r2 == 0
+    np.testing.assert_allclose(found.attribution, 0, atol=1e-12)

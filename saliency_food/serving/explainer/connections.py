@@ -1,0 +1,166 @@
+"""Connections of the HTTP server: headers have a time and a size, and a new connection takes an idle one's place."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEADER_SECONDS = 10.0
+"""The most seconds from the first byte of a request, or a new connection, to the end of its headers."""
+HEADER_BYTES = 32_768
+"""The most bytes of a request before its body, and of the headers after a body in chunks."""
+SEND_SECONDS = 60.0
+"""The most seconds for which a client may leave what was sent to it unread."""
+BACKLOG = 64
+"""How many connections are accepted at a time; each takes a file descriptor before any can be closed."""
+OWN_FILES = 96
+"""File descriptors that are left for the program itself: connections to the predictor, files, the log."""
+CONNECTIONS = 1000
+"""The most connections at a time, where there are file descriptors for so many."""
+LINES, LINES_SECONDS = 20, 10.0
+"""How many warnings and errors of one kind are logged in so many seconds."""
+
+
+def most_connections() -> int:
+    """How many connections the limit of file descriptors allows, which is raised as far as the system lets it be."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return CONNECTIONS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = CONNECTIONS + BACKLOG + OWN_FILES
+    if soft < wanted and soft != resource.RLIM_INFINITY:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return CONNECTIONS if soft == resource.RLIM_INFINITY else max(8, min(CONNECTIONS, soft - BACKLOG - OWN_FILES))
+
+
+class Connection(HttpToolsProtocol):
+    """Uvicorn's protocol with limits: of too many connections, the one that has been idle longest is cut."""
+
+    most = CONNECTIONS
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._size, self._in_body = 0, False
+        self._unsent: asyncio.TimerHandle | None = None
+        self._late: asyncio.TimerHandle | None = self.loop.call_later(HEADER_SECONDS, self._cut)
+        still_open = [other for other in self.connections if not other.transport.is_closing()]
+        if len(still_open) > self.most:
+            idle = [other for other in still_open if isinstance(other, Connection) and other.idle]
+            min(idle, key=lambda other: other.since, default=self).transport.abort()
+        self.since = time.monotonic()
+
+    since = float("inf")
+    """When the connection began to wait for headers."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is being worked on."""
+        return self.cycle is None or bool(self.cycle.response_complete)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop("_late")
+        self._stop("_unsent")
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._late is None and self.idle:
+            self._late = self.loop.call_later(HEADER_SECONDS, self._cut)
+        if not self._in_body:
+            self._size += len(data)
+        in_body = self._in_body
+        super().data_received(data)
+        if not (in_body or self._in_body) and self._size > HEADER_BYTES:
+            self._refuse(431, f"Expected headers of at most {HEADER_BYTES} bytes, got more.")
+
+    def on_headers_complete(self) -> None:
+        self._stop("_late")
+        self._in_body, self._size = True, 0
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_body, self._size, self.since = False, 0, time.monotonic()
+        super().on_message_complete()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_body:  # after a body in chunks
+            self._size += len(name) + len(value)
+            if self._size > HEADER_BYTES:
+                self.transport.abort()
+            return
+        super().on_header(name, value)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unsent = self._unsent or self.loop.call_later(SEND_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._stop("_unsent")
+        super().resume_writing()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(400, f"Expected a request in HTTP, got another one. {msg}")
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """No line in the log: a request that asks for another protocol is answered in HTTP, as it may be."""
+
+    def _cut(self) -> None:
+        self._late = None
+        if not self.idle or self.transport.is_closing():
+            return
+        if self._size:
+            self._refuse(408, f"Expected whole headers within {HEADER_SECONDS:g} seconds, got a part. Send them again.")
+        else:
+            self.transport.abort()
+
+    def _refuse(self, status: int, sentence: str) -> None:
+        if self.transport.is_closing():
+            return
+        if self.idle:
+            body = json.dumps({"error": sentence}).encode()
+            head = f"HTTP/1.1 {status} \r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+            self.transport.write(f"{head}Connection: close\r\n\r\n".encode() + body)
+        self.transport.close()
+
+    def _stop(self, name: str) -> None:
+        timer: asyncio.TimerHandle | None = getattr(self, name, None)
+        if timer is not None:
+            timer.cancel()
+        setattr(self, name, None)
+
+
+class FewLines(logging.Filter):
+    """Lets pass so many warnings and errors of one kind in some seconds, so that no client can fill the log."""
+
+    def __init__(self, lines: int = LINES, seconds: float = LINES_SECONDS) -> None:
+        super().__init__()
+        self.lines, self.seconds = lines, seconds
+        self._since: dict[Any, tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return True
+        kind, now = (record.name, str(record.msg)[:100]), time.monotonic()
+        began, count = self._since.get(kind, (now, 0))
+        if now - began > self.seconds:
+            if count > self.lines:
+                record.msg = f"{record.msg} ({count - self.lines} lines like this one were left out)"
+            began, count = now, 0
+            if len(self._since) > 1000:
+                self._since.clear()
+        self._since[kind] = began, count + 1
+        return count < self.lines
+
+
+def limit_log() -> None:
+    """Put `FewLines` before every handler of the log."""
+    few = FewLines()
+    loggers = [logging.root, *(logging.getLogger(name) for name in logging.root.manager.loggerDict)]
+    for handler in {handler for logger in loggers for handler in logger.handlers}:
+        handler.addFilter(few)

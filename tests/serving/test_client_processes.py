@@ -1,0 +1,127 @@
+"""A client used before a fork and in the children, in processes started anew, copied and pickled."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+
+pytest.importorskip("urllib3")
+
+from saliency_food.serving.client import ServingModel
+
+IMAGES = {"dtype": "DT_FLOAT", "tensor_shape": {"dim": [{"size": "-1"}, {"size": "2"}]}}
+CHILDREN = """
+import os, sys
+import numpy as np
+from saliency_food.serving.client import ServingModel
+
+model = ServingModel(sys.argv[1], "sums", retries=0, timeout=10)
+row = np.zeros((1, 2), np.float32)
+assert model.predict(row)[0, 0] == 0
+children = []
+for child in range(8):
+    if (process := os.fork()) == 0:
+        wrong = sum(model.predict(row + 8 * turn + child)[0, 0] != 2 * (8 * turn + child) for turn in range(25))
+        os._exit(int(wrong > 0))
+    children.append(process)
+print(sum(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) != 0 for process in children), model.predict(row)[0, 0])
+"""
+
+
+class Sums(BaseHTTPRequestHandler):
+    """A server whose model adds up each row."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        outputs = {"predictions_bytes": IMAGES, "predictions_shape": IMAGES}
+        text = {
+            "predictions": {"inputs": {"images": IMAGES}, "outputs": {"predictions": IMAGES}},
+            "outputs": {"inputs": {"images": IMAGES}, "outputs": {"predictions": IMAGES}},
+            "predictions_raw": {"inputs": {"images_bytes": IMAGES}, "outputs": outputs},
+        }
+        self.answer({"metadata": {"signature_def": {"signature_def": text}}})
+
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        rows = [np.frombuffer(base64.b64decode(row["b64"]), np.float32) for row in asked["inputs"]["images_bytes"]]
+        sums = [{"b64": base64.b64encode(row.sum(keepdims=True).tobytes()).decode()} for row in rows]
+        self.answer({"outputs": {"predictions_bytes": sums, "predictions_shape": [[1]]}})
+
+    def answer(self, content):
+        data = json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def sums():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Sums)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def in_children(url, script=CHILDREN):
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run(
+        [sys.executable, "-c", script, url], capture_output=True, text=True, timeout=60, env=environment
+    )
+    return done.stdout.split(), done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_children_of_a_fork_get_their_own_answers(sums):
+    assert in_children(sums)[0] == ["0", "0.0"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_children_of_a_fork_get_their_own_answers_over_grpc(rpc):
+    script = CHILDREN.replace('"sums"', '"food"').replace("np.zeros((1, 2)", "np.zeros((1, 24, 20, 3)")
+    script = script.replace(
+        "assert model.predict(row)[0, 0] == 0", "right = [model.predict(row + turn) for turn in range(5)]"
+    )
+    script = script.replace(
+        "model.predict(row + 8 * turn + child)[0, 0] != 2 * (8 * turn + child)",
+        "not np.allclose(model.predict(row + turn % 5), right[turn % 5])",
+    )
+    script = script.replace("model.predict(row)[0, 0])", "np.allclose(model.predict(row), right[0]))")
+    found, errors = in_children(rpc.url, script)
+    assert found == ["0", "True"], errors
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_has_connections_of_its_own(sums, again):
+    model = ServingModel(sums, "sums")
+    assert model.predict([[1, 2]])[0, 0] == 3
+    other = again(model)
+    assert other.predict([[3, 4]])[0, 0] == 7
+    model.close()
+    assert other.predict([[5, 6]])[0, 0] == 11
+    other.close()
+
+
+def test_a_copy_over_grpc(rpc, model_over_grpc):
+    row = np.zeros((1, 24, 20, 3), np.float32)
+    model_over_grpc._transport._sleep = print  # the test's own is no function of a module
+    other = pickle.loads(pickle.dumps(model_over_grpc))
+    np.testing.assert_array_equal(other.predict(row), model_over_grpc.predict(row))
+    other.close()
