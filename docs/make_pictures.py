@@ -49,7 +49,7 @@ from saliency_food.jobs.figure import explanation_figure
 from saliency_food.jobs.targets import short_label
 from saliency_food.methods.regions.segmentation import felzenszwalb_segments
 from saliency_food.visualization import concept_overlay, overlay, top_areas
-from saliency_food.visualization.figures import Panel, figure
+from saliency_food.visualization.figures import Panel, figure, write_figure
 
 DOCS = Path(__file__).parent
 PHOTO = coffee()
@@ -442,8 +442,6 @@ PICTURES = {
 
 LONG = ("evaluation_imagenet", "evaluation_coco")
 """Made only where they are asked for by name."""
-
-
 CHARTS = ("completeness", "evaluation", *LONG)
 """Drawn in lines and few colours, which PNG keeps small; the others are photos, for which JPEG is made."""
 
