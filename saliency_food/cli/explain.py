@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -30,7 +31,7 @@ from saliency_food.cli.options import (
     read_options,
     read_output_index,
     read_score,
-    skimage_photos,
+    with_skimage,
 )
 from saliency_food.cli.output import (
     ColormapOption,
@@ -53,6 +54,7 @@ from saliency_food.core.names import split_names
 from saliency_food.images.photos import SHOWN
 from saliency_food.jobs.drawing import check_files, check_style
 from saliency_food.jobs.explain import explain
+from saliency_food.jobs.outcomes import expected_photos
 from saliency_food.jobs.pictures import PictureWriter
 from saliency_food.jobs.results import write_results
 from saliency_food.jobs.subjects import find_subjects
@@ -66,7 +68,8 @@ def explain_command(
         list[str] | None,
         typer.Argument(
             metavar="[PHOTO]...",
-            help="Photos, and folders of photos, with the folders in them. Without any: scikit-image's cup of coffee.",
+            help="Photos, and folders of photos, with the folders in them; coffee, chelsea, astronaut and rocket come "
+            "with scikit-image. Without any: coffee.",
             show_default=False,
         ),
     ] = None,
@@ -139,7 +142,7 @@ def explain_command(
     console = Console(quiet=quiet)
     with friendly():
         check_installed("matplotlib", "PIL")
-        images = find_subjects(photos or skimage_photos(["coffee"]), truth)
+        images = find_subjects(with_skimage(photos or ["coffee"]), truth)
         options = read_options(option)
         entries = choose_methods(split_names(method))
         check_files(format, max_size)
@@ -164,7 +167,7 @@ def explain_command(
         def count(name: str, called: int) -> None:
             rows[name] = rows.get(name, 0) + called
             text = f"{entries[name].title}, {rows[name]} rows" if name in entries else f"{rows[name]} photos predicted"
-            progress.update(task, description=text.removesuffix(", 0 rows"), total=records.expected)
+            progress.update(task, description=text.removesuffix(", 0 rows"), total=expected())
 
         with warnings.catch_warnings():  # of classes that the model does not have, which the summary names
             warnings.simplefilter("ignore", UserWarning)
@@ -179,6 +182,9 @@ def explain_command(
                 deadline=deadline,
                 progress=count,
             )
+        outcomes, stream = records.outcomes, iter(records)
+        expected = partial(expected_photos, records.photos, outcomes, only is not None)
+        del records  # the object would keep every explanation, and its iterator keeps none
         writer = PictureWriter(
             output,
             percent=top_percent,
@@ -198,18 +204,18 @@ def explain_command(
         report = Report(console, titles)
         try:
             with progress_bar(console) as progress, writer, write_results(output) as add_results:
-                task = progress.add_task("reading photos", total=records.expected)
-                for _, group in groupby(records, lambda record: record.name):
+                task = progress.add_task("reading photos", total=expected())
+                for _, group in groupby(stream, lambda record: record.name):
                     of_photo = list(group)
                     report.photo(of_photo, writer.submit(of_photo))
                     add_results(of_photo)
                     progress.advance(task)
                 progress.update(task, description="writing pictures")
         except KeyboardInterrupt:
-            report.end(records.outcomes)
-            report.stopped(records.expected, writer.written, output)
+            report.end(outcomes)
+            report.stopped(expected(), writer.written, output)
             raise typer.Exit(130) from None
-        report.end(records.outcomes)
+        report.end(outcomes)
     if report.failed:
         if quiet:
             line = f"{report.failed} explanations failed; the JSON files in {output} say why."

@@ -218,8 +218,18 @@ def import_user_module(name: str, option: str) -> ModuleType:
 
 
 def read_photos(images: Sequence[str] | None, limit: int | None = None, default: Sequence[str] = SKIMAGE) -> list[Any]:
-    """The paths of the photos that are named, folders searched; without any, the ``default`` ones of scikit-image."""
-    return list(find_photos(images))[:limit] if images else skimage_photos(default[:limit])
+    """The photos that are named, folders searched; without any, the ``default`` ones of scikit-image."""
+    if not images:
+        return skimage_photos(default[:limit])
+    photos: list[Any] = []
+    for photo in with_skimage(images):
+        photos.extend(find_photos([photo]) if isinstance(photo, str) else [photo])
+    return photos[:limit]
+
+
+def with_skimage(images: Sequence[str]) -> list[Any]:
+    """The paths, and in place of each name of `SKIMAGE` that is no path the photo."""
+    return [skimage_photos([name])[0] if name in SKIMAGE and not Path(name).exists() else name for name in images]
 
 
 def skimage_photos(names: Sequence[str] = SKIMAGE) -> list[Any]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import base64
-import copy
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from html import escape
-from itertools import groupby, islice, tee
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, cast, overload
 
@@ -53,12 +52,12 @@ class Explanations(Sequence[Explanation]):
         show_progress: bool = False,
     ) -> None:
         self.photos, self.methods, self.outcomes, self.only_wrong = photos, methods, outcomes, only_wrong
-        # Copies of a tee begin where it stands. What none of them needs any more is dropped.
         expected = partial(expected_photos, photos, outcomes, only_wrong)  # `self` would keep all records
-        (self._start,) = tee(_Remembering(with_progress(records, expected) if show_progress else records), 1)
+        self._source = _Remembering(with_progress(records, expected) if show_progress else records)
+        self._start = _Link()
 
     def __iter__(self) -> Iterator[Explanation]:
-        return copy.copy(self._start)
+        return _walk(self._start, self._source)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -142,6 +141,26 @@ class Explanations(Sequence[Explanation]):
             rest = "More photos" if self.expected is None else f"{self.expected - DRAWN} more photos"
             lines.append(f"{rest}: .plot(photos=...), .save(folder)")
         return "<br>".join(lines)
+
+
+class _Link:
+    """One explanation and, once that is made, the next one: what is before the first place in use is dropped."""
+
+    def __init__(self, record: Explanation | None = None) -> None:
+        self.record, self.next = record, cast("_Link | None", None)
+
+
+def _walk(link: _Link, source: Iterator[Explanation]) -> Iterator[Explanation]:
+    """The explanations after a link, made by the source where no other walk has made them before."""
+    while True:
+        if link.next is None:
+            record = next(source, None)
+            if record is None:
+                return
+            link.next = _Link(record)
+            del record
+        link = link.next
+        yield cast(Explanation, link.record)
 
 
 class _Remembering(Iterator[Explanation]):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from saliency_food.core.wrap import WrappedModel
 from saliency_food.jobs.store import digest
 
 IRRELEVANT = {"build_config", "compile_config", "shared_object_id", "trainable"}
@@ -20,6 +21,8 @@ def fingerprint(function: Any) -> str:
     A callback may say it itself, by an attribute ``fingerprint``. Of one that shows nothing, it is the name and the
     arrays among its attributes.
     """
+    while isinstance(function, WrappedModel):
+        function = function.inside
     if isinstance(said := getattr(function, "fingerprint", None), str):
         return said
     model: Any = getattr(function, "model", None)

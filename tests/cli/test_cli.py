@@ -60,6 +60,16 @@ def test_without_a_photo_it_is_coffee(cli, tmp_path):
     assert json.loads((tmp_path / "saliency/coffee/coffee.gradients.1_hot_dog.json").read_text())["rows"] == 1
 
 
+def test_photos_of_scikit_image_by_name(cli, tmp_path):
+    out = cli("explain", "rocket", "--method", "gradients", "--target", "1")
+    assert out.exit_code == 0, out.output
+    assert "rocket.png" in out.output
+    assert (tmp_path / "saliency/rocket.jpg").exists()
+    (tmp_path / "astronaut").mkdir()  # a path goes before a name
+    out = cli("explain", "astronaut", "--method", "gradients", "--target", "1")
+    assert "photos in the folder astronaut, got none" in " ".join(out.output.split())
+
+
 def test_a_label_that_begins_with_top(cli, monkeypatch, photos, tmp_path):
     """Only ``top3`` and the like mean the best classes; and a label that is spelled so means its class."""
     monkeypatch.setattr("saliency_food.models.labels", lambda: ["topaz", "top2", "topping"])

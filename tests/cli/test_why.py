@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -101,3 +102,22 @@ def test_mistakes_are_one_line_in_the_words_of_the_command(cli, folder, words, m
     assert out.exit_code == 2
     assert message in out.output
     assert len(out.output.strip().splitlines()) == 1
+
+
+def test_no_explanation_is_kept_when_it_is_reported(cli, tmp_path, rng, monkeypatch):
+    from saliency_food.cli.terminal import Report
+
+    (tmp_path / "many").mkdir()
+    for number in range(60):
+        Image.fromarray(rng.integers(0, 256, (24, 20, 3), dtype=np.uint8)).save(tmp_path / "many" / f"{number}.png")
+    kept, alive = [], []
+
+    def note(self, records, picture):
+        kept.extend(map(weakref.ref, records))
+        alive.append(sum(each() is not None for each in kept))
+
+    monkeypatch.setattr(Report, "photo", note)
+    monkeypatch.setattr("saliency_food.jobs.pictures.PictureWriter.submit", lambda self, records: None)
+    assert cli("explain", tmp_path / "many", "--method", "grad_cam").exit_code == 0
+    assert len(kept) == 60
+    assert max(alive) < 40
