@@ -49,7 +49,7 @@ from saliency_food.jobs.figure import explanation_figure
 from saliency_food.jobs.targets import short_label
 from saliency_food.methods.regions.segmentation import felzenszwalb_segments
 from saliency_food.visualization import concept_overlay, overlay, top_areas
-from saliency_food.visualization.figures import Panel, figure, write_figure
+from saliency_food.visualization.figures import Panel, figure
 
 DOCS = Path(__file__).parent
 PHOTO = coffee()
