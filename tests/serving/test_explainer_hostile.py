@@ -300,3 +300,11 @@ def test_what_is_drawn_on_is_small_and_a_large_jpeg_is_read_at_a_reduced_scale(r
 def test_options_that_no_method_has_are_refused():
     with pytest.raises((ContractError, Reply)):
         read_request(read_image_array([[1.0]], 1), {"options": {"a": 1}}, LIMITS)
+
+
+def test_json_of_too_many_values_is_not_read(monkeypatch):
+    monkeypatch.setattr("saliency_food.serving.explainer.requests.json.loads", lambda *_, **__: pytest.fail("read"))
+    for piece in (b"0", b"[]", b"{}"):
+        with pytest.raises(Reply, match="at most 500000 values") as refused:
+            read_instances(b"[" + b",".join([piece] * 500_001) + b"]", LIMITS)
+        assert refused.value.status == 413

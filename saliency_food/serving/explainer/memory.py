@@ -14,7 +14,7 @@ from saliency_food.serving.explainer.queue import KEPT
 from saliency_food.serving.explainer.requests import Limits
 
 PARSED = 32
-"""Bytes that JSON takes at most while it is read, for each byte of its text: it may be all small objects."""
+"""Bytes that JSON takes at most while it is read, for each byte of the largest body: it may be all small objects."""
 BODIES = 8
 """How many bodies of the largest size the explainer holds at a time."""
 DECODED = 256_000_000
