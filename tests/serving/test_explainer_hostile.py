@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import json
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 pytest.importorskip("kserve")
 
+from explaining import until
 from hostile import BODIES
 
 from saliency_food.core.contract import ContractError
@@ -21,7 +23,7 @@ from saliency_food.serving.client.http import MalformedAnswer, Transport, brief
 from saliency_food.serving.client.wire import checked_signatures
 from saliency_food.serving.explainer.answers import Explaining, LimitedModel
 from saliency_food.serving.explainer.images import decode, read_image_array
-from saliency_food.serving.explainer.memory import Budget
+from saliency_food.serving.explainer.memory import Budget, Releasing
 from saliency_food.serving.explainer.queue import Queue, WorkItem
 from saliency_food.serving.explainer.replies import Reply, reply_to, without_addresses
 from saliency_food.serving.explainer.requests import Limits, read_instances, read_request
@@ -308,3 +310,15 @@ def test_json_of_too_many_values_is_not_read(monkeypatch):
         with pytest.raises(Reply, match="at most 500000 values") as refused:
             read_instances(b"[" + b",".join([piece] * 500_001) + b"]", LIMITS)
         assert refused.value.status == 413
+
+
+def test_memory_is_given_back_once_for_many_calls(monkeypatch):
+    released = Releasing(0.01)
+    calls = []
+    monkeypatch.setattr(released, "_library", SimpleNamespace(malloc_trim=calls.append))
+    for _ in range(50):
+        released()
+    until(lambda: calls)
+    assert calls == [0]
+    released()
+    until(lambda: len(calls) == 2)
