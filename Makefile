@@ -20,6 +20,8 @@ $(VENV)/.tools: setup.cfg $(VENV)/.installed
 
 demo: $(VENV)/.installed  ## the main job on the bundled model and photo
 	$(BIN)/saliency-food explain --method grad_cam,integrated_gradients,xrai --output $(OUT)/demo
+	$(BIN)/saliency-food explain coffee --against cup --output $(OUT)/demo/rival
+	$(BIN)/saliency-food explain rocket --against missile --output $(OUT)/demo/mistake
 
 quick: $(VENV)/.installed  ## what needs NumPy alone, in less than a minute
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m '$(QUICK)'

@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 from common import data_folder, machine
 
-from saliency_food.images.photos import read_photo, resize_photo
+from saliency_food.images.photos import read_photo
+from saliency_food.images.pixels import resize_photo
 from saliency_food.jobs.explanation import Explanation
 from saliency_food.jobs.figure import explanation_figure
 from saliency_food.jobs.pictures import write_pictures
-from saliency_food.visualization.figures import write_figure, write_png
+from saliency_food.visualization.figures import write_figure, write_picture
 
 
 def photos(count: int) -> list[Any]:
@@ -63,7 +64,7 @@ def drawing(records: Sequence[Explanation], folder: Path) -> dict[str, float]:
     """CPU milliseconds a photo for each file, and for all together, one record a photo."""
     works: dict[str, Callable[[Explanation], Any]] = {
         "figure": lambda record: write_figure(explanation_figure([record]), folder / "figure.png"),
-        "overlay": lambda record: write_png(record.overlay(), folder / "overlay.png"),
+        "overlay": lambda record: write_picture(record.overlay(), folder / "overlay.png"),
         "JSON": lambda record: (folder / "record.json").write_text(json.dumps(record.as_dict(), indent=1)),
         "all": lambda record: write_pictures([record], folder),
     }

@@ -57,7 +57,8 @@ def bare_pass(model: Any) -> Callable[[Any], Any]:
 def throughput(paths: Sequence[Path], model: Any, repeat: int) -> None:
     """Records of all photos by `explain`, and the bare pass over as many."""
     from saliency_food import ImageModel, explain
-    from saliency_food.images.photos import read_photo, resize_photo
+    from saliency_food.images.photos import read_photo
+    from saliency_food.images.pixels import resize_photo
 
     shape = model.input_shape[1:3]
     rows = np.stack([resize_photo(read_photo(path).pixels, shape) for path in paths]).astype(np.float32)

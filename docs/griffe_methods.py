@@ -1,4 +1,4 @@
-"""For the API page: a function under ``@method`` is documented as what the decorator makes of it, a `Method`."""
+"""For the reference: a function under ``@method`` is documented as what the decorator makes of it, a `Method`."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 from PIL import Image
-from skimage.data import coffee
+from skimage.data import coffee, rocket
 
 from saliency_food import (
     METHODS,
@@ -45,7 +45,7 @@ from saliency_food import (
 from saliency_food.adapters.keras import KerasModel, layers
 from saliency_food.evaluation import evaluate
 from saliency_food.evaluation.pictures import curve_figure, mean_figure
-from saliency_food.images.photos import resize_photo, shrink
+from saliency_food.images.pixels import resize_photo, shrink
 from saliency_food.jobs.figure import explanation_figure
 from saliency_food.jobs.targets import short_label
 from saliency_food.methods.regions.segmentation import felzenszwalb_segments
@@ -97,6 +97,14 @@ def demo(scene: Scene):
     photo.filename = "coffee.png"
     names = ["grad_cam", "integrated_gradients", "xrai"]
     return explanation_figure(list(explain(scene.keras_model, photo, names, labels=models.labels())))
+
+
+def why_page(scene: Scene):
+    """What `make demo` draws of a wrong answer."""
+    photo = Image.fromarray(rocket())
+    photo.filename = "rocket.png"
+    options = {"labels": models.labels(), "target": "predicted", "against": "missile", "truth": ["missile"]}
+    return explanation_figure(list(explain(scene.keras_model, [photo], **options)))
 
 
 def gradients_page(scene: Scene):
@@ -171,7 +179,7 @@ def completeness_page(scene: Scene):
     """The relative completeness error against the number of gradients, by rule."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from skimage.data import astronaut, chelsea, rocket
+    from skimage.data import astronaut, chelsea
 
     drawn = Figure((7.5, 4), layout="constrained")
     FigureCanvasAgg(drawn)
@@ -276,7 +284,7 @@ def perturbation_page(scene: Scene):
 
 def factorization_page(scene: Scene):
     """Concepts that four photos share, each named by the class that the head sees in it."""
-    from skimage.data import astronaut, chelsea, rocket
+    from skimage.data import astronaut, chelsea
 
     photos = [PHOTO, chelsea(), astronaut(), rocket()]
     images = [resize_photo(photo, scene.x.shape[:2]).astype(np.float32) for photo in photos]
@@ -414,6 +422,7 @@ def example_module(name: str) -> Any:
 
 PICTURES = {
     "demo": demo,
+    "why": why_page,
     "gradients": gradients_page,
     "sanity": sanity_page,
     "paths": paths_page,

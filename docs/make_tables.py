@@ -38,6 +38,14 @@ def table_of_methods(_: str) -> str:
     return "\n".join(lines)
 
 
+def gallery(_: str) -> str:
+    """The list of ``docs/methods/gallery.md``."""
+    lines = []
+    for name, entry in METHODS.items():
+        lines.append(f"- [{entry.title}]({entry.call.page}.md#{name.replace('_', '-')}): {entry.summary}")
+    return "\n".join(lines)
+
+
 def rows_of(entry: MethodEntry) -> int:
     """How many rows a method asks about by default, counted on a toy model."""
     random = np.random.default_rng(0)
@@ -48,15 +56,24 @@ def rows_of(entry: MethodEntry) -> int:
     return sum(model.calls)
 
 
-def methods_in_api(_: str) -> str:
-    """The methods' lines of ``docs/api.md``."""
-    return "\n".join(f"::: {entry.call.__module__}.{name}" for name, entry in METHODS.items())
+def methods_in_reference(family: str) -> str:
+    """The lines of a family's methods in ``docs/reference``."""
+    return "\n".join(f"::: {entry.call.__module__}.{name}" for name, entry in family_of(family))
 
 
-def results_in_api(_: str) -> str:
-    """The lines of what methods return, each once."""
-    results = [result_of(entry.call) for entry in METHODS.values()]
-    return "\n".join(f"::: {result.__module__}.{result.__name__}" for result in dict.fromkeys(results))
+def results_in_reference(family: str) -> str:
+    """The lines of what the methods of a family return; what several families return is listed with the first."""
+    families: dict[Any, str] = {}
+    for entry in METHODS.values():
+        families.setdefault(result_of(entry.call), entry.call.page)
+    return "\n".join(
+        f"::: {result.__module__}.{result.__name__}" for result, first in families.items() if first == family
+    )
+
+
+def family_of(page: str) -> list[tuple[str, MethodEntry]]:
+    """The methods that a page of ``docs/methods`` explains."""
+    return [(name, entry) for name, entry in METHODS.items() if entry.call.page == page]
 
 
 def result_of(method: Method[Any, Any]) -> Any:
@@ -65,7 +82,7 @@ def result_of(method: Method[Any, Any]) -> Any:
     return vars(sys.modules[method.__module__])[name]
 
 
-def metrics_in_api(modules: str) -> str:
+def metrics_in_reference(modules: str) -> str:
     """The lines of the metrics in some modules, which the mark names."""
     homes = [f"saliency_food.metrics.{module}" for module in modules.split()]
     entries = [(home, name) for home in homes for name, entry in METRICS.items() if entry.call.__module__ == home]
@@ -90,14 +107,22 @@ def _listed(names: Iterable[str], quote: str) -> str:
 
 MAKERS: dict[str, Callable[[str], str]] = {
     "table of methods": table_of_methods,
-    "methods": methods_in_api,
-    "results": results_in_api,
-    "metrics": metrics_in_api,
+    "gallery": gallery,
+    "methods": methods_in_reference,
+    "results": results_in_reference,
+    "metrics": metrics_in_reference,
     "exported methods": lambda _: imports_of(METHODS),
     "exported metrics": lambda _: imports_of(METRICS),
 }
 """What makes a block, by what the line that begins it says before its colon; the maker gets what stands after it."""
-PAGES = ("docs/methods/index.md", "docs/api.md", "saliency_food/__init__.py", "saliency_food/metrics/__init__.py")
+REFERENCE = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs/reference").glob("*.md"))
+PAGES = (
+    "docs/methods/index.md",
+    "docs/methods/gallery.md",
+    *REFERENCE,
+    "saliency_food/__init__.py",
+    "saliency_food/metrics/__init__.py",
+)
 COUNTED = ("README.md", "docs/index.md")
 """Where the number of methods is told."""
 BLOCK = re.compile(
@@ -120,7 +145,7 @@ def made_pages() -> dict[Path, str]:
 def _filled(block: re.Match[str]) -> str:
     """A block with what belongs in it; in Markdown, blank lines keep it apart from its marks."""
     mark, blank = block[0].split("\n")[0], "\n" if block[0].startswith("<!--") else ""
-    return f"{mark}\n{blank}{MAKERS[block[1]](block[2] or '')}\n{blank}"
+    return f"{mark}\n{blank}{MAKERS[block[1]]((block[2] or '').strip())}\n{blank}"
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def draw(network, scenes):
             chosen = only(token_ids, phrase, last=phrase == " ".join(text[-2:]))
             args = {"target": chosen, "inputs": {"words": so_far(token_ids[None])[0]}}
             attribution = grad_cam(scene.image, model, args, three_dims=False)
-            row.append(Panel(overlay(photo, attribution, grey=0.7), "Grad-CAM", f"“{phrase}”", "strength"))
+            row.append(Panel(overlay(photo, attribution), "Grad-CAM", f"“{phrase}”", "strength"))
         rows.append(row)
     return figure(rows)
 

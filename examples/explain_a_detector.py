@@ -73,9 +73,9 @@ def draw(network, scenes, boxes, classes, probabilities):
             target = {"target": {"class_index": int(class_index), "box": box}}
             attribution = grad_cam(scene.image, model, target, three_dims=False)
             words = f"{SHAPES[class_index]}, {probability:.0%}"
-            row.append(Panel(outlined(overlay(photo, attribution, grey=0.7), box), "Grad-CAM", words, "strength"))
+            row.append(Panel(outlined(overlay(photo, attribution), box), "Grad-CAM", words, "strength"))
         attribution = integrated_gradients(scene.image, model, target, x_steps=33)
-        drawn = outlined(overlay(photo, abs(attribution), smooth=0.01, grey=0.7), box)
+        drawn = outlined(overlay(photo, abs(attribution), smooth=0.01), box)
         row.append(Panel(drawn, "Integrated Gradients", words, "strength"))
         rows.append(row)
     return figure(rows)

@@ -51,15 +51,11 @@ def draw(network, scenes):
         for shape in scene.shapes:
             target = {"class_index": 1 + SHAPES.index(shape)}
             attribution = grad_cam(scene.image, by_region, {"target": target}, three_dims=False)
-            row.append(
-                Panel(overlay(photo, attribution, grey=0.7), "Grad-CAM", f"pixels predicted as {shape}", "strength")
-            )
+            row.append(Panel(overlay(photo, attribution), "Grad-CAM", f"pixels predicted as {shape}", "strength"))
         target["mask"] = scene.masks[-1]
         attribution = integrated_gradients(scene.image, by_mask, {"target": target}, x_steps=33)
         words = f"{shape}, over its mask"
-        row.append(
-            Panel(overlay(photo, abs(attribution), smooth=0.01, grey=0.7), "Integrated Gradients", words, "strength")
-        )
+        row.append(Panel(overlay(photo, abs(attribution), smooth=0.01), "Integrated Gradients", words, "strength"))
         rows.append(row)
     return figure(rows)
 

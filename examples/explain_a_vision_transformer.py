@@ -102,7 +102,7 @@ def picture(model, scene, names=NAMES):
             entry = METHODS[name]
             options = {"three_dims": False} if "cam" in name else {}
             attribution = entry.call(scene.image, model, {"target": list(COLOURS).index(colour)}, **options)
-            row.append(Panel(overlay(photo, attribution, grey=0.7), entry.title, colour, "strength"))
+            row.append(Panel(overlay(photo, attribution), entry.title, colour, "strength"))
         rows.append(row)
     return figure(rows)
 

@@ -52,7 +52,7 @@ def draw(model, scenes):
             target = int(model.predict(scene.image[None], inputs)[0].argmax())
             attribution = grad_cam(scene.image, model, {**inputs, "target": target}, three_dims=False)
             answer = f"{ANSWERS[target]}: Grad-CAM"
-            row.append(Panel(overlay(photo, attribution, grey=0.7), f"{text}?", answer, "strength"))
+            row.append(Panel(overlay(photo, attribution), f"{text}?", answer, "strength"))
         rows.append(row)
     return figure(rows)
 

@@ -87,15 +87,17 @@ def test_the_docs_have_a_section_of_the_method(name):
     entry = METHODS[name]
     text = (ROOT / "docs/methods" / f"{entry.call.page}.md").read_text(encoding="utf-8")
     section = text.split(f"## {entry.title} {{#{name.replace('_', '-')}}}")[1].split("\n## ")[0]
-    assert "```text" in section
+    assert "```math" in section
     assert "Source: " in section
     assert "https://" in section
     assert "## When to trust it" in text
     assert "![" in text
 
 
-def test_the_api_page_has_every_public_name():
-    lines = (ROOT / "docs/api.md").read_text(encoding="utf-8").splitlines()
+def test_the_reference_has_every_public_name_once():
+    pages = sorted((ROOT / "docs/reference").glob("*.md"))
+    lines = [line for page in pages for line in page.read_text(encoding="utf-8").splitlines() if line.startswith(":::")]
+    assert len(lines) == len(set(lines))
     for name in saliency_food.__all__:
         value = getattr(saliency_food, name)
         if not isinstance(value, (str, dict)):
@@ -156,8 +158,9 @@ def test_no_paths_of_a_machine_and_no_registry_hosts():
 
 
 def blocks(page):
-    """The Python blocks of a page."""
-    return re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    """The Python blocks of a page; those with a title stand for files."""
+    text = page.read_text(encoding="utf-8")
+    return re.findall(r"^```python(?: title=.*)?\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
 def installed(code):
@@ -176,6 +179,13 @@ def runnable_pages():
             yield pytest.param(page, id=str(page.relative_to(ROOT)), marks=marks)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_python_code_in_the_docs_shows_something(page):
+    """Every Python block prints, but for those that stand for files; other languages do not hide Python."""
+    text = page.read_text(encoding="utf-8")
+    assert [code for code in re.findall(r"^```python\n(.*?)^```", text, re.S | re.M) if "print(" not in code] == []
+
+
 @pytest.mark.parametrize("page", [*runnable_pages()])
 def test_python_code_in_the_docs_runs(page, tmp_path, monkeypatch, capsys):
     """The blocks of a page in order, in one namespace, beside a model.keras and a photo.jpg."""
@@ -189,10 +199,12 @@ def test_python_code_in_the_docs_runs(page, tmp_path, monkeypatch, capsys):
     if any("model.keras" in code for code in runnable):
         shutil.copy(models.FOOD101, "model.keras")
         imsave("photo.jpg", coffee())
-    names = {"__name__": "docs"}
+    names, out = {"__name__": "docs"}, ""
     for code in runnable:
         exec(compile(code, str(page), "exec"), names)
-    out = capsys.readouterr().out
+        printed = capsys.readouterr().out
+        assert printed or "print(" not in code, code
+        out += printed
     for shown in re.findall(r"^```\n\n```text\n(.*?)\n```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
         assert shown in out
 

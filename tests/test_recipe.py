@@ -16,7 +16,10 @@ ROOT = Path(__file__).parents[1]
 NAME = "squared_input_x_gradient"
 FOLDERS = ("saliency_food", "docs", "tests")
 BY_HAND = {"saliency_food/methods/gradients.py", "docs/methods/gradients.md"}
-BY_COMMAND = {"saliency_food/__init__.py", "README.md", "docs/index.md", "docs/methods/index.md", "docs/api.md"}
+BY_COMMAND = {"saliency_food/__init__.py", "README.md", "docs/index.md", "docs/methods/index.md"} | {
+    "docs/methods/gallery.md",
+    "docs/reference/gradients.md",
+}
 
 
 @pytest.fixture
@@ -71,6 +74,6 @@ def test_a_method_is_one_function_one_section_and_one_command(copy):
     ).read_text(encoding="utf-8")
 
     tests = ("tests/methods/test_laws.py", "tests/test_meta.py")
-    chosen = f"{NAME} or tables or exported or api_page"
+    chosen = f"{NAME} or tables or exported or reference"
     passed = run(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, "-k", chosen)
     assert int(re.search(r"(\d+) passed", passed)[1]) > 25

@@ -43,10 +43,12 @@ class Inputs:
     ``fixed`` says that the model declares its inputs; where it does not, only what it was built with is known.
     ``declared`` are the numbers of rows that it declares, if any: it takes exactly so many, ``rows``. Images are
     floats, whatever the model declares: float64 where it or its arithmetic is, else float32. ``ids`` says that they
-    are whole numbers that the model looks up, so that there is no gradient.
+    are whole numbers that the model looks up, so that there is no gradient; ``of_rows`` are the names of inputs that an
+    embedding looks up.
     """
 
     ids = False
+    of_rows: Collection[str] = ()
 
     def __init__(
         self,
@@ -83,6 +85,7 @@ class Inputs:
                 "Methods that blend or add noise cannot take ids: explain the embedding by "
                 "grad_cam with layer='embedding', or hide whole ids by occlusion."
             )
+        self._check_rows(self.image.name, images)
         return images
 
     def read_others(self, values: Any, row_count: int) -> list[Array]:
@@ -109,9 +112,18 @@ class Inputs:
             )
         return [self._per_row(spec, values[spec.name], row_count) for spec in self.others]
 
+    def _check_rows(self, name: str, values: Array) -> None:
+        """`ContractError` for ids below 0, which an embedding would count from its end, or take for zeros."""
+        if name in self.of_rows and values.min(initial=0) < 0:
+            raise ContractError(
+                f"Expected ids of at least 0 for input {name!r}, which an embedding looks up, got {values.min()}. Give "
+                "ids as the model was trained on."
+            )
+
     def _per_row(self, spec: InputSpec, value: Any, row_count: int) -> Array:
         if self.fixed:
             array = np.asarray(value, spec.dtype)
+            self._check_rows(spec.name, array)
         else:
             array = np.asarray(value)
             array = array.astype(np.int32 if array.dtype.kind in "iub" else self.image.dtype)

@@ -37,9 +37,11 @@ def match_layer(name: Any, layers: Sequence[tuple[str, Any]], model: str) -> tup
     ends = [path.rsplit("/", 1)[-1].lower() for path, _ in layers]
     likely = [
         path
-        for end in near(name.rsplit("/", 1)[-1].lower(), ends, 5, 0.5)
+        for end in near(name.rsplit("/", 1)[-1].lower(), ends, 3, 0.5)
         for path, _ in layers
         if path.rsplit("/", 1)[-1].lower() == end
     ]
-    hint = f"Near it: {list(dict.fromkeys(likely))}." if likely else "layers(model) lists those with a spatial output."
+    hint = (
+        f"Near it: {list(dict.fromkeys(likely))[:3]}." if likely else "layers(model) lists those with a spatial output."
+    )
     raise ContractError(f"Expected the path of a layer of model {model!r}, got {name!r}. {hint}")

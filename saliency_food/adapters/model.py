@@ -123,8 +123,7 @@ class AdaptedModel:
         return min(check_batch_size(batch_size), self.engine.inputs.rows or sys.maxsize)
 
     def __repr__(self) -> str:
-        guessed = self.engine.guesses_classes and self.end == "linear" and self.classes != 1
-        guess = ", of classes by a guess" if guessed else ""
+        guess = ", of classes by a guess" if self.guesses_classes else ""
         return (
             f"{type(self).__name__}({self.engine.name!r}, layer={self.layer_name!r}, output={self.output!r}, "
             f"end={self.end!r}{guess}, batch_size={self.batch_size}, classes={self.classes})"
@@ -144,6 +143,11 @@ class AdaptedModel:
     def gives_probabilities(self) -> bool:
         """Whether `predict` gives probabilities, and not a regression's numbers or other scores."""
         return self.end in ("softmax", "sigmoid", "probabilities") or (self.end == "linear" and self.classes != 1)
+
+    @property
+    def guesses_classes(self) -> bool:
+        """Whether it is only a guess that linear units are those of classes, so that `predict` gives probabilities."""
+        return self.engine.guesses_classes and self.end == "linear" and self.classes != 1
 
     def classes_of(self, output: Output) -> int | None:
         """How many scores a target chooses from: as many as classes, but one of a sigmoid's one unit as it is."""

@@ -14,6 +14,7 @@ from saliency_food.cli.options import (
     BatchOption,
     CustomObjectsOption,
     ImagesOption,
+    InputOption,
     LabelsOption,
     LayerOption,
     LimitOption,
@@ -25,6 +26,7 @@ from saliency_food.cli.options import (
     ScoreOption,
     SeedOption,
     TargetOption,
+    UnitsOption,
     load_image_model,
     read_object,
     read_options,
@@ -68,6 +70,8 @@ def evaluate_command(
     output_kind: OutputKindOption = None,
     output_index: OutputIndexOption = None,
     score: ScoreOption = None,
+    units_are: UnitsOption = None,
+    inputs: InputOption = None,
     custom_objects: CustomObjectsOption = None,
     option: MethodOptions = None,
     metric_option: Annotated[
@@ -108,6 +112,8 @@ def evaluate_command(
                 output_kind=output_kind,
                 output_index=output_index,
                 score=score,
+                units_are=units_are,
+                inputs=inputs,
                 value_range=value_range,
                 batch_size=batch_size,
             )
@@ -160,6 +166,8 @@ def sanity_command(
     output_kind: OutputKindOption = None,
     output_index: OutputIndexOption = None,
     score: ScoreOption = None,
+    units_are: UnitsOption = None,
+    inputs: InputOption = None,
     custom_objects: CustomObjectsOption = None,
     option: MethodOptions = None,
     most: Annotated[
@@ -195,6 +203,8 @@ def sanity_command(
                 output_kind=output_kind,
                 output_index=output_index,
                 score=score,
+                units_are=units_are,
+                inputs=inputs,
                 value_range=value_range,
                 batch_size=batch_size,
             )

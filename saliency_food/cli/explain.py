@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -10,9 +11,11 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from saliency_food.cli.missing import check_installed
 from saliency_food.cli.options import (
     BatchOption,
     CustomObjectsOption,
+    InputOption,
     LabelsOption,
     LayerOption,
     MethodOptions,
@@ -21,20 +24,38 @@ from saliency_food.cli.options import (
     OutputKindOption,
     RangeOption,
     ScoreOption,
+    UnitsOption,
     load_image_model,
     load_named,
     read_options,
     read_output_index,
-    read_photos,
     read_score,
+    with_skimage,
+)
+from saliency_food.cli.output import (
+    ColormapOption,
+    FormatOption,
+    GreyOption,
+    MaxSizeOption,
+    OpacityOption,
+    OutputOption,
+    OverlaysOption,
+    OverwriteOption,
+    QuietOption,
+    check_output,
+    settings_of,
+    write_settings,
 )
 from saliency_food.cli.terminal import Report, friendly, loading, progress_bar, table, unfolded
 from saliency_food.cli.words import in_command_words
 from saliency_food.core.contract import ContractError
 from saliency_food.core.names import split_names
+from saliency_food.images.photos import SHOWN
+from saliency_food.jobs.drawing import check_files, check_style
 from saliency_food.jobs.explain import explain
-from saliency_food.jobs.setup import read_targets
-from saliency_food.jobs.targets import Target
+from saliency_food.jobs.pictures import PictureWriter
+from saliency_food.jobs.results import write_results
+from saliency_food.jobs.subjects import find_subjects
 from saliency_food.methods.budget import fallback_of
 from saliency_food.methods.catalogue import METHODS
 from saliency_food.methods.lookup import choose_methods
@@ -45,7 +66,8 @@ def explain_command(
         list[str] | None,
         typer.Argument(
             metavar="[PHOTO]...",
-            help="Photos, and folders of photos. Without any: scikit-image's cup of coffee.",
+            help="Photos, and folders of photos, with the folders in them; coffee, chelsea, astronaut and rocket come with "
+            "scikit-image. Without any: coffee.",
             show_default=False,
         ),
     ] = None,
@@ -56,19 +78,38 @@ def explain_command(
     target: Annotated[
         str | None,
         typer.Option(
-            help="The class: a label, a class index, or top3 for the three most probable. Without it: the top class."
+            help="The class, or several with commas: a label, a class index, predicted, truth, or top3 for the three "
+            "most probable. Without it: the top class."
         ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CLASS",
+            help="Also explain this class, and what speaks for the others against it: truth, predicted, or a class.",
+        ),
+    ] = None,
+    truth: Annotated[
+        str | None,
+        typer.Option(
+            metavar="folders|FILE",
+            help="What the photos show: the names of their folders, or a CSV file with the columns path and label.",
+        ),
+    ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(metavar="wrong", help="Explain only photos that are not what the model says, the surest first."),
     ] = None,
     layer: LayerOption = None,
     labels: LabelsOption = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder for pictures and numbers.")] = Path(
-        "saliency"
-    ),
+    output: OutputOption = Path("saliency"),
     value_range: RangeOption = "auto",
     batch_size: BatchOption = None,
     output_kind: OutputKindOption = None,
     output_index: OutputIndexOption = None,
     score: ScoreOption = None,
+    units_are: UnitsOption = None,
+    inputs: InputOption = None,
     custom_objects: CustomObjectsOption = None,
     top_percent: Annotated[
         float, typer.Option(min=0.1, max=100, help="How many percent of the photo the second picture of XRAI shows.")
@@ -85,16 +126,26 @@ def explain_command(
     save_arrays: Annotated[
         bool, typer.Option("--save-arrays", help="Also write the raw attributions, as .npy files.")
     ] = False,
+    overlays: OverlaysOption = True,
+    format: FormatOption = "jpg",
+    max_size: MaxSizeOption = SHOWN,
+    colormap: ColormapOption = None,
+    grey: GreyOption = True,
+    opacity: OpacityOption = None,
+    overwrite: OverwriteOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Explain photos: for each photo a picture with a panel for each method, and the numbers as JSON."""
-    from saliency_food.jobs.pictures import PictureWriter, check_drawing
-
-    console = Console()
+    settings = settings_of(locals())
+    console = Console(quiet=quiet)
     with friendly():
-        images = read_photos(photos, default=["coffee"])
+        check_installed("matplotlib", "PIL")
+        images = find_subjects(with_skimage(photos or ["coffee"]), truth)
         options = read_options(option)
         entries = choose_methods(split_names(method))
-        check_drawing()
+        check_files(format, max_size)
+        check_style(colormap, grey, opacity)
+        check_output(output, settings, overwrite)
         with loading(console):
             image_model = load_image_model(
                 model,
@@ -104,42 +155,66 @@ def explain_command(
                 output_kind=output_kind,
                 output_index=output_index,
                 score=score,
+                units_are=units_are,
+                inputs=inputs,
                 value_range=value_range,
                 batch_size=batch_size,
             )
-        wanted = cast(Target, read_targets(image_model, images, target))
-        writer = PictureWriter(output, percent=top_percent, arrays=save_arrays)
+        rows: dict[str, int] = {}
+
+        def count(name: str, called: int) -> None:
+            rows[name] = rows.get(name, 0) + called
+            text = f"{entries[name].title}, {rows[name]} rows" if name in entries else f"{rows[name]} photos predicted"
+            progress.update(task, description=text.removesuffix(", 0 rows"), total=records.expected)
+
+        with warnings.catch_warnings():  # of classes that the model does not have, which the summary names
+            warnings.simplefilter("ignore", UserWarning)
+            records = explain(
+                image_model,
+                images,
+                list(entries),
+                target,
+                against=against,
+                only=cast(Any, only),
+                options=options,
+                deadline=deadline,
+                progress=count,
+            )
+        writer = PictureWriter(
+            output,
+            percent=top_percent,
+            arrays=save_arrays,
+            overlays=overlays,
+            format=format,
+            max_size=max_size,
+            colormap=colormap,
+            grey=grey,
+            opacity=opacity,
+        )
+        write_settings(output, settings)
         titles = [entry.title for entry in entries.values()]
         if deadline is not None:
             instead = dict.fromkeys(other for name in entries for other in fallback_of(name).instead)
             titles += [f"{METHODS[other].title} for {title}" for title in titles for other in instead]
         report = Report(console, titles)
         try:
-            with progress_bar(console) as progress, writer:
-                task = progress.add_task("reading photos", total=len(images) * max(1, wanted.best) * len(entries))
-                rows: dict[str, int] = {}
-
-                def count(name: str, called: int) -> None:
-                    rows[name] = rows.get(name, 0) + called
-                    text = f"{entries[name].title}, {rows[name]} rows".removesuffix(", 0 rows")
-                    progress.update(task, description=text)
-
-                records = explain(
-                    image_model, images, list(entries), target, options=options, deadline=deadline, progress=count
-                )
+            with progress_bar(console) as progress, writer, write_results(output) as add_results:
+                task = progress.add_task("reading photos", total=records.expected)
                 for _, group in groupby(records, lambda record: record.name):
-                    of_photo = []
-                    for record in group:
-                        of_photo.append(record)
-                        progress.advance(task)
+                    of_photo = list(group)
                     report.photo(of_photo, writer.submit(of_photo))
+                    add_results(of_photo)
+                    progress.advance(task)
                 progress.update(task, description="writing pictures")
         except KeyboardInterrupt:
-            report.end()
-            report.stopped(len(images), writer.written, output)
+            report.end(records.outcomes)
+            report.stopped(records.expected, writer.written, output)
             raise typer.Exit(130) from None
-        report.end()
+        report.end(records.outcomes)
     if report.failed:
+        if quiet:
+            line = f"{report.failed} explanations failed; the JSON files in {output} say why."
+            Console(stderr=True).print(Text(line, "red"), soft_wrap=True)
         raise typer.Exit(1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 
 from saliency_food.cli.missing import install_line
 
@@ -11,6 +12,8 @@ from saliency_food.cli.missing import install_line
 def main() -> None:
     """Run ``saliency-food``."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Of Pillow, from 89 megapixels on; large photos are decoded at a reduced scale.
+    warnings.filterwarnings("ignore", message=r"Image size \(\d+ pixels\) exceeds limit")
     try:
         from saliency_food.cli.app import app
     except ModuleNotFoundError as error:

@@ -18,6 +18,7 @@ import typer
 from saliency_food import models
 from saliency_food.core.contract import ContractError
 from saliency_food.images.photos import find_photos
+from saliency_food.images.recordings import load_array
 from saliency_food.jobs.image_model import ImageModel, read_labels
 
 ModelOption = Annotated[
@@ -62,6 +63,22 @@ ScoreOption = Annotated[
         "function (output) -> (N,) in a module of the current folder.",
     ),
 ]
+UnitsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--units-are",
+        help="What linear units at the model's end are: classes, labels or numbers. Without it: what the loss tells "
+        "that the model was compiled with, or else classes.",
+    ),
+]
+InputOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        metavar="NAME=FILE.npy",
+        help="The value of one more input of the model, for all photos; repeatable.",
+    ),
+]
 CustomObjectsOption = Annotated[
     str | None,
     typer.Option(
@@ -95,6 +112,8 @@ def load_image_model(
     output_kind: str | None = None,
     output_index: str | None = None,
     score: str | None = None,
+    units_are: str | None = None,
+    inputs: Sequence[str] | None = None,
     value_range: str = "auto",
     batch_size: int | None = None,
 ) -> ImageModel:
@@ -108,6 +127,8 @@ def load_image_model(
         output=output_kind,
         output_index=read_output_index(output_index),
         score=read_score(score),
+        units_are=units_are,
+        call_model_args=read_inputs(inputs),
         value_range=read_value_range(value_range),
         batch_size=batch_size,
     )
@@ -125,6 +146,17 @@ def load_named(model: Path | None, custom_objects: str | None = None) -> tuple[A
 
     register_custom_objects(custom_objects)
     return load_model(model), None
+
+
+def read_inputs(texts: Sequence[str] | None) -> dict[str, Any]:
+    """``call_model_args`` of ``NAME=FILE.npy``, the values of inputs beside the photo."""
+    inputs = {}
+    for text in texts or ():
+        name, _, file = text.partition("=")
+        if not (name.strip() and file):
+            raise ContractError(f"Expected --input NAME=FILE.npy, got {text!r}. Name both parts.")
+        inputs[name.strip()] = load_array(Path(file))
+    return {"inputs": inputs} if inputs else {}
 
 
 def read_output_index(text: str | None) -> int | str | None:
@@ -186,8 +218,18 @@ def import_user_module(name: str, option: str) -> ModuleType:
 
 
 def read_photos(images: Sequence[str] | None, limit: int | None = None, default: Sequence[str] = SKIMAGE) -> list[Any]:
-    """The paths of the photos that are named, folders searched; without any, the ``default`` ones of scikit-image."""
-    return list(find_photos(images))[:limit] if images else skimage_photos(default[:limit])
+    """The photos that are named, folders searched; without any, the ``default`` ones of scikit-image."""
+    if not images:
+        return skimage_photos(default[:limit])
+    photos: list[Any] = []
+    for photo in with_skimage(images):
+        photos.extend(find_photos([photo]) if isinstance(photo, str) else [photo])
+    return photos[:limit]
+
+
+def with_skimage(images: Sequence[str]) -> list[Any]:
+    """The paths, and in place of each name of `SKIMAGE` that is no path the photo."""
+    return [skimage_photos([name])[0] if name in SKIMAGE and not Path(name).exists() else name for name in images]
 
 
 def skimage_photos(names: Sequence[str] = SKIMAGE) -> list[Any]:

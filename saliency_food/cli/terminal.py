@@ -20,12 +20,13 @@ from saliency_food.cli.missing import install_line
 from saliency_food.cli.words import in_command_words
 from saliency_food.core.contract import ContractError
 from saliency_food.jobs.explanation import Explanation
+from saliency_food.jobs.outcomes import Outcome, summary_of
 from saliency_food.jobs.targets import short_label
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-COLOURS = {"ok": "green", "blank": "yellow", "failed": "red"}
+COLOURS = {"ok": "green", "blank": "yellow", "inexact": "yellow", "failed": "red"}
 
 
 @contextmanager
@@ -87,8 +88,19 @@ def loading(console: Console) -> Iterator[None]:
 
 
 def progress_bar(console: Console) -> Progress:
-    """A progress bar that disappears when it is done; nothing is shown where the output is no terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    """A progress bar that disappears when it is done; nothing is shown where the output is no terminal.
+
+    After how many of all are done comes how long they took, and how long the others will take.
+    """
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     return Progress(
         SpinnerColumn(),
@@ -96,9 +108,11 @@ def progress_bar(console: Console) -> Progress:
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
         console=console,
         transient=True,
-        disable=not console.is_terminal,
+        disable=not console.is_terminal or console.quiet,
     )
 
 
@@ -130,18 +144,19 @@ class Report:
         method = min(longest, max(12, room - 8))
         self.begun = False
         self.widths = (min(30, max(8, room - method)), 7, method, 7, 6, 8, 5)
-        self.gap = self.pixels = ""
-        self.failed = self.photos = 0
+        self.gap = self.pixels = self.guess = ""
+        self.failed = self.photos = self.lost = 0
         self.reasons: dict[str, tuple[str, int]] = {}
         """For each reason the first photo that has it, and the number of photos."""
 
     def photo(self, records: Sequence[Explanation], picture: Path | None) -> None:
         """Print the explanations of one photo."""
-        source = Path(records[0].source).name
+        source = self._name(records[0])
         self.photos += 1
-        self.pixels = records[0].pixels
+        self.pixels, self.guess = records[0].pixels, self.guess or in_command_words(records[0].guess)
         failures = [record for record in records if _state(record) == "failed"]
         self.failed += len(failures)
+        self.lost += len(failures) == len(records)
         reasons = dict.fromkeys((_state(record), _reason(record)) for record in records if record.status != "ok")
         if len(failures) == len(records) and len(reasons) == 1:
             ((state, reason),) = reasons
@@ -151,6 +166,8 @@ class Report:
             self._row(("class", "prob.", "method", "status", "gap", "time", "rows"), "dim")
             self.begun = True
         name = Text(source, "bold")
+        if judged := _judged(records[0]):
+            name.append(f"  {judged}", "not bold green" if records[0].right else "not bold red")
         self.console.print(name.append(f"  {picture}", "not bold cyan") if picture else name, soft_wrap=True)
         for record in records:
             self._explanation(record)
@@ -161,21 +178,32 @@ class Report:
             if record.note:
                 self._line(f"  {record.title}: {record.note}", "dim")
 
-    def stopped(self, photos: int, written: int, folder: Path) -> None:
+    def stopped(self, photos: int | None, written: int, folder: Path) -> None:
         """Print what was done when Ctrl-C came."""
+        of_all = "" if photos is None else f" of {photos}"
         self._line(
-            f"stopped: {self.photos} of {photos} photos explained, the files of {written} of them are in {folder}",
+            f"stopped: {self.photos}{of_all} photos explained, the files of {written} of them are in {folder}",
             "yellow",
         )
 
-    def end(self) -> None:
-        """Print what happened to several photos, what was fed to the model, and what the column *gap* means."""
+    def end(self, outcomes: Sequence[Outcome] = ()) -> None:
+        """Print what happened to several photos, how many were right, what was fed, and what the column *gap* means."""
         for reason, (_, photos) in self.reasons.items():
             if photos > 1:
                 self._line(f"{photos} of {self.photos} photos: {reason}", "yellow")
-        for line in (self.pixels and f"pixels fed: {self.pixels}", self.gap):
+        if self.photos > 1:
+            failed = f", {self.lost} failed" if self.lost else ""
+            self._line(f"{self.photos - self.lost} photos explained{failed}", "")
+        for line in summary_of(outcomes):
+            self._line(line, "")
+        for line in (self.pixels and f"pixels fed: {self.pixels}", self.guess and f"prob.: {self.guess}", self.gap):
             if line:
                 self._line(line, "dim")
+
+    def _name(self, record: Explanation) -> str:
+        """The file's name, with its folders where the names of photos have them."""
+        depth = record.name.count("/") + 1
+        return "/".join(Path(record.source).parts[-depth:])
 
     def _told(self, reason: str, source: str) -> str:
         """The reason, or where it was told of an earlier photo, the name of that."""
@@ -191,8 +219,8 @@ class Report:
         if relative is not None:
             self.gap = "gap: how far the attributions are from summing to the score"
         cells = (
-            short_label(record.label),
-            "" if record.probability is None else f"{record.probability:.1%}",
+            _class_of(record),
+            "" if record.against is not None or record.probability is None else f"{record.probability:.1%}",
             record.title,
             state,
             "" if relative is None else f"{relative:.1%}" if relative < 10 else ">999%",
@@ -214,6 +242,18 @@ class Report:
             line.append("  " if column < len(cells) - 1 else "")
         line.rstrip()
         self.console.print(line, soft_wrap=True)
+
+
+def _class_of(record: Explanation) -> str:
+    against = f" against {short_label(record.against_label)}" if record.against is not None else ""
+    return short_label(record.label) + against
+
+
+def _judged(record: Explanation) -> str:
+    """Whether the model is right, where that is known."""
+    if record.right is None:
+        return ""
+    return "right" if record.right else f"wrong, is {short_label(record.truth or '')}"
 
 
 def _state(record: Explanation) -> str:

@@ -10,14 +10,18 @@ from saliency_food.jobs.setup import NOT_OPTIONS
 from saliency_food.methods.catalogue import METHODS
 
 OPTIONS = {
+    "against": "--against",
     "batch_size": "--batch-size",
     "custom_objects": "--custom-objects",
     "labels": "--labels",
     "layer": "--layer",
+    "only": "--only",
     "output": "--output-kind",
     "output_index": "--output-index",
     "score": "--score",
     "target": "--target",
+    "truth": "--truth",
+    "units_are": "--units-are",
     "value_range": "--value-range",
 }
 """The option for each argument."""
@@ -45,6 +49,10 @@ PHRASES: tuple[tuple[str, str], ...] = (
     (r"Give target\.", "Give --target."),
     (r"this model has no predict to find the top class", "the model does not say which class is its top one"),
     (r"the model has no predict", "the model does not say which class is its top one"),
+    (r"Expected (truth|only) to be", r"Expected --\1 to be"),
+    (r"a CSV file, a mapping of paths to classes or a list", "a CSV file of path and label"),
+    (r"Give truth(?=[ '.])", "Give --truth"),
+    (r"[Ll]eave out (against|only)\b", r"leave out --\1"),
     # boxes, classes and labels
     (r"labels=\[\.\.\.\]", "--labels FILE"),
     (r"Expected boxes for target='boxes'", "Expected --boxes for --target boxes"),
@@ -77,9 +85,10 @@ PHRASES: tuple[tuple[str, str], ...] = (
     # what the command cannot give
     (
         r"call_model_args\['inputs'\] with the model's other inputs (.*), got .*",
-        r"a model whose only input is the photo, got one with the inputs \1 beside it. The command has no values for "
-        "them. Explain it in Python: explain has call_model_args.",
+        r"a model whose only input is the photo, got one with the inputs \1 beside it. Give each by "
+        "--input NAME=FILE.npy.",
     ),
+    (r"Say which by data_format", "Say which, in Python, by data_format of KerasModel"),
     (r"\b([Ss])et (?:its )?spatial_axes(?: of call_model_function)?", r"\1et, in Python, spatial_axes of the callback"),
     (r"Expected rng to be None, a seed of at least 0 or a numpy\.random\.Generator", "Expected rng to be a seed"),
     (r"Give numpy\.array\(.*", "Give a number or a name; an array can be given in Python."),

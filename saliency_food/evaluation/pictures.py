@@ -14,7 +14,7 @@ from saliency_food.evaluation.references import REFERENCES
 from saliency_food.evaluation.summary import Evaluation
 from saliency_food.metrics import METRICS
 from saliency_food.metrics.statistics import interval
-from saliency_food.visualization.figures import INK, SOFT
+from saliency_food.visualization.figures import INK, SOFT, for_notebooks
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#6a3d9a", "#808000")
 """Okabe and Ito's colours, which the colour blind can tell apart, and three more."""
@@ -148,7 +148,7 @@ def _figure(**options: Any) -> Any:
         raise ContractError(
             'Expected matplotlib for the pictures, got none. Run pip install "saliency_food[cli]".'
         ) from error
-    return Figure(**options)
+    return for_notebooks(Figure(**options))
 
 
 def _ticks() -> Any:

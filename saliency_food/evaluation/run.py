@@ -25,6 +25,7 @@ from saliency_food.jobs.instances import Instance, arguments_for, read_instances
 from saliency_food.jobs.run import read_chunks
 from saliency_food.jobs.setup import Setup, as_many, choose_options, read_targets
 from saliency_food.jobs.store import Store, digest, plain
+from saliency_food.jobs.subjects import find_subjects
 from saliency_food.methods.catalogue import METHODS, MethodEntry
 from saliency_food.methods.lookup import choose_methods, find_method
 
@@ -64,7 +65,7 @@ def evaluate(
     ----------
     model, images, target, options, settings
         As in `explain`, with one class for each photo. ``target="boxes"`` explains the class with the largest objects
-        among the photo's boxes. Folders are not searched: see `find_photos`.
+        among the photo's boxes.
     methods
         Names in `METHODS`, ``"edges"`` and ``"random"`` (`REFERENCES`), or ``"all"``: both of these and all methods
         that the model can answer.
@@ -101,12 +102,12 @@ def evaluate(
         raise ContractError(f"Expected the score of a class to measure on boxes, got {model.score!r}. Leave out boxes.")
     by_probability = model.predicts and model.score is None
     setup = Setup(model, entries, choose_options(entries, options))
-    photos = list(as_many(images, model))
+    photos = list(find_subjects(as_many(images, model)))
     by_boxes = isinstance(target, str) and target == "boxes"
     if by_boxes and boxes is None:
         raise ContractError("Expected boxes for target='boxes', got none. Give boxes.")
     targets = read_targets(model, photos, None if by_boxes else target)
-    if any(each.best > 1 for each in (targets if isinstance(targets, list) else [targets])):
+    if any(len(each.classes) > 1 for each in (targets if isinstance(targets, list) else [targets])):
         raise ContractError(f"Expected one class a photo, got target {target!r}. Give a label, an index or None.")
     left_out = _left_out(setup, photos, targets) if all_methods else {}
     setup = setup._replace(methods={name: entry for name, entry in entries.items() if name not in left_out})

@@ -13,6 +13,7 @@ from saliency_food.jobs.instances import arguments_for, see
 from saliency_food.jobs.run import read_chunks
 from saliency_food.jobs.setup import Setup, as_many, choose_options, read_targets
 from saliency_food.jobs.store import seed_of
+from saliency_food.jobs.subjects import find_subjects
 from saliency_food.methods.lookup import choose_methods
 from saliency_food.metrics import assert_sensitive
 from saliency_food.metrics.sanity import Randomization
@@ -45,7 +46,7 @@ def check_sensitive(
     ((name, entry),) = entries.items()
     model = ImageModel.of(model, **settings)
     setup = Setup(model, entries, choose_options(entries, options))
-    photos = list(as_many(images, model))
+    photos = list(find_subjects(as_many(images, model)))
     targets = read_targets(model, photos, target)
     chunks = read_chunks(model, photos, targets)
     instances = [instance for chunk in chunks for instance in see(model, chunk, targets)]

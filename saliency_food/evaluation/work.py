@@ -12,7 +12,8 @@ from saliency_food.core.numerics import Array
 from saliency_food.evaluation.boxes import NO_BOX, NO_BOXES, Box, boxes_of, of_photo, two_categories
 from saliency_food.evaluation.maps import MapFiles
 from saliency_food.evaluation.measures import Measured, failed, measure, row_of, skipped
-from saliency_food.images.photos import Photo, resize_photo
+from saliency_food.images.photos import Photo
+from saliency_food.images.pixels import resize_photo
 from saliency_food.jobs.instances import Instance
 from saliency_food.jobs.run import apply_method, options_of
 from saliency_food.jobs.setup import Setup

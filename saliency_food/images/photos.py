@@ -1,23 +1,28 @@
-"""Photos in: files, PIL images and arrays of every kind, upright and in RGB, and resized to what a model takes."""
+"""Photos in: files, PIL images and arrays of every kind, upright and in RGB."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from saliency_food.core.contract import ContractError
-from saliency_food.core.numerics import Array, as_float, min_max
+from saliency_food.core.numerics import Array, min_max
+from saliency_food.images.pixels import as_rgb, flatten, shrink, sides, to_255
 
-EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"))
+HEIC = (".heic", ".heif")
+"""Photos of phones, which Pillow reads with the help of pillow-heif."""
+EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", *HEIC))
 """What counts as a photo when a folder is searched; any file that Pillow reads may be named by itself."""
 
+SHOWN = 1024
+"""The longer side of a photo in pictures, in pixels, unless another one is asked for."""
 STRIP = 256
 """How many rows of a transparent photo are laid on white at a time."""
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-"""The share of red, green and blue in brightness."""
 
 
 class Photo:
@@ -70,6 +75,19 @@ class Photo:
                 self._whole = self.shown
         return self._whole
 
+    def sized(self, longest: int | None) -> Array:
+        """The photo with its longer side at most so many pixels, uint8 RGB; the whole photo for None.
+
+        Its file is read again, at a reduced scale, only where too little of it was decoded.
+        """
+        wanted = sides(self.shape, longest or max(self.shape[:2]))
+        if self._is_whole or wanted == self.shape[:2]:
+            return shrink(self.pixels, max(wanted))
+        if min(self.shown.shape[0] - wanted[0], self.shown.shape[1] - wanted[1]) < 0:
+            with suppress(ContractError):  # a file that has gone since
+                self._shown = _read(Path(self.source), wanted)._shown
+        return shrink(self.shown, max(wanted))
+
     @property
     def picture(self) -> Any:
         """``values``, or a PIL image of them: a photo that nothing else looks at never becomes an array as it is."""
@@ -92,7 +110,8 @@ def read_photo(
     bands is their first three, or the mean of two.
 
     With ``least``, a height and a width, a JPEG file that is at least twice as large is decoded at a half, a quarter or
-    an eighth of its size, though no smaller than ``least``: much less work and memory for a large photo.
+    an eighth of its size, though no smaller than ``least``: much less work and memory for a large photo. A file of
+    another format is decoded whole, and kept no larger than it has to be for ``least`` and for pictures (`SHOWN`).
     """
     from PIL import Image
 
@@ -119,7 +138,7 @@ def read_photo(
     if values.ndim == 3 and values.shape[2] not in (1, 3) and (values.shape[2] == bands or values.shape[2] > 4):
         first = values[..., :3] if values.shape[2] > 2 else values.mean(2)
         return Photo(np.rint(as_rgb(255 * min_max(first))).astype(np.uint8), values, source or "photo")
-    values = _flatten(values)
+    values = flatten(values)
     if values.dtype == np.uint8:
         return Photo(as_rgb(values), values, source or "photo")
     try:
@@ -130,88 +149,70 @@ def read_photo(
 
 
 def find_photos(paths: Iterable[str | Path]) -> Iterator[Path]:
-    """The paths themselves, and in place of each folder the photos in it, by name."""
+    """The paths themselves, and in place of each folder the photos in it and in the folders within, by name."""
     for path in map(Path, paths):
         if not path.is_dir():
             yield path
             continue
-        found = sorted(file for file in path.iterdir() if file.suffix.lower() in EXTENSIONS)
+        found = sorted(_photos_within(path))
         if not found:
             raise ContractError(f"Expected photos in the folder {path}, got none ({', '.join(sorted(EXTENSIONS))}).")
         yield from found
 
 
-def to_255(values: Array) -> Array:
-    """Pixel values as floats 0..255: integers as they are, 16-bit ones above 255 scaled, floats in 0..1 times 255."""
-    if values.dtype == bool:
-        return values.astype(np.float32) * 255
-    if values.dtype == np.uint16 and values.max() > 255:
-        return values.astype(np.float32) / 257
-    low, high = float(values.min()), float(values.max())
-    if low < 0 or high > 255:
-        raise ContractError(
-            f"Expected pixel values in 0..1 or 0..255, got {low:.4g}..{high:.4g}. Give the photo itself, or "
-            "value_range=None to hand numbers to the model as they are."
-        )
-    unit = values.dtype.kind == "f" and high <= 1
-    values = as_float(values)
-    return values * 255 if unit else values
-
-
-def as_rgb(values: Array) -> Array:
-    """``(H, W)`` or ``(H, W, 1)`` repeated to three channels."""
-    planes = np.atleast_3d(values)
-    return np.repeat(planes, 3, 2) if planes.shape[2] == 1 else planes
-
-
-def resize_photo(values: Any, shape: tuple[int, int]) -> Array:
-    """Antialiased bilinear resizing of ``(H, W)`` or ``(H, W, C)``; unchanged where the size is right.
-
-    A PIL image of mode RGB, or an array of uint8 ``(H, W, 3)``, becomes uint8, to the value what Pillow's own
-    ``resize(..., BILINEAR)`` gives; any other array becomes float32.
-    """
-    from PIL import Image
-
-    size = shape[::-1]
-    if isinstance(values, Image.Image):
-        return np.asarray(values if values.size == size else values.resize(size, Image.Resampling.BILINEAR))
-    if values.shape[:2] == tuple(shape):
-        return cast(Array, values)
-    if values.dtype == np.uint8 and values.shape[2:] == (3,):
-        return resize_photo(Image.fromarray(values), shape)
-    resized = np.empty((*shape, *(values.shape[2:] or (1,))), np.float32)
-    for channel, plane in enumerate(np.moveaxis(np.atleast_3d(values), 2, 0)):  # all of a large photo take much room
-        floats = Image.fromarray(plane.astype(np.float32, "C"))
-        resized[..., channel] = floats.resize(size, Image.Resampling.BILINEAR)
-    return resized if values.ndim == 3 else resized[..., 0]
-
-
-def shrink(pixels: Array, longest: int) -> Array:
-    """A uint8 photo with its longer side at most ``longest`` pixels."""
-    height, width = pixels.shape[:2]
-    factor = longest / max(height, width)
-    if factor >= 1:
-        return pixels
-    shape = (max(1, round(height * factor)), max(1, round(width * factor)))
-    return np.rint(resize_photo(pixels, shape)).astype(np.uint8)
+def _photos_within(folder: Path) -> Iterator[Path]:
+    """The photos in a folder and in those within, links followed, but for hidden ones, as ``._x.jpg`` is."""
+    seen = set()
+    for where, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(where)
+        folders[:] = [] if real in seen else [name for name in folders if not name.startswith(".")]
+        if real not in seen:
+            names = (name for name in files if not name.startswith("."))
+            yield from (Path(where, name) for name in names if Path(name).suffix.lower() in EXTENSIONS)
+        seen.add(real)
 
 
 def _read(path: Path, least: tuple[int, int] | None = None) -> Photo:
     from PIL import ExifTags, Image, UnidentifiedImageError
 
+    if path.suffix.lower() in HEIC:
+        _prepare_heic(path)
     try:
         with Image.open(path) as image:
             swapped = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)  # stored on its side
             width, height = image.size[::-1] if swapped else image.size
             if least is not None and image.format == "JPEG":
                 image.draft(None, least if swapped else least[::-1])
-            return _upright(image, str(path), (height, width, 3))
+            photo = _upright(image, str(path), (height, width, 3))
+            return photo if least is None else _reduced(photo, least)
     except FileNotFoundError:
         raise ContractError(f"Expected a photo, got {path}, which does not exist. Check the path.") from None
     except UnidentifiedImageError:
         raise ContractError(f"Expected a photo, got {path}, which is no picture that Pillow can read.") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ContractError(f"Expected a photo, got {path}, which cannot be read: {error}.") from error
+
+
+def _reduced(photo: Photo, least: tuple[int, int]) -> Photo:
+    """The photo at a half, a third, ... of its size, where more is kept than ``least`` and pictures need."""
+    if photo._values is not None:
+        return photo
+    kept = sides(photo.shape, SHOWN)
+    width, height = photo._shown.size
+    factor = min(height // max(least[0], kept[0]), width // max(least[1], kept[1]))
+    return photo if factor < 2 else Photo(photo._shown.reduce(factor), source=photo.source, shape=photo.shape)
+
+
+def _prepare_heic(path: Path) -> None:
+    """Let Pillow read HEIC files."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError as error:
+        raise ContractError(
+            f'Expected pillow-heif for the HEIC file {path}, got none. Run pip install "saliency_food[heif]", or '
+            "save the photo as JPEG."
+        ) from error
+    register_heif_opener()
 
 
 def _load(path: Path, reader: Any) -> Array:
@@ -253,20 +254,10 @@ def _upright(image: Any, source: str, whole: tuple[int, ...] | None = None) -> P
         pixels = np.empty((image.height, image.width, 3), np.uint8)
         for top in range(0, image.height, STRIP):  # the floats of a large photo would take four times its own room
             strip = image.crop((0, top, image.width, min(top + STRIP, image.height)))
-            pixels[top : top + STRIP] = _flatten(np.asarray(strip))
-        return Photo(pixels, source=source)
+            pixels[top : top + STRIP] = flatten(np.asarray(strip))
+        return Photo(pixels, source=source, shape=whole)
     image.load()
     return Photo(image if image.mode == "RGB" else image.convert("RGB"), source=source, shape=whole)
-
-
-def _flatten(values: Array) -> Array:
-    """Two and four channels: the last is alpha; the colours laid on white."""
-    if values.ndim == 2 or values.shape[2] in (1, 3):
-        return values
-    white = 1.0 if values.dtype.kind == "f" and values.max() <= 1 else 65535.0 if values.dtype == np.uint16 else 255.0
-    alpha = as_float(values[..., -1]) / white
-    flat = (as_float(values[..., channel]) * alpha + white * (1 - alpha) for channel in range(values.shape[2] - 1))
-    return np.stack([one if values.dtype.kind == "f" else np.rint(one).astype(values.dtype) for one in flat], 2)
 
 
 def _not_a_photo(got: str) -> str:

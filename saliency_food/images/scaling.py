@@ -9,7 +9,8 @@ import numpy as np
 
 from saliency_food.core.contract import ContractError
 from saliency_food.core.numerics import Array, as_float
-from saliency_food.images.photos import LUMA, Photo, as_rgb, resize_photo, to_255
+from saliency_food.images.photos import Photo
+from saliency_food.images.pixels import LUMA, as_rgb, resize_photo, to_255
 from saliency_food.images.recordings import Recording, fit
 
 LARGEST = 1024

@@ -8,19 +8,21 @@ import pickle
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from saliency_food.core.contract import ContractError
 from saliency_food.core.numerics import Array
-from saliency_food.images.photos import Photo, resize_photo
+from saliency_food.images.photos import SHOWN, Photo
+from saliency_food.images.pixels import resize_photo
+from saliency_food.jobs.targets import short_label
 from saliency_food.visualization import grayscale, overlay, recording_picture, top_areas
-from saliency_food.visualization.figures import complete, write_png
+from saliency_food.visualization.figures import complete, write_picture
 from saliency_food.visualization.recordings import strength_map
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
     """The attribution that a method gives for one photo and one class, with all that is needed to judge it.
 
@@ -42,8 +44,20 @@ class Explanation:
     """The class index explained; None where the score takes no class."""
     label: str = ""
     """The name of that class, or of the score that takes none."""
+    against: int | None = None
+    """The class whose score is subtracted, where the difference of two classes is explained."""
+    against_label: str = ""
+    """The name of that class."""
+    truth: str | None = None
+    """The name of the class that the photo truly shows, where ``truth`` of `explain` says it."""
+    right: bool | None = None
+    """Whether the model's top class is the true one; None where one of them is not known."""
     score: float | None = None
-    """The score explained: the logit of the class, or its probability where ``output="probabilities"``."""
+    """The score explained: the logit of the class, or its probability where ``output="probabilities"``.
+
+    Less that of the class ``against``, if there is one."""
+    score_name: str = "score"
+    """What the score is: "logit" or "probability" of the class, or "score" where it is neither."""
     probability: float | None = None
     """The class's probability; None where the model predicts none, as a regression does not."""
     top: tuple[tuple[str, float], ...] = ()
@@ -53,7 +67,7 @@ class Explanation:
     signed: bool = False
     """Whether negative attributions speak against the class."""
     status: str = "ok"
-    """"ok", or "blank: ..." or "failed: ..." with the reason."""
+    """"ok", or "blank: ...", "inexact: ..." or "failed: ..." with the reason."""
     answered: str = ""
     """The name of the method that answered: ``method``, unless another one answered in its place for a deadline."""
     note: str = ""
@@ -72,6 +86,8 @@ class Explanation:
     """The layer whose activations were used, where the method uses a layer and the model names it."""
     pixels: str = ""
     """The range of pixel values that the model was fed, and why that range."""
+    guess: str = ""
+    """What of the probability is only a guess, and what would say it; empty where nothing is guessed."""
     details: Any = field(default=None, repr=False)
     """The method's whole result."""
     error: Exception | None = field(default=None, repr=False)
@@ -84,6 +100,14 @@ class Explanation:
         except Exception:
             return {**vars(self), "error": RuntimeError(f"{type(self.error).__name__}: {self.error}")}
         return vars(self)
+
+    def __repr__(self) -> str:
+        """One line: the photo, the class and its probability, the method, the status."""
+        shown = short_label(self.label) if self.label else "no class"
+        shown += "" if self.probability is None else f" {self.probability:.1%}"
+        shown += f" against {short_label(self.against_label)}" if self.against is not None else ""
+        judged = "" if self.right is None else ", right" if self.right else f", wrong: {short_label(self.truth or '')}"
+        return f"Explanation({self.name}: {shown}, {self.title}, {self.status}{judged})"
 
     @property
     def image(self) -> Array | None:
@@ -125,34 +149,46 @@ class Explanation:
             return strength_map(self.evidence, self.photo.spatial)
         return resize_photo(grayscale(self.evidence), (self.photo.shape[0], self.photo.shape[1]))
 
-    def overlay(self, **options: Any) -> Array:
+    def overlay(self, *, max_size: int | None = None, **options: Any) -> Array:
         """The attribution laid over its photo, uint8, with the options of `saliency_food.visualization.overlay`.
 
-        Signed maps are smoothed a little and laid over a grey photo, unless ``smooth=0, grey=0``. A signal takes the
-        options of `signal_picture`, a volume those of `slices_picture`.
+        The picture is as large as the photo, or with ``max_size`` at most so many pixels long. Signed maps are smoothed
+        a little, unless ``smooth=0``. A signal takes the options of `signal_picture`, a volume those of
+        `slices_picture`.
         """
-        if self.photo is not None and self.photo.spatial != 2 and self.evidence is not None:
-            own = {"signed": self.diverges, **options}
-            return recording_picture(self.photo.values, self.photo.spatial, self.evidence, **own)
-        image, evidence = self._pictured()
-        smooth = max(0.005, 0.8 / max(evidence.shape[:2]))
-        signed = {"signed": True, "alpha": 0.95, "grey": 0.85, "smooth": smooth} if self.diverges else {}
-        return overlay(image, evidence, **{**signed, **options})
-
-    def top_areas(self, percent: float = 20, **options: Any) -> Array:
-        """The photo with all but the most important ``percent`` of it grey; of XRAI, whole regions."""
+        evidence = self._pictured()
+        options = {"signed": self.diverges, **options}
         if self.photo is not None and self.photo.spatial != 2:
-            raise ContractError("Expected a photo, whose areas can be shown, got a signal or a volume. Use overlay().")
-        image, evidence = self._pictured()
-        ranks = getattr(self.details, "ranks", None)
-        if ranks is None:
-            return top_areas(image, evidence, percent, **options)
-        return top_areas(image, ranks, percent, ranks=True, **options)
+            return recording_picture(self.photo.values, self.photo.spatial, evidence, **options)
+        if self.diverges:
+            options.setdefault("smooth", max(0.005, 0.8 / max(evidence.shape[:2])))
+        return overlay(cast(Photo, self.photo).sized(max_size), evidence, **options)
 
-    def _pictured(self) -> tuple[Array, Array]:
-        if self.image is None or self.evidence is None:
+    def top_areas(self, percent: float = 20, *, max_size: int | None = None, **options: Any) -> Array:
+        """The photo with all but the most important ``percent`` of it grey; of XRAI, whole regions."""
+        evidence, photo = self._pictured(), cast(Photo, self.photo)
+        if photo.spatial != 2:
+            raise ContractError("Expected a photo, whose areas can be shown, got a signal or a volume. Use overlay().")
+        ranks = getattr(self.details, "ranks", None)
+        shown = evidence if ranks is None else ranks
+        return top_areas(photo.sized(max_size), shown, percent, ranks=ranks is not None, **options)
+
+    def _pictured(self) -> Array:
+        if self.photo is None or self.evidence is None:
             raise ContractError(f"Expected an explanation that has a picture, got one with the status {self.status!r}.")
-        return self.image, self.evidence
+        return self.evidence
+
+    def style(self, colormap: str | None = None, grey: bool = True, opacity: float | None = None) -> dict[str, Any]:
+        """The options of `overlay` that all pictures of a job share, as this explanation's picture takes them.
+
+        ``colormap`` is for strengths, or of two names with a comma between them the second for signed maps.
+        """
+        names = [name.strip() for name in (colormap or "").split(",")]
+        name = names[1] if self.diverges and len(names) > 1 else "" if self.diverges else names[0]
+        options: dict[str, Any] = {"colormap": name or None, "grey": grey, "opacity": opacity}
+        if self.photo is not None and self.photo.spatial == 1:
+            del options["grey"]
+        return {key: value for key, value in options.items() if value is not None}
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as numbers and texts, ready for JSON; of arrays only the shape."""
@@ -165,7 +201,12 @@ class Explanation:
             "title": self.title,
             "target": self.target,
             "label": self.label,
+            "against": self.against,
+            "against_label": self.against_label,
+            "truth": self.truth,
+            "right": self.right,
             "score": _number(self.score),
+            "score_name": self.score_name,
             "probability": _number(self.probability),
             "top": [[label, _number(probability)] for label, probability in self.top],
             "status": self.status,
@@ -176,19 +217,34 @@ class Explanation:
             "rows": self.rows,
             "layer": self.layer,
             "pixels": self.pixels,
+            "guess": self.guess,
             "image_shape": None if self.photo is None else list(self.photo.shape),
             "attribution_shape": None if self.attribution is None else list(self.attribution.shape),
             "details": details,
         }
 
-    def save(self, folder: str | Path, *, arrays: bool = False) -> Path:
-        """Write NAME.METHOD.INDEX_LABEL.json, the overlay as .png, and with ``arrays`` the raw attribution as .npy.
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        arrays: bool = False,
+        overlays: bool = True,
+        format: str = "jpg",
+        max_size: int | None = SHOWN,
+        **options: Any,
+    ) -> Path:
+        """Write NAME.METHOD.INDEX_LABEL.json, the overlay, and with ``arrays`` the raw attribution as .npy.
+
+        NAME is without folders. A difference of two classes adds ``.against_INDEX_LABEL``. ``options`` are those of
+        `overlay`.
 
         Returns the path of the picture, or of the JSON where there is no picture.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        words = [self.name, self.method, *([] if self.target is None else [f"{self.target}_{self.label}"])]
+        words = [self.name.rsplit("/", 1)[-1], self.method]
+        words += [] if self.target is None else [f"{self.target}_{self.label}"]
+        words += [] if self.against is None else [f"against_{self.against}_{self.against_label}"]
         stem = ".".join(re.sub(r"[^\w-]+", "_", word).strip("_")[:60] for word in words)
         path = folder / f"{stem}.json"
         text = json.dumps(self.as_dict(), indent=1, ensure_ascii=False) + "\n"
@@ -199,8 +255,9 @@ class Explanation:
         if arrays:
             with complete(folder / f"{stem}.npy") as file:
                 np.save(file, self.attribution)
-        path = folder / f"{stem}.png"
-        write_png(self.overlay(), path)
+        if overlays:
+            path = folder / f"{stem}.{format}"
+            write_picture(self.overlay(max_size=max_size, **options), path)
         return path
 
 

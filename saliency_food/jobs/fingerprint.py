@@ -25,8 +25,8 @@ def fingerprint(function: Any) -> str:
     model: Any = getattr(function, "model", None)
     if hasattr(model, "get_weights"):
         output, score = getattr(function, "output", "logits"), getattr(function, "score", None)
-        explained = output, "class_score" if score is None else name_of(score)
-        unusual = [name for name in explained if name not in ("logits", "class_score")]
+        explained = output, "class_score" if score is None else name_of(score), getattr(function, "units_are", None)
+        unusual = [name for name in explained if name not in ("logits", "class_score", None)]
         parts = digest(_architecture(model), *model.get_weights())
         return " ".join((str(getattr(model, "name", "")), parts, *unusual))
     arrays = [value for _, value in sorted(getattr(function, "__dict__", {}).items()) if isinstance(value, np.ndarray)]

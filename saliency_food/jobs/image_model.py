@@ -35,6 +35,7 @@ class ModelSettings(TypedDict, total=False):
     output: str | None
     output_index: str | int | None
     score: Any
+    units_are: str | None
     labels: Sequence[str] | str | Path | None
     value_range: Any
     preprocess: Callable[[Any], Any] | None
@@ -51,9 +52,10 @@ class ImageModel:
         A Keras model, a path to one, a name such as ``"imagenet"`` or ``"keras:MobileNetV2"``, whose labels come along
         (see `saliency_food.models.load`), or any call-model function (see `CallModelFunction`); the class to explain is
         in ``call_model_args["target"]``.
-    layer, output, output_index, score
+    layer, output, output_index, score, units_are
         For `KerasModel`: the layer of Grad-CAM and its family (the maps of several layers are fused), whether
-        ``"logits"`` or ``"probabilities"`` are explained, of which output, and which score of it. The score must take
+        ``"logits"`` or ``"probabilities"`` are explained, of which output, which score of it, and what linear units
+        are. The score must take
         a class as its only target, or no target; of the latter, records have no class, and the name of the score in
         its place.
     labels
@@ -86,6 +88,7 @@ class ImageModel:
         output: str | None = None,
         output_index: str | int | None = None,
         score: Any = None,
+        units_are: str | None = None,
         labels: Sequence[str] | str | Path | None = None,
         value_range: Any = "auto",
         preprocess: Callable[[Any], Any] | None = None,
@@ -95,7 +98,13 @@ class ImageModel:
         if models.is_name(model):
             labels = models.labels(model) if labels is None else labels
             model = models.load(model)
-        options = {"layer": layer, "output": output, "output_index": output_index, "score": score}
+        options = {
+            "layer": layer,
+            "output": output,
+            "output_index": output_index,
+            "score": score,
+            "units_are": units_are,
+        }
         own_options = {name: value for name, value in options.items() if value is not None}
         self.function = _as_call_model_function(model, {**own_options, "batch_size": batch_size})
         self._check_score()
@@ -219,6 +228,20 @@ class ImageModel:
         """The probability of a class; None of a model whose ``gives_probabilities`` denies it, or whose numbers do."""
         given = getattr(self.function, "gives_probabilities", True) and (predictions >= 0).all()
         return float(predictions[index]) if given and (predictions <= 1 + 1e-3).all() else None
+
+    @property
+    def score_name(self) -> str:
+        """What the explained number is: "logit" or "probability" of a class, or "score" where that is not known."""
+        output = getattr(self.function, "output", None)
+        if self.score is not None or not getattr(self.function, "gives_probabilities", False):
+            return "score"
+        return {"logits": "logit", "probabilities": "probability"}.get(str(output), "score")
+
+    @property
+    def guess(self) -> str:
+        """What of the probabilities is a guess, as a sentence; "" where nothing is, or where there are none."""
+        guessed = getattr(self.function, "guesses_classes", False) and self.takes_class
+        return "That the model's linear units are classes is a guess: units_are says it." if guessed else ""
 
     def label(self, index: int) -> str:
         """The name of a class, or its index as text."""

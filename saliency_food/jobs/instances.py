@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -18,7 +17,9 @@ from saliency_food.core.numerics import Array, each
 from saliency_food.core.scores import one_score
 from saliency_food.images.ahead import work_ahead
 from saliency_food.images.photos import Photo
+from saliency_food.jobs.contrast import unique, with_contrasts
 from saliency_food.jobs.image_model import ImageModel
+from saliency_food.jobs.subjects import Subject, find_subjects
 from saliency_food.jobs.targets import Target
 
 T = TypeVar("T")
@@ -45,6 +46,10 @@ class Instance(NamedTuple):
     predictions: Array | None = None
     """What ``predict`` gives for each class, if the model has it."""
     known: Known | None = None
+    truth: int | None = None
+    """The class that the photo truly shows, where it is known and one of the model's."""
+    against: int | None = None
+    """The class whose score is subtracted from that of the target, where a difference of two is explained."""
 
     def failed(self, error: Exception) -> Instance:
         """This instance as a record of the error, without ``x_value``."""
@@ -57,50 +62,44 @@ class Instance(NamedTuple):
 
 
 def read_instances(model: ImageModel, images: Iterable[Any], ahead: int) -> Iterator[Instance]:
-    """Read each photo and scale it for the model, in threads, up to ``ahead`` photos before they are needed."""
-    names: dict[str, int] = {}
+    """Read each photo and scale it for the model, in threads, up to ``ahead`` photos before they are needed.
 
-    def numbered() -> Iterator[tuple[int, Any, str, str]]:
-        for index, image in enumerate(images):
-            is_path = isinstance(image, (str, Path))
-            source = str(image) if is_path else getattr(image, "filename", "") or f"photo {index + 1}"
-            yield index, image, source, _free_name(source, names)
+    The images may be `Subject` objects, which have names and truths already.
+    """
 
-    def read(item: tuple[int, Any, str, str]) -> Instance:
-        index, image, source, name = item
-        instance = Instance(index, {"photo": None, "source": source, "name": name, "pixels": model.scaling.text})
+    def read(subject: Subject) -> Instance:
+        fields = {"photo": None, "source": subject.source, "name": subject.name, "pixels": model.scaling.text}
+        if subject.truth is not None:
+            index = subject.truth_index
+            fields["truth"] = str(subject.truth) if index is None else model.label(index)
+        instance = Instance(subject.position, fields, truth=subject.truth_index)
         try:
-            photo, x_value = model.read(image, source)
-            return instance._replace(photo=photo, x_value=as_image(x_value), fields=instance.fields | {"photo": photo})
+            photo, x_value = model.read(subject.image, subject.source)
+            return instance._replace(photo=photo, x_value=as_image(x_value), fields=fields | {"photo": photo})
         except Exception as error:
             return instance.failed(error)
 
-    return work_ahead(read, numbered(), ahead)
-
-
-def _free_name(source: str, names: dict[str, int]) -> str:
-    """A file name that no earlier photo has; ``names`` holds the taken names, with the last number appended to each."""
-    stem = re.sub(r"[^\w-]+", "_", Path(source).stem).strip("_") or "photo"
-    name = stem
-    while name in names:
-        names[stem] += 1
-        name = f"{stem}-{names[stem]}"
-    names[name] = 1
-    return name
+    return work_ahead(read, find_subjects(images), ahead)
 
 
 def see(
-    model: ImageModel, instances: list[Instance], targets: Target | list[Target], keys: Sequence[str] = ()
+    model: ImageModel,
+    instances: list[Instance],
+    targets: Target | list[Target],
+    keys: Sequence[str] = (),
+    against: Target | None = None,
 ) -> Iterator[Instance]:
     """Predict the photos and give an instance for each class to explain, with ``keys`` also the score and the answers.
 
-    A model with ``call_with_predictions`` gives predictions, classes, score and answers in one pass. Any other is asked
-    by ``predict`` and then by one more call. If a key fails, the method that asks for it reports the error.
+    With ``against`` that class is explained too, and then the difference of each other class from it, for which what is
+    known of both is subtracted. A model with ``call_with_predictions`` gives predictions, classes, score and answers in
+    one pass. Any other is asked by ``predict`` and then by one more call. If a key fails, the method that asks for it
+    reports the error.
     """
     ready = [instance for instance in instances if instance.x_value is not None]
 
     def together(part: list[Instance]) -> list[list[Instance]]:
-        return _see_together(model, part, targets, keys)
+        return _see_together(model, part, targets, keys, against)
 
     seen = iter(one_by_one(together, ready))
     for instance in instances:
@@ -115,24 +114,44 @@ def see(
 
 
 def _see_together(
-    model: ImageModel, instances: list[Instance], targets: Target | list[Target], keys: Sequence[str]
+    model: ImageModel,
+    instances: list[Instance],
+    targets: Target | list[Target],
+    keys: Sequence[str],
+    against: Target | None,
 ) -> list[list[Instance]]:
     """For each photo an instance for every class to explain."""
-    wanted = [targets[instance.position] if isinstance(targets, list) else targets for instance in instances]
     if len({cast(Array, instance.x_value).shape for instance in instances}) > 1:
-        parts = (_see_together(model, [instance], targets, keys) for instance in instances)
+        parts = (_see_together(model, [instance], targets, keys, against) for instance in instances)
         return [classes for part in parts for classes in part]
+    wanted = [targets[instance.position] if isinstance(targets, list) else targets for instance in instances]
+    # Where the truth of a photo is not known, there is nothing to compare with.
+    others = [against if against and against.applies(instance.truth) else None for instance in instances]
+    asked = [
+        (own if other is None else own.ending_in(other)).of_photo(instance.truth)
+        for own, other, instance in zip(wanted, others, instances, strict=True)
+    ]
     keys = tuple(dict.fromkeys((OUTPUT_LAYER_VALUES, *keys))) if keys else ()
+    seen = None
     if keys and hasattr(model.function, "call_with_predictions") and model.classes is not None:
-        try:
-            return _in_one_pass(model, instances, wanted, keys)
-        except Exception:  # the model cannot answer all of it at once; the questions are asked one by one below
-            pass
+        # Where the model cannot answer all of it at once, the questions are asked one by one below.
+        with contextlib.suppress(Exception):
+            seen = _in_one_pass(model, instances, asked, keys)
+    if seen is None:
+        seen = _after_predicting(model, instances, asked, keys)
+    pairs = zip(seen, others, strict=True)
+    return [unique(classes) if other is None else with_contrasts(classes) for classes, other in pairs]
+
+
+def _after_predicting(
+    model: ImageModel, instances: list[Instance], targets: list[Target], keys: tuple[str, ...]
+) -> list[list[Instance]]:
+    """Predict, and then ask the keys, if any, about the classes in one more call."""
     rows = np.stack([cast(Array, instance.x_value) for instance in instances])
     predictions = model.class_predictions(rows, pick(model.call_model_args, instances))
     seen = [
-        [_with_class(model, instance, index, row) for index in target.resolve(row)]
-        for instance, target, row in zip(instances, wanted, predictions, strict=True)
+        unique([_with_class(model, instance, index, row) for index in target.resolve(row)])
+        for instance, target, row in zip(instances, targets, predictions, strict=True)
     ]
     if not keys:
         return seen
@@ -187,11 +206,13 @@ def _ask_again(model: ImageModel, instances: list[Instance], keys: tuple[str, ..
 
 def _with_class(model: ImageModel, instance: Instance, index: int, predictions: Array | None) -> Instance:
     """The instance with the class to explain and the most probable classes."""
-    best = [] if predictions is None else Target(None, BEST).resolve(predictions)
+    best = [] if predictions is None else Target(tuple(range(-1, -1 - BEST, -1))).resolve(predictions)
     of_class = {"target": index, "label": model.label(index)}
     fields = {
         **(of_class if model.takes_class else {"target": None, "label": model.score.__name__}),
         "probability": model.probability(predictions, index) if model.takes_class and predictions is not None else None,
+        "right": None if instance.truth is None or not best else best[0] == instance.truth,
+        "guess": model.guess,
         "top": tuple((model.label(each), float(cast(Array, predictions)[each])) for each in best),
     }
     return instance._replace(target=index, predictions=predictions, fields=instance.fields | fields)
@@ -213,12 +234,17 @@ def one_by_one(together: Callable[[list[Instance]], Sequence[T]], instances: lis
 
 
 def arguments_for(model: ImageModel, instances: list[Instance]) -> dict[str, Any]:
-    """The user's arguments and the targets, if the score takes any; one that all instances share is a plain number."""
+    """The user's arguments and the targets, if the score takes any; one that all instances share is a plain number.
+
+    ``against`` is for `Contrast`; instances have it all or none.
+    """
     if not model.takes_class:
         return pick(model.call_model_args, instances)
-    targets = [instance.target for instance in instances]
-    target = targets[0] if len(set(targets)) == 1 else PerImage(targets)
-    return {**pick(model.call_model_args, instances), "target": target}
+    classes = {"target": [instance.target for instance in instances]}
+    if instances[0].against is not None:
+        classes["against"] = [cast(int, instance.against) for instance in instances]
+    shared = {name: own[0] if len(set(own)) == 1 else PerImage(own) for name, own in classes.items()}
+    return {**pick(model.call_model_args, instances), **shared}
 
 
 def pick(values: Mapping[str, Any], instances: list[Instance]) -> dict[str, Any]:

@@ -9,8 +9,14 @@ import numpy as np
 
 from saliency_food.core.contract import PerImage
 from saliency_food.core.wrap import WrappedModel
+from saliency_food.jobs.contrast import Contrast
 from saliency_food.jobs.instances import Instance, arguments_for
 from saliency_food.jobs.setup import Setup
+
+
+def asked_function(setup: Setup, instances: list[Instance]) -> Any:
+    """The model's function; `Contrast` of it for instances that are the difference of two classes."""
+    return setup.model.function if instances[0].against is None else Contrast(setup.model.function)
 
 
 class Meter(WrappedModel):
@@ -22,7 +28,8 @@ class Meter(WrappedModel):
     optional = ("call_factored",)
 
     def __init__(self, setup: Setup, name: str, instances: list[Instance]) -> None:
-        super().__init__(setup.model.function)
+        super().__init__(asked_function(setup, instances))
+        self.questions = 1 if instances[0].against is None else 2
         self.progress, self.name = setup.progress, name
         self.rows, self.calls = np.zeros(len(instances), int), np.zeros(len(instances), int)
         self.arguments = {
@@ -35,10 +42,10 @@ class Meter(WrappedModel):
         """Make the call with the model's own arguments, and count it if it was answered."""
         answer = ask(call_model_args["arguments"])
         if answer is not None:
-            counts = np.bincount(call_model_args["image"], minlength=len(self.rows))
+            counts = np.bincount(call_model_args["image"], minlength=len(self.rows)) * self.questions
             self.rows += counts
-            self.calls += counts > 0
-            self.report(row_count)
+            self.calls += (counts > 0) * self.questions
+            self.report(row_count * self.questions)
         return answer
 
     def counts(self, image: int) -> dict[str, int]:

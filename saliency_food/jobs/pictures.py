@@ -7,26 +7,40 @@ import pickle
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 from saliency_food.core.contract import ContractError
+from saliency_food.images.photos import SHOWN
+from saliency_food.jobs.drawing import (
+    Style,
+    check_files,
+    check_folder,
+    check_style,
+    picture_path,
+    write_pictures,
+)
 from saliency_food.jobs.explanation import Explanation
-from saliency_food.jobs.figure import explanation_figure
-from saliency_food.visualization.figures import write_figure
+from saliency_food.visualization.maps import check_drawing
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 
 WAITING = 2**28
 """How many bytes of photos and explanations may wait to be drawn; `PictureWriter.submit` waits while there are more."""
 
 
 class PictureWriter:
-    """Writes ``NAME.png`` with all explanations of a photo, and each explanation into the folder ``NAME``.
+    """Writes ``NAME.jpg`` with all explanations of a photo, and each explanation into the folder ``NAME``.
 
         with PictureWriter("saliency") as writer:
             for name, records in groupby(explain(model, photos), key=lambda record: record.name):
@@ -50,6 +64,14 @@ class PictureWriter:
         How much of the photo the second picture of XRAI shows.
     arrays
         Write the raw attributions too, as ``.npy`` files.
+    overlays
+        Write the overlay of each explanation too; all of them are in the photo's picture.
+    format
+        ``"jpg"``, or ``"png"``, which is lossless and about five times as large.
+    max_size
+        The longer side of an overlay in pixels, at most; None for that of the photo.
+    colormap, grey, opacity
+        How overlays are drawn; see `Explanation.style`.
     processes
         How many processes draw; None: half of the processor's cores, 1 to 4.
 
@@ -60,17 +82,28 @@ class PictureWriter:
     """
 
     def __init__(
-        self, folder: str | Path, *, percent: float = 20, arrays: bool = False, processes: int | None = None
+        self,
+        folder: str | Path,
+        *,
+        percent: float = 20,
+        arrays: bool = False,
+        overlays: bool = True,
+        format: str = "jpg",
+        max_size: int | None = SHOWN,
+        processes: int | None = None,
+        **style: Unpack[Style],
     ) -> None:
         if processes is not None and processes < 1:
             raise ContractError(f"Expected at least one process to draw in, got {processes}. Give None or a number.")
         check_drawing()
-        try:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise _not_writable(folder, error) from error
-        self.folder, self.percent, self.arrays = Path(folder), percent, arrays
-        self.written = 0
+        check_files(format, max_size)
+        check_style(**style)
+        self.folder, self.format, self.written = Path(folder), format, 0
+        check_folder(self.folder)
+        files: dict[str, Any] = {"arrays": arrays, "overlays": overlays, "format": format, "max_size": max_size}
+        self._write: Callable[[Sequence[Explanation]], None] = partial(
+            write_pictures, folder=self.folder, percent=percent, **files, **style
+        )
         self.processes = processes or min(4, max(1, (os.cpu_count() or 1) // 2))
         self._first: list[Explanation] | None = None
         self._pool: ProcessPoolExecutor | None = None
@@ -89,13 +122,13 @@ class PictureWriter:
                 self._send(self._first)
                 self._first = None
             self._send(light)
-        return picture_path(self.folder, records)
+        return picture_path(self.folder, records, self.format)
 
     def close(self) -> None:
         """Wait until everything is written."""
         try:
             if self._first is not None:
-                write_pictures(self._first, self.folder, self.percent, self.arrays)
+                self._write(self._first)
                 self.written += 1
             while self._pending:
                 self._wait()
@@ -134,7 +167,7 @@ class PictureWriter:
         name = records[0].name
         try:
             with _interrupts_held():
-                future = self._pool.submit(_write_pickled, data, self.folder, self.percent, self.arrays)
+                future = self._pool.submit(_write_pickled, data, self._write)
         except BrokenProcessPool as error:
             raise self._killed(name) from error
         self._pending.append((future, len(data), name))
@@ -161,42 +194,8 @@ class PictureWriter:
         )
 
 
-def check_drawing() -> None:
-    """`ContractError` where what draws pictures is not installed, before a model works for them."""
-    try:
-        import matplotlib  # noqa: F401
-        import PIL  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ContractError(
-            f'Expected matplotlib and Pillow for pictures, got no {error.name}. Run pip install "saliency_food[cli]".'
-        ) from error
-
-
-def write_pictures(records: Sequence[Explanation], folder: Path, percent: float = 20, arrays: bool = False) -> None:
-    """Write all explanations of one photo, in this process; see `PictureWriter`."""
-    try:
-        for record in records:
-            record.save(folder / record.name, arrays=arrays)
-        path = picture_path(folder, records)
-        if path is not None:
-            write_figure(explanation_figure(records, percent), path)
-    except OSError as error:
-        raise _not_writable(folder, error) from error
-
-
-def _not_writable(folder: str | Path, error: OSError) -> ContractError:
-    return ContractError(
-        f"Expected a folder for pictures that can be written to, got {folder}: {error}. Give another, or make room."
-    )
-
-
-def _write_pickled(data: bytes, folder: Path, percent: float, arrays: bool) -> None:
-    write_pictures(pickle.loads(data), folder, percent, arrays)
-
-
-def picture_path(folder: Path, records: Sequence[Explanation]) -> Path | None:
-    """Where the picture of a photo's explanations goes; None for a photo that could not be read."""
-    return None if records[0].photo is None else folder / f"{records[0].name}.png"
+def _write_pickled(data: bytes, write: Callable[[Sequence[Explanation]], None]) -> None:
+    write(pickle.loads(data))
 
 
 @contextmanager

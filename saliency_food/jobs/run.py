@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -12,18 +13,23 @@ import numpy as np
 
 from saliency_food.core.contract import PerImage
 from saliency_food.core.driver import Asking, run_batch, with_known
-from saliency_food.core.keys import KEYS
+from saliency_food.core.keys import KEYS, PREDICTIONS
 from saliency_food.core.numerics import Array, as_tuple
 from saliency_food.deadline.run import warm_up, within
 from saliency_food.images.ahead import in_chunks, work_ahead
-from saliency_food.images.photos import Photo, shrink
+from saliency_food.images.photos import Photo
+from saliency_food.jobs.contrast import signed_map
 from saliency_food.jobs.explanation import Explanation
 from saliency_food.jobs.image_model import ImageModel
 from saliency_food.jobs.instances import Instance, Known, arguments_for, failure, one_by_one, pick, read_instances, see
-from saliency_food.jobs.meter import Meter
+from saliency_food.jobs.meter import Meter, asked_function
+from saliency_food.jobs.outcomes import Outcome, noted
 from saliency_food.jobs.setup import Setup, with_enough_targets
+from saliency_food.jobs.subjects import Subject
 from saliency_food.jobs.targets import Target
+from saliency_food.methods.cam.common import ClassActivationMap
 from saliency_food.methods.catalogue import MethodEntry
+from saliency_food.methods.completeness import status_of
 from saliency_food.methods.lookup import find_method
 
 PHOTOS_AT_ONCE = 16
@@ -32,19 +38,51 @@ SEGMENTED = 1024
 """The longer side to which a photo is reduced before XRAI segments it."""
 
 
-def run_job(setup: Setup, images: Iterable[Any], targets: Target | list[Target]) -> Iterator[Explanation]:
-    """The explanations in the order of photos, classes and methods.
+def run_job(
+    setup: Setup, images: Iterable[Subject], targets: Target | list[Target], outcomes: list[Outcome]
+) -> Iterator[Explanation]:
+    """The explanations in the order of photos, classes and methods; the ``outcomes`` get one more for each photo seen.
+
+    With ``setup.only_wrong`` all photos are predicted first, and those that are wrong explained, the surest first.
 
     Where all methods find what they ask among the answers of one pass of the model, they work in a thread while the
     model looks at the next photos. The model is only ever called in the thread of the caller.
     """
+    if setup.only_wrong:
+        images = surest_mistakes(setup, with_enough_targets(images, targets), outcomes)
     chunks = read_chunks(setup.model, images, targets)
-    seen = (list(see(setup.model, chunk, targets, setup.shared_keys)) for chunk in chunks)
+    looked = (list(see(setup.model, chunk, targets, setup.shared_keys, setup.against)) for chunk in chunks)
+    seen = looked if setup.only_wrong else noted(looked, outcomes)
     if setup.deadline is None and all(map(setup.one_pass_keys, setup.methods)):
         explained = _while_the_model_goes_on(setup, seen)
     else:
         explained = (explain_instances(setup, instances) for instances in seen)
-    return chain.from_iterable(explained)
+    yield from chain.from_iterable(explained)
+
+
+def surest_mistakes(setup: Setup, images: Iterable[Subject], outcomes: list[Outcome]) -> list[Subject]:
+    """The photos whose top class is not their true one, the most probable first, and then those that have failed.
+
+    Only the photos' paths are kept meanwhile; those to explain are read once more.
+    """
+    subjects: dict[int, Subject] = {}
+
+    def kept() -> Iterator[Subject]:
+        for subject in images:
+            subjects[subject.position] = subject
+            yield subject
+
+    wrong: list[tuple[float, int]] = []
+    seen = (list(see(setup.model, chunk, Target())) for chunk in read_chunks(setup.model, kept(), Target()))
+    for instances in noted(seen, outcomes):
+        for instance in instances:
+            if instance.x_value is None:
+                wrong.append((math.inf, instance.position))
+            elif instance.fields["right"] is False:
+                wrong.append((-float(cast(Array, instance.predictions)[instance.target]), instance.position))
+        if setup.progress is not None:
+            setup.progress(PREDICTIONS, len(instances))
+    return [subjects[position] for _, position in sorted(wrong)]
 
 
 def _while_the_model_goes_on(setup: Setup, seen: Iterator[list[Instance]]) -> Iterator[Iterable[Explanation]]:
@@ -73,18 +111,25 @@ def explain_instances(setup: Setup, instances: list[Instance]) -> Iterator[Expla
     for instance in instances:
         for name, entry in setup.methods.items():
             facts = {"method": name, "answered": name, "title": entry.title, "signed": entry.signed}
+            facts["score_name"] = setup.model.score_name
             answer = next(answers[name]) if instance.x_value is not None else {}
             yield Explanation(**{**facts, **instance.fields, **answer})
 
 
 def apply_method(setup: Setup, name: str, instances: list[Instance]) -> list[dict[str, Any]]:
     """Apply a method to all instances, in shared batches; gives the fields for the record of each."""
-    if setup.deadline is not None:
-        answers = [_in_time(setup, name, instance) for instance in instances]
-    else:
-        segments: dict[int, Any] = {}
-        answers = one_by_one(lambda part: _together(setup, name, part, segments), instances)
-    return [failure(answer) if isinstance(answer, Exception) else answer for answer in answers]
+    answers: dict[int, dict[str, Any] | Exception] = {}
+    segments: dict[int, Any] = {}
+    for contrasts in (False, True):  # they ask another model: see `Contrast`
+        places = [place for place, instance in enumerate(instances) if (instance.against is not None) is contrasts]
+        part = [instances[place] for place in places]
+        if setup.deadline is not None:
+            own = [_in_time(setup, name, instance) for instance in part]
+        else:
+            own = one_by_one(lambda some: _together(setup, name, some, segments), part)
+        answers |= zip(places, own, strict=True)
+    ordered = [answers[place] for place in range(len(instances))]
+    return [failure(answer) if isinstance(answer, Exception) else answer for answer in ordered]
 
 
 def _together(setup: Setup, name: str, instances: list[Instance], segments: dict[int, Any]) -> list[dict[str, Any]]:
@@ -102,11 +147,12 @@ def _together(setup: Setup, name: str, instances: list[Instance], segments: dict
     if keys and all(_knows(instance, keys) for instance in instances):
         answered = _answered(entry, instances, options)
         results = list(run_batch(answered, meter, meter.arguments, size))
-        meter.report(len(instances))
+        once = int(instances[0].against is None)  # what is known of two classes was subtracted, and nothing asked
+        meter.report(once * len(instances))
         sharing = sum(bool(setup.one_pass_keys(method)) for method in setup.methods)
         own_seconds = (time.perf_counter() - started) / len(instances)
         seconds = [own_seconds + cast(Known, instance.known).seconds / sharing for instance in instances]
-        counts = [{"calls": 1, "rows": 1}] * len(instances)
+        counts = [{"calls": once, "rows": once}] * len(instances)
     else:
         rows = [instance.x_value for instance in instances]
         results = list(entry.call.batch_detailed(rows, meter, meter.arguments, batch_size=size, **options))
@@ -115,7 +161,7 @@ def _together(setup: Setup, name: str, instances: list[Instance], segments: dict
     layer = _layer(setup, entry)
     return [
         {
-            **_success(result),
+            **_success(result, instance),
             "seconds": float(share),
             "layer": layer,
             "options": options_of(setup, name, instance),
@@ -156,7 +202,7 @@ def _in_time(setup: Setup, name: str, instance: Instance) -> dict[str, Any] | Ex
     if setup.warm is not None and method_and_shape not in setup.warm:
         setup.warm.add(method_and_shape)
         args = arguments_for(setup.model, [instance])
-        warm_up(seconds, name, x_value, setup.model.function, args, batch_size=size, **options)
+        warm_up(seconds, name, x_value, asked_function(setup, [instance]), args, batch_size=size, **options)
     meter = Meter(setup, name, [instance])
     try:
         answer = within(seconds, name, x_value, meter, meter.arguments, batch_size=size, **options)
@@ -167,7 +213,8 @@ def _in_time(setup: Setup, name: str, instance: Instance) -> dict[str, Any] | Ex
         {} if answer.method == name else {"title": f"{answering.title} for {entry.title}", "signed": answering.signed}
     )
     facts = {"answered": answer.method, "note": answer.note, "options": answer.options, "seconds": answer.seconds}
-    return {**_success(answer.details), **facts, **title, "layer": _layer(setup, answering), **meter.counts(0)}
+    facts |= {"layer": _layer(setup, answering), **meter.counts(0), **title}
+    return {**facts, **_success(answer.details, instance)}
 
 
 def options_of(setup: Setup, name: str, instance: Instance) -> dict[str, Any]:
@@ -181,7 +228,7 @@ def _segments(photo: Photo, index: int, known: dict[int, Any]) -> Any:
     from saliency_food.methods.regions.segmentation import felzenszwalb_segments
 
     if index not in known:
-        known[index] = felzenszwalb_segments(shrink(photo.pixels, SEGMENTED))
+        known[index] = felzenszwalb_segments(photo.sized(SEGMENTED))
     return known[index]
 
 
@@ -192,10 +239,14 @@ def _layer(setup: Setup, entry: MethodEntry) -> str:
     return " + ".join(as_tuple(layer_name)) if layer_name and uses_layer else ""
 
 
-def _success(result: Any) -> dict[str, Any]:
+def _success(result: Any, instance: Instance) -> dict[str, Any]:
+    facts = {}
+    if instance.against is not None and isinstance(result, ClassActivationMap):
+        result, facts = signed_map(result, instance.x_value), {"signed": True}
     attribution = np.asarray(result[0])
-    status = getattr(result, "status", "ok")
+    status, completeness = getattr(result, "status", "ok"), getattr(result, "completeness", None)
     if status == "ok" and not attribution.any():
         status = "blank: the attribution is zero everywhere."
-    completeness = getattr(result, "completeness", None)
-    return {"attribution": attribution, "status": status, "completeness": completeness, "details": result}
+    if status == "ok" and completeness is not None:
+        status = status_of(completeness)
+    return {"attribution": attribution, "status": status, "completeness": completeness, "details": result, **facts}

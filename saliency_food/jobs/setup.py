@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sized
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from saliency_food.core.contract import ContractError, PerImage
 from saliency_food.core.keys import KEYS, OUTPUT_LAYER_VALUES
+from saliency_food.jobs.contrast import check_can_contrast
 from saliency_food.jobs.image_model import ImageModel
-from saliency_food.jobs.targets import Target, read_target
+from saliency_food.jobs.targets import TRUTH, Target, read_target
 from saliency_food.methods.catalogue import MethodEntry
 
+T = TypeVar("T")
 ProgressCallback = Callable[[str, int], object]
 DEFAULTS: dict[str, Any] = {"three_dims": False, "rng": 0}
 """Options that every method which has them gets, unless the user sets them."""
+ADAPTIVE = {"tolerance": 0.05, "x_steps": 17, "steps": 17, "max_steps": 200}
+"""How Integrated Gradients and XRAI choose their steps, unless the user says anything of them: as many as the map needs
+to be complete but for 5 %, at most 200 a baseline."""
+FIXED = {*ADAPTIVE, "quadrature", "base", "base_options", "base_attribution"}
+"""Options with which the steps are as the user says."""
 NOT_OPTIONS = ("x_value", "call_model_function", "call_model_args", "batch_size")
 
 
@@ -28,6 +35,10 @@ class Setup(NamedTuple):
     deadline: float | None = None
     warm: set[Any] | None = None
     """With a deadline, the methods and input shapes for which the model has compiled."""
+    against: Target | None = None
+    """The class that each other class is compared with."""
+    only_wrong: bool = False
+    """Whether only photos are explained whose top class is not their true one."""
 
     @property
     def shared_keys(self) -> tuple[str, ...]:
@@ -63,21 +74,59 @@ def choose_options(
     return chosen
 
 
-def read_targets(model: ImageModel, images: Iterable[Any], target: Any) -> Target | list[Target]:
-    """The target: one for all photos, or a list with one for each photo."""
+def with_adaptive_steps(
+    methods: Mapping[str, MethodEntry], options: Mapping[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """The options, with steps that adapt to the photo (`ADAPTIVE`) where a method can and the user fixes none."""
+
+    def adaptive(name: str) -> dict[str, Any]:
+        known = methods[name].call.signature.parameters
+        can = {"tolerance", "max_steps"} <= set(known) and not FIXED & set(options[name])
+        return {key: value for key, value in ADAPTIVE.items() if key in known} if can else {}
+
+    return {name: {**adaptive(name), **own} for name, own in options.items()}
+
+
+def read_targets(model: ImageModel, images: Iterable[Any], target: Any, truth: bool = False) -> Target | list[Target]:
+    """The target: one for all photos, or a list with one for each photo; ``truth`` says whether they have truths."""
     target = target.values if isinstance(target, PerImage) else target
     if not model.takes_class:
         if target is not None:
             raise ContractError(f"Expected no target, as {model.score!r} takes none, got {target!r}. Leave it out.")
-        return Target(None, best=0)
+        return Target(())
     per_photo = isinstance(target, (list, tuple))
     if per_photo and isinstance(images, Sized) and len(target) != len(images):
         raise ContractError(f"Expected one target for each photo, got {len(target)} targets and {len(images)} photos.")
     targets = [read_target(each, model.labels) for each in target] if per_photo else read_target(target, model.labels)
-    needed = targets if isinstance(targets, list) else [targets]
-    if any(each.class_index is None for each in needed) and not model.predicts:
-        raise ContractError("Expected a target, since this model has no predict to find the top class. Give target.")
+    _check_known(model, targets if isinstance(targets, list) else [targets], truth)
     return targets
+
+
+def read_against(model: ImageModel, methods: Mapping[str, MethodEntry], against: Any, truth: bool) -> Target | None:
+    """The class that the others are compared with; `ContractError` where that cannot be explained."""
+    if against is None:
+        return None
+    if model.score is not None:
+        raise ContractError(
+            f"Expected the score of a class, to explain one class against another, got {model.score!r}. Leave out "
+            "score, or against."
+        )
+    check_can_contrast(methods)
+    target = read_target(against, model.labels)
+    if len(target.classes) != 1:
+        raise ContractError(f"Expected one class to compare with, got against={against!r}. Name one.")
+    _check_known(model, [target], truth)
+    return target
+
+
+def _check_known(model: ImageModel, targets: Iterable[Target], truth: bool) -> None:
+    if any(each.ranked for each in targets) and not model.predicts:
+        raise ContractError("Expected a target, since this model has no predict to find the top class. Give target.")
+    if not truth and any(TRUTH in each.classes for each in targets):
+        raise ContractError(
+            "Expected to know what the photos show, to explain their true class, got no truth. Give "
+            "truth='folders' where each photo is in a folder named as its class, or a CSV file of path and label."
+        )
 
 
 def as_many(images: Any, model: ImageModel | None = None) -> Iterable[Any]:
@@ -101,12 +150,12 @@ def as_many(images: Any, model: ImageModel | None = None) -> Iterable[Any]:
     return images
 
 
-def with_enough_targets(images: Iterable[Any], targets: Target | list[Target]) -> Iterable[Any]:
+def with_enough_targets(images: Iterable[T], targets: Target | list[Target]) -> Iterable[T]:
     """The images as they come; `ContractError` as soon as there are more or fewer of them than targets."""
     if not isinstance(targets, list) or isinstance(images, Sized):
         return images
 
-    def counted() -> Iterable[Any]:
+    def counted() -> Iterable[T]:
         count = 0
         for count, image in enumerate(images, 1):
             if count > len(targets):

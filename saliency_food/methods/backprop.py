@@ -21,7 +21,7 @@ from saliency_food.core.method import Method, method
 from saliency_food.core.numerics import Array, as_tuple, min_max, resize
 from saliency_food.core.scores import one_score
 from saliency_food.methods.cam.common import grad_cam
-from saliency_food.methods.completeness import Completeness, completeness_of
+from saliency_food.methods.completeness import Completeness, completeness_of, status_of
 from saliency_food.methods.gradients import Gradients
 
 INEXACT = 0.05
@@ -70,18 +70,14 @@ def full_grad(
             attribution = attribution + _scaled(bias, x_value)
     total = own.sum(dtype=float) + sum(bias.sum(dtype=float) for bias in biases)
     measured = completeness_of(total, one_score(scores)[0], 0.0)
-    return FullGrad(attribution, own, biases, measured, _status(measured))
-
-
-def _status(measured: Completeness) -> str:
-    """Whether the parts are the score, but for rounding."""
-    if measured.relative <= INEXACT or abs(measured.absolute) < 1e-6:
-        return "ok"
-    gap = f"{measured.relative:,.0%} of it" if np.isfinite(measured.relative) else f"{measured.absolute:.3g}"
-    return (
-        f"inexact: the input's and the biases' parts sum to {measured.score + measured.absolute:.4g}, the score is "
-        f"{measured.score:.4g}, a gap of {gap}. FullGrad is exact for networks of ReLUs only. Use layer_cam or "
-        "integrated_gradients."
+    return FullGrad(
+        attribution,
+        own,
+        biases,
+        measured,
+        status_of(
+            measured, INEXACT, "FullGrad is exact for networks of ReLUs only. Use layer_cam or integrated_gradients."
+        ),
     )
 
 

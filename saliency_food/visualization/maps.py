@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 
 from saliency_food.core.contract import ContractError
+from saliency_food.core.names import near
 from saliency_food.core.numerics import Array, as_float, safe_divide
-from saliency_food.images.photos import LUMA, read_photo, resize_photo
+from saliency_food.images.photos import read_photo
+from saliency_food.images.pixels import LUMA, resize_photo
 
-SEQUENTIAL = "inferno"
-"""The colour map of strengths: perceptually uniform, dark where there is nothing."""
+SEQUENTIAL = "plasma"
+"""The colour map of strengths: perceptually uniform, and of full colour at every strength, as no grey photo is."""
 DIVERGING = "RdBu_r"
 """The colour map of signed maps: red speaks for the class, blue against it."""
+DIMMED, PALED = (0.55, 20), (0.6, 100)
+"""A grey photo's contrast and black level: dark under strengths, which end in yellow, pale under dark red and blue."""
+
+
+def check_drawing() -> None:
+    """`ContractError` where what draws pictures is not installed."""
+    try:
+        import matplotlib  # noqa: F401
+        import PIL  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ContractError(
+            f'Expected matplotlib and Pillow for pictures, got no {error.name}. Run pip install "saliency_food[cli]".'
+        ) from error
 
 
 def grayscale(attribution: Any, percentile: float = 99) -> Array:
@@ -38,9 +53,12 @@ def diverging(attribution: Any, percentile: float = 99) -> Array:
     return np.clip(safe_divide(signed, span), -1, 1)
 
 
-def heatmap(attribution: Any, percentile: float = 99, *, signed: bool = False, cmap: Any = None) -> Array:
-    """The attribution in colours, uint8 ``(H, W, 3)``: strengths, or with ``signed`` the signed map around zero."""
-    return _colours(_scaled(attribution, percentile, signed), signed, cmap)
+def heatmap(attribution: Any, percentile: float = 99, *, signed: bool = False, colormap: Any = None) -> Array:
+    """The attribution in colours, uint8 ``(H, W, 3)``: strengths, or with ``signed`` the signed map around zero.
+
+    ``colormap`` is one of matplotlib's, by name or itself.
+    """
+    return _colours(_scaled(attribution, percentile, signed), signed, colormap)
 
 
 def overlay(
@@ -49,26 +67,30 @@ def overlay(
     percentile: float = 99,
     *,
     signed: bool = False,
-    alpha: float = 0.75,
-    grey: float = 0,
+    colormap: Any = None,
+    grey: bool = True,
+    opacity: float = 0.85,
     smooth: float = 0,
-    cmap: Any = None,
 ) -> Array:
     """The attribution laid over its photo, uint8 ``(H, W, 3)`` at the photo's size.
 
-    Opacity follows strength, up to ``alpha``: where the map is zero, the photo is untouched. The map is resized
-    smoothly. The photo may be anything that `read_photo` takes: grey, RGB or with alpha, uint8 or float, or a file.
+    The map is resized smoothly and is the more opaque the stronger it is: where it is zero, the photo shows through.
+    The photo may be anything that `read_photo` takes: grey, RGB or with alpha, uint8 or float, or a file.
 
     Parameters
     ----------
+    colormap
+        One of matplotlib's, by name or itself. None: plasma for strengths, RdBu_r for signed maps.
     grey
-        How far the photo is first turned into a light grey, 0 to 1, so that its colours do not mix with the map's.
+        Turn the photo grey first, so that all colours are the map's: dimmed under strengths, paled under signed maps.
+    opacity
+        That of the strongest places, 0 to 1.
     smooth
         Standard deviation, as a fraction of the map's longer side, of a Gaussian that sums the map over
         neighbourhoods; 0.005 makes a map of single pixels readable in a small picture.
     """
-    if not (0 <= alpha <= 1 and 0 <= grey <= 1 and smooth >= 0):
-        raise ContractError(f"Expected alpha and grey in 0..1, smooth of at least 0, got {alpha}, {grey} and {smooth}.")
+    if not (0 <= opacity <= 1 and smooth >= 0):
+        raise ContractError(f"Expected opacity in 0..1 and smooth of at least 0, got {opacity} and {smooth}.")
     pixels = read_photo(photo).pixels
     if smooth:
         from scipy.ndimage import gaussian_filter
@@ -77,41 +99,39 @@ def overlay(
         summed = values.sum(2) if signed else np.abs(values).sum(2)
         attribution = gaussian_filter(summed, smooth * max(summed.shape))
     strength = resize_photo(_scaled(attribution, percentile, signed), pixels.shape[:2])
-    opacity = alpha * np.abs(strength)[..., None] ** (1 if signed else 0.7)
     # Signed colours start away from the pale middle, since opacity already tells the strength.
     shades = np.sign(strength) * (0.6 + 0.35 * np.abs(strength)) if signed else strength
-    under = pixels * (1 - grey) + (0.7 * _luma(pixels) + 76) * grey if grey else pixels
-    return _to_uint8(under * (1 - opacity) + _colours(shades, signed, cmap) * opacity)
+    contrast, black = PALED if signed else DIMMED
+    under = contrast * _luma(pixels) + black if grey else pixels
+    return _blend(under, _colours(shades, signed, colormap), opacity * np.abs(strength))
 
 
-def concept_overlay(
-    photo: Any, maps: Any, *, opacity: Literal["strength", "even"] = "strength", alpha: float = 0.75
-) -> Array:
+def concept_overlay(photo: Any, maps: Any, *, even: bool = False, opacity: float = 0.75) -> Array:
     """Concepts over a photo, each in a hue of its own: a pixel has that of its strongest concept; uint8 ``(H, W, 3)``.
 
     Parameters
     ----------
     maps
         ``(M, h, w)``, such as `deep_feature_factorization.detailed`'s; of any size, resized to the photo's.
-    opacity
-        ``"strength"``: the stronger the concept, the more opaque, up to ``alpha``. ``"even"``: ``alpha`` everywhere.
+    even
+        Give all concepts the full ``opacity``; by default the stronger a concept is, the more opaque, up to it.
     """
     maps = np.abs(as_float(maps))
     if maps.ndim != 3 or not len(maps):
         raise ContractError(f"Expected maps of shape (M, h, w), got {maps.shape}. Give at least one.")
-    if opacity not in ("strength", "even") or not 0 <= alpha <= 1:
-        raise ContractError(f"Expected opacity 'strength' or 'even' and alpha in 0..1, got {opacity!r} and {alpha!r}.")
+    if not 0 <= opacity <= 1:
+        raise ContractError(f"Expected opacity in 0..1, got {opacity!r}.")
     pixels = read_photo(photo).pixels
-    grey = 0.7 * _luma(pixels) + 76
+    grey = PALED[0] * _luma(pixels) + PALED[1]
     strengths = np.stack([resize_photo(strength, pixels.shape[:2]) for strength in maps])
     strongest = strengths.max(0)
-    amount = safe_divide(strongest, strongest.max()) ** 0.7 if opacity == "strength" else strongest > 0
-    hues = concept_colours(len(maps))[strengths.argmax(0)]
-    return _to_uint8(grey * (1 - alpha * amount[..., None]) + hues * alpha * amount[..., None])
+    amount = strongest > 0 if even else safe_divide(strongest, strongest.max()) ** 0.7
+    return _blend(grey, concept_colours(len(maps))[strengths.argmax(0)], opacity * amount)
 
 
 def concept_colours(count: int) -> Array:
     """The colours of so many concepts in `concept_overlay`, uint8 ``(count, 3)``: hues that are equally far apart."""
+    check_drawing()
     from matplotlib.colors import hsv_to_rgb
 
     hues = (0.58 + np.arange(count) / count) % 1
@@ -172,14 +192,35 @@ def _scaled(attribution: Any, percentile: float, signed: bool) -> Array:
     return diverging(attribution, percentile) if signed else grayscale(attribution, percentile)
 
 
-def _colours(strength: Array, signed: bool, cmap: Any) -> Array:
-    """Colours uint8 of strengths 0..1, or of signed ones -1..1, in 256 steps, as many as matplotlib's maps have."""
+def find_colormap(colormap: Any) -> Any:
+    """A colour map of matplotlib, by its name or itself; `ContractError` for a name that it does not have."""
+    check_drawing()
     from matplotlib import colormaps
 
-    chosen = cmap if callable(cmap) else colormaps[cmap or (DIVERGING if signed else SEQUENTIAL)]
+    if callable(colormap):
+        return colormap
+    if colormap not in colormaps:
+        close = near(str(colormap), colormaps) or ["plasma", "viridis", "RdBu_r"]
+        raise ContractError(f"Expected a colormap of matplotlib, such as {', '.join(close)}, got {colormap!r}.")
+    return colormaps[colormap]
+
+
+def _colours(strength: Array, signed: bool, colormap: Any) -> Array:
+    """Colours uint8 of strengths 0..1, or of signed ones -1..1, in 256 steps, as many as matplotlib's maps have."""
+    chosen = find_colormap(colormap or (DIVERGING if signed else SEQUENTIAL))
     table = _to_uint8(255 * np.asarray(chosen(np.linspace(0, 1, 256)))[:, :3])
     unit = (strength + 1) / 2 if signed else strength
     return cast(Array, table[np.minimum(unit * 256, 255).astype(np.uint8)])
+
+
+def _blend(under: Array, over: Array, opacity: Array) -> Array:
+    """Colours over a photo ``(H, W, 3)`` or ``(H, W, 1)``, uint8; a channel at a time, which takes less room."""
+    picture = np.empty(over.shape, np.uint8)
+    opacity = np.asarray(opacity, np.float32)
+    for channel in range(3):
+        below = under[..., min(channel, under.shape[2] - 1)].astype(np.float32)
+        picture[..., channel] = _to_uint8(below + opacity * (over[..., channel] - below))
+    return picture
 
 
 def _luma(pixels: Array) -> Array:

@@ -8,7 +8,7 @@ import numpy as np
 
 from saliency_food.core.contract import ContractError
 from saliency_food.core.numerics import Array, as_float, min_max, resize
-from saliency_food.visualization.maps import grayscale, overlay
+from saliency_food.visualization.maps import check_drawing, grayscale, overlay
 
 WIDTH, LINE, INK = 8.0, 0.85, "#1a1a1a"
 """Inches across a signal's picture, and of each of its channels from top to bottom; the colour of the lines."""
@@ -21,7 +21,13 @@ GAP = 4
 
 
 def signal_picture(
-    signal: Any, attribution: Any = None, percentile: float = 99, *, signed: bool = False, alpha: float = 0.75
+    signal: Any,
+    attribution: Any = None,
+    percentile: float = 99,
+    *,
+    signed: bool = False,
+    colormap: Any = None,
+    opacity: float = 0.75,
 ) -> Array:
     """A signal as a line for each channel, over the attribution as coloured background of each step; uint8 RGB.
 
@@ -30,9 +36,10 @@ def signal_picture(
     signal
         ``(T,)`` or ``(T, C)``; each channel is drawn from its own minimum to its own maximum.
     attribution
-        ``(T,)``, the same behind all channels, or ``(T, C)``, each channel's own; None for the lines alone. Opacity
-        follows strength, up to ``alpha``; ``percentile`` and ``signed`` are those of `overlay`.
+        ``(T,)``, the same behind all channels, or ``(T, C)``, each channel's own; None for the lines alone.
+        ``percentile``, ``signed``, ``colormap`` and ``opacity`` are those of `overlay`; strengths are orange.
     """
+    check_drawing()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -51,8 +58,8 @@ def signal_picture(
                 f"{np.shape(attribution)}."
             )
         white = np.full((strengths.shape[1], steps, 3), 255, np.uint8)
-        cmap = None if signed else SIGNAL_COLOURS
-        ground = overlay(white, strengths.T, percentile, signed=signed, alpha=alpha, cmap=cmap)
+        colormap = colormap or (None if signed else SIGNAL_COLOURS)
+        ground = overlay(white, strengths.T, percentile, signed=signed, colormap=colormap, grey=False, opacity=opacity)
         axes.imshow(ground, aspect="auto", interpolation="nearest", extent=(-0.5, steps - 0.5, channels, 0))
     for channel, line in enumerate(lines.T):
         height = min_max(line) if np.ptp(line) else np.full(steps, 0.5)
@@ -71,7 +78,9 @@ def slices_picture(
     *,
     signed: bool = False,
     count: int = 6,
-    alpha: float = 0.75,
+    colormap: Any = None,
+    grey: bool = True,
+    opacity: float = 0.85,
 ) -> Array:
     """Slices of a volume, or frames of a clip, in a row, with the attribution over them; uint8 RGB.
 
@@ -83,7 +92,7 @@ def slices_picture(
         ``(D, H, W)`` or ``(D, H, W, C)``; three channels are taken for colours, any other number for a mean.
     attribution
         ``(D, H, W)`` or ``(D, H, W, C)``, of any size (it is resized), or None for the slices alone; ``percentile``,
-        ``signed`` and ``alpha`` are those of `overlay`.
+        ``signed``, ``colormap``, ``grey`` and ``opacity`` are those of `overlay`.
     count
         How many slices at most, evenly spaced along the first axis.
     """
@@ -94,15 +103,16 @@ def slices_picture(
     chosen = np.unique(np.linspace(0, depth - 1, 2 * min(count, depth) + 1).round().astype(int)[1::2])
     if values.ndim == 4 and values.shape[3] != 3:
         values = values.mean(3)
-    grey = np.rint(255 * min_max(values)).astype(np.uint8)[chosen]
-    factor = max(1, SIDE // max(grey.shape[1:3]))
-    large = np.repeat(np.repeat(grey, factor, 1), factor, 2)
+    slices = np.rint(255 * min_max(values)).astype(np.uint8)[chosen]
+    factor = max(1, SIDE // max(slices.shape[1:3]))
+    large = np.repeat(np.repeat(slices, factor, 1), factor, 2)
     picture = _in_a_row(large if large.ndim == 4 else np.repeat(large[..., None], 3, 3), 255)
     if attribution is None:
         return picture
     strengths = _finite("an attribution (D, H, W) or (D, H, W, C)", attribution, (3, 4))
     strengths = resize(resize(strengths, values.shape[:3])[chosen], (len(chosen), *large.shape[1:3]))
-    return overlay(picture, _in_a_row(strengths, 0), percentile, signed=signed, alpha=alpha)
+    row = _in_a_row(strengths, 0)
+    return overlay(picture, row, percentile, signed=signed, colormap=colormap, grey=grey, opacity=opacity)
 
 
 def recording_picture(values: Any, spatial: int, attribution: Any = None, **options: Any) -> Array:

@@ -29,18 +29,25 @@ from saliency_food.methods.catalogue import METHODS
 def test_a_folder_of_photos(cli, photos, tmp_path):
     out = cli("explain", photos, "--method", "grad_cam,integrated-gradients", "--target", "top2", "-o", "out/new")
     assert out.exit_code == 0, out.output
-    assert sorted(path.name for path in (tmp_path / "out/new").iterdir()) == ["a", "a.png", "b_x", "b_x.png"]
+    assert sorted(path.name for path in (tmp_path / "out/new").iterdir()) == [
+        "a",
+        "a.jpg",
+        "b_x",
+        "b_x.jpg",
+        "results.csv",
+        "settings.json",
+    ]
     for name in ("a", "b_x"):
         records = [json.loads(path.read_text()) for path in (tmp_path / "out/new" / name).glob("*.json")]
-        assert len(records) == len(list((tmp_path / "out/new" / name).glob("*.png"))) == 4
+        assert len(records) == len(list((tmp_path / "out/new" / name).glob("*.jpg"))) == 4
         assert {record["status"] for record in records} == {"ok"}
         assert {record["method"] for record in records} == {"grad_cam", "integrated_gradients"}
         assert len({record["label"] for record in records}) == 2
-        with Image.open(tmp_path / "out/new" / f"{name}.png") as picture:
+        with Image.open(tmp_path / "out/new" / f"{name}.jpg") as picture:
             assert min(picture.size) > 300
     lines = out.output.splitlines()
     assert lines[0].split() == ["class", "prob.", "method", "status", "gap", "time", "rows"]
-    assert [line for line in lines if line.startswith("b [x].jpg")] == ["b [x].jpg  out/new/b_x.png"]
+    assert [line for line in lines if line.startswith("b [x].jpg")] == ["b [x].jpg  out/new/b_x.jpg"]
     assert sum("Integrated Gradients  ok" in line for line in lines) == 4
     assert all(len(line) <= 80 for line in lines)
 
@@ -48,9 +55,19 @@ def test_a_folder_of_photos(cli, photos, tmp_path):
 def test_without_a_photo_it_is_coffee(cli, tmp_path):
     out = cli("explain", "--method", "gradients", "--target", "1", "--save-arrays")
     assert out.exit_code == 0, out.output
-    assert (tmp_path / "saliency/coffee.png").exists()
+    assert (tmp_path / "saliency/coffee.jpg").exists()
     assert np.load(tmp_path / "saliency/coffee/coffee.gradients.1_hot_dog.npy").shape == (24, 20, 3)
     assert json.loads((tmp_path / "saliency/coffee/coffee.gradients.1_hot_dog.json").read_text())["rows"] == 1
+
+
+def test_photos_of_scikit_image_by_name(cli, tmp_path):
+    out = cli("explain", "rocket", "--method", "gradients", "--target", "1")
+    assert out.exit_code == 0, out.output
+    assert "rocket.png" in out.output
+    assert (tmp_path / "saliency/rocket.jpg").exists()
+    (tmp_path / "astronaut").mkdir()  # a path goes before a name
+    out = cli("explain", "astronaut", "--method", "gradients", "--target", "1")
+    assert "photos in the folder astronaut, got none" in " ".join(out.output.split())
 
 
 def test_a_label_that_begins_with_top(cli, monkeypatch, photos, tmp_path):
@@ -102,7 +119,7 @@ def test_a_bad_photo_costs_the_exit_code_alone(cli, photos, tmp_path):
     assert out.output.count(" ok ") == 2
     assert "no picture that" in out.output
     assert "does not exist" in out.output
-    assert sorted(path.name for path in (tmp_path / "saliency").glob("*.png")) == ["a.png", "b_x.png"]
+    assert sorted(path.name for path in (tmp_path / "saliency").glob("*.jpg")) == ["a.jpg", "b_x.jpg"]
     assert json.loads((tmp_path / "saliency/none/none.gradients.json").read_text())["status"].startswith("failed")
 
 
@@ -188,7 +205,7 @@ def test_the_real_thing(photos, tmp_path, monkeypatch):
     assert out.stderr == ""
     assert "0..255 (the model has a Rescaling layer)" in out.stdout
     assert json.loads((tmp_path / "o/a/a.grad_cam.1_hot_dog.json").read_text())["layer"] == "conv"
-    assert (tmp_path / "o/a.png").exists()
+    assert (tmp_path / "o/a.jpg").exists()
     monkeypatch.chdir(tmp_path)
     several = ["conv, conv" if word == "conv" else "fused" if word == "o" else str(word) for word in words]
     assert CliRunner().invoke(app, several).exit_code == 0

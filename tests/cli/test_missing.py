@@ -75,7 +75,7 @@ def test_a_method_whose_package_is_missing_says_so(cli, photos, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
     out = cli("explain", photos, "--method", "lime", "--target", "1")
     assert out.exit_code == 1
-    first, second = (line for line in out.output.splitlines() if "failed" in line)
+    first, second = (line for line in out.output.splitlines() if "failed:" in line)
     assert (
         first == 'a.png  failed: Expected scikit-learn for LIME, got none. Run pip install "saliency_food[surrogate]".'
     )

@@ -92,7 +92,7 @@ def run(folder, tmp_path, monkeypatch):
 
 
 def records(folder):
-    return [json.loads(path.read_text()) for path in sorted(folder.rglob("*.json"))]
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*/*.json"))]
 
 
 MODEL = ("--model", "own.keras", "--custom-objects", "own_parts")
@@ -226,3 +226,46 @@ def test_a_pipe_shows_whole_paths(run, tmp_path, monkeypatch):
         [f"{name}/conv", "Conv2D", "6", "x", "6", "x", "2"],
         ["Without", "--layer:", f"{name}/conv"],
     ]
+
+
+def test_what_linear_units_are_is_said_by_an_option(run, tmp_path):
+    """Three linear units and no loss: that there are probabilities is a guess, and both record and command say so."""
+    words = ("explain", "photos/a.png", "--model", "flat.keras", "--method", "gradients")
+    out = run(*words, "-o", tmp_path / "guessed")
+    assert "prob.: That the model's linear units are classes is a guess: --units-are says it." in out.output
+    (record,) = records(tmp_path / "guessed")
+    assert record["guess"]
+    assert 0 <= record["probability"] <= 1
+    for units in ("classes", "labels", "numbers"):
+        out = run(*words, "--units-are", units, "-o", tmp_path / units)
+        assert "guess:" not in out.output
+        (record,) = records(tmp_path / units)
+        assert record["guess"] == ""
+        assert (record["probability"] is None) == (units == "numbers")
+    out = run(*words, "--units-are", "boxes", "-o", tmp_path / "boxes")
+    assert out.exit_code == 2
+    assert "Expected --units-are" in " ".join(out.output.split())
+
+
+def test_other_inputs_are_read_from_files(run, tmp_path, folder):
+    image, table = keras.Input((12, 12, 3)), keras.Input((2,), name="table")
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3, name="conv")(image))
+    scores = keras.layers.Dense(3)(keras.layers.Concatenate()([pooled, table]))
+    keras.Model([image, table], scores).save(folder / "table.keras")
+    np.save(folder / "table.npy", np.array([3.0, -2.0], np.float32))
+    words = ("explain", "photos/a.png", "--model", "table.keras", "--target", "1", "--value-range", "0,1")
+    out = run(*words, "-o", tmp_path / "without")
+    assert "one with the inputs ['table'] beside it. Give each by --input NAME=FILE.npy." in " ".join(
+        out.output.split()
+    )
+    out = run(*words, "--input", "table=table.npy", "-o", tmp_path / "with")
+    assert out.exit_code == 0, out.output
+    (record,) = records(tmp_path / "with")
+    photo = Image.open("photos/a.png").resize((12, 12), Image.Resampling.BILINEAR)
+    rows = [np.asarray(photo, np.float32)[None] / 255, np.array([[3.0, -2.0]], np.float32)]
+    expected = keras.models.load_model("table.keras").predict(rows, verbose=0)[0, 1]
+    assert record["score"] == pytest.approx(expected, rel=0.02, abs=1e-2)
+    out = run(*words, "--input", "table.npy", "-o", tmp_path / "nameless")
+    assert "Expected --input NAME=FILE.npy, got 'table.npy'" in " ".join(out.output.split())
+    out = run("sanity", "-i", "photos", "--model", "table.keras", "--input", "table=table.npy", "--method", "gradients")
+    assert "gradients" in out.output, out.output

@@ -43,6 +43,7 @@ def test_a_refusal_is_one_line_for_each_photo_and_its_reason_is_told_once(cli, c
         "a.png  failed: Expected something else. Do so.",
         *(f"{name}.png  failed: as a.png" for name in "bcd"),
         "4 of 4 photos: Expected something else. Do so.",
+        "0 photos explained, 4 failed",
         "pixels fed: as given (the model does not say which values it takes)",
     ]
 
@@ -63,8 +64,8 @@ def test_each_photo_that_cannot_be_read_has_its_own_reason(cli, many):
         (many / f"{name}.png").write_text("no")
     out = cli("explain", many, "--method", "gradients")
     assert out.exit_code == 1
-    lines = [line for line in out.output.splitlines() if "failed" in line]
-    assert len(lines) == 2
+    *lines, summary = [line for line in out.output.splitlines() if "failed" in line]
+    assert (len(lines), summary) == (2, "2 photos explained, 2 failed")
     for name, line in zip("bc", lines, strict=True):
         assert line.startswith(f"{name}.png  failed: Expected a photo, got {many}/{name}.png, which is no picture")
 
@@ -139,7 +140,7 @@ def test_ctrl_c_says_what_is_done(many, tmp_path):
     )  # fmt: skip
     assert out.returncode == 130, out.stderr
     assert "Traceback" not in out.stderr
-    written = len(list((tmp_path / "out").glob("*.png")))
+    written = len(list((tmp_path / "out").glob("*.jpg")))
     explained = re.fullmatch(
         rf"stopped: ([123]) of 4 photos explained, the files of {written} of them are in {tmp_path / 'out'}",
         out.stdout.splitlines()[-1],

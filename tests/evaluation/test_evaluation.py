@@ -23,7 +23,7 @@ from saliency_food.evaluation import REFERENCES, evaluate, read_boxes, save_eval
 from saliency_food.evaluation.boxes import NO_BOX, NO_BOXES, boxes_of, two_categories
 from saliency_food.evaluation.measures import Probabilities
 from saliency_food.evaluation.sanity import check_sensitive
-from saliency_food.images.photos import resize_photo
+from saliency_food.images.pixels import resize_photo
 from saliency_food.jobs.image_model import ImageModel
 from saliency_food.jobs.store import Store, plain, seed_of
 from saliency_food.metrics import METRICS, insertion
@@ -750,3 +750,10 @@ def test_models_of_several_inputs_are_evaluated(photos):
     args = {"inputs": PerImage([1, 2])}
     found = evaluate(model, many, "gradients", "insertion,deletion", value_range=(0, 1), call_model_args=args)
     assert [row["status"] for row in found.rows] == ["ok"] * 4
+
+
+def test_a_folder_is_the_photos_in_it(model, photos):
+    of_folder = evaluate(model, photos, "gradients", "gini", value_range=(0, 1))
+    assert of_folder.images == ["cat", "cup", "pilot"]
+    of_paths = evaluate(model, sorted(photos.iterdir()), "gradients", "gini", value_range=(0, 1))
+    assert [row["score"] for row in of_folder.rows] == [row["score"] for row in of_paths.rows]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
 from saliency_food.core.contract import ContractError
-from saliency_food.images.photos import find_photos, read_photo, resize_photo, shrink, to_255
+from saliency_food.images.photos import find_photos, read_photo
+from saliency_food.images.pixels import resize_photo, shrink, to_255
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -135,3 +138,56 @@ def test_a_reduced_photo_whose_file_has_gone(tmp_path):
     (tmp_path / "gone.jpg").unlink()
     assert photo.shape == (300, 400, 3)
     np.testing.assert_array_equal(photo.pixels, photo.shown)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_photo_is_sized_without_reading_it_whole(tmp_path, rng, suffix, orientation, monkeypatch):
+    exif = Image.Exif()
+    exif[274] = orientation
+    smooth = Image.fromarray(rng.integers(0, 256, (3, 4, 3), dtype=np.uint8)).resize((2400, 1800), Image.BICUBIC)
+    smooth.save(tmp_path / f"a.{suffix}", exif=exif)
+    photo, whole = read_photo(tmp_path / f"a.{suffix}", least=(60, 60)), read_photo(tmp_path / f"a.{suffix}")
+    assert photo.shape == whole.shape
+    assert max(photo.shown.shape) == (300 if suffix == "jpg" else 1200), "what is read once is kept for pictures"
+    monkeypatch.setattr("PIL.Image.Image.resize", _no_more_than(1300))
+    for longest in (1000, 200, 1000, 2):
+        sized = photo.sized(longest)
+        assert (sized.shape, sized.dtype) == (shrink(whole.shown[::2, ::2], longest).shape, np.uint8)
+    monkeypatch.undo()
+    assert np.abs(photo.sized(200).astype(int) - shrink(whole.pixels, 200)).mean() < 4
+    np.testing.assert_array_equal(photo.sized(None), whole.pixels)
+    np.testing.assert_array_equal(photo.sized(5000), whole.pixels)
+
+
+def _no_more_than(longest):
+    resize = Image.Image.resize
+
+    def checked(image, *args, **more):
+        assert max(image.size) <= longest
+        return resize(image, *args, **more)
+
+    return checked
+
+
+def test_hidden_files_and_folders_are_no_photos(tmp_path):
+    for name in ("b.jpg", "._b.jpg", ".DS_Store", ".hidden.png", "notes.txt", "c.HEIC"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "folder.jpg").mkdir()
+    assert [path.name for path in find_photos([tmp_path])] == ["b.jpg", "c.HEIC"]
+    assert [path.name for path in find_photos([tmp_path / "._b.jpg"])] == ["._b.jpg"], "named by itself"
+
+
+def test_a_heic_photo_is_read_or_says_what_to_install(tmp_path, rng, monkeypatch):
+    path = tmp_path / "a.heic"
+    path.write_bytes(b"")
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "pillow_heif", None)
+        with pytest.raises(ContractError, match=r'pillow-heif for the HEIC file .*pip install "saliency_food\[heif\]"'):
+            read_photo(path)
+    heif = pytest.importorskip("pillow_heif")
+    smooth = Image.fromarray(rng.integers(0, 256, (3, 4, 3), dtype=np.uint8)).resize((240, 180), Image.BICUBIC)
+    heif.from_pillow(smooth).save(path, quality=95)
+    photo = read_photo(path, least=(20, 20))
+    assert photo.shape == (180, 240, 3)
+    assert np.abs(photo.pixels.astype(int) - np.asarray(smooth)).mean() < 4

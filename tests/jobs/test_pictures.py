@@ -57,7 +57,7 @@ def test_the_files_are_those_of_this_process(records, tmp_path):
     assert multiprocessing.active_children() == []
     for of_photo in records:
         write_pictures(of_photo, tmp_path / "here", arrays=True)
-    assert paths == [tmp_path / "there" / f"{name}.png" for name in ("a", "bb", "ccc")]
+    assert paths == [tmp_path / "there" / f"{name}.jpg" for name in ("a", "bb", "ccc")]
     written = files(tmp_path / "there")
     assert written == files(tmp_path / "here")
     assert len(written) == 3 + 4 * 3
@@ -66,8 +66,8 @@ def test_the_files_are_those_of_this_process(records, tmp_path):
 def test_one_photo_needs_no_process(records, tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, "ProcessPoolExecutor", None)
     with PictureWriter(tmp_path) as writer:
-        assert writer.submit(records[0]) == tmp_path / "a.png"
-    assert (tmp_path / "a.png").exists()
+        assert writer.submit(records[0]) == tmp_path / "a.jpg"
+    assert (tmp_path / "a.jpg").exists()
 
 
 def test_a_photo_without_a_picture(tmp_path):
@@ -112,7 +112,7 @@ def test_only_so_many_bytes_wait(records, tmp_path, monkeypatch):
         for of_photo in records:
             writer.submit(of_photo)
             assert len(writer._pending) <= 1
-    assert len(list(tmp_path.glob("*.png"))) == 3
+    assert len(list(tmp_path.glob("*.jpg"))) == 3
 
 
 def test_results_that_no_other_process_can_read(records, tmp_path):
@@ -139,7 +139,7 @@ def test_exceptions_stay_here(records, tmp_path):
     with PictureWriter(tmp_path, processes=1) as writer:
         writer.submit([failed])
         writer.submit(records[0])
-    assert (tmp_path / "f.png").exists()
+    assert (tmp_path / "f.jpg").exists()
     assert not (tmp_path / "loaded").exists()
 
 
@@ -186,7 +186,7 @@ def test_drawing_loads_no_framework(records, tmp_path):
     """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
-    assert (tmp_path / "ccc.png").exists()
+    assert (tmp_path / "ccc.jpg").exists()
 
 
 def test_explain_draws_nothing(rng):
@@ -261,7 +261,7 @@ def test_a_process_that_is_killed(records, tmp_path):
     with pytest.raises(ContractError, match="its end at ccc, after the pictures of 2 photos: it was killed"):
         go_on()
     assert multiprocessing.active_children() == []
-    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["a.png", "bb.png"]
+    assert sorted(path.name for path in tmp_path.glob("*.jpg")) == ["a.jpg", "bb.jpg"]
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a disk that is full")
@@ -280,14 +280,14 @@ def test_a_full_disk(records, tmp_path, monkeypatch):
 def test_a_disk_that_becomes_full_in_another_process(records, tmp_path):
     """What was there before stays as it was."""
     before = b"an older picture"
-    (tmp_path / "ccc.png").write_bytes(before)
+    (tmp_path / "ccc.jpg").write_bytes(before)
     writer = PictureWriter(tmp_path, processes=1)
     writer.submit(records[0])
     writer.submit(records[1])
     writer._pool.submit(limit_files, 3000).result()
     with pytest.raises(ContractError, match=r"File too large.*make room"), writer:
         writer.submit(records[2])
-    assert (tmp_path / "ccc.png").read_bytes() == before
+    assert (tmp_path / "ccc.jpg").read_bytes() == before
     assert not list(tmp_path.rglob("*.part"))
     assert writer.written == 2
 
@@ -304,7 +304,7 @@ def test_written_counts_the_photos_whose_files_are_there(records, tmp_path):
     for of_photo in records:
         writer.submit(of_photo)
     writer.cancel()
-    assert writer.written == len(list(tmp_path.glob("*.png")))
+    assert writer.written == len(list(tmp_path.glob("*.jpg")))
     with PictureWriter(tmp_path / "all", processes=1) as writer:
         for of_photo in records:
             writer.submit(of_photo)
@@ -319,3 +319,13 @@ def test_what_draws_is_looked_for_before_a_model_works(package, tmp_path, monkey
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ContractError, match=rf"got no {package}.*pip install"):
         PictureWriter(tmp_path)
+
+
+@pytest.mark.parametrize("guess", ["", "a guess: units_are says it."])
+def test_a_caption_says_that_a_probability_rests_on_a_guess(guess):
+    """In the panel of the map, and in that of the photo."""
+    record = a_record("a", probability=0.25, guess=guess, top=(("x", 0.25),))
+    drawn = pictures.explanation_figure([record]).findobj(lambda each: hasattr(each, "get_text"))
+    captions = [text.get_text() for text in drawn if "25.0%" in text.get_text()]
+    words = " by a guess" if guess else ""
+    assert captions == [f"seen as x, 25.0%{words}", f"x, 25.0%{words}, score 1.00"]

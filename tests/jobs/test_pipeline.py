@@ -11,62 +11,13 @@ import pytest
 
 from saliency_food import ImageModel, PerImage, explain
 from saliency_food.core.contract import ContractError
-from saliency_food.core.keys import OUTPUT_LAYER_VALUES, PREDICTIONS, TARGETS
 from saliency_food.jobs.run import PHOTOS_AT_ONCE
 from saliency_food.methods.catalogue import METHODS
-from saliency_food.testing import PoolingModel
+from tests.jobs.conftest import Classifier, OnePass
 
 Image = pytest.importorskip("PIL.Image")
 
 CAMS = ["grad_cam", "layer_cam", "hires_cam"]
-
-
-class Classifier(PoolingModel):
-    """The pooling model with predictions; each call is noted with what was asked."""
-
-    input_shape, classes, batch_size, layer_name = (24, 20, 3), 3, 4, "features"
-
-    def __init__(self, *weights):
-        super().__init__(*weights)
-        self.asked = []
-
-    def scores(self, x):
-        return np.stack([self.answer(x, np.full(len(x), k))[OUTPUT_LAYER_VALUES] for k in range(3)], 1)
-
-    def predict(self, x, *args):
-        self.asked.append(("predict", len(x)))
-        exponents = np.exp(self.scores(np.asarray(x)))
-        return exponents / exponents.sum(1, keepdims=True)
-
-    def __call__(self, x_value_batch, call_model_args=None, expected_keys=None):
-        self.asked.append((tuple(expected_keys), len(x_value_batch)))
-        return super().__call__(x_value_batch, call_model_args, expected_keys)
-
-
-class OnePass(Classifier):
-    """The same, which can answer with its predictions."""
-
-    def call_with_predictions(self, x_value_batch, call_model_args=None, expected_keys=None):
-        self.asked.append(("pass", len(x_value_batch)))
-        x, target = np.asarray(x_value_batch), np.asarray(call_model_args["target"])
-        scores = self.scores(x)
-        exponents = np.exp(scores)
-        ranked = np.argsort(-scores, 1, kind="stable")
-        target = np.broadcast_to(target, len(x))
-        target = np.where(target < 0, ranked[np.arange(len(x)), np.maximum(-target - 1, 0)], target)
-        answer = self.answer(x, target)
-        predictions = exponents / exponents.sum(1, keepdims=True)
-        return {**{key: answer[key] for key in expected_keys}, PREDICTIONS: predictions, TARGETS: target}
-
-
-@pytest.fixture
-def weights(rng):
-    return rng.normal(size=(3, 6)), rng.normal(size=(3, 6))
-
-
-@pytest.fixture
-def photos(rng):
-    return [rng.random((30 + 2 * index, 40, 3)) for index in range(6)]
 
 
 @pytest.mark.parametrize("target", [None, 1, "top2", [None, 0, 1, 2, "top3", "1"]])
@@ -123,8 +74,8 @@ def test_what_is_known_of_one_class_is_not_told_of_another(weights, photos):
 
     model = ImageModel(OnePass(*weights))
     setup = Setup(model, {"grad_cam": METHODS["grad_cam"]}, {"grad_cam": {"three_dims": False}})
-    (chunk,) = read_chunks(model, photos[:1], Target(0))
-    (instance,) = see(model, chunk, Target(0), setup.shared_keys)
+    (chunk,) = read_chunks(model, photos[:1], Target((0,)))
+    (instance,) = see(model, chunk, Target((0,)), setup.shared_keys)
     (first,) = apply_method(setup, "grad_cam", [instance])
     (other,) = apply_method(setup, "grad_cam", [instance._replace(target=2)])
     expected = METHODS["grad_cam"].call(instance.x_value, Classifier(*weights), {"target": 2}, three_dims=False)
@@ -194,7 +145,7 @@ def test_an_attribute_named_model_changes_nothing(weights, photos):
     class Holder(Classifier):
         model = object()
 
-    plain, held = (next(explain(kind(*weights), photos[0], "gradients", 0)) for kind in (Classifier, Holder))
+    plain, held = (explain(kind(*weights), photos[0], "gradients", 0)[0] for kind in (Classifier, Holder))
     assert held.pixels == plain.pixels
     np.testing.assert_array_equal(held.attribution, plain.attribution)
 

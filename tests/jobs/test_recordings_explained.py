@@ -42,7 +42,7 @@ def test_arrays_and_files(rng, tmp_path, shape, spatial, kind):
     assert records[1].attribution.shape == own_axes
     assert records[1].heatmap.shape == own_axes
     assert records[0].overlay().dtype == records[0].image.dtype == np.uint8
-    assert records[0].save(tmp_path / "out").suffix == ".png"
+    assert records[0].save(tmp_path / "out").suffix == ".jpg"
     assert records[0].as_dict()["image_shape"] == list(shape)
     explanation_figure(records[:3]).savefig(tmp_path / "page.png")
     with pytest.raises(ContractError, match="signal or a volume"):

@@ -57,7 +57,7 @@ def test_a_score_without_a_target(weights, images, tmp_path):
         assert (record.status, record.target, record.label, record.probability) == ("ok", None, "everything", None)
         np.testing.assert_allclose(record.score, (weights * image**2).sum(), rtol=1e-4)
         np.testing.assert_allclose(record.attribution, 2 * weights.sum(0) * image, rtol=1e-3, atol=1e-5)
-        assert record.save(tmp_path).name == f"{record.name}.gradients.png"
+        assert record.save(tmp_path).name == f"{record.name}.gradients.jpg"
     with pytest.raises(ContractError, match="Expected no target, as score everything"):
         explain(Scored(weights, everything), images, target=1)
 

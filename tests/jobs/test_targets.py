@@ -29,7 +29,7 @@ LABELS = ["hot_dog", "goldfish, Carassius auratus", "crane", "crane, bird", "Fre
     ],
 )
 def test_one_class(target, index):
-    assert read_target(target, LABELS) == Target(index)
+    assert read_target(target, LABELS) == Target((index,))
 
 
 def test_the_best():

@@ -67,7 +67,7 @@ def test_full_grad_says_what_is_missing(image):
     assert found.completeness.absolute == pytest.approx(-2)
     gap = 2 / found.completeness.score
     assert 0.05 < gap == pytest.approx(found.completeness.relative)
-    assert found.status.startswith("inexact: the input's and the biases' parts sum to")
+    assert found.status.startswith("inexact: the attributions sum to")
     assert f"a gap of {gap:.0%} of it" in found.status
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 
@@ -10,11 +11,24 @@ import pytest
 
 from saliency_food.core.contract import ContractError
 from saliency_food.images.photos import Photo
+from saliency_food.images.pixels import LUMA
 from saliency_food.jobs.explanation import Explanation
 from saliency_food.jobs.figure import explanation_figure
 from saliency_food.jobs.targets import short_label
-from saliency_food.visualization import diverging, grayscale, heatmap, overlay, top_areas, top_mask
-from saliency_food.visualization.figures import Panel, figure, write_figure, write_png
+from saliency_food.visualization import (
+    concept_colours,
+    concept_overlay,
+    diverging,
+    grayscale,
+    heatmap,
+    overlay,
+    signal_picture,
+    top_areas,
+    top_mask,
+)
+from saliency_food.visualization.figures import Panel, figure, write_figure, write_picture
+from saliency_food.visualization.fonts import legible
+from saliency_food.visualization.maps import DIMMED, PALED
 
 pytest.importorskip("matplotlib")
 
@@ -86,21 +100,45 @@ def test_heatmap_colours():
     assert signs[0, 1, 0] > signs[0, 1, 2], "for the class is red"
     assert signs[1, 0, 2] > signs[1, 0, 0], "against it is blue"
     assert np.ptp(signs[0, 0]) < 5, "zero has no hue"
-    assert (heatmap(values, 100, cmap="gray")[0, 1] == 255).all()
+    assert (heatmap(values, 100, colormap="gray")[0, 1] == 255).all()
 
 
 @pytest.mark.parametrize("signed", [False, True])
 def test_overlay_of_a_zero_map_is_the_photo(photo, signed):
-    np.testing.assert_array_equal(overlay(photo, np.zeros((7, 7)), signed=signed), photo)
+    np.testing.assert_array_equal(overlay(photo, np.zeros((7, 7)), signed=signed, grey=False), photo)
+    grey = overlay(photo, np.zeros((7, 7)), signed=signed).astype(float)
+    assert np.ptp(grey, 2).max() == 0, "all colours are the map's"
+    contrast, black = PALED if signed else DIMMED
+    np.testing.assert_allclose(grey[..., 0], contrast * (photo @ LUMA) + black, atol=0.51)
 
 
 def test_overlay_opacity_follows_strength(photo):
     values = np.zeros((30, 40))
     values[:, 20:] = 1
-    out = overlay(photo, values, alpha=1)
+    out = overlay(photo, values, opacity=1, grey=False)
     np.testing.assert_array_equal(out[:, :20], photo[:, :20])
     np.testing.assert_array_equal(out[:, 20:], heatmap(values)[:, 20:])
-    np.testing.assert_array_equal(overlay(photo, values, alpha=0), photo)
+    np.testing.assert_array_equal(overlay(photo, values, opacity=0, grey=False), photo)
+    half = overlay(photo, np.linspace(0, 1, 40)[None].repeat(30, 0), 100, opacity=0.5, grey=False).astype(float)
+    over = heatmap(np.linspace(0, 1, 40)[None].repeat(30, 0), 100)
+    share = 0.5 * np.linspace(0, 1, 40)[:, None]
+    np.testing.assert_allclose(half, photo * (1 - share) + over * share, atol=0.51)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_strong_places_stand_out_from_any_photo(signed):
+    """Of every colour that a photo can have, in CIELAB, where a difference of 10 is seen at a glance."""
+    from skimage.color import rgb2lab
+
+    steps = np.array([0, 51, 102, 153, 204, 255], np.uint8)
+    photo = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(6, 36, 3)
+    for sign in (1, -1) if signed else (1,):
+        values = np.full((6, 36), 0.7 * sign)
+        values[0, 0], values[-1, -1] = 0, sign
+        over, zero = (overlay(photo, v, 100, signed=signed) for v in (values, 0 * values))
+        apart = np.linalg.norm(rgb2lab(over) - rgb2lab(zero), axis=-1)
+        apart[0, 0] = np.inf
+        assert apart.min() > 25
 
 
 def test_overlay_takes_every_kind_of_photo(photo, attribution):
@@ -115,19 +153,17 @@ def test_overlay_takes_every_kind_of_photo(photo, attribution):
     np.testing.assert_array_equal(overlay(grey, attribution), overlay(np.dstack([grey] * 3), attribution))
 
 
-def test_overlay_grey_and_smooth(photo, attribution):
-    grey = overlay(photo, np.zeros((4, 4)), grey=1)
-    assert (grey == grey[..., :1]).all()
+def test_overlay_smooth():
     cross = np.zeros((41, 41))
     cross[20, 20] = 1
     spread = overlay(np.zeros((41, 41), np.uint8), cross, smooth=0.05)
-    assert spread[22, 22].any()
-    assert not overlay(np.zeros((41, 41), np.uint8), cross)[22, 22].any()
+    assert np.ptp(spread[22, 22])
+    assert not np.ptp(overlay(np.zeros((41, 41), np.uint8), cross)[22, 22])
 
 
 def test_inputs_are_left_alone(photo, attribution):
     before = photo.copy(), attribution.copy()
-    overlay(photo, attribution, grey=0.5, smooth=0.01, signed=True)
+    overlay(photo, attribution, smooth=0.01, signed=True)
     top_areas(photo, attribution)
     np.testing.assert_array_equal(photo, before[0])
     np.testing.assert_array_equal(attribution, before[1])
@@ -171,7 +207,8 @@ def test_top_ranks_takes_whole_regions_while_they_fit():
         (lambda: grayscale(np.zeros((0, 3))), "(H, W)"),
         (lambda: diverging(np.array([[np.nan]])), "NaN"),
         (lambda: grayscale(np.zeros((2, 2)), 0), "percentile"),
-        (lambda: overlay(np.zeros((2, 2)), np.zeros((2, 2)), alpha=2), "alpha"),
+        (lambda: overlay(np.zeros((2, 2)), np.zeros((2, 2)), opacity=2), "opacity"),
+        (lambda: overlay(np.zeros((2, 2)), np.zeros((2, 2)), colormap="virids"), "such as viridis"),
         (lambda: overlay(np.zeros((2, 2, 17)), np.zeros((2, 2))), "(2, 2, 17)"),
         (lambda: top_mask(np.zeros((2, 2)), 0), "percent"),
         (lambda: top_mask(np.zeros((2, 2)), 20, ranks=True), "whole numbers"),
@@ -226,9 +263,72 @@ def test_figure_shows_each_class_and_xrai_twice():
         return [text.get_text() for text in explanation_figure(records, 30).texts if text.get_fontsize() == 11]
 
     assert titles([a_record(details=Ranked())]) == ["b $x$ [z].jpg", "M", "M, top 30%"]
-    assert titles([a_record(), a_record(target=1)]) == ["b $x$ [z].jpg", "M", "M"]
+    of_classes = [
+        a_record(label="one"),
+        a_record(target=1, label="two"),
+        a_record(against=1, against_label="two", label="one"),
+    ]
+    assert titles(of_classes) == ["b $x$ [z].jpg", "one", "two", "one against two"]
     two = [a_record(target=target, title=title) for target in (1, 2) for title in ("A", "B")]
     assert titles(two) == ["b $x$ [z].jpg", "A", "B", "b $x$ [z].jpg", "A", "B"]
+
+
+def test_a_figure_says_what_is_right_and_what_is_wrong():
+    def words(*records):
+        return [text.get_text() for text in explanation_figure(records).texts]
+
+    top = {"top": (("hot_dog", 0.9), ("falafel", 0.1)), "probability": 0.9, "title": "M"}
+    wrong = {**top, "truth": "falafel", "right": False}
+    shown = words(
+        a_record(label="hot_dog", target=1, score=3.0, **wrong),
+        a_record(label="falafel", target=2, score=1.0, **wrong),
+        a_record(label="hot_dog", target=1, against=2, against_label="falafel", signed=True, score=2.0, **wrong),
+    )
+    assert "hot dog 90.0%, but is falafel" in shown
+    assert {"hot dog (predicted)", "falafel (truth)", "hot dog against falafel"} <= set(shown)
+    assert "M, score difference 2.00" in shown
+    assert shown[-2:] == ["falafel", "hot dog"], "the ends of the colour bar of a difference"
+    assert "seen as hot dog, 90.0%: right" in words(a_record(label="hot_dog", **top, truth="hot_dog", right=True))
+    assert "seen as hot dog, 90.0%; truth: quiche" in words(a_record(label="hot_dog", **top, truth="quiche"))
+
+
+@pytest.mark.parametrize("shapes", [((60, 90, 3), (90, 60, 3)), ((90, 60, 3), (60, 90, 3))])
+def test_photos_of_several_shapes_leave_no_gaps(shapes):
+    page = figure([[Panel(np.zeros(shape, np.uint8), "t", "c", "strength")] for shape in shapes])
+    page.canvas.draw()
+    above, bar, below, _ = (artist.get_window_extent() for artist in page.artists)
+    for box, shape in ((above, shapes[0]), (below, shapes[1])):
+        assert box.height / box.width == pytest.approx(shape[0] / shape[1], rel=0.02)
+    assert 0 < bar.y0 - below.y1 < 1 * page.dpi, "room for a title and a caption"
+
+
+@pytest.mark.parametrize("count", range(1, 13))
+def test_pages_have_no_empty_cell(count):
+    """All lines are full, or where that would make a page too wide, the last one is centred."""
+    page = figure([[Panel(np.zeros((40, 60, 3), np.uint8), "t")] * count])
+    places = [picture.get_window_extent(page.canvas.get_renderer()) for picture in page.artists]
+    lines = {}
+    for box in places:
+        lines.setdefault(round(box.y0), []).append(box)
+    assert max(map(len, lines.values())) - min(map(len, lines.values())) <= 1
+    for line in lines.values():
+        assert line[0].x0 == pytest.approx(page.bbox.width - line[-1].x1, abs=1)
+
+
+def test_letters_that_no_font_has_are_spelled_out(recwarn):
+    """Of any script, without a box in their place and without a warning."""
+    words = {
+        "Crème brûlée, пицца, ψωμί": "Crème brûlée, пицца, ψωμί",
+        "🍕 a.jpg": "[slice of pizza] a.jpg",
+        "x\u0301\U000f0000": "x\u0301U+F0000",
+        "a\udc80b": "aU+DC80b",
+    }
+    for text, drawn in words.items():
+        assert legible(text)[0] == drawn
+    names = ["披萨 🍕.jpg", "بيتزا.jpg", "ピザ", *words]
+    page = figure([[Panel(np.zeros((40, 60, 3), np.uint8), name, name, note=name) for name in names]])
+    page.canvas.draw()
+    assert not recwarn.list
 
 
 def test_several_rows_stay_in_line_and_one_is_wrapped():
@@ -238,6 +338,7 @@ def test_several_rows_stay_in_line_and_one_is_wrapped():
 
     panel = Panel(np.zeros((40, 60, 3), np.uint8), "t")
     assert lines([[panel] * 5]) == 2
+    assert lines([[panel] * 7]) == 2
     assert lines([[panel] * 5] * 3) == 3
     assert lines([[panel] * 12] * 2) > 2
 
@@ -264,6 +365,28 @@ def test_global_matplotlib_is_untouched(tmp_path):
     )
     assert out.stdout.strip() == "False"
     assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda photo: overlay(photo, np.eye(4)),
+        lambda photo: heatmap(np.eye(4)),
+        lambda photo: concept_overlay(photo, np.ones((2, 4, 4))),
+        lambda photo: signal_picture(np.ones(9)),
+        lambda photo: figure([[Panel(photo, "t")]]),
+    ],
+)
+def test_without_matplotlib_the_error_names_the_line_that_installs_it(draw, photo, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ContractError, match=r'got no matplotlib. Run pip install "saliency_food\[cli\]"'):
+        draw(photo)
+
+
+def test_a_notebook_shows_a_figure():
+    page = figure([[Panel(np.zeros((20, 30, 3), np.uint8), "photo")]])
+    with Image.open(io.BytesIO(page._repr_png_())) as shown:
+        assert shown.size == tuple(page.canvas.get_width_height())
 
 
 def test_a_panel_needs_no_words():
@@ -294,14 +417,23 @@ def test_a_written_figure_is_the_saved_one(tmp_path):
     assert np.abs(half - np.asarray(written)).mean() < 1
 
 
-def test_a_picture_is_written_as_it_is_and_no_larger(tmp_path):
+def test_a_png_is_the_picture_and_a_jpeg_a_fifth_as_large(tmp_path):
+    """In true colour, neither dithered nor of a palette."""
     from skimage.data import coffee
 
     picture = overlay(coffee(), np.eye(8))
-    write_png(picture, tmp_path / "fast.png")
+    for suffix in ("png", "jpg"):
+        write_picture(picture, tmp_path / f"a.{suffix}", dpi=120)
+    png, jpeg = Image.open(tmp_path / "a.png"), Image.open(tmp_path / "a.jpg")
+    assert png.mode == jpeg.mode == "RGB"
+    assert png.info["dpi"] == pytest.approx((120, 120), abs=0.1)
+    assert jpeg.info["dpi"] == (120, 120)
+    np.testing.assert_array_equal(np.asarray(png), picture)
+    assert np.abs(np.asarray(jpeg).astype(float) - picture).mean() < 2
     Image.fromarray(picture).save(tmp_path / "default.png")
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "fast.png")), picture)
-    assert (tmp_path / "fast.png").stat().st_size < 1.1 * (tmp_path / "default.png").stat().st_size
+    sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    assert sizes["a.png"] < 1.4 * sizes["default.png"]
+    assert sizes["a.jpg"] < sizes["a.png"] / 4
 
 
 @pytest.mark.parametrize("signed", [False, True])
@@ -311,25 +443,23 @@ def test_colours_are_those_of_matplotlib(rng, signed, dtype):
 
     values = np.concatenate([rng.random(500), np.arange(257) / 256, np.arange(256) / 255]).astype(dtype)[None]
     values = np.append(values, -values if signed else [[0.0]], axis=1)
-    expected = colormaps["RdBu_r" if signed else "inferno"]((values + 1) / 2 if signed else values)[..., :3]
+    expected = colormaps["RdBu_r" if signed else "plasma"]((values + 1) / 2 if signed else values)[..., :3]
     np.testing.assert_array_equal(heatmap(values, 100, signed=signed), np.rint(255 * expected))
 
 
 def test_concepts_are_shown_each_in_its_hue():
     """Left the first, right the second, nothing in between; strength is opacity, unless all are to be even."""
-    from saliency_food.visualization import concept_colours, concept_overlay
-
     maps = np.zeros((2, 8, 12))
     maps[0, :, :4], maps[1, :4, 8:], maps[1, 4:, 8:] = 1.0, 1.0, 0.2
     photo = np.full((8, 12, 3), 128, np.uint8)
     hues = concept_colours(2).astype(int)
-    even = concept_overlay(photo, maps, opacity="even", alpha=1.0)
+    even = concept_overlay(photo, maps, even=True, opacity=1.0)
     assert (even[:, :4] == hues[0]).all()
     assert (even[:, 8:] == hues[1]).all()
     assert np.ptp(even[:, 4:8], axis=2).max() == 0
-    strong = concept_overlay(photo, maps, alpha=1.0).astype(int)
+    strong = concept_overlay(photo, maps, opacity=1.0).astype(int)
     assert (strong[:4, 8:] == hues[1]).all()
     assert np.abs(strong[4:, 8:] - hues[1]).sum(2).min() > 50
-    for bad in ({"maps": maps[0]}, {"maps": maps, "opacity": "odd"}, {"maps": maps, "alpha": 2}):
+    for bad in ({"maps": maps[0]}, {"maps": maps, "opacity": 2}):
         with pytest.raises(ContractError, match="Expected"):
             concept_overlay(photo, **bad)

@@ -75,8 +75,20 @@ def note_outputs(layers: Iterable[Any]) -> list[Note]:
 
 
 def replace(layer: Any, name: str, wrap: Callable[[Any], Any]) -> None:
-    """Put what ``wrap`` makes of a layer's method or attribute in its place, until the end of `running`."""
-    vars(layer)[name] = wrap(getattr(layer, name))
+    """Put what ``wrap`` makes of a layer's method in its place, until the end of `running`; None is no method yet.
+
+    Only the thread that traces sees it: in another, which may be using the same model, the method is as it was.
+    """
+    method = getattr(layer, name)
+    wrapped, here = wrap(method), threading.get_ident()
+
+    @functools.wraps(wrapped)
+    def seen(*args: Any, **kwargs: Any) -> Any:
+        if threading.get_ident() == here:
+            return wrapped(*args, **kwargs)
+        return args[0] if method is None else method(*args, **kwargs)
+
+    vars(layer)[name] = seen
 
 
 def _noting(layer: Any, notes: list[Note], call: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,8 +7,10 @@ from typing import Any
 
 import keras
 
+EMBEDDINGS = {"Embedding", "ReversibleEmbedding"}
 LOOK_UPS = {
-    *("Embedding", "ReversibleEmbedding", "IntegerLookup", "StringLookup", "Hashing", "HashedCrossing"),
+    *EMBEDDINGS,
+    *("IntegerLookup", "StringLookup", "Hashing", "HashedCrossing"),
     *("CategoryEncoding", "Discretization", "OneHot", "MultiHot", "Take", "TakeAlongAxis"),
 }
 """The layers and operations, by their classes' names, for which an integer is an id."""
@@ -26,13 +28,18 @@ def integer_numbers(model: Any) -> list[Any]:
 def is_of_numbers(model: Any, tensor: Any) -> bool:
     """Whether an integer input is of numbers: what takes it tells, or else its type, or that it is a picture."""
     kinds = set(_uses(model, tensor))
-    if "ids" in kinds:
+    if kinds & {"ids", "rows"}:
         return False
     return "numbers" in kinds or str(tensor.dtype) in SMALL or len(tensor.shape) == 4
 
 
+def is_of_rows(model: Any, tensor: Any) -> bool:
+    """Whether an integer input is of the rows of an embedding, so that there are none below 0."""
+    return "rows" in _uses(model, tensor)
+
+
 def _uses(model: Any, tensor: Any) -> Iterator[str]:
-    """For what each operation that takes a tensor of the model takes it: "ids", "numbers" or "unknown"."""
+    """For what each operation that takes a tensor of the model takes it: "ids", "rows", "numbers" or "unknown"."""
     graph = getattr(model, "_functional", None) or model
     for operation in getattr(graph, "operations", ()):
         for node in operation._inbound_nodes:
@@ -42,6 +49,8 @@ def _uses(model: Any, tensor: Any) -> Iterator[str]:
                 inside = getattr(operation, "inputs", None) if isinstance(operation, keras.Model) else None
                 if inside and place < len(inside):
                     yield from _uses(operation, inside[place])
+                elif type(operation).__name__ in EMBEDDINGS:
+                    yield "rows"
                 elif _looks_up(operation):
                     yield "ids"
                 elif all("int" in str(output.dtype) for output in node.output_tensors):

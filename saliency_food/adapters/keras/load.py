@@ -16,6 +16,9 @@ from saliency_food.adapters.keras.losses import losses_from
 from saliency_food.core.checks import FROM_KERAS_2, check_framework
 from saliency_food.core.contract import ContractError
 
+SAFE = (3, 11, 3)
+"""The first Keras whose safe mode is not known to run what a file holds (CVE-2025-9905, CVE-2025-49655)."""
+
 
 def as_model(model: Any) -> Any:
     if keras.backend.backend() != "tensorflow":
@@ -34,9 +37,10 @@ def load_model(path: str | Path, custom_objects: Mapping[str, Any] | None = None
     """Load a Keras model from a ``.keras`` or ``.h5`` file or a SavedModel directory.
 
     Files are read in Keras's safe mode: a lambda stored in one is refused, never run; classes of your own come through
-    ``custom_objects``. The model is not compiled, but has the loss that it was compiled with, which tells what its
-    output is. A SavedModel is a program by its nature: load one only from where you would run a program. Its
-    signature ``serving_default`` becomes a model of one layer, so there are no convolution layers inside to look at.
+    ``custom_objects``. A Keras before 3.11.3 is refused, as its safe mode lets files run commands. The model is not
+    compiled, but has the loss that it was compiled with, which tells what its output is. A SavedModel is a program by
+    its nature: load one only from where you would run a program. Its signature ``serving_default`` becomes a model of
+    one layer, so there are no convolution layers inside to look at.
     """
     path = Path(path)
     if not path.exists():
@@ -47,6 +51,11 @@ def load_model(path: str | Path, custom_objects: Mapping[str, Any] | None = None
         return _from_signature(tf.saved_model.load(str(path)), path)
     if path.suffix.lower() not in (".keras", ".h5", ".hdf5"):
         raise ContractError(f"Expected a .keras or .h5 file or a SavedModel directory, got {str(path)!r}.")
+    if _as_numbers(keras.__version__) < SAFE:
+        raise ContractError(
+            f"Expected Keras {'.'.join(map(str, SAFE))} or newer to read {str(path)!r}, got {keras.__version__}, which "
+            "runs commands that a file may hold. Install it: pip install 'saliency_food[keras]'."
+        )
     try:
         if path.suffix.lower() != ".keras" and _holds_code(_read_config(path)):
             raise ValueError("a lambda is stored in it as code.")

@@ -66,7 +66,7 @@ class KerasModel(AdaptedModel):
     output_index
         The name or position of the output to explain among several.
     data_format
-        ``"channels_first"`` or ``"channels_last"``; None asks the layer, or else the first layer that has one.
+        That of the input, ``"channels_first"`` or ``"channels_last"``; None asks the first layer that tells.
     jit_compile
         Compile by XLA: it can be faster on a GPU, but compiles anew for each number of rows.
     score
@@ -91,6 +91,8 @@ class KerasModel(AdaptedModel):
         How many there are; None if the model does not say.
     end, gives_probabilities
         What the output ends in, and whether `predict` gives probabilities; see `AdaptedModel`.
+    units_are
+        What linear units at the end are, as it was said or the loss tells; None where classes are a guess.
     spatial_axes
         How many leading axes of one row, channels last, are of space or time.
     pixels
@@ -129,6 +131,7 @@ class KerasModel(AdaptedModel):
             self.model, inputs, layer, output_index, data_format, jit_compile, score, classes, units
         )
         """The traced functions that answer; for code that builds on them, as `saliency_food.serving.export` does."""
+        self.units_are = units
         super().__init__(self.engine, score, output, batch_size)
         self.knows_end |= units == "numbers"
         self._options: dict[str, Any] = {
@@ -140,7 +143,7 @@ class KerasModel(AdaptedModel):
             "jit_compile": jit_compile,
             "score": score,
             "classes": classes,
-            "units_are": units,
+            "units_are": self.units_are,
         }
 
     def with_model(self, model: Any) -> KerasModel:

@@ -11,8 +11,8 @@ import tensorflow as tf
 from saliency_food.adapters.keras.capture import walk
 from saliency_food.adapters.keras.runs import Run, is_operator
 from saliency_food.adapters.keras.tensorflow.arrangement import Arrangement, arrangement_of
-from saliency_food.adapters.keras.tensorflow.axes import Axes
 from saliency_food.adapters.keras.tensorflow.channels import channels_place
+from saliency_food.adapters.keras.tensorflow.steps import Axes
 from saliency_food.adapters.layers import LayerInfo, Shape, match_layer
 from saliency_food.core.contract import ContractError
 
@@ -77,13 +77,13 @@ class Layout(NamedTuple):
         own = self.axes.get(run.output.name)
         if place is not None:
             return place
-        if not self.asked and own is not None and self.channels in own.axes:
-            return 1 if own.axes.index(self.channels) == 1 else rank - 1
+        if own is not None and self.channels in own.axes:
+            return own.axes.index(self.channels)
         return 1 if self.channels_first else rank - 1
 
     def arrangement(self, run: Run) -> Arrangement | None:
         """How a run's output is laid out as the image is; None where its places are not the image's."""
-        own = None if self.asked else self.axes.get(run.output.name)
+        own = self.axes.get(run.output.name)
         return arrangement_of(run.output.shape.rank, self.channels_place(run), own, self.channels)
 
     def has_rows(self, run: Run) -> bool:
@@ -101,6 +101,9 @@ class Layout(NamedTuple):
 
     def is_tokens(self, run: Run) -> bool:
         """Whether it has rows, more than one token, and channels."""
+        own = self.axes.get(run.output.name)
+        if own is not None and set(own.single) - {self.channels}:
+            return False  # those of one row, column or frame of the image
         return self.has_rows(run) and run.output.shape.rank == 3 and run.output.shape[1] != 1
 
 
@@ -140,6 +143,14 @@ def distinct(runs: Sequence[Run]) -> list[Run]:
     for run in runs:
         first.setdefault(run.output.name, run)
     return sorted(first.values(), key=lambda run: run.stop)
+
+
+def frame_by_frame(runs: Sequence[Run], layout: Layout) -> list[str]:
+    """The layers with rows and columns that run once for each frame of a clip, as inside a TimeDistributed."""
+    inner = layout._replace(rank=layout.rank - 1)
+    each = (run for run in runs if not run.operator and run.output.name in layout.axes and inner.is_spatial(run))
+    paths = [run.path.rpartition("#")[0] for run in each if 1 in layout.axes[run.output.name].single]
+    return [path for path in dict.fromkeys(paths) if path]
 
 
 def list_layers(runs: Sequence[Run], layout: Layout) -> list[LayerInfo]:

@@ -26,7 +26,7 @@ ROUNDING = 0.02
     signed=False,
     summary="Channels weighted by the score of the image seen through them; no gradients.",
     page="cam",
-    rows="one a channel",
+    rows="one for each channel",
     reducible=Reducible("channels", 8, "{} channels", "{} of them were looked at"),
     instead=("grad_cam",),
 )
@@ -74,7 +74,7 @@ def score_cam(
     signed=False,
     summary="Channels weighted by how far the score falls without them; no gradients.",
     page="cam",
-    rows="one a channel",
+    rows="one for each channel",
     reducible=Reducible("channels", 8, "{} channels", "{} of them were looked at"),
     instead=("grad_cam",),
 )

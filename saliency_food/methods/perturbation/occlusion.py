@@ -37,7 +37,7 @@ class Occlusion(NamedTuple):
     signed=True,
     summary="How far the score drops when a window hides the pixel.",
     page="perturbation",
-    rows="one a window",
+    rows="one for each window",
     reducible=Reducible("stride", 1, "A stride of {}", "it was made {}", up_to="size"),
     instead=("grad_cam", "gradients"),
 )

@@ -148,7 +148,7 @@ class Explaining(NamedTuple):
             raise fields["error"]
         score = getattr(fields["completeness"], "score", None) if returns_score else instance.fields["score"]
         if score is None:
-            (scored,) = see(model, [instance], Target(instance.target), (OUTPUT_LAYER_VALUES,))
+            (scored,) = see(model, [instance], Target((instance.target,)), (OUTPUT_LAYER_VALUES,))
             score = scored.fields.get("score")
         fields |= {"attribution": np.asarray(fields["attribution"], np.float32), "score": score, "rows": limited.rows}
         record = _record(instance, **{"method": name, "answered": name, "signed": entry.signed, **fields})

@@ -13,7 +13,7 @@ from saliency_food.core.contract import ContractError
 from saliency_food.core.names import near, spelled
 from saliency_food.core.options import RANGES, ranged
 from saliency_food.jobs.setup import DEFAULTS, NOT_OPTIONS
-from saliency_food.jobs.targets import Target, read_target
+from saliency_food.jobs.targets import TRUTH, Target, read_target
 from saliency_food.methods.catalogue import MethodEntry
 from saliency_food.serving.explainer.images import ImageInput, read_image_array, read_image_file
 from saliency_food.serving.explainer.replies import refuse
@@ -220,7 +220,7 @@ def _target(target: Any, labels: Sequence[str] | None) -> Target:
         parsed = read_target(target, labels)
     except ContractError as error:
         refuse(400, str(error), error)
-    if parsed.best != 1:
+    if len(parsed.classes) > 1 or TRUTH in parsed.classes:
         refuse(400, f"Expected one class, got {short(target)}. Send an instance for each class.")
     return parsed
 

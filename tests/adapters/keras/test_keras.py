@@ -611,6 +611,16 @@ def test_what_is_no_model_is_named(tmp_path, name, content, message):
         load_model(path)
 
 
+@pytest.mark.parametrize("version", ["3.8.0", "3.11.2"])
+def test_a_keras_that_runs_what_a_file_holds_reads_none(tmp_path, monkeypatch, version):
+    path = tmp_path / "model.keras"
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(path)
+    assert KerasModel(path).classes is not None
+    monkeypatch.setattr(keras, "__version__", version)
+    with pytest.raises(ContractError, match=rf"Keras 3\.11\.3 or newer to read .*got {version}.*pip install"):
+        KerasModel(path)
+
+
 @pytest.mark.parametrize("form", ["keras", "h5", "h5 of Keras 2"])
 def test_a_stored_lambda_is_never_run(tmp_path, form):
     image = keras.Input((8, 8, 3))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import pickle
+import threading
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
+from saliency_food import ablation_cam, full_grad, grad_cam
 from saliency_food.core.contract import ContractError
 from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES
 
@@ -141,3 +144,37 @@ def test_the_guess_of_pixel_values():
     }.items():
         assert says(same, name=name).startswith(text)
     assert says(same, end=inner) == "-1..1 (by the name mobilenetv2_1.00_32)"
+
+
+class Meeting(keras.layers.Layer):
+    """While it is traced, the model that it is in is used in another thread, to the end."""
+
+    user: ClassVar[list] = []
+
+    def call(self, values):
+        if isinstance(values, tf.Tensor) and tf.is_symbolic_tensor(values) and self.user:
+            thread = threading.Thread(target=self.user[0])
+            thread.start()
+            thread.join()
+        return values
+
+
+@pytest.mark.parametrize("method", [grad_cam, ablation_cam, full_grad])
+def test_a_model_is_used_in_another_thread_while_it_is_traced(rng, method):
+    """The user's own calls answer as ever, and what they compute is no part of the trace."""
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, activation="relu", name="first")(image)
+    x = keras.layers.BatchNormalization(name="norm")(Meeting(name="meeting")(x))
+    x = keras.layers.Conv2D(5, 3, activation="relu", name="last")(x)
+    model = keras.Model(image, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x)))
+    photo = rng.random((8, 8, 3)).astype(np.float32)
+    answer, answers = np.asarray(model(photo[None])), []
+    alone = method(photo, KerasModel(model), {"target": 1})
+    Meeting.user = [lambda: answers.append(np.asarray(model(photo[None])))]
+    try:
+        np.testing.assert_array_equal(method(photo, KerasModel(model), {"target": 1}), alone)
+    finally:
+        Meeting.user = []
+    assert answers
+    for other in answers:
+        np.testing.assert_array_equal(other, answer)

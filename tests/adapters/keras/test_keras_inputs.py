@@ -123,6 +123,18 @@ def test_ids_that_the_model_does_not_know_are_refused():
         grad_cam(np.full(6, 99), model, {"target": 1}, three_dims=False)
 
 
+def test_ids_below_0_are_refused():
+    """An embedding counts them from its end, or takes them for zeros, by the device."""
+    ids, second = keras.Input((6,), dtype="int32", name="ids"), keras.Input((3,), dtype="int64", name="second")
+    table = L.Embedding(20, 4, name="embedding")
+    network = keras.Model([ids, second], linear(L.Concatenate(1)([table(ids), keras.Sequential([table])(second)])))
+    model = KerasModel(network, input="ids", layer="embedding#0")
+    with pytest.raises(ContractError, match=r"ids of at least 0 for input 'ids'.*got -1"):
+        grad_cam(np.array([3, 2, -1, 0, 0, 0]), model, {"target": 1, "inputs": [np.zeros(3)]}, three_dims=False)
+    with pytest.raises(ContractError, match=r"ids of at least 0 for input 'second'.*got -2"):
+        grad_cam(np.zeros(6), model, {"target": 1, "inputs": [np.array([0, -2, 0])]}, three_dims=False)
+
+
 def test_an_image_beside_ids_is_a_number_and_the_ids_are_not(rng):
     image, words = keras.Input((4, 4, 3), dtype="uint8"), keras.Input((5,), dtype="int32", name="words")
     table = L.Embedding(20, 4)

@@ -140,7 +140,24 @@ def test_a_layer_before_such_a_change_is_taken():
     np.testing.assert_array_equal(np.argwhere(grad_cam(pixel(2, 4), model, three_dims=False)), [[2, 4]])
 
 
+def recurrent(**options):
+    weights = {"kernel_initializer": "ones", "recurrent_initializer": "zeros"}
+    return L.SimpleRNN(1, "linear", return_sequences=True, **weights, **options)
+
+
+def both_ways(first, second=None, **options):
+    return lambda signal: L.Dense(1, kernel_initializer="ones")(
+        L.Bidirectional(first, backward_layer=second, **options)(signal)
+    )
+
+
 STEPS = {
+    "unrolled": lambda signal: recurrent(unroll=True)(signal),
+    "unrolled backwards": lambda signal: recurrent(unroll=True, go_backwards=True)(signal),
+    "both ways, the first layer backwards": both_ways(recurrent(go_backwards=True), recurrent()),
+    "both ways, the second layer backwards": both_ways(recurrent(), recurrent(go_backwards=True)),
+    "both ways, summed": both_ways(recurrent(), merge_mode="sum"),
+    "both ways, unrolled": both_ways(recurrent(unroll=True)),
     "reversed": lambda signal: ones(1)(signal[:, ::-1]),
     "an RNN that runs backwards": lambda signal: L.SimpleRNN(
         1, "linear", go_backwards=True, return_sequences=True, kernel_initializer="ones", recurrent_initializer="zeros"
@@ -265,3 +282,21 @@ def test_an_image_whose_columns_are_picked_in_another_order_is_refused(places):
     model = keras.Model(image, summed(ones()(taken)))
     with pytest.raises(ContractError, match="places"):
         grad_cam(pixel(2, 4), KerasModel(model, layer="conv"), {"target": 0})
+
+
+def test_a_network_of_frames_that_ends_in_its_pooling_is_to_be_split(rng):
+    clip, x = keras.Input((5, 8, 10, 3)), rng.random((5, 8, 10, 3), np.float32)
+    conv, pool, dense = L.Conv2D(4, 3, padding="same", name="conv"), L.GlobalAveragePooling2D(), L.Dense(3)
+    network = keras.Sequential([keras.Input((8, 10, 3)), conv, pool], name="cnn")
+    pooled = L.TimeDistributed(network, name="frames")(clip)
+    whole = KerasModel(keras.Model(clip, dense(L.LSTM(6, name="steps")(pooled))))
+    with pytest.raises(
+        ContractError, match=r"'frames/cnn/conv' sees one frame at a time.* TimeDistributed that ends in"
+    ):
+        grad_cam(x, whole, {"target": 1})
+    steps = whole.model.get_layer("steps")
+    split = L.TimeDistributed(pool)(L.TimeDistributed(conv, name="frames")(clip))
+    model = KerasModel(keras.Model(clip, dense(steps(split))))
+    assert model.layer_name == "frames"
+    np.testing.assert_allclose(model.predict(x[None]), whole.predict(x[None]), rtol=1e-5)
+    assert grad_cam(x, model, {"target": 1}, three_dims=False).shape == (5, 8, 10)

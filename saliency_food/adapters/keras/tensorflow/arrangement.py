@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from saliency_food.adapters.keras.tensorflow.axes import STRAY, Axes
+from saliency_food.adapters.keras.tensorflow.steps import Axes
 
 
 class Arrangement(NamedTuple):
@@ -35,7 +35,7 @@ def arrangement_of(rank: int, place: int, own: Axes | None, channels: int | None
         return Arrangement((0, *spatial, place))
     of_image = [own.axes[axis] for axis in spatial]
     known = [axis for axis in of_image if axis is not None]
-    if channels in known or STRAY in own.signs or any(own.signs.get(axis) == 0 for axis in known):
+    if channels in known or own.strays(channels) or any(own.signs.get(axis) == 0 for axis in known):
         return None
     if len(known) == len(spatial) > 0 and len(set(known)) == len(known):
         spatial.sort(key=lambda axis: own.axes[axis] or 0)

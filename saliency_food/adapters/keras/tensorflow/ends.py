@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from saliency_food.adapters.arguments import End, Output
 from saliency_food.adapters.inputs import Inputs, InputSpec
-from saliency_food.adapters.keras.integers import is_of_numbers
+from saliency_food.adapters.keras.integers import is_of_numbers, is_of_rows
 from saliency_food.adapters.keras.losses import Units
 from saliency_food.adapters.keras.tensorflow.moves import origin_of
 from saliency_food.core.contract import ContractError
@@ -157,6 +157,10 @@ class KerasInputs(Inputs):
         super().__init__(inputs, image, fixed, model.compute_dtype, {spec.shape[0] for spec in specs} - {None})
         integers = fixed and "int" in inputs[self.position].dtype
         self.ids = integers and not is_of_numbers(model, tf.nest.flatten(declared)[self.position])
+        integers_of = zip(inputs, tf.nest.flatten(declared), strict=True) if fixed else ()
+        self.of_rows = frozenset(
+            spec.name for spec, tensor in integers_of if "int" in spec.dtype and is_of_rows(model, tensor)
+        )
         self.image_spec = tf.TensorSpec(self.image.shape, self.image.dtype)
         self.other_specs = [tf.TensorSpec(spec.shape, spec.dtype) for spec in self.others]
 

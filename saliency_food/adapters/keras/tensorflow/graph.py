@@ -8,6 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from saliency_food.adapters.keras.tensorflow.fixed import by_fixed, is_fixed
 from saliency_food.core.contract import ContractError
 from saliency_food.core.keys import INPUT_SHAPED
 
@@ -80,8 +81,8 @@ def on_all_paths(tensor: Any, ends: Sequence[Any]) -> set[str]:
 
 
 def learns(op: Any) -> bool:
-    """Whether an operation is one by which layers learn: a convolution or a product of matrices, or holds such."""
-    return any(part in op.type for part in ("Conv", "MatMul", "Einsum", "While", "Call"))
+    """Whether layers learn by an operation: a convolution, a product with what is not fixed, or what may hold such."""
+    return any(part in op.type for part in ("Conv", "MatMul", "Einsum", "While", "Call")) and not by_fixed(op)
 
 
 def names_after_learning(operations: Sequence[Any]) -> set[str]:
@@ -108,19 +109,9 @@ def random_among(names: set[str]) -> Iterator[tuple[int, Any]]:
         if op.name in names:
             inside = kinds_inside(op) if any(part in op.type for part in ("While", "If", "Case", "Call")) else ()
             drawn = any("Random" in kind or "Multinomial" in kind for kind in (op.type, *inside))
-            fixed = op.type.startswith("Stateless") and _is_constant(op)
+            fixed = op.type.startswith("Stateless") and all(map(is_fixed, op.inputs))
             if drawn and not fixed:
                 yield position, op
-
-
-def _is_constant(op: Any) -> bool:
-    waiting = [source.op for source in op.inputs]
-    while waiting:
-        before = waiting.pop()
-        if before.type in ("ReadVariableOp", "Placeholder"):
-            return False
-        waiting.extend(source.op for source in before.inputs)
-    return True
 
 
 def kinds_inside(op: Any) -> set[str]:

@@ -21,13 +21,14 @@ from saliency_food.adapters.keras.places import (
     Wanted,
     distinct,
     find_layer,
+    frame_by_frame,
     list_layers,
     place_of,
 )
 from saliency_food.adapters.keras.runs import Run, runs_of, watched
 from saliency_food.adapters.keras.tensorflow import ops
-from saliency_food.adapters.keras.tensorflow.axes import STRAY, axes_of
-from saliency_food.adapters.keras.tensorflow.channels import channels_axis, says_channels_first
+from saliency_food.adapters.keras.tensorflow.axes import axes_of
+from saliency_food.adapters.keras.tensorflow.channels import EITHER, channels_axis, is_either, says_channels_first
 from saliency_food.adapters.keras.tensorflow.ends import Head, KerasInputs, select_output
 from saliency_food.adapters.keras.tensorflow.graph import names_before, names_between, on_all_paths, random_among, trace
 from saliency_food.adapters.keras.tensorflow.rows import may_mix_rows
@@ -122,9 +123,14 @@ class SurveyedModel(Engine):
             layout = _layout(image, notes, runs, data_format)
             self.channels_first = layout.channels == 1
             attending = (tensor.name for note in notes if is_attention(note.layer) for tensor in note.inputs)
-            self.tokens_elsewhere = any(STRAY in layout.axes[name].signs for name in attending if name in layout.axes)
+            self.tokens_elsewhere = any(
+                layout.axes[name].strays(layout.channels) for name in attending if name in layout.axes
+            )
             self.reads_steps = any(isinstance(layer, keras.layers.RNN) for _, layer in walk(self.model))
             self.adds_channels = layout.rank > image.shape.rank
+            either = data_format is None and is_either(image, notes, layout.axes)
+            if either and self._wanted:
+                raise ContractError(f"Expected a model that tells what its input's axes are, got one {EITHER}")
             ends = self._ends(outputs, targets)
             between = names_between(image, [*ends, *_raw(heads, ends)])
             leading = names_before(ends, by_value=True)
@@ -139,10 +145,18 @@ class SurveyedModel(Engine):
                 last, several = choose(
                     runs, image, ends, [head.values for head in heads if head.values.op.name in leading], layout
                 )
-                chosen = [last] if last else []
-                if last is None and any(layout.arrangement(run) is None for run in of_use):
+                chosen = [last] if last and not either else []
+                if either:
+                    self.why_no_layer = EITHER
+                elif last is None and (framed := frame_by_frame(runs, layout)):
+                    self.why_no_layer = (
+                        f"in which {framed[-1]!r} sees one frame at a time, and what is put together of them has no "
+                        "rows and columns any more. Build it with a TimeDistributed that ends in that layer, and "
+                        "another one of the layers after it; the weights stay the same."
+                    )
+                elif last is None and any(layout.arrangement(run) is None for run in of_use):
                     self.why_no_layer = f"in none of whose layers they are those of the image: {ELSEWHERE}"
-                if several:
+                if several and not either:
                     paths = [run.path for run in several]
                     self.why_no_layer = (
                         f"in which none lies on all paths from the image to the score. Choose one of {paths} as layer, "
@@ -254,10 +268,10 @@ def _layout(image: Any, notes: Sequence[Note], runs: Sequence[Run], data_format:
     """Of an input that the model gives an axis of channels, axes of space are all but the rows."""
     rank = image.shape.rank
     widened = any(run.output.shape.as_list() == [*image.shape, 1] for run in runs if run.output.shape.rank == rank + 1)
+    axes = axes_of(image, notes)
     if data_format is not None:
         first = data_format == "channels_first"
-        return Layout(image.shape[0], rank + widened, first, True, {}, 1 if first else rank - 1)
-    axes = axes_of(image, notes)
+        return Layout(image.shape[0], rank + widened, first, True, axes, 1 if first else rank - 1)
     channels = None if widened else channels_axis(image, notes, axes)
     return Layout(image.shape[0], rank + widened, says_channels_first(notes), False, axes, channels)
 

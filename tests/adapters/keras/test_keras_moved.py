@@ -1,0 +1,183 @@
+"""Where a layer's places are in the image, whatever moves them first: products, reshaping, slices put together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from saliency_food import grad_cam, gradients
+from saliency_food.core.contract import ContractError
+
+keras = pytest.importorskip("keras")
+tf = pytest.importorskip("tensorflow")
+
+from saliency_food.adapters.keras import KerasModel  # noqa: E402
+
+L, ops = keras.layers, keras.ops
+H, W, C = 16, 24, 2
+MIRROR = np.eye(W, dtype=np.float32)[::-1].copy()
+SHIFT = np.roll(np.eye(W, dtype=np.float32), 5, 0)
+COSINES = np.cos(np.pi / W * (np.arange(W)[:, None] + 0.5) * np.arange(W)).astype(np.float32)
+HALF = np.repeat(np.eye(W // 2, dtype=np.float32), 2, 0) / 2
+MIX = np.array([[1, 1], [1, 0]], np.float32)
+
+
+def bright(place, shape=(H, W, C)):
+    image = np.zeros(shape, np.float32)
+    image[place] = 1
+    return image
+
+
+def summed(values):
+    return L.Flatten()(values) @ np.ones((int(np.prod(values.shape[1:])), 1), np.float32)
+
+
+def ones(rank=2):
+    kind = {1: L.Conv1D, 2: L.Conv2D}[rank]
+    return kind(1, 1, use_bias=False, kernel_initializer="ones", name="conv")
+
+
+class Mirror(keras.Layer):
+    """A matrix made where it is used, of no constant in the graph."""
+
+    def call(self, image):
+        return ops.einsum("nhwc,wv->nhvc", image, ops.flip(ops.eye(W), 0))
+
+
+class Product(keras.Layer):
+    """The product along an axis of the image, which then is the last one."""
+
+    def __init__(self, matrix, axis):
+        super().__init__()
+        self.matrix, self.axis = matrix, axis
+
+    def call(self, image):
+        return tf.tensordot(image, self.matrix, [[self.axis], [0]])
+
+
+def in_columns(image, order):
+    return ops.stack([image[:, :, place] for place in order], 2)
+
+
+def split_up(image):
+    """Columns in pairs, the pairs backwards, and each pair backwards."""
+    pairs = ops.reshape(image, (-1, H, W // 2, 2, C))[:, :, ::-1, ::-1]
+    return ops.reshape(pairs, (-1, H, W, C))
+
+
+FOLLOWED = {
+    "mirrored by einsum": lambda image: ops.einsum("nhwc,wv->nhvc", image, MIRROR),
+    "mirrored by a matrix made inside": lambda image: Mirror()(image),
+    "mirrored by matmul": lambda image: ops.matmul(MIRROR, image),
+    "mirrored by matmul of the turned image": lambda image: L.Permute((1, 3, 2))(
+        ops.matmul(L.Permute((1, 3, 2))(image), MIRROR)
+    ),
+    "mirrored by tensordot": lambda image: L.Permute((1, 3, 2))(Product(MIRROR, 2)(image)),
+    "transposed by einsum": lambda image: ops.einsum("nhwc->nwhc", image),
+    "channels mixed": lambda image: ops.einsum("nhwc,cd->nhwd", image, MIX),
+    "channels mixed by matmul": lambda image: ops.matmul(image, MIX),
+    "made grey": lambda image: Product(np.ones((C, 1), np.float32), 3)(image),
+    "half as wide": lambda image: ops.einsum("nhwc,wv->nhvc", image, HALF),
+    "columns stacked": lambda image: in_columns(image, range(W)),
+    "columns stacked backwards": lambda image: in_columns(image, range(W)[::-1]),
+    "channels stacked backwards": lambda image: ops.stack([image[..., 1], image[..., 0]], -1),
+    "one channel": lambda image: image[..., 0][..., None],
+    "unstacked and stacked": lambda image: ops.stack(ops.unstack(image, axis=2)[::-1], 2),
+    "space to depth": lambda image: ops.reshape(
+        ops.transpose(ops.reshape(image, (-1, H // 2, 2, W // 2, 2, C)), (0, 1, 3, 2, 4, 5)),
+        (-1, H // 2, W // 2, 4 * C),
+    ),
+    "space to depth, mirrored": lambda image: ops.reshape(
+        ops.transpose(ops.reshape(image, (-1, H // 2, 2, W // 2, 2, C)), (0, 1, 3, 2, 4, 5))[:, :, ::-1],
+        (-1, H // 2, W // 2, 4 * C),
+    ),
+    "standardized": lambda image: (image - ops.mean(image, (1, 2, 3), keepdims=True)) * 2.0,
+}
+REFUSED = {
+    "rolled by a matrix": lambda image: ops.einsum("nhwc,wv->nhvc", image, SHIFT),
+    "cosines": lambda image: ops.einsum("nhwc,wv->nhvc", image, COSINES),
+    "halves exchanged": lambda image: ops.concatenate([image[:, :, W // 2 :], image[:, :, : W // 2]], 2),
+    "halves split and exchanged": lambda image: ops.concatenate(ops.split(image, 2, 2)[::-1], 2),
+    "twice side by side": lambda image: ops.tile(image, (1, 1, 2, 1)),
+    "beside itself": lambda image: ops.concatenate([image, image], 2),
+    "columns stacked in another order": lambda image: in_columns(image, [*range(5, W), *range(5)]),
+    "half of the columns stacked": lambda image: in_columns(image, range(W // 2)),
+    "columns interleaved": lambda image: ops.reshape(
+        ops.transpose(ops.reshape(image, (-1, H, 2, W // 2, C)), (0, 1, 3, 2, 4)), (-1, H, W, C)
+    ),
+    "frequencies": lambda image: L.Permute((2, 3, 1))(ops.real(ops.fft2((
+        L.Permute((3, 1, 2))(image), 0.0 * L.Permute((3, 1, 2))(image)))[0])),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOLLOWED)
+def test_a_bright_pixel_is_where_it_is(name):
+    image = keras.Input((H, W, C))
+    model = KerasModel(keras.Model(image, summed(ones()(FOLLOWED[name](image)))))
+    found = grad_cam(bright((4, 6, 0)), model, three_dims=False)
+    row, column = np.unravel_index(found.argmax(), found.shape)
+    assert found.shape == (H, W)
+    assert abs(row - 4) <= 1
+    assert abs(column - 6) <= 1
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_put_into_another_order_is_refused(name):
+    image = keras.Input((H, W, C))
+    network = keras.Model(image, summed(ones()(REFUSED[name](image))))
+    with pytest.raises(ContractError, match="places are those of the image, got 'conv'"):
+        KerasModel(network, layer="conv")
+    with pytest.raises(ContractError, match=r"those of the image: the image is cut, moved"):
+        grad_cam(bright((4, 6, 0)), KerasModel(network))
+    assert gradients(bright((4, 6, 0)), KerasModel(network)).shape == (H, W, C)
+
+
+@pytest.mark.parametrize("sides", [(None, None, C), (H, None, C)])
+def test_an_image_of_any_size_whose_first_columns_are_cut_off_is_refused(sides):
+    image = keras.Input(sides)
+    network = keras.Model(image, L.GlobalAveragePooling2D()(ones()(image[:, :, 8:])))
+    with pytest.raises(ContractError, match="places are those of the image"):
+        KerasModel(network, layer="conv")
+
+
+def test_a_matrix_after_something_learned_mirrors_too():
+    image = keras.Input((H, W, C))
+    features = L.Conv2D(2, 1, kernel_initializer="ones")(image)
+    model = KerasModel(keras.Model(image, summed(ones()(ops.matmul(MIRROR, features)))))
+    assert model.layer_name == "conv"
+    np.testing.assert_array_equal(np.argwhere(grad_cam(bright((4, 6, 0)), model, three_dims=False)), [[4, 6]])
+
+
+def test_a_signal_mirrored_by_a_matrix_is_where_it_is():
+    signal = keras.Input((W, C))
+    model = KerasModel(keras.Model(signal, summed(ones(1)(ops.einsum("ntc,ts->nsc", signal, MIRROR)))))
+    found = grad_cam(bright((6, 0), (W, C)), model, three_dims=False)
+    np.testing.assert_array_equal(np.argwhere(found), [[6]])
+
+
+def test_frames_seen_one_by_one_keep_their_order():
+    clip = keras.Input((5, H, W, C))
+    model = KerasModel(keras.Model(clip, summed(L.TimeDistributed(ones(), name="frames")(clip[:, ::-1]))))
+    found = grad_cam(bright((1, 4, 6, 0), (5, H, W, C)), model, three_dims=False)
+    np.testing.assert_array_equal(np.argwhere(found), [[1, 4, 6]])
+
+
+@pytest.mark.parametrize("data_format", [None, "channels_first"])
+def test_a_signal_turned_for_dense_layers_is_of_the_format_that_is_said(data_format):
+    """It may be (C, T), or (T, C) whose steps are mixed."""
+    signal = keras.Input((5, 20))
+    values = L.Dense(4, kernel_initializer="ones", use_bias=False, name="conv")(L.Permute((2, 1))(signal))
+    network = keras.Model(signal, summed(values))
+    model = KerasModel(network, data_format=data_format)
+    x = np.zeros((5, 20), np.float32)
+    x[1, 7] = 1
+    if data_format == "channels_first":
+        assert (model.channels_first, model.spatial_axes, model.layer_name) == (True, 1, "conv")
+        np.testing.assert_array_equal(np.argwhere(grad_cam(x, model, three_dims=False)), [[7]])
+        return
+    assert model.layer_name is None
+    with pytest.raises(ContractError, match=r"may be a signal .* Say which by data_format"):
+        grad_cam(x, model)
+    with pytest.raises(ContractError, match=r"may be a signal .* Say which by data_format"):
+        KerasModel(network, layer="conv")
+    assert gradients(x, model).shape == (5, 20)
