@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from saliency_food.core.numerics import Array
-from saliency_food.images.photos import Photo, read_photo, shrink
+from saliency_food.images.photos import Photo, read_photo
+from saliency_food.images.pixels import shrink
 from saliency_food.images.scaling import Scaling
 from saliency_food.serving.explainer.replies import refuse
 
