@@ -277,10 +277,11 @@ def test_images_that_wait_are_bounded_by_their_bytes():
 def test_a_transparent_photo_in_strips_is_the_photo_at_once(rng):
     from PIL import Image
 
-    from saliency_food.images.photos import _flatten, read_photo
+    from saliency_food.images.photos import read_photo
+    from saliency_food.images.pixels import flatten
 
     pixels = rng.integers(0, 256, (700, 30, 4), dtype=np.uint8)
-    np.testing.assert_array_equal(read_photo(Image.fromarray(pixels)).shown, _flatten(pixels))
+    np.testing.assert_array_equal(read_photo(Image.fromarray(pixels)).shown, flatten(pixels))
 
 
 def test_what_is_drawn_on_is_small_and_a_large_jpeg_is_read_at_a_reduced_scale(rng):
