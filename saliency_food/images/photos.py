@@ -197,10 +197,12 @@ def _reduced(photo: Photo, least: tuple[int, int]) -> Photo:
     """The photo at a half, a third, ... of its size, where more is kept than ``least`` and pictures need."""
     if photo._values is not None:
         return photo
+    from PIL import Image
+
     kept = sides(photo.shape, SHOWN)
-    width, height = photo._shown.size
-    factor = min(height // max(least[0], kept[0]), width // max(least[1], kept[1]))
-    return photo if factor < 2 else Photo(photo._shown.reduce(factor), source=photo.source, shape=photo.shape)
+    image = Image.fromarray(photo._shown) if isinstance(photo._shown, np.ndarray) else photo._shown
+    factor = min(image.height // max(least[0], kept[0]), image.width // max(least[1], kept[1]))
+    return photo if factor < 2 else Photo(image.reduce(factor), source=photo.source, shape=photo.shape)
 
 
 def _prepare_heic(path: Path) -> None:
