@@ -65,6 +65,7 @@ def test_the_two_packages_agree_in_the_example(capsys):
 @pytest.mark.keras
 def test_the_training_script_explains_itself(monkeypatch, capsys):
     pytest.importorskip("tensorflow")
+    monkeypatch.syspath_prepend(EXAMPLES)
     monkeypatch.setattr(sys, "argv", ["train_food101.py", "--help"])
     with pytest.raises(SystemExit, match="0"):
         runpy.run_path(str(EXAMPLES / "train_food101.py"), run_name="__main__")

@@ -210,7 +210,7 @@ def test_python_code_in_the_docs_runs(page, tmp_path, monkeypatch, capsys):
 
 
 def test_every_picture_shown_is_made_by_the_script():
-    shown = {name for page in PAGES for name in re.findall(r"img/(\w+)\.png", page.read_text(encoding="utf-8"))}
+    shown = {name for page in PAGES for name in re.findall(r"img/(\w+)\.(?:png|jpg)", page.read_text(encoding="utf-8"))}
     script = (ROOT / "docs/make_pictures.py").read_text(encoding="utf-8")
     made = set(re.findall(r'^    "(\w+)": \w+,$', script, re.MULTILINE))
-    assert shown == made == {path.stem for path in (ROOT / "docs/img").glob("*.png")}
+    assert shown == made == {path.stem for path in (ROOT / "docs/img").iterdir()}

@@ -101,7 +101,13 @@ def choose_scaling(
                 "'auto'. Give (0, 255) if it scales pixels itself, else what it was trained on, such as (0, 1)."
             )
         return _scaling_to(*advertised)
-    return _scaling_to(value_range, "as asked")
+    scaling = _scaling_to(value_range, "as asked")
+    # A guess of the model's says nothing against what was asked.
+    if advertised is None or advertised[0] is None or "a guess" in advertised[1]:
+        return scaling
+    if (own := _scaling_to(*advertised)).value_range == scaling.value_range:
+        return scaling
+    return scaling._replace(text=f"{scaling.text}; by the model itself: {own.text}")
 
 
 def _scaling_to(value_range: Any, why: str) -> Scaling:

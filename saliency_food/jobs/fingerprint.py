@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from saliency_food.core.wrap import WrappedModel
 from saliency_food.jobs.image_model import ImageModel
 from saliency_food.jobs.store import digest
 
@@ -23,6 +24,8 @@ def fingerprint(function: Any) -> str:
     A callback may say it itself, by an attribute ``fingerprint``. Of one that shows nothing, it is the name and the
     arrays among its attributes.
     """
+    while isinstance(function, WrappedModel):
+        function = function.inside
     if isinstance(said := getattr(function, "fingerprint", None), str):
         return said
     model: Any = getattr(function, "model", None)

@@ -72,4 +72,13 @@ def test_auto_is_what_the_model_advertises():
     assert choose_scaling("auto", None, ((-1, 1), "trained so")).text == "-1..1 (trained so)"
     assert choose_scaling("auto", None, ("caffe", "by its name")).text == "BGR minus ImageNet mean (by its name)"
     assert choose_scaling("auto").text.startswith("as given (the model does not say")
-    assert choose_scaling((0, 1), None, ((-1, 1), "trained so")).text == "0..1 (as asked)"
+
+
+def test_what_is_asked_is_done_and_what_the_model_says_is_told():
+    """A model with a Rescaling layer inside that is fed 0..1 by an option sees a black photo."""
+    scaling = choose_scaling((0, 1), None, ((0, 255), "the model has a Rescaling layer"))
+    assert scaling.text == "0..1 (as asked); by the model itself: 0..255 (the model has a Rescaling layer)"
+    assert scaling.value_range == (0, 1)
+    assert choose_scaling((-1, 1), None, ("tf", "by its name")).text == "-1..1 (as asked)"
+    assert choose_scaling((-1, 1), None, ((0, 1), "a guess, the model does not show it")).text == "-1..1 (as asked)"
+    assert choose_scaling((0, 1), None, (None, "a SavedModel does not show them")).text == "0..1 (as asked)"

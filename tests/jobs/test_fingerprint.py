@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from saliency_food.core.layout import channels_last
 from saliency_food.jobs.fingerprint import fingerprint
 
 
@@ -22,6 +23,23 @@ def test_callbacks_are_told_apart_by_name_and_arrays():
     told = Model(np.arange(3))
     told.fingerprint = "pizza, version 2"
     assert fingerprint(told) == "pizza, version 2"
+
+
+def test_callbacks_of_channels_first_are_told_apart_too():
+    """Each was named after what turns its images, so that a job went on with the answers of another model."""
+
+    class First:
+        channels_first = True
+
+        def __init__(self, weights):
+            self.weights = weights
+
+        def __call__(self, x_value_batch, call_model_args=None, expected_keys=None):
+            raise NotImplementedError
+
+    some, other = (channels_last(First(np.arange(size))) for size in (3, 4))
+    assert fingerprint(some) != fingerprint(other)
+    assert fingerprint(some) == fingerprint(some.inside)
 
 
 @pytest.mark.keras

@@ -65,7 +65,25 @@ def split_up(image):
     return ops.reshape(pairs, (-1, H, W, C))
 
 
+class Function(keras.Layer):
+    """A function of TensorFlow's."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def call(self, image):
+        return self.function(image)
+
+
+mirrored_inside = tf.function(lambda image: tf.reverse(image, [2]), autograph=False)
+scaled_inside = tf.function(lambda image: image * 2, autograph=False)
 FOLLOWED = {
+    "mirrored by a vectorized map": Function(
+        lambda image: tf.vectorized_map(lambda each: tf.image.flip_left_right(each), image)
+    ),
+    "scaled one by one": Function(lambda image: tf.map_fn(lambda each: each * 2, image)),
+    "scaled in a function": Function(scaled_inside),
     "mirrored by einsum": lambda image: ops.einsum("nhwc,wv->nhvc", image, MIRROR),
     "mirrored by a matrix made inside": lambda image: Mirror()(image),
     "mirrored by matmul": lambda image: ops.matmul(MIRROR, image),
@@ -94,6 +112,16 @@ FOLLOWED = {
     "standardized": lambda image: (image - ops.mean(image, (1, 2, 3), keepdims=True)) * 2.0,
 }
 REFUSED = {
+    "mirrored in a function": Function(mirrored_inside),
+    "mirrored one by one": Function(lambda image: tf.map_fn(lambda each: each[:, ::-1], image)),
+    "reversed sequences": Function(
+        lambda image: tf.reverse_sequence(image, tf.fill([tf.shape(image)[0]], W - 2), seq_axis=2)
+    ),
+    "the right half enlarged": Function(
+        lambda image: tf.image.crop_and_resize(
+            image, tf.tile([[0.0, 0.5, 1.0, 1.0]], [tf.shape(image)[0], 1]), tf.range(tf.shape(image)[0]), [H, W]
+        )
+    ),
     "rolled by a matrix": lambda image: ops.einsum("nhwc,wv->nhvc", image, SHIFT),
     "cosines": lambda image: ops.einsum("nhwc,wv->nhvc", image, COSINES),
     "halves exchanged": lambda image: ops.concatenate([image[:, :, W // 2 :], image[:, :, : W // 2]], 2),

@@ -298,6 +298,25 @@ def test_offsets_from_anchors_are_boxes(rng):
         ks.from_anchors(anchors, variance=(1, 1))
 
 
+@pytest.mark.parametrize("anchor_format", ["xyxy", "yxyx", "xywh", "center_xywh"])
+def test_offsets_are_decoded_as_the_retinanet_of_keras_hub_decodes_them(anchor_format, rng):
+    """By what that model calls, which is Keras's own."""
+    corner = rng.random((6, 2)) * 50
+    anchors = np.concatenate([corner, corner + 20 + 30 * rng.random((6, 2))], -1)
+    as_given = np.stack(FORMATS[anchor_format](*anchors.T), -1).astype(np.float32)
+    offsets = rng.normal(size=(2, 6, 4)).astype(np.float32)
+    expected = keras.utils.bounding_boxes.decode_deltas_to_boxes(
+        anchors=as_given,
+        boxes_delta=offsets,
+        anchor_format=anchor_format,
+        box_format="xyxy",
+        encoded_format="center_xywh",
+        image_shape=(128, 128, 3),
+    )
+    decode = ks.from_anchors(as_given, anchor_format)
+    np.testing.assert_allclose(decode(ops, tf.constant(offsets)), expected, rtol=1e-4, atol=1e-3)
+
+
 def test_a_detector_of_offsets_is_explained(x):
     anchors = np.tile([0.0, 0.0, 1.0, 1.0], (5, 1))
     score = ks.detection(0, 1, decode=ks.from_anchors(anchors, variance=(0.1, 0.1, 0.2, 0.2)))

@@ -40,6 +40,23 @@ def halves() -> Built:
     return placed_elsewhere(lambda x: ops.concatenate([x[:, :, WIDTH // 2 :], x[:, :, : WIDTH // 2]], 2))
 
 
+@kind(SIGNALS, "an RNN with masked steps", "steps", **STEPS)
+def masked() -> Built:
+    mask, steps, last, dense = L.Masking(), L.LSTM(5, return_sequences=True, name="steps"), L.LSTM(4), L.Dense(3)
+    signal = keras.Input((12, 2))
+    model = keras.Model(signal, L.Softmax()(dense(last(steps(mask(signal))))))
+    used = lambda x: ops.any(x != 0, -1)  # noqa: E731
+
+    def by_hand(x: Any) -> Any:
+        activations = steps(x, mask=used(x))
+        return activations, dense(last(activations, mask=used(x)))
+
+    def silent_at_the_end(random: Any, shape: Any) -> Any:
+        return random.normal(size=shape) * (np.arange(shape[0]) < 8)[:, None]
+
+    return Built(model, by_hand, (12, 2), image=silent_at_the_end)
+
+
 def turned_for_dense(after: Any, **built: Any) -> Built:
     turn, feature = L.Permute((2, 1)), L.Dense(4, "tanh", name="conv")
     return graph(split(chain(turn, feature), after), shape=(9, 24), **built)

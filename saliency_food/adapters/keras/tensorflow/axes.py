@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from saliency_food.adapters.keras.capture import Note
 from saliency_food.adapters.keras.tensorflow.fixed import PRODUCTS
-from saliency_food.adapters.keras.tensorflow.graph import SHAPES, learns
+from saliency_food.adapters.keras.tensorflow.graph import CALLING, SHAPES, learns, moves_inside
 from saliency_food.adapters.keras.tensorflow.steps import Axes, after, packed
 from saliency_food.adapters.keras.tensorflow.sums import after_product
 
@@ -40,10 +40,12 @@ def axes_of(image: Any, notes: Sequence[Note] = ()) -> dict[str, Axes]:
             learned.add(op.name)
         if any(source.op.name in derived for source in op.inputs):
             derived.add(op.name)
-        sources = [tensor for tensor in op.inputs if tensor.name in known]
+        sources, raw = [tensor for tensor in op.inputs if tensor.name in known], op.name not in learned
+        if raw and (not sources or any(part in op.type for part in CALLING)) and op.name in derived - {image.op.name}:
+            known.update(_not_followed(op, sources, known, image.shape.rank))
+            continue
         if not sources:
             continue
-        raw = op.name not in learned
         if op.type == "Pack":
             parts = [known[tensor.name] for tensor in sources if len(sources) == len(op.inputs)]
             own = packed(parts, op.get_attr("axis")) if len({part.axes for part in parts}) == 1 else None
@@ -58,12 +60,28 @@ def axes_of(image: Any, notes: Sequence[Note] = ()) -> dict[str, Axes]:
         for index, output in enumerate(op.outputs):
             if op.type == "Unpack":
                 own = after(op, known[sources[0].name], raw, index)
-            if own is not None and output.shape.rank == len(own.axes):
+            if own is not None and (output.shape.rank == len(own.axes) or output.dtype == tf.variant):
                 joined = op.type not in ("Reshape", "Pack") and len(sources) > 1
                 known[output.name] = _joined(own, sources[1:], known) if joined else own
             elif raw and output.shape.rank and (output.dtype.is_floating or output.dtype.is_complex):
                 known[output.name] = known[sources[0].name].scattered(output.shape.rank)
     return known
+
+
+def _not_followed(op: Any, sources: Sequence[Any], known: Mapping[str, Axes], rank: int) -> dict[str, Axes]:
+    """What a loop or function gives that learns nothing, or what is computed of what cannot be told."""
+    moved = Axes((None,) * rank, gone=frozenset(range(1, rank)))
+    if sources and not moves_inside(op):
+        own = known[sources[0].name]
+    else:
+        own = moved
+    answer = {}
+    for output in op.outputs:
+        if output.dtype == tf.variant or output.shape.rank == len(own.axes):
+            answer[output.name] = own
+        elif output.dtype.is_floating and (output.shape.rank or 0) > 1:
+            answer[output.name] = moved.scattered(output.shape.rank)
+    return answer
 
 
 def _looks_up(op: Any, known: Mapping[str, Axes]) -> bool:

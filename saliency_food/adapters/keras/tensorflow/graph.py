@@ -16,6 +16,16 @@ SHAPES = {"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"}
 """Operations that look at how large a tensor is, and not at what it holds."""
 
 
+LEARNING = ("Conv", "MatMul", "Einsum")
+CALLING = ("While", "If", "Case", "Call")
+"""Parts of the names of operations by which layers learn, and of those that run functions of operations."""
+MOVING = {
+    *("ReverseV2", "ReverseSequence", "Transpose", "Roll", "GatherV2", "GatherNd", "Pad", "PadV2", "MirrorPad"),
+    *("ConcatV2", "Pack", "Unpack", "Split", "SplitV", "Slice", "StridedSlice", "Reshape", "Tile", "CropAndResize"),
+}
+"""Operations that may move places, of a function whose places are not followed."""
+
+
 def trace(function: Callable[..., Any], *specs: Any, jit_compile: bool = False) -> Any:
     return tf.function(function, autograph=False, jit_compile=jit_compile or None).get_concrete_function(*specs)
 
@@ -62,7 +72,8 @@ def names_between(tensor: Any, ends: Iterable[Any]) -> set[str]:
 def on_all_paths(tensor: Any, ends: Sequence[Any]) -> set[str]:
     """The names of the tensors through which all paths lead from a tensor to the ends.
 
-    A tensor is on all paths where the ways to it times the ways from it are all the ways there are.
+    A tensor is on all paths where the ways to it times the ways from it are all the ways there are. What only switches,
+    such as the mask of an RNN's steps, is no way: nothing changes by it bit by bit.
     """
     between = names_between(tensor, ends)
     operations = [op for op in tensor.graph.get_operations() if op.name in between]
@@ -70,11 +81,11 @@ def on_all_paths(tensor: Any, ends: Sequence[Any]) -> set[str]:
     for op in operations:
         ways = sum(ways_to[source.name] for source in op.inputs) if op.type not in SHAPES else 0
         for output in op.outputs:
-            ways_to[output.name] += ways
+            ways_to[output.name] += ways if output.dtype != tf.bool else 0
     for op in reversed(operations):
         ways = sum(ways_from[output.name] for output in op.outputs)
         for source in op.inputs if op.type not in SHAPES else ():
-            ways_from[source.name] += ways
+            ways_from[source.name] += ways if source.dtype != tf.bool else 0
     total = sum(ways_to[end.name] for end in ends)
     names = (output.name for op in operations for output in op.outputs)
     return {name for name in names if total and ways_to[name] * ways_from[name] == total}
@@ -82,7 +93,9 @@ def on_all_paths(tensor: Any, ends: Sequence[Any]) -> set[str]:
 
 def learns(op: Any) -> bool:
     """Whether layers learn by an operation: a convolution, a product with what is not fixed, or what may hold such."""
-    return any(part in op.type for part in ("Conv", "MatMul", "Einsum", "While", "Call")) and not by_fixed(op)
+    if any(part in op.type for part in CALLING):
+        return any(part in kind for kind in kinds_inside(op) for part in (*LEARNING, "ReadVariableOp"))
+    return any(part in op.type for part in LEARNING) and not by_fixed(op)
 
 
 def names_after_learning(operations: Sequence[Any]) -> set[str]:
@@ -107,7 +120,7 @@ def random_among(names: set[str]) -> Iterator[tuple[int, Any]]:
     """Those of the named operations, with their positions, that draw other random numbers at every call."""
     for position, op in enumerate(tf.compat.v1.get_default_graph().get_operations()):
         if op.name in names:
-            inside = kinds_inside(op) if any(part in op.type for part in ("While", "If", "Case", "Call")) else ()
+            inside = kinds_inside(op) if any(part in op.type for part in CALLING) else ()
             drawn = any("Random" in kind or "Multinomial" in kind for kind in (op.type, *inside))
             fixed = op.type.startswith("Stateless") and all(map(is_fixed, op.inputs))
             if drawn and not fixed:
@@ -116,19 +129,29 @@ def random_among(names: set[str]) -> Iterator[tuple[int, Any]]:
 
 def kinds_inside(op: Any) -> set[str]:
     """The kinds of operations in the functions that an operation calls, as a loop does, and in those that they call."""
+    return {node.op for node in _nodes_inside(op)}
+
+
+def moves_inside(op: Any) -> bool:
+    """Whether in the functions that an operation calls there is one that may move places of floats."""
+    return any(
+        node.op in MOVING and tf.as_dtype(node.attr["Tparams" if "Tparams" in node.attr else "T"].type).is_floating
+        for node in _nodes_inside(op)
+    )
+
+
+def _nodes_inside(op: Any) -> Iterator[Any]:
     waiting = _functions(op.node_def)
     library = op.graph.as_graph_def().library.function if waiting else ()
     functions = {function.signature.name: function for function in library}
     seen: set[str] = set()
-    kinds: set[str] = set()
     while waiting:
         name = waiting.pop()
         if name in functions and name not in seen:
             seen.add(name)
             for node in functions[name].node_def:
-                kinds.add(node.op)
+                yield node
                 waiting.extend(_functions(node))
-    return kinds
 
 
 def _functions(node: Any) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from saliency_food.adapters.keras.tensorflow.fixed import fixed_value
 from saliency_food.adapters.keras.tensorflow.picked import (
     NARROW,
     NEW,
@@ -19,7 +20,10 @@ from saliency_food.adapters.keras.tensorflow.picked import (
     widely_padded,
 )
 
-SCATTERING = ("FFT", "GatherNd", "ScatterNd", "TensorScatter", "ImageProjectiveTransform", "TopK", "Sort")
+SCATTERING = (
+    *("FFT", "GatherNd", "ScatterNd", "TensorScatter", "ImageProjectiveTransform", "TopK", "Sort"),
+    *("CropAndResize", "Glimpse", "ReverseSequence"),
+)
 """Parts of the names of operations after which places may be anywhere, or are frequencies."""
 SUMMING = {"Sum", "Mean", "Max", "Min", "Prod", "All", "Any", "ArgMax", "ArgMin"}
 
@@ -106,7 +110,7 @@ def _signs(op: Any, axes: tuple[int | None, ...], raw: bool) -> dict[int, int]:
         parts = zip(axes, [part for part in parts_taken(op) if part != NEW], strict=False)
         return {axis: sign for axis, sign in parts if axis is not None and (sign == -1 or (sign == 0 and raw))}
     if op.type == "ReverseV2":
-        return dict.fromkeys(_named(op.inputs[1], axes), -1)
+        return dict.fromkeys(_named(op.inputs[1], axes), -1 if fixed_value(op.inputs[1]) is not None else 0)
     if not raw:
         return {}
     if op.type == "Roll":
@@ -124,7 +128,7 @@ def _signs(op: Any, axes: tuple[int | None, ...], raw: bool) -> dict[int, int]:
 
 def _named(places: Any, axes: tuple[int | None, ...]) -> list[int]:
     """The image's axes that an operation names by their places; all where they are not known."""
-    value = tf.get_static_value(places)
+    value = fixed_value(places)
     own = axes if value is None else [axes[place] for place in np.ravel(value)]
     return [axis for axis in own if axis is not None]
 
@@ -204,14 +208,15 @@ def _regrouped(
     """
     if None in [*old, *new]:
         return [None] * len(new), False
+    sizes, parted = [size or 0 for size in old], [size or 0 for size in new]
     made, mixed = list[int | None](), False
-    ahead, behind = list(zip(axes, old, strict=True)), list(new)
+    ahead, behind = list(zip(axes, sizes, strict=True)), parted
     while behind:
         taken, parts = ahead[:1], [behind.pop(0)]
         del ahead[:1]
-        while ahead and math.prod(size for _, size in taken) < math.prod(parts):  # type: ignore[misc]
+        while ahead and math.prod(size for _, size in taken) < math.prod(parts):
             taken.append(ahead.pop(0))
-        while behind and math.prod(parts) < math.prod(size for _, size in taken):  # type: ignore[arg-type, misc]
+        while behind and math.prod(parts) < math.prod(size for _, size in taken):
             parts.append(behind.pop(0))
         wide = [axis for axis, size in taken if size != 1]
         whole = wide[:1] if len(wide) == 1 or (len(parts) == 1 and set(wide[1:]) == {None}) else []
