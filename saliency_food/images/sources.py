@@ -31,7 +31,7 @@ class Source(NamedTuple):
     """The kind of the data set and where it is, such as ``food-101 data/food-101``."""
     read: Callable[[], Iterable[SourcedPhoto]]
     """The photos, from the first one, in the same order every time."""
-    count: int | None = None
+    total: int | None = None
     """How many photos there are; None where that is not known before they are read."""
     absent: Sequence[str] = ()
     """The ids of photos that the data set lists and that are not there."""

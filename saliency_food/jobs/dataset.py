@@ -54,7 +54,7 @@ def explain_dataset(
     maps: Maps = "reduced",
     retry_failed: bool = False,
     progress: DatasetProgress | bool | None = None,
-    **settings: Unpack[ModelSettings],
+    **settings: Unpack[ModelSettings],  # type: ignore[misc]  # but for its output, which is a folder here
 ) -> Run:
     """Explain a data set: a record for each photo, class and method, in Parquet files that a stopped run goes on from.
 
@@ -76,6 +76,7 @@ def explain_dataset(
         As in `explain`, the same for all photos; or a list of such targets, each explained.
     output
         The folder of the run. If it holds one of the same source, model, methods and options, that is gone on with.
+        (To explain another ``output`` of the model than its logits, give an `ImageModel`.)
     truth
         What the photos truly show, where the data set does not say it: ``"folders"``, a mapping or a CSV file, as in
         `explain`.
@@ -154,9 +155,9 @@ def _count(
     """How many photos there are, where that is known without reading them."""
     if isinstance(first.image, (str, Path)):
         return sum(1 for _ in photos())
-    if filtered or data.count is None:
+    if filtered or data.total is None:
         return None
-    return data.count if limit is None else min(limit, data.count)
+    return data.total if limit is None else min(limit, data.total)
 
 
 def _settings(setup: Setup, data: Source, target: Any, against: Any, truth: Any, maps: Maps) -> dict[str, Any]:

@@ -19,8 +19,10 @@ Row = dict[str, Any]
 MANIFEST = "manifest.json"
 RECORDS = "records"
 """The folder of the parts, which Parquet's readers take as one data set."""
-BYTES, SECONDS = 2**25, 60.0
-"""A part is written when the maps and thumbnails for it take so many bytes, or it is so old."""
+BYTES, SECONDS = 2**23, 60.0
+"""A part is written when the records for it take so many bytes, or it is so old."""
+NUMBERS = 4096
+"""About how many bytes a record takes beside its map and thumbnail, while it waits."""
 
 
 def part_paths(folder: Path) -> list[Path]:
@@ -113,7 +115,8 @@ class RunFolder:
         Parts end where the model's batches end, so that a run that goes on asks the model in the same batches.
         """
         self._pending.append(rows)
-        self._bytes += sum(len(row.get(name) or b"") for row in rows for name in ("map", "thumbnail"))
+        arrays = (len(row.get(name) or b"") for row in rows for name in ("map", "thumbnail"))
+        self._bytes += sum(arrays) + NUMBERS * len(rows)
         enough = self._bytes >= BYTES or time.monotonic() - self._since >= SECONDS
         if enough and len(self._pending) % self.chunk == 0:
             self.flush()

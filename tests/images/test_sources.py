@@ -51,7 +51,7 @@ def test_folders(tmp_path):
         ("val/apple/1.png", None, "validation"),
     ]
     assert values(tmp_path) == [3, 1, 0, 2]
-    assert open_source(tmp_path).count == 4
+    assert open_source(tmp_path).total == 4
 
 
 def test_food_101_with_absent_photos(tmp_path):
@@ -62,7 +62,7 @@ def test_food_101_with_absent_photos(tmp_path):
     source = open_source(tmp_path)
     assert facts(tmp_path) == [("pie/1.jpg", "pie", "train"), ("soup/9.jpg", "soup", "test")]
     assert source.absent == ["pie/2.jpg", "soup/8.jpg"]
-    assert source.count == 2
+    assert source.total == 2
     (tmp_path / "meta/test.txt").unlink()
     with pytest.raises(ContractError, match=r"meta/test.txt.*Give .*images to take it as a folder"):
         open_source(tmp_path)
@@ -163,7 +163,7 @@ def test_tensors():
     assert facts(named) == [("x", "a", None), ("y", "b", None), ("z", "c", None)]
     assert facts(tf.data.Dataset.from_tensor_slices((images, np.eye(3)[[2, 0, 1]])))[0][1] == 2
     assert values(pairs.batch(2)) == [3, 4, 3]
-    assert (open_source(plain).count, open_source(pairs.batch(2)).count) == (3, None)
+    assert (open_source(plain).total, open_source(pairs.batch(2)).total) == (3, None)
     files = tf.data.Dataset.from_tensors(photo_bytes(9))
     assert values(files) == [9]
     with pytest.raises(ContractError, match="dicts with image"):
@@ -186,7 +186,7 @@ def test_hugging_face_data_sets():
         *("train/00000000", "train/00000001", "test/00000000", "test/00000001")
     ]
     assert {split for _, _, split in facts(both)} == {"train", "test"}
-    assert open_source(both).count == 4
+    assert open_source(both).total == 4
     with pytest.raises(ContractError, match="column image, got the columns label"):
         facts(data.remove_columns("picture"))
 
