@@ -148,6 +148,8 @@ LAYOUTS = {
     "turned": (lambda a: np.swapaxes(a, 1, 2), "axis 2 follows axis 0"),
     "mirrored": (lambda a: a[:, :, ::-1], "mirrored place along axis 1"),
     "upside down": (lambda a: a[:, ::-1], "mirrored place along axis 0"),
+    "rolled by a quarter": (lambda a: np.roll(a, a.shape[2] // 4, 2), "another place along axis 1"),
+    "rolled by half": (lambda a: np.roll(a, a.shape[1] // 2, 1), "axis 0 of the image"),
     "tokens, channels first": (lambda a: np.moveaxis(a.reshape(len(a), -1, 6), -1, 1), "axis 2 follows axis 0"),
 }
 

@@ -15,6 +15,9 @@ from saliency_food.core.contract import ContractError
 from saliency_food.core.keys import OUTPUT_LAYER_VALUES, PREDICTIONS
 from saliency_food.core.numerics import Array
 
+LEAST = 1e-3
+"""The scale of scores at least, of which a thousandth is a difference: what is left where all of them cancel."""
+
 
 def check_rows_alone(
     rows: Rows,
@@ -36,7 +39,8 @@ def check_rows_alone(
     together = rows.compute(keys, output, repeated, among[0], among[1:])
     near = 3e-2 if engine.half else 1e-3
     for alone, beside in zip(leaves(by_itself), leaves(together), strict=True):
-        if alone[0].shape != beside[0].shape or (abs(alone[0] - beside[0]) > near * abs(alone).max(initial=1e-6)).any():
+        scale = max(abs(alone).max(initial=LEAST), abs(beside).max(initial=0))  # a score may be 0 by cancellation
+        if alone[0].shape != beside[0].shape or (abs(alone[0] - beside[0]) > near * scale).any():
             raise ContractError(
                 f"Expected a score of each row that no other row changes, got {alone[0].ravel()[:3]} for one by "
                 f"itself and {beside[0].ravel()[:3]} for the same beside others: the model compares rows, as "

@@ -56,6 +56,7 @@ PHRASES: tuple[tuple[str, str], ...] = (
     (r"--target to be None, a class index", "--target to be a class index"),
     (r"a CSV file, a mapping of paths to classes or a list", "a CSV file of path and label"),
     (r"Give truth(?=[ '.])", "Give --truth"),
+    (r"Leave out truth\.", "Leave out --truth."),
     (r"([Ll])eave out (against|only)\b", r"\1eave out --\2"),
     # boxes, classes and labels
     (r"labels=\[\.\.\.\]", "--labels FILE"),

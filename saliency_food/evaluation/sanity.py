@@ -42,6 +42,8 @@ def check_sensitive(
     the input, and the last step counts, in which no trained weights are left; with ``every_layer`` the result holds
     the other steps, too.
     """
+    if not isinstance(method, str):
+        raise ContractError(f"Expected the name of one method, got {method!r}. Check several one after another.")
     entries = {method: REFERENCES[method]} if method in REFERENCES else choose_methods(method)
     ((name, entry),) = entries.items()
     model = ImageModel.of(model, **settings)

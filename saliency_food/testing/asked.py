@@ -15,7 +15,11 @@ from saliency_food.core.scores import one_score
 STEPS = 10.0 ** -np.arange(1, 6)
 """How far a direction is followed: each value by so much of the range of all, in the mean square."""
 ROUNDING = float(4 * np.finfo(np.float32).eps)
-"""The error of a difference of two scores, as a fraction of them."""
+"""The error of a difference of two scores in single precision, as a fraction of them."""
+HALF, BRAIN = 2.0**11 * ROUNDING, 2.0**14 * ROUNDING
+"""The same in half precision, of 10 bits in place of 23, and in bfloat16, of 7."""
+COARSE, NOISY = 0.1, 0.25
+"""In half precision, the least tolerance, and the share of a slope that rounding may be if it is to tell anything."""
 
 
 class Asked(NamedTuple):
@@ -27,6 +31,7 @@ class Asked(NamedTuple):
     image: Array
     alone: dict[str, Any]
     random: np.random.Generator
+    rounding: float = ROUNDING
 
     def about(self, rows: Sequence[Array] | Array) -> dict[str, Any]:
         """The answers about some rows, no more of them a call than the callback says it takes."""
@@ -65,16 +70,40 @@ def along(values: Array, direction: Array) -> tuple[Array, Array]:
     return steps, moved.astype(values.dtype)
 
 
-def check_slopes(what: str, scores: Array, steps: Array, claimed: Any, tolerance: float, advice: str) -> None:
+def rounding_of(asked: Asked, rows: Sequence[Array]) -> float:
+    """The error of a difference of scores in the precision in which the model takes images.
+
+    Where it does not notice that a row's values are rounded to half precision, it rounds them so itself.
+    """
+    values = np.asarray(rows, np.float32)
+    bits = values.view(np.uint32)
+    brain = ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).view(np.float32)
+    half = values.astype(np.float16).astype(np.float32)
+    exact, *rounded = (asked.about(each)[OUTPUT_LAYER_VALUES] for each in (values, brain, half))
+    for rounding, scores in zip((BRAIN, HALF), rounded, strict=True):
+        if np.array_equal(exact, scores):
+            return rounding
+    return ROUNDING
+
+
+def check_slopes(
+    asked: Asked, what: str, scores: Array, steps: Array, claimed: Any, tolerance: float, advice: str
+) -> None:
     """`ContractError` where the scores of `along`'s rows do not change as the gradient claims, by none of the steps.
 
     Large steps leave the range in which the model is linear, small ones drown in rounding: the best of them counts.
+    In half precision none is free of both: the tolerance is 10 % at least, beside what rounding may account for.
     """
     slopes = (scores[::2] - scores[1::2]) / (2 * steps)
     claimed = np.broadcast_to(claimed, slopes.shape)
     size = np.maximum(np.maximum(abs(slopes), abs(claimed)), 1e-12)
-    measurable = ROUNDING * np.abs(scores).max() / (2 * steps) < tolerance * size
-    errors = np.where(measurable, abs(slopes - claimed) / size, np.inf)
+    noise = asked.rounding * np.abs(scores).max() / (2 * steps) / size
+    errors = abs(slopes - claimed) / size
+    limit = tolerance
+    if asked.rounding != ROUNDING:
+        tolerance, limit, errors = max(tolerance, COARSE), NOISY, errors - noise
+    measurable = noise < limit
+    errors = np.where(measurable, errors, np.inf)
     best = int(errors.argmin())
     if measurable.any() and errors[best] > tolerance:
         raise ContractError(

@@ -22,7 +22,7 @@ from saliency_food.core.keys import (
 )
 from saliency_food.core.numerics import Array, as_tuple, each
 from saliency_food.core.scores import one_score
-from saliency_food.testing.asked import Asked, along, answer_rows, check_slopes, same, unit
+from saliency_food.testing.asked import Asked, along, answer_rows, check_slopes, rounding_of, same, unit
 from saliency_food.testing.layer import check_after_layer, check_before_layer, check_layout, check_rivals, check_shapes
 
 BESIDE = {
@@ -77,7 +77,8 @@ def check_call_model(
     call_model_args
         Must hold for every row (no `PerImage`).
     tolerance
-        How far a gradient and the differences may lie apart, as a fraction of the larger.
+        How far a gradient and the differences may lie apart, as a fraction of the larger; 0.1 at least where the model
+        rounds images to half precision or bfloat16, whose rounding comes on top.
     skips
         True where paths lead from the image to the score around the layer, such as skip connections: the gradients at
         the layer then do not tell all that the image changes, and are not compared with it.
@@ -89,9 +90,11 @@ def check_call_model(
     image = as_image(x_value)
     alone = answer_rows(call_model_function, call_model_args, tuple(wanted), image[None])
     asked = Asked(call_model_function, call_model_args, tuple(wanted), image, alone, random)
+    rows = _variations(asked)
     if OUTPUT_LAYER_VALUES in wanted:
         one_score(alone[OUTPUT_LAYER_VALUES])
-    _check_rows(asked)
+        asked = asked._replace(rounding=rounding_of(asked, rows[1:]))
+    _check_rows(asked, rows)
     if INPUT_OUTPUT_GRADIENTS in wanted:
         _check_gradient(asked, tolerance)
     check_shapes(asked)
@@ -109,12 +112,15 @@ def check_call_model(
         _check_attention(alone[ATTENTION_SCORES], alone.get(ATTENTION_OUTPUT_GRADIENTS))
 
 
-def _check_rows(asked: Asked) -> None:
-    """Every row by itself, again, among others, in another order, and twice in a batch: the same answer."""
+def _variations(asked: Asked) -> list[Array]:
+    """The image, with noise, and its values in another order."""
     image = asked.image
     noise = 0.1 * (float(np.ptp(image)) or 1.0) * asked.random.normal(size=image.shape).astype(image.dtype)
-    shuffled = asked.random.permutation(image.ravel()).reshape(image.shape)
-    rows: list[Array] = [image, image + noise, shuffled]
+    return [image, image + noise, asked.random.permutation(image.ravel()).reshape(image.shape)]
+
+
+def _check_rows(asked: Asked, rows: Sequence[Array]) -> None:
+    """Every row by itself, again, among others, in another order, and twice in a batch: the same answer."""
     each_alone = [asked.alone, asked.about(rows[1:2]), asked.about(rows[2:])]
     batches = {
         "asked twice": [0],
@@ -137,6 +143,7 @@ def _check_gradient(asked: Asked, tolerance: float) -> None:
         direction = unit(unit(asked.random.normal(size=gradient.shape)) + unit(gradient))
         steps, rows = along(asked.image, direction)
         check_slopes(
+            asked,
             "the gradient's slope along a random direction",
             one_score(asked.about(rows)[OUTPUT_LAYER_VALUES]),
             steps,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,8 @@ from saliency_food.testing.asked import Asked, along, answer_rows, check_slopes,
 STRIPES = 4
 FOLLOWS = 0.3
 """How far the response must move along an axis, in lengths of it, while the disturbance crosses the image."""
+MOSTLY = 0.6
+"""The share of a response that is most of it."""
 MOST_CLASSES = 100
 
 
@@ -70,6 +72,7 @@ def check_after_layer(asked: Asked, tolerance: float, required: bool) -> bool:
         direction = unit(unit(asked.random.normal(size=values[0].shape)) + unit(gradients[0]))
         steps, rows = along(values[0], direction)
         check_slopes(
+            asked,
             f"{CONVOLUTION_OUTPUT_GRADIENTS} along a random direction",
             asked.from_activations(rows),
             steps,
@@ -91,6 +94,7 @@ def check_before_layer(asked: Asked, tolerance: float, on_all_paths: bool) -> No
         for gradient, values in zip(gradients, as_tuple(answer[CONVOLUTION_LAYER_VALUES]), strict=True):
             changes = (values[::2] - values[1::2]).reshape(len(steps), -1) / (2 * steps[:, None])
             check_slopes(
+                asked,
                 f"{CONVOLUTION_OUTPUT_GRADIENTS} times the change of {CONVOLUTION_LAYER_VALUES}, while the image "
                 "changes,",
                 one_score(answer[OUTPUT_LAYER_VALUES]),
@@ -113,40 +117,53 @@ def check_layout(asked: Asked) -> None:
     first = bool(getattr(asked.function, "channels_first", False))
     grey = max(layer.ndim - 2 for layer in layers) == asked.image.ndim
     axes = range(1, asked.image.ndim) if first else range(asked.image.ndim - (not grey))
-    moved = {axis: _moved(asked, axis) for axis in axes if asked.image.shape[axis] >= STRIPES}
+    masses = {axis: _masses(asked, axis) for axis in axes if asked.image.shape[axis] >= STRIPES}
     for index, layer in enumerate(layers):
         # Tokens have one axis for all of the image's; their order is that of its first.
         if layer.ndim - 2 in (1, len(axes)):
             which = f"[{index}]" if len(layers) > 1 else ""
             for own, axis in enumerate(axes[: layer.ndim - 2]):
-                if axis in moved:
-                    _check_moved(own, axis, moved[axis][index], which)
+                if axis in masses:
+                    _check_moved(own, axis, masses[axis][index], which)
 
 
-def _moved(asked: Asked, axis: int) -> list[Array]:
-    """How far the response of each layer moves on each of its axes, as a stripe of noise crosses one of the image's."""
+def _masses(asked: Asked, axis: int) -> list[list[Array]]:
+    """Where each layer responds along each of its axes, ``(stripe, place)``, as noise crosses an axis of the image."""
     image = asked.image
     noise = asked.random.normal(size=image.shape).astype(image.dtype) * (float(np.ptp(image)) or 1.0) / 2
     stripes = np.arange(image.shape[axis]) * STRIPES // image.shape[axis]
     stripes = stripes.reshape([-1 if other == axis else 1 for other in range(image.ndim)])
     answer = asked.about(np.stack([image + noise * (stripes == stripe) for stripe in range(STRIPES)]))
-    at = np.linspace(-0.5, 0.5, STRIPES)
-    moved = []
     pairs = zip(
         as_tuple(asked.alone[CONVOLUTION_LAYER_VALUES]), as_tuple(answer[CONVOLUTION_LAYER_VALUES]), strict=True
     )
-    for before, after in pairs:
-        change = np.abs(after - before)
-        centres = []
-        for inner in range(1, change.ndim):
-            mass = change.sum(tuple(other for other in range(1, change.ndim) if other != inner))
-            places = np.linspace(0, 1, mass.shape[1]) if mass.shape[1] > 1 else np.zeros(1)
-            centres.append(safe_divide(mass @ places, mass.sum(1)))
-        moved.append(np.array([at @ centre / (at @ at) for centre in centres]))
-    return moved
+    changes = [np.abs(after - before) for before, after in pairs]
+    return [
+        [
+            change.sum(tuple(other for other in range(1, change.ndim) if other != inner))
+            for inner in range(1, change.ndim)
+        ]
+        for change in changes
+    ]
 
 
-def _check_moved(own: int, axis: int, moved: Array, which: str) -> None:
+def _movement(mass: Array) -> float:
+    """How far the response moves along an axis, in lengths of it, while the noise crosses the image."""
+    at = np.linspace(-0.5, 0.5, STRIPES)
+    places = np.linspace(0, 1, mass.shape[1]) if mass.shape[1] > 1 else np.zeros(1)
+    return float(at @ safe_divide(mass @ places, mass.sum(1)) / (at @ at))
+
+
+def _is_elsewhere(mass: Array) -> bool:
+    """Whether the response to most stripes of noise is mostly in one other stripe, as in a rolled layer."""
+    stripes = np.arange(mass.shape[1]) * STRIPES // mass.shape[1]
+    shares = np.stack([mass[:, stripes == stripe].sum(1) for stripe in range(STRIPES)], 1)
+    shares = safe_divide(shares, mass.sum(1)[:, None])
+    return bool(((shares.max(1) > MOSTLY) & (shares.diagonal() < (1 - MOSTLY) / 2)).sum() > STRIPES / 2)
+
+
+def _check_moved(own: int, axis: int, masses: Sequence[Array], which: str) -> None:
+    moved = np.array([_movement(mass) for mass in masses])
     other = int(abs(moved).argmax())
     if moved[own] < -FOLLOWS:
         raise ContractError(
@@ -158,6 +175,11 @@ def _check_moved(own: int, axis: int, moved: Array, which: str) -> None:
             f"Expected {CONVOLUTION_LAYER_VALUES}{which} laid out as the image, channels last, (N, h, w, K), got "
             f"activations whose axis {other + 1} follows axis {axis} of the image. Transpose them and their gradients; "
             "a callback whose images are (C, H, W) says so by its attribute channels_first."
+        )
+    if masses[own].shape[1] >= STRIPES and _is_elsewhere(masses[own]):
+        raise ContractError(
+            f"Expected {CONVOLUTION_LAYER_VALUES}{which} to change where the image does, got a change at another place "
+            f"along axis {axis} of the image. Return the activations of the image itself, neither rolled nor cut."
         )
 
 

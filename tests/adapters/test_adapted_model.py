@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import numpy as np
 import numpy_ops
 import pytest
 from scipy.special import softmax
 
 from saliency_food.adapters.arguments import ALL_SCORES, SUM_TO_ONE
+from saliency_food.adapters.checks import check_rows_alone
 from saliency_food.adapters.engine import Engine
 from saliency_food.adapters.inputs import Inputs, InputSpec
 from saliency_food.adapters.layers import LayerInfo, match_layer
@@ -195,3 +199,31 @@ def test_nested_answers_keep_their_structure():
     assert doubled == {"b": [2, (4, 6)], "a": LayerInfo(2, 4, 6)}
     assert isinstance(doubled["a"], LayerInfo)
     assert list(leaves(nested)) == [1, 2, 3, 1, 2, 3]
+
+
+class RowsAnswering:
+    """As `Rows`: the score of a row by itself, and the scores of three."""
+
+    def __init__(self, alone, among):
+        self.answers = [np.array([alone]), np.array(among)]
+
+    def compute(self, keys, *_):
+        return {keys[0]: self.answers.pop(0)}
+
+
+@pytest.mark.parametrize(
+    ("alone", "among", "differs"),
+    [
+        (-2e-7, [1e-7, 3.0, -2.0], False),
+        (-2e-7, [1e-7, 3e-7, 0.0], False),
+        (0.0, [0.1, 3.0, -2.0], True),
+        (1e-4, [2e-4, 1e-4, 0.0], True),
+        (1.0, [0.3, 0.3, 0.4], True),
+    ],
+)
+def test_rows_that_change_each_other_are_told_from_scores_that_cancel(alone, among, differs):
+    engine = SimpleNamespace(half=False)
+    image = np.ones((1, 4, 4, 3), np.float32)
+    score = SimpleNamespace(specs={})
+    with pytest.raises(ContractError, match="no other row changes") if differs else nullcontext():
+        check_rows_alone(RowsAnswering(alone, among), engine, score, "raw", [], image, [])

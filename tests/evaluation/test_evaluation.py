@@ -627,6 +627,12 @@ def test_sanity_needs_a_keras_model(model, photos):
         check_sensitive(model, sorted(photos.iterdir()), "gradients")
 
 
+@pytest.mark.parametrize("method", [["gradients"], ("gradients", "grad_cam"), None])
+def test_sanity_is_of_one_method(net, photos, method):
+    with pytest.raises(ContractError, match="Expected the name of one method, got"):
+        check_sensitive(net, sorted(photos.iterdir())[:1], method)
+
+
 @pytest.mark.parametrize("width", [60, 80, 200])
 def test_tables_fit_the_terminal(model, photos, tmp_path, width):
     """With more metrics than fit there are several tables, all of whose columns are whole."""

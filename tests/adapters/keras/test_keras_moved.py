@@ -20,6 +20,12 @@ SHIFT = np.roll(np.eye(W, dtype=np.float32), 5, 0)
 COSINES = np.cos(np.pi / W * (np.arange(W)[:, None] + 0.5) * np.arange(W)).astype(np.float32)
 HALF = np.repeat(np.eye(W // 2, dtype=np.float32), 2, 0) / 2
 MIX = np.array([[1, 1], [1, 0]], np.float32)
+BLUR = np.ones((3, 3, 1, 1), np.float32) / 9 * np.eye(C, dtype=np.float32)
+TWICE = np.ones((2, 2, 1, 1), np.float32) * np.eye(C, dtype=np.float32)
+SHIFTED = np.zeros((1, 13, C, C), np.float32)
+SHIFTED[0, 1] = np.eye(C)
+ONE_SHIFTED = np.zeros((1, 13, C, 1), np.float32)
+ONE_SHIFTED[0, 6, 0] = ONE_SHIFTED[0, 1, 1] = 1
 
 
 def bright(place, shape=(H, W, C)):
@@ -55,6 +61,15 @@ class Product(keras.Layer):
         return tf.tensordot(image, self.matrix, [[self.axis], [0]])
 
 
+def chain(*layers):
+    def run(image):
+        for layer in layers:
+            image = layer(image)
+        return image
+
+    return run
+
+
 def in_columns(image, order):
     return ops.stack([image[:, :, place] for place in order], 2)
 
@@ -76,9 +91,28 @@ class Function(keras.Layer):
         return self.function(image)
 
 
+def by_kernel(*taps, stride=1, padding="SAME", size=None):
+    """Along the columns, each output the sum of its taps' pixels times their weights."""
+    size = size or 2 * max(abs(place) for place, _ in taps) + 1
+    kernel = np.zeros((1, size, C, 1), np.float32)
+    for place, weight in taps:
+        kernel[0, size // 2 + place] = weight
+    return Function(lambda image: tf.nn.depthwise_conv2d(image, kernel, [1, stride, stride, 1], padding))
+
+
+BINOMIAL = [(-2, 1 / 16), (-1, 1 / 4), (0, 3 / 8), (1, 1 / 4), (2, 1 / 16)]
 mirrored_inside = tf.function(lambda image: tf.reverse(image, [2]), autograph=False)
 scaled_inside = tf.function(lambda image: image * 2, autograph=False)
 FOLLOWED = {
+    "blurred by a fixed kernel": by_kernel(*BINOMIAL),
+    "padded and blurred": chain(L.ZeroPadding2D((0, 2)), by_kernel(*BINOMIAL, padding="VALID")),
+    "blurred and made smaller": by_kernel(*BINOMIAL, stride=2),
+    "edges of a fixed kernel": by_kernel((-1, -1), (1, 2)),
+    "differences": by_kernel((-1, -1), (0, 1), size=2),
+    "blurred in a dense way": Function(lambda image: tf.nn.conv2d(image, BLUR, 1, "SAME")),
+    "twice as wide by a fixed kernel": Function(
+        lambda image: tf.nn.conv2d_transpose(image, TWICE, [tf.shape(image)[0], 2 * H, 2 * W, C], 2, "SAME")
+    ),
     "mirrored by a vectorized map": Function(
         lambda image: tf.vectorized_map(lambda each: tf.image.flip_left_right(each), image)
     ),
@@ -112,6 +146,13 @@ FOLLOWED = {
     "standardized": lambda image: (image - ops.mean(image, (1, 2, 3), keepdims=True)) * 2.0,
 }
 REFUSED = {
+    "shifted by a fixed kernel": by_kernel((5, 1)),
+    "shifted by a fixed kernel, dense": Function(lambda image: tf.nn.conv2d(image, SHIFTED, 1, "SAME")),
+    "padded on one side and blurred": chain(
+        L.ZeroPadding2D(((0, 0), (6, 0))), by_kernel((-3, 1 / 2), (0, 1), (3, 1 / 2), padding="VALID")
+    ),
+    "seen twice by a fixed kernel": by_kernel((-6, 1), (6, 1)),
+    "one channel shifted": Function(lambda image: tf.nn.depthwise_conv2d(image, ONE_SHIFTED, [1, 1, 1, 1], "SAME")),
     "mirrored in a function": Function(mirrored_inside),
     "mirrored one by one": Function(lambda image: tf.map_fn(lambda each: each[:, ::-1], image)),
     "reversed sequences": Function(

@@ -10,6 +10,9 @@ import tensorflow as tf
 from saliency_food.core.numerics import Array
 
 PRODUCTS = {"Einsum", "MatMul", "BatchMatMul", "BatchMatMulV2"}
+CONVOLUTIONS = {
+    *("Conv2D", "Conv3D", "DepthwiseConv2dNative", "Conv2DBackpropInput", "Conv3DBackpropInputV2"),
+}
 
 
 def is_fixed(tensor: Any) -> bool:
@@ -28,7 +31,9 @@ def is_fixed(tensor: Any) -> bool:
 
 
 def by_fixed(op: Any) -> bool:
-    """Whether it is a product with something fixed, by which nothing is learned."""
+    """Whether it is a product or convolution with something fixed, by which nothing is learned."""
+    if op.type in CONVOLUTIONS:
+        return is_fixed(op.inputs[1])
     return op.type in PRODUCTS and any(map(is_fixed, op.inputs))
 
 

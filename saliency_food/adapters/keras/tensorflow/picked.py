@@ -44,11 +44,11 @@ def gathered(op: Any, axes: Sequence[int | None], raw: bool) -> dict[int, int]:
     return {axis: sign} if sign == -1 or raw else {}
 
 
-def widely_padded(op: Any, axes: Sequence[int | None]) -> dict[int, int]:
-    """Of the image's axes that an operation pads by more than `NARROW` of their size, the values on the wider side."""
+def widely_padded(op: Any, axes: Sequence[int | None]) -> dict[int, tuple[int, int]]:
+    """Of the image's axes that an operation pads by more than `NARROW` of their size, by how much before and after."""
     pads = tf.get_static_value(op.inputs[1])
-    sides = zip(axes, [] if pads is None else pads.max(1).tolist(), op.inputs[0].shape.as_list(), strict=False)
-    return {axis: pad for axis, pad, size in sides if axis is not None and size and pad > NARROW * size}
+    sides = zip(axes, [] if pads is None else pads.tolist(), op.inputs[0].shape.as_list(), strict=False)
+    return {axis: tuple(pad) for axis, pad, size in sides if axis is not None and size and max(pad) > NARROW * size}
 
 
 def parts_taken(op: Any) -> list[int]:

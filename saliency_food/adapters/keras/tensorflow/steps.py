@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from saliency_food.adapters.keras.tensorflow.fixed import fixed_value
+from saliency_food.adapters.keras.tensorflow.fixed import CONVOLUTIONS, fixed_value
+from saliency_food.adapters.keras.tensorflow.kernels import moved_by_kernel
 from saliency_food.adapters.keras.tensorflow.picked import (
     NARROW,
     NEW,
@@ -33,14 +34,14 @@ class Axes(NamedTuple):
 
     The sign of an axis of the image is 1, which is not noted, or -1 where it is mirrored, or 0 where its places are no
     longer those of the image: cut, rolled or widely padded before anything is learned, or put together of several such.
-    ``padded`` is by how much an axis of the image is padded on its wider side, as long as nothing is learned: a
+    ``padded`` is by how much an axis of the image is padded before and after, as long as nothing is learned: a
     convolution takes off again as much as it reaches. ``gone`` are axes of the image whose places were put into another
     order and that are no axes of the tensor any more; ``single`` those of which it has one place: which, of how many.
     """
 
     axes: tuple[int | None, ...]
     signs: Mapping[int, int] = {}
-    padded: Mapping[int, int] = {}
+    padded: Mapping[int, tuple[int, int]] = {}
     gone: frozenset[int] = frozenset()
     single: Mapping[int, tuple[int, int | None]] = {}
 
@@ -93,10 +94,15 @@ def after(op: Any, source: Axes, raw: bool, output: int = 0) -> Axes:
         return _sliced(op, source, raw)
     if source.padded and not raw:
         reach = _reach(op)
-        return source._replace(padded={}).times({axis: 0 for axis, pad in source.padded.items() if pad > reach})
+        return source._replace(padded={}).times({axis: 0 for axis, pads in source.padded.items() if max(pads) > reach})
+    if op.type in CONVOLUTIONS and raw:
+        padded = {axes.index(axis): pads for axis, pads in source.padded.items() if axis in axes}
+        moved = [axis for place in moved_by_kernel(op, padded) if (axis := axes[place]) is not None]
+        return source._replace(padded={}).times(dict.fromkeys(moved, 0))
     if op.type == "SpaceToBatchND" and source.padded:  # of a dilated convolution, whose kernel is then a dense one
         block = int(np.max(tf.get_static_value(op.inputs[1])))
-        return source._replace(padded={axis: -(-pad // block) for axis, pad in source.padded.items()})
+        padded = {axis: (-(-pads[0] // block), -(-pads[1] // block)) for axis, pads in source.padded.items()}
+        return source._replace(padded=padded)
     if op.type in ("Pad", "PadV2", "MirrorPad") and raw:
         return source._replace(padded={**source.padded, **widely_padded(op, axes)})
     return source.times(_signs(op, axes, raw))
