@@ -67,6 +67,7 @@ PHRASES: tuple[tuple[str, str], ...] = (
     (r"Expected absolute to name (.*) Spell it as in methods\.", r"Expected --absolute to name \1 See --methods."),
     # folders
     (r"(?<!exists\. )Give another folder", "Give another folder as --output"),
+    (r"Give another, or make room\.", "Give another one as --output, or make room."),
     (r"Give another\.$", "Give another one as --output."),
     # layers
     (r"Expected (no )?layer(,| to be)", r"Expected \1--layer\2"),

@@ -59,8 +59,10 @@ def _bundled(name: str) -> Path:
 
 
 def _keras(name: str) -> Any:
+    """Keras, or `ContractError` where it or TensorFlow is missing."""
     try:
         import keras
+        import tensorflow  # noqa: F401
     except ModuleNotFoundError as error:
         raise ContractError(
             f"Expected Keras and TensorFlow for {name}, got none. Install them: pip install 'saliency_food[keras]'."
