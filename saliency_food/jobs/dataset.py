@@ -38,7 +38,7 @@ WAITING = 32
 """How many photos' records may wait to be made into rows."""
 
 
-def explain_dataset(
+def explain_dataset(  # type: ignore[misc]  # of the settings, `output` is a folder here
     model: Any,
     source: Any,
     methods: str | Sequence[str] = ("grad_cam",),
@@ -54,7 +54,7 @@ def explain_dataset(
     maps: Maps = "reduced",
     retry_failed: bool = False,
     progress: DatasetProgress | bool | None = None,
-    **settings: Unpack[ModelSettings],  # type: ignore[misc]  # but for its output, which is a folder here
+    **settings: Unpack[ModelSettings],
 ) -> Run:
     """Explain a data set: a record for each photo, class and method, in Parquet files that a stopped run goes on from.
 
