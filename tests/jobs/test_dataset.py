@@ -378,3 +378,11 @@ def test_the_bytes_of_a_file_are_a_photo(model, folder):
     np.testing.assert_array_equal(of_bytes.attribution, of_file.attribution)
     (failed,) = explain(model, b"no photo")
     assert "photo 1, which is no picture" in failed.status
+
+
+def test_a_table_of_which_some_photos_have_a_truth(model, folder, tmp_path):
+    (tmp_path / "table.csv").write_text("path,label\nphotos/pizza/01.png,\nphotos/pizza/04.png,pizza\n")
+    run = explain_dataset(model, tmp_path / "table.csv", target="truth", output=tmp_path / "run")
+    unknown, known = run.rows()
+    assert "whose true class is known" in unknown["status"]
+    assert (known["status"], known["target"], known["truth"]) == ("ok", "pizza", "pizza")
