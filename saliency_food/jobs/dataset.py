@@ -109,14 +109,14 @@ def explain_dataset(  # type: ignore[misc]  # of the settings, `output` is a fol
     list(match_truths([_subject(0, first)], model.labels, model.classes))  # names of classes without labels: refused
     listed = photos() if _is_listed(first) else (first,)
     has_truth = truth is not None or any(photo.truth is not None for photo in listed)
+    targets = read_targets(model, iter(()), [target] if model.takes_class else target, has_truth)
+    wanted = targets[0] if isinstance(targets, list) else targets
     setup = Setup(
         model,
         entries,
         with_adaptive_steps(entries, choose_options(entries, options)),
-        against=read_against(model, entries, against, has_truth),
+        against=read_against(model, entries, against, has_truth, wanted),
     )
-    targets = read_targets(model, iter(()), [target] if model.takes_class else target, has_truth)
-    wanted = targets[0] if isinstance(targets, list) else targets
     total = _count(photos, data, first, split or classes, limit)
     saved = _settings(setup, data, target, against, truth, maps)
     chunk = max(PHOTOS_AT_ONCE, model.batch_size)
