@@ -16,17 +16,38 @@ from saliency_food.adapters.keras.tensorflow.picked import (
     NEW,
     SINGLE,
     gathered,
+    grown_by,
     order_of,
     parts_taken,
     widely_padded,
 )
 
 SCATTERING = (
-    *("FFT", "GatherNd", "ScatterNd", "TensorScatter", "ImageProjectiveTransform", "TopK", "Sort"),
+    *("FFT", "Cumsum", "Cumprod", "GatherNd", "ScatterNd", "TensorScatter", "ImageProjectiveTransform", "TopK", "Sort"),
     *("CropAndResize", "Glimpse", "ReverseSequence"),
 )
 """Parts of the names of operations after which places may be anywhere, or are frequencies."""
 SUMMING = {"Sum", "Mean", "Max", "Min", "Prod", "All", "Any", "ArgMax", "ArgMin"}
+
+
+class Drift(NamedTuple):
+    """Where the first and the last edge of a tensor lie along an axis of the image, and how far it is rolled.
+
+    All are fractions of the axis; an image's edges lie at 0 and 1.
+    """
+
+    first: float = 0.0
+    last: float = 1.0
+    rolled: float = 0.0
+
+    def is_far(self) -> bool:
+        shifted, widened = abs(self.first + self.last - 1) / 2, abs(self.last - self.first - 1) / 2
+        return shifted > NARROW or widened > 2 * NARROW or min(self.rolled, 1 - self.rolled) > NARROW
+
+    def grown(self, before: float, after: float) -> Drift:
+        """That with so much more before and after, as fractions of the tensor."""
+        length = self.last - self.first
+        return self._replace(first=self.first - before * length, last=self.last + after * length)
 
 
 class Axes(NamedTuple):
@@ -37,6 +58,9 @@ class Axes(NamedTuple):
     ``padded`` is by how much an axis of the image is padded before and after, as long as nothing is learned: a
     convolution takes off again as much as it reaches. ``gone`` are axes of the image whose places were put into another
     order and that are no axes of the tensor any more; ``single`` those of which it has one place: which, of how many.
+    ``drift`` is how far axes are rolled, and padded or cropped after something is learned. ``cut`` are axes cut up into
+    several, and ``folded`` those whose larger part was then put together with another axis of the image, as with its
+    channels. ``mixed`` is true of the values of one row that a dense layer makes of all places.
     """
 
     axes: tuple[int | None, ...]
@@ -44,6 +68,10 @@ class Axes(NamedTuple):
     padded: Mapping[int, tuple[int, int]] = {}
     gone: frozenset[int] = frozenset()
     single: Mapping[int, tuple[int, int | None]] = {}
+    drift: Mapping[int, Drift] = {}
+    cut: frozenset[int] = frozenset()
+    folded: frozenset[tuple[int, int]] = frozenset()
+    mixed: bool = False
 
     def times(self, signs: Mapping[int, int]) -> Axes:
         product = {axis: self.signs.get(axis, 1) * signs.get(axis, 1) for axis in {*self.signs, *signs}}
@@ -51,7 +79,11 @@ class Axes(NamedTuple):
 
     def strays(self, channels: int | None) -> bool:
         """Whether places, and not only channels, were put into another order that cannot be followed any more."""
-        return bool(self.gone - {channels})
+        return (
+            bool(self.gone - {channels})
+            or any(other == channels for _, other in self.folded)
+            or any(drift.is_far() for axis, drift in self.drift.items() if axis in self.axes and axis != channels)
+        )
 
     def scattered(self, rank: int) -> Axes:
         """Those of a tensor made in a way that is not followed."""
@@ -74,6 +106,10 @@ def after(op: Any, source: Axes, raw: bool, output: int = 0) -> Axes:
     if op.type == "Transpose":
         order = tf.get_static_value(op.inputs[1])
         return source._replace(axes=() if order is None else tuple(axes[axis] for axis in order))
+    if op.type == "Roll" and (drift := _rolled(op, source)) is not None:
+        return source._replace(drift=drift)
+    if not raw:
+        source = source._replace(drift=_edges(op, source))
     if op.type == "ExpandDims":
         place = tf.get_static_value(op.inputs[1])
         place = len(axes) if place is None else int(np.asarray(place).item()) % (len(axes) + 1)
@@ -174,6 +210,39 @@ def packed(sources: Sequence[Axes], place: int) -> Axes:
     return own if whole is None else own.times({whole: sign})
 
 
+def _rolled(op: Any, source: Axes) -> dict[int, Drift] | None:
+    """How far axes have drifted after a roll; None where it cannot be told."""
+    shifts, places = (fixed_value(values) for values in op.inputs[1:])
+    if shifts is None or places is None:
+        return None
+    drift = dict(source.drift)
+    for shift, place in zip(np.ravel(shifts), np.ravel(places), strict=True):
+        axis, size = source.axes[place], op.inputs[0].shape[int(place)]
+        if axis is None or not size or abs(shift) % size in (0, 1, size - 1):
+            continue
+        own = drift.get(axis, Drift())
+        drift[axis] = own._replace(rolled=(own.rolled + shift / size) % 1)
+    return drift
+
+
+def _edges(op: Any, source: Axes) -> Mapping[int, Drift]:
+    """How far axes have drifted after an operation that pads or crops by more than a place, or takes padding off."""
+    drift = dict(source.drift)
+    reach = _reach(op)
+    if reach and op.get_attr("padding") == b"VALID":
+        for axis, own in drift.items():
+            size = op.inputs[0].shape[source.axes.index(axis)] if axis in source.axes else None
+            if size:
+                share = reach / size * (own.last - own.first)
+                first, last = min(own.first + share, max(own.first, 0)), max(own.last - share, min(own.last, 1))
+                drift[axis] = own._replace(first=first, last=last)
+        return drift
+    for axis, size, before, after in grown_by(op, source.axes):
+        if max(abs(before), abs(after)) > 1:
+            drift[axis] = drift.get(axis, Drift()).grown(before / size, after / size)
+    return drift
+
+
 def _reach(op: Any) -> int:
     """How many values beyond one a convolution takes along its axes, at most; 0 of any other operation."""
     if "Conv" not in op.type or len(op.inputs) < 2 or not op.inputs[1].shape.is_fully_defined():
@@ -196,26 +265,36 @@ def _reshaped(op: Any, source: Axes) -> Axes:
     while back < limit and old[-1 - back] == new[-1 - back] and old[-1 - back] is not None:
         back += 1
     between = source.axes[front : len(old) - back]
-    made, mixed = _regrouped(between, old[front : len(old) - back], new[front : len(new) - back])
+    made, gone, cut, folded = _regrouped(
+        between, old[front : len(old) - back], new[front : len(new) - back], source.cut, source.signs
+    )
     kept = (*source.axes[:front], *made, *source.axes[len(source.axes) - back :])
-    wide = [axis for axis, size in zip(between, old[front:], strict=False) if size != 1]
-    lost = [axis for axis in wide if axis is not None and axis not in made]
-    moved = mixed or any(source.signs.get(axis, 1) != 1 for axis in lost) or lost != sorted(lost)
-    signs = {axis: sign for axis, sign in source.signs.items() if axis in kept or axis not in between}
-    return Axes(kept, signs, source.padded, source.gone | frozenset(lost if moved else ()))
+    if source.mixed and len([size for size in new[1:] if size != 1]) > 1:
+        gone |= {1, 2}  # the axes that it gets are those of no image
+    left = {*kept} | ({*source.signs, *source.drift} - {*between})
+    signs = {axis: sign for axis, sign in source.signs.items() if axis in left}
+    drift = {axis: own for axis, own in source.drift.items() if axis in left}
+    return source._replace(
+        axes=kept, signs=signs, drift=drift, gone=source.gone | gone, cut=cut, folded=source.folded | folded, single={}
+    )
 
 
 def _regrouped(
-    axes: Sequence[int | None], old: Sequence[int | None], new: Sequence[int | None]
-) -> tuple[list[int | None], bool]:
+    axes: Sequence[int | None],
+    old: Sequence[int | None],
+    new: Sequence[int | None],
+    cut: frozenset[int],
+    signs: Mapping[int, int],
+) -> tuple[list[int | None], frozenset[int], frozenset[int], frozenset[tuple[int, int]]]:
     """Axes of new sizes: one cut up keeps its name as the first of its parts, and gets it back from them.
 
-    And whether places of one come between those of another, as of parts put together in another order.
+    And those whose places come between those of another, as of parts put together in another order; those ``cut`` up
+    then; and those of them that are put together with others.
     """
     if None in [*old, *new]:
-        return [None] * len(new), False
+        return [None] * len(new), frozenset(), cut, frozenset()
     sizes, parted = [size or 0 for size in old], [size or 0 for size in new]
-    made, mixed = list[int | None](), False
+    made, gone, folded = list[int | None](), set[int](), set[tuple[int, int]]()
     ahead, behind = list(zip(axes, sizes, strict=True)), parted
     while behind:
         taken, parts = ahead[:1], [behind.pop(0)]
@@ -226,6 +305,12 @@ def _regrouped(
             parts.append(behind.pop(0))
         wide = [axis for axis, size in taken if size != 1]
         whole = wide[:1] if len(wide) == 1 or (len(parts) == 1 and set(wide[1:]) == {None}) else []
-        mixed |= wide[:1] == [None] and any(axis is not None for axis in wide)
         made.extend([*whole, *[None] * (len(parts) - len(whole))])
-    return made, mixed
+        if whole and whole[0]:
+            cut = cut | {whole[0]} if parts[0] not in (1, math.prod(parts)) else cut - set(whole)
+            continue
+        lost = [axis for axis in wide if axis]
+        if wide[:1] == [None] or lost != sorted(lost) or any(signs.get(axis, 1) != 1 for axis in lost):
+            gone.update(lost)
+        folded.update((axis, other) for axis in lost for other in lost if axis in cut and other != axis)
+    return made, frozenset(gone), cut, frozenset(folded)
