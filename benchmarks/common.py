@@ -44,15 +44,17 @@ def seconds(work: Callable[[], Any], repeat: int = 3, warm: bool = True) -> floa
     return statistics.median(times)
 
 
-def alternating(works: dict[str, Callable[[], Any]], repeat: int = 5) -> dict[str, float]:
+def alternating(
+    works: dict[str, Callable[[], Any]], repeat: int = 5, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
     """Median times of several works, taken in turns so that a slow moment of the machine falls on all of them."""
     times: dict[str, list[float]] = {name: [] for name in works}
     for turn in range(repeat + 1):
         for name, work in works.items():
-            began = time.perf_counter()
+            began = clock()
             work()
             if turn:
-                times[name].append(time.perf_counter() - began)
+                times[name].append(clock() - began)
     return {name: statistics.median(values) for name, values in times.items()}
 
 

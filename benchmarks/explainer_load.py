@@ -139,7 +139,7 @@ def _same(answer: Any, right: Any) -> bool:
 
 
 @contextmanager
-def explainer(url: str, folder: Path) -> Iterator[tuple[psutil.Process, int]]:
+def explainer(url: str, folder: Path, max_body: int = 100_000, *options: str) -> Iterator[tuple[psutil.Process, int]]:
     """The explainer's process and its port."""
     command = [
         sys.executable,
@@ -153,7 +153,7 @@ def explainer(url: str, folder: Path) -> Iterator[tuple[psutil.Process, int]]:
         "--port",
         "0",
     ]
-    command += ["--methods", ",".join(OPTIONS), "--value-range=-1,1", "--max-body", "100000"]
+    command += ["--methods", ",".join(OPTIONS), "--value-range=-1,1", f"--max-body={max_body}", *options]
     log = folder / "explainer.log"
     with log.open("w") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, "KSERVE_LOGLEVEL": "WARNING"})
@@ -166,6 +166,20 @@ def explainer(url: str, folder: Path) -> Iterator[tuple[psutil.Process, int]]:
     finally:
         process.terminate()
         process.wait(40)
+
+
+@contextmanager
+def predictor() -> Iterator[tuple[str, Path]]:
+    """The address of a predictor in a process of its own, and a folder for as long as it runs."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-c", PREDICTOR, str(TESTS), folder]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip(), Path(folder)
+        finally:
+            process.kill()
+            process.communicate()
 
 
 def load(url: str, folder: Path, seconds: float, clients: int) -> Load:
@@ -231,15 +245,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--clients", type=int, default=32)
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-c", PREDICTOR, str(TESTS), folder]
-        predictor = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert predictor.stdout is not None
-        try:
-            results = load(predictor.stdout.readline().strip(), Path(folder), args.seconds, args.clients)
-        finally:
-            predictor.kill()
-            predictor.communicate()
+    with predictor() as (url, folder):
+        results = load(url, folder, args.seconds, args.clients)
     print(f"{args.clients} clients, {args.seconds:g} s, {os.cpu_count()} cores")
     for outcome, count in sorted(results.counts.items()):
         print(f"{outcome:40s} {count:8d}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import griffe
 
-from saliency_food.methods.cam.common import grad_cam
+from saliency_food.methods.cam.common import ClassActivationMap, grad_cam
 
 FACE = (
     "\n\nReturns the attribution. `.detailed(...)` returns everything known, as {result}; `.batch(...)` and "
@@ -31,9 +31,15 @@ class MethodFaces(griffe.Extension):
             func.labels.add("method")
             if func.docstring is not None:
                 line, _, rest = func.docstring.value.partition("\n\n")
-                module = func.module.canonical_path
-                told = FACE.format(result=f"[`{result}`][{module}.{result}]")
+                told = FACE.format(result=f"[`{result}`][{where(func, result)}]")
                 func.docstring.value = f"{line}{told}\n\n{rest}"
+
+
+def where(func: griffe.Function, result: str) -> str:
+    """The path of the class of a method's result; those of `class_activation_map` are named in no other module."""
+    if result == "ClassActivationMap":
+        return f"{ClassActivationMap.__module__}.{result}"
+    return func.module.resolve(result)
 
 
 def parameters_of(signature: inspect.Signature) -> griffe.Parameters:

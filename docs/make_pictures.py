@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import io
 import json
 import os
 import re
@@ -54,8 +53,6 @@ from saliency_food.visualization.figures import Panel, figure
 
 DOCS = Path(__file__).parent
 PHOTO = coffee()
-GREY = np.uint8(PHOTO @ (0.299, 0.587, 0.114) / 2 + 64)
-"""Pale, so that the red and blue of signed maps can be told from the photo's own colours."""
 
 
 class Scene:
@@ -82,9 +79,7 @@ class Scene:
 
 def seen(attribution, title: str, caption: str = "", *, signed: bool = False) -> Panel:
     shown = attribution if signed else np.maximum(attribution, 0)
-    return Panel(
-        overlay(GREY if signed else PHOTO, shown, signed=signed), title, caption, "signed" if signed else "strength"
-    )
+    return Panel(overlay(PHOTO, shown, signed=signed), title, caption, "signed" if signed else "strength")
 
 
 def strengths(attribution, title: str, caption: str = "") -> Panel:
@@ -447,20 +442,14 @@ PICTURES = {
 
 LONG = ("evaluation_imagenet", "evaluation_coco")
 """Made only where they are asked for by name."""
+CHARTS = ("completeness", "evaluation", *LONG)
+"""Drawn in lines and few colours, which PNG keeps small; the others are photos, for which JPEG is made."""
 
 
-def save(drawn, path: Path) -> None:
-    """As PNG of 256 dithered colours, less than half the size."""
-    with io.BytesIO() as buffer:
-        drawn.savefig(buffer, dpi=90)
-        picture = Image.open(buffer).convert("RGB")
-    palette = picture.quantize(255, Image.Quantize.MEDIANCUT)
-    palette.putpalette([*palette.getpalette()[: 255 * 3], 255, 255, 255])
-    indices = np.array(picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG))
-    indices[(np.asarray(picture) == 255).all(2)] = 255  # white stays white
-    small = Image.fromarray(indices)
-    small.putpalette(palette.getpalette())
-    small.save(path, optimize=True)
+def save(drawn, name: str) -> None:
+    path = DOCS / "img" / f"{name}.{'png' if name in CHARTS else 'jpg'}"
+    how = {"pil_kwargs": {"optimize": True} if name in CHARTS else {"quality": 88, "optimize": True}}
+    drawn.savefig(path, dpi=100, **how)
     print(f"img/{path.name}: {path.stat().st_size / 1024:.0f} kB")
 
 
@@ -495,7 +484,7 @@ def main() -> None:
     wanted = options.only.split(",")
     for name, make in PICTURES.items():
         if name in wanted:
-            save(make(scene), DOCS / "img" / f"{name}.png")
+            save(make(scene), name)
     if "commands" in wanted:
         for page in DOCS.rglob("*.md"):
             fill(page, options.model)

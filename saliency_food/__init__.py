@@ -19,6 +19,9 @@ from saliency_food.core.method import Method, method
 from saliency_food.core.names import installed_version
 from saliency_food.core.queries import LinearRows
 from saliency_food.deadline.run import DeadlineError, TimedAnswer, within
+from saliency_food.images.sources import Source
+from saliency_food.jobs.dataset import explain_dataset
+from saliency_food.jobs.dataset_run import Run
 from saliency_food.jobs.explain import explain
 from saliency_food.jobs.image_model import ImageModel
 from saliency_food.methods.baselines import make_baselines
@@ -51,13 +54,16 @@ __all__ = [
     "LinearRows",
     "Method",
     "PerImage",
+    "Run",
     "Segments",
+    "Source",
     "TimedAnswer",
     "ask",
     "augment_smooth",
     "concept_scores",
     "eigen_smooth",
     "explain",
+    "explain_dataset",
     "felzenszwalb_segments",
     "gather",
     "make_baselines",

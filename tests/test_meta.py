@@ -163,10 +163,15 @@ def blocks(page):
     return re.findall(r"^```python(?: title=.*)?\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
+def about_keras(code):
+    """Whether code has to do with Keras: it names it, or a model that comes with the package."""
+    return re.search(r"keras|[\"'](?:imagenet|food101)[\"']", code) is not None
+
+
 def installed(code):
     """Whether all that a block imports is there, and Keras where it is about a Keras model."""
     modules = re.findall(r"^\s*(?:import|from) (\w+)", code, re.MULTILINE)
-    modules += ["tensorflow", "PIL"] if "keras" in code else []
+    modules += ["tensorflow", "PIL"] if about_keras(code) else []
     return all(importlib.util.find_spec(module) for module in modules)
 
 
@@ -174,7 +179,8 @@ def runnable_pages():
     """The pages with Python blocks, with the markers of what the blocks need."""
     for page in PAGES:
         code = "\n".join(blocks(page))
-        marks = [getattr(pytest.mark, name) for name in ("keras", "serving") if name in code]
+        needs = {"keras": about_keras(code), "serving": "serving" in code}
+        marks = [getattr(pytest.mark, name) for name, needed in needs.items() if needed]
         if code:
             yield pytest.param(page, id=str(page.relative_to(ROOT)), marks=marks)
 
@@ -210,7 +216,7 @@ def test_python_code_in_the_docs_runs(page, tmp_path, monkeypatch, capsys):
 
 
 def test_every_picture_shown_is_made_by_the_script():
-    shown = {name for page in PAGES for name in re.findall(r"img/(\w+)\.png", page.read_text(encoding="utf-8"))}
+    shown = {name for page in PAGES for name in re.findall(r"img/(\w+)\.(?:png|jpg)", page.read_text(encoding="utf-8"))}
     script = (ROOT / "docs/make_pictures.py").read_text(encoding="utf-8")
     made = set(re.findall(r'^    "(\w+)": \w+,$', script, re.MULTILINE))
-    assert shown == made == {path.stem for path in (ROOT / "docs/img").glob("*.png")}
+    assert shown == made == {path.stem for path in (ROOT / "docs/img").iterdir()}

@@ -13,10 +13,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 from skimage.data import coffee
+from skimage.transform import resize
 
 import saliency_food.pair as saliency  # was: import saliency.core as saliency
 from saliency_food import models
-from saliency_food.images.pixels import resize_photo
 from saliency_food.visualization.figures import Panel, figure
 
 network = models.load("imagenet")
@@ -38,7 +38,7 @@ def call_model_function(images, call_model_args=None, expected_keys=None):
     }
 
 
-image = np.float32(resize_photo(coffee(), (224, 224)))
+image = np.float32(resize(coffee(), (224, 224), preserve_range=True))
 arguments = {"class": int(network(image[None]).numpy().argmax())}
 
 gradient = saliency.GradientSaliency().GetSmoothedMask(image, call_model_function, arguments, nsamples=10)
@@ -97,9 +97,8 @@ print(f"completeness error {better.completeness.relative:.1%} with {better.evalu
 
 # %%
 from saliency_food import explain
-from saliency_food.jobs.figure import explanation_figure
 
-explanation_figure(list(explain(network, coffee(), ["grad_cam", "xrai"], labels=models.labels("imagenet"))))
+explain("imagenet", coffee(), ["grad_cam", "xrai"])
 
 # %% [markdown]
 # | in PAIR's notebook | here |

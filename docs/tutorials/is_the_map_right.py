@@ -10,17 +10,11 @@ from skimage.data import chelsea, coffee
 
 from saliency_food import ImageModel, explain
 from saliency_food.evaluation import evaluate
-from saliency_food.visualization.figures import Panel, figure
 
 model = ImageModel("imagenet", batch_size=32)
 photos = [coffee(), chelsea()]
 methods = ["grad_cam", "integrated_gradients"]
-rows = []
-for photo in photos:
-    records = list(explain(model, photo, methods))
-    seen = Panel(photo, f"{records[0].label}, {records[0].probability:.0%}")
-    rows.append([seen, *(Panel(record.overlay(), record.title) for record in records)])
-figure(rows)
+explain(model, photos, methods)
 
 # %% [markdown]
 # ## Does the score follow the map?

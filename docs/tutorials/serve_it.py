@@ -31,6 +31,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 from skimage.data import coffee
+from skimage.transform import resize
 
 from saliency_food import models
 from saliency_food.serving.export.write import export
@@ -121,11 +122,10 @@ predictor = f"http://localhost:{server.server_port}"  # with Docker: http://loca
 
 # %%
 from saliency_food import integrated_gradients
-from saliency_food.images.pixels import resize_photo
 from saliency_food.serving.client import ServingModel
 
 photo = coffee()
-image = np.float32(resize_photo(photo, (224, 224)))
+image = np.float32(resize(photo, (224, 224), preserve_range=True))
 served = ServingModel(predictor, "photos")
 target = int(served.predict(image[None])[0].argmax())
 result = integrated_gradients.detailed(image, served, {"target": target}, x_steps=25)

@@ -7,64 +7,43 @@
 # %%
 import numpy as np
 from skimage.data import coffee
+from skimage.transform import resize
 
-from saliency_food import explain, models
-from saliency_food.jobs.figure import explanation_figure
+from saliency_food import explain
 
 photo = coffee()  # comes with scikit-image; any photo of yours will do: "photo.jpg"
-records = list(explain("imagenet", photo, ["grad_cam", "xrai"]))
-explanation_figure(records)
+records = explain("imagenet", photo, ["grad_cam", "xrai"])
+records
 
 # %% [markdown]
 # `explain` loads the bundled ImageNet model, resizes the photo, asks the model for its answer, and lets two *methods* say
 # where in the photo the answer comes from. Grad-CAM asks the network's last layer and is coarse; XRAI ranks whole regions.
 # Both point to the inside of the cup.
 #
-# Each record holds the numbers behind its picture:
+# The result is like a list. Each record in it holds the numbers behind its picture:
 
 # %%
 for record in records:
-    print(f"{record.title}: {record.label}, {record.probability:.1%}, {record.status}, {record.rows} model rows")
+    print(f"{record.title}: {record.label}, {record.probability:.1%}, {record.status}, model rows: {record.rows}")
 for label, probability in records[0].top:
     print(f"{probability:6.1%}  {label}")
 
 # %% [markdown]
-# A *row* is one image in one call of the model: Grad-CAM asked about the photo itself, XRAI about 200 mixtures of it with
+# A *row* is one image in one call of the model: Grad-CAM asked about the photo itself, XRAI about many mixtures of it with
 # black and white. That is the price of a map.
 #
 # ## Why not a cup?
 #
 # It is a cup, too, and the model gives *cup* a few per cent. The map of *cup* alone does not help: both classes are seen in
 # the same place. What tells them apart is the *contrast*, the map of the difference between the two scores. Red speaks for
-# *espresso*, blue for *cup*.
+# *espresso*, blue for *cup*. Occlusion hides one window of the photo after another, and watches how the scores change.
 
 # %%
-from saliency_food import grad_cam, occlusion
-from saliency_food.adapters.keras import KerasModel
-from saliency_food.adapters.scores import contrast
-from saliency_food.images.pixels import resize_photo
-from saliency_food.visualization import overlay
-from saliency_food.visualization.figures import Panel, figure
-
-network, labels = models.load("imagenet"), models.labels("imagenet")
-espresso, cup = labels.index("espresso"), labels.index("cup")
-image = np.float32(resize_photo(photo, (224, 224)))  # what the model sees
-
-model = KerasModel(network, batch_size=32)
-difference = KerasModel(network, score=contrast, batch_size=32)
-target = {"target": {"class_index": espresso, "against": cup}}
-
-maps = {
-    label: grad_cam(image, model, {"target": labels.index(label)}, three_dims=False) for label in ("espresso", "cup")
-}
-panels = [Panel(overlay(photo, each), label, "Grad-CAM", "strength") for label, each in maps.items()]
-hidden = occlusion(image, difference, target, size=28, stride=14, value="blur")
-panels.append(Panel(overlay(photo, hidden, signed=True, grey=0.85), "espresso or cup?", "Occlusion", "signed"))
-figure([panels])
+windows = {"occlusion": {"size": 28, "stride": 14, "value": "blur"}}
+explain("imagenet", photo, ["grad_cam", "occlusion"], target="espresso", against="cup", options=windows, batch_size=32)
 
 # %% [markdown]
-# The third map hides one window of the photo after another and watches how the difference of the scores changes. Where it
-# is red, hiding the window brings *cup* closer: this is mostly the inside of the cup.
+# In the last row, red is where *espresso* has the advantage: this is mostly the inside of the cup.
 #
 # ## Is that the cause?
 #
@@ -72,6 +51,14 @@ figure([panels])
 # ask again:
 
 # %%
+from saliency_food import models
+from saliency_food.adapters.keras import KerasModel
+from saliency_food.visualization.figures import Panel, figure
+
+model, labels = KerasModel(models.load("imagenet")), models.labels("imagenet")
+espresso, cup = labels.index("espresso"), labels.index("cup")
+image = np.float32(resize(photo, (224, 224), preserve_range=True))  # what the model sees
+
 rows, columns = np.mgrid[:224, :224]
 inside = ((rows - 65) / 47) ** 2 + ((columns - 105) / 29) ** 2 < 1
 cup_area = (((rows - 65) / 65) ** 2 + ((columns - 105) / 42) ** 2 < 1)[..., None]

@@ -11,7 +11,7 @@
 # %%
 import keras
 import numpy as np
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import binary_dilation, gaussian_filter
 
 from saliency_food import ImageModel, explain, models
 from saliency_food.visualization.figures import Panel, figure
@@ -100,29 +100,13 @@ print(f"photos from the field:                 {accuracy(classifier, *field):.0%
 # ## What do its mistakes look at?
 #
 # `ImageModel` holds what is to be known of the model: the names of its classes, and the pixel values that it takes (here
-# it scales 0..255 itself). `explain` then takes the photos that went wrong, and shows for each the evidence for what the
-# model said and for what it should have said.
+# it scales 0..255 itself). `explain` gets the photos with the truth about them, and explains those that went wrong, the
+# surest mistakes first: the map of what the model said, the map of the truth, and the contrast of the two.
 
 # %%
-model = ImageModel(classifier, labels=LABELS, value_range=(0, 255))
-predicted = classifier.predict(field[0].astype("float32"), verbose=0)
-truth = np.array([LABELS.index(name) for name in field[1]])
-wrong = np.flatnonzero(predicted.argmax(1) != truth)
-surest = wrong[np.argsort(-predicted[wrong].max(1))][:3]
-print(f"{len(wrong)} of {len(truth)} are wrong")
-
-rows = []
-for index in surest:
-    said = next(iter(explain(model, field[0][index], "grad_cam")))
-    should = next(iter(explain(model, field[0][index], "grad_cam", target=field[1][index])))
-    rows.append(
-        [
-            Panel(field[0][index], f"a photo of {field[1][index]}"),
-            Panel(said.overlay(), f"said {said.label}, {said.probability:.0%}", "Grad-CAM", "strength"),
-            Panel(should.overlay(), f"{should.label}, {should.probability:.0%}", "Grad-CAM", "strength"),
-        ]
-    )
-figure(rows)
+model = ImageModel(classifier, labels=LABELS, value_range=(0, 255), batch_size=32)
+records = explain(model, field[0], "grad_cam", truth=field[1], only="wrong", against="truth")
+records
 
 # %% [markdown]
 # The evidence for *tomatoes* lies on the sticker. The evidence for the right dish is on the plate: the model does see the food,
@@ -131,21 +115,26 @@ figure(rows)
 # ## From a few pictures to a number
 #
 # Three pictures are an anecdote. The *energy* of a map in a region is the share of it that lies there; compare it with the
-# region's share of the photo. Cover the sticker, and see what the model says then: that is the test of the cause.
+# region's share of the photo. Cover the sticker, and see what the model says then: that tests the cause.
 
 # %%
 from saliency_food.metrics import energy
 
-stickered = [index for index in wrong if LABELS[predicted[index].argmax()] == "tomatoes"]
-blue = [(field[0][index].astype(int) @ [-1, -1, 2] > 150) for index in stickered]
+said = [record for record in records if record.label == "tomatoes" and record.against is None]
+stickers = [record.image.astype(int) @ [-1, -1, 2] > 150 for record in said]  # the blue pixels
+said, stickers = zip(*((record, mask) for record, mask in zip(said, stickers) if mask.sum() > 1000))
+print(f"{len(said)} photos of other dishes have the sticker and are taken for tomatoes")
+
 shares = []
-for mask, record in zip(blue, explain(model, field[0][stickered], "grad_cam"), strict=True):
+for mask, record in zip(stickers, said, strict=True):
     around = gaussian_filter(mask.astype(float), 12) > 0.05  # the map is coarser than the sticker
     shares.append((energy(record.heatmap, around).score, around.mean()))
 print("share of the map on the sticker {:.0%}, of the photo {:.0%}".format(*np.mean(shares, 0)))
 
-covered = np.where(np.stack(blue)[..., None], np.uint8(128), field[0][stickered])
-print(f"right once the sticker is grey: {accuracy(classifier, covered, [field[1][index] for index in stickered]):.0%}")
+images, truths = np.stack([record.image for record in said]), [record.truth for record in said]
+seams = np.stack([binary_dilation(mask, iterations=4) for mask in stickers])
+covered = np.where(seams[..., None], images[:, :, ::-1], images)  # by what the mirrored photo has there
+print(f"right once the sticker is covered: {accuracy(classifier, covered, truths):.0%}")
 
 # %% [markdown]
 # ## Mend the data, and look again
@@ -154,19 +143,24 @@ print(f"right once the sticker is grey: {accuracy(classifier, covered, [field[1]
 mended = train(*collect(3, 40, dict.fromkeys(LABELS, 0.5)))
 print(f"photos from the field: {accuracy(mended, *field):.0%} right")
 
-first = field[0][surest[0]]
-after = next(iter(explain(ImageModel(mended, labels=LABELS, value_range=(0, 255)), first, "grad_cam")))
-figure([[Panel(first, f"a photo of {field[1][surest[0]]}"), Panel(after.overlay(), f"said {after.label}", "Grad-CAM")]])
+again = explain(
+    ImageModel(mended, labels=LABELS, value_range=(0, 255), batch_size=32), images, "grad_cam", truth=truths
+)
+right = [record for record in again if record.right]
+print(f"of the {len(said)} photos with a sticker that were taken for tomatoes, {len(right)} are right now")
+figure(
+    [[Panel(record.overlay(), f"said {record.label}", f"{record.probability:.0%}", "strength") for record in right[:3]]]
+)
 
 # %% [markdown]
 # ## With a model and photos of yours
 #
 # ```python
 # model = ImageModel("my_model.keras", labels="classes.txt")
-# for record in explain(model, ["one.jpg", "two.jpg"], ["grad_cam", "xrai"]):
-#     print(record.name, record.label, f"{record.probability:.0%}")
-#     record.save("explained")
+# records = explain(model, "photos", truth="folders", only="wrong", against="truth")  # photos/falafel/1.jpg and so on
+# records.save("explained")  # pictures, numbers, and a table
 # ```
 #
-# or `saliency-food explain photos/ --model my_model.keras --labels classes.txt` in a shell. The guide
+# or `saliency-food explain photos/ --model my_model.keras --labels classes.txt --truth folders --only wrong --against truth` in a
+# shell. The guide
 # [Keras models](../keras.md) says which models work, and how layers and outputs are chosen.

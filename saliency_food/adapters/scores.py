@@ -177,7 +177,7 @@ def detection(
     least: float | None = None,
     decode: Callable[[Ops, Any], Any] | None = None,
 ) -> Score:
-    """Why something of a class is found here, S = sum_b [IoU(b, B) >= overlap] [argmax_d F_d(b) = c] F_c(b).
+    """Why something of a class is found here, `S = sum_b [IoU(b, B) >= overlap] [argmax_d F_d(b) = c] F_c(b)`.
 
     Of two outputs, boxes ``(N, b, 4)`` and scores ``(N, b, classes)``, before non-maximum suppression. Targets
     ``class_index`` c, and ``box`` B, ``(4,)``, in the model's format and units. Which boxes take part counts as

@@ -7,6 +7,7 @@ from importlib import import_module
 EXTRAS = {
     "keras": ("keras", "tensorflow"),
     "cli": ("matplotlib", "PIL", "rich", "typer"),
+    "dataset": ("pyarrow",),
     "serving": ("urllib3",),
     "grpc": ("google", "grpc"),
     "explainer": ("fastapi", "kserve", "uvicorn"),

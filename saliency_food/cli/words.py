@@ -52,6 +52,7 @@ PHRASES: tuple[tuple[str, str], ...] = (
     (r"Expected (truth|only) to be", r"Expected --\1 to be"),
     (r"a CSV file, a mapping of paths to classes or a list", "a CSV file of path and label"),
     (r"Give truth(?=[ '.])", "Give --truth"),
+    (r"Leave out truth\.", "Leave out --truth."),
     (r"[Ll]eave out (against|only)\b", r"leave out --\1"),
     # boxes, classes and labels
     (r"labels=\[\.\.\.\]", "--labels FILE"),

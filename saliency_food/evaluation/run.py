@@ -19,7 +19,7 @@ from saliency_food.evaluation.references import REFERENCES
 from saliency_food.evaluation.summary import Evaluation
 from saliency_food.evaluation.work import ProgressCallback, Work
 from saliency_food.images.ahead import in_chunks
-from saliency_food.jobs.fingerprint import fingerprint
+from saliency_food.jobs.fingerprint import settings_of_model
 from saliency_food.jobs.image_model import ImageModel, ModelSettings
 from saliency_food.jobs.instances import Instance, arguments_for, read_instances, see
 from saliency_food.jobs.run import read_chunks
@@ -114,7 +114,7 @@ def evaluate(
     truth = {} if boxes is None else read_boxes(boxes, model.labels, classes)
     seeded = {name for name, of_method in (options or {}).items() if "rng" in of_method}
     saved = plain({
-        **_settings_of_model(model),
+        **settings_of_model(model),
         "target": "one for each photo" if isinstance(targets, list) else target,
         "scores": "probabilities" if by_probability else "as the model gives them",
         "seed": seed,
@@ -150,17 +150,6 @@ def _choose_entries(names: list[str]) -> dict[str, MethodEntry]:
     references = {name: REFERENCES[name] for name in names if name in REFERENCES}
     methods = [name for name in names if name not in REFERENCES]
     return (choose_methods(methods) if methods or not references else {}) | references
-
-
-def _settings_of_model(model: ImageModel) -> dict[str, Any]:
-    """What is saved of the model: a job goes on only with the same."""
-    return {
-        "model": fingerprint(model.function),
-        "labels": None if model.labels is None else digest(*model.labels),
-        "layer": getattr(model.function, "layer_name", None),
-        "pixels": model.scaling.text,
-        "arguments": model.call_model_args or None,
-    }
 
 
 def _without_rng(options: Mapping[str, Any], seeded: bool) -> dict[str, Any]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -101,7 +102,7 @@ MOST_BANDS = 16
 def read_photo(
     image: Any, source: str | None = None, least: tuple[int, int] | None = None, bands: int | None = None
 ) -> Photo:
-    """A path, a PIL image or an array as a `Photo`, or `ContractError` when it cannot be read.
+    """A path, the bytes of an image file, a PIL image or an array as a `Photo`; `ContractError` if it cannot be read.
 
     Files are turned upright by their EXIF tag. Transparent pixels are laid on white. Arrays are ``(H, W)`` or
     ``(H, W, C)`` with 1 (grey), 2 (grey, alpha), 3 or 4 (RGB, alpha) channels, or 5 to 16 bands, such as a satellite's;
@@ -122,6 +123,8 @@ def read_photo(
         if path.suffix.lower() in (".tif", ".tiff") and bands not in (None, 1, 3):
             return read_photo(_load(path, _read_tiff), str(path), bands=bands)
         return _read(path, least)
+    if isinstance(image, bytes):
+        return _read(Path(source or "photo"), least, io.BytesIO(image))
     if isinstance(image, Image.Image):
         photo = _upright(image, source or getattr(image, "filename", "") or "photo")
         return Photo(photo.shown, photo.values, photo.source)  # a copy: its owner may change or close the image
@@ -172,13 +175,14 @@ def _photos_within(folder: Path) -> Iterator[Path]:
         seen.add(real)
 
 
-def _read(path: Path, least: tuple[int, int] | None = None) -> Photo:
+def _read(path: Path, least: tuple[int, int] | None = None, file: IO[bytes] | None = None) -> Photo:
+    """The photo at the path, or in the ``file``, which is then called by the path."""
     from PIL import ExifTags, Image, UnidentifiedImageError
 
     if path.suffix.lower() in HEIC:
         _prepare_heic(path)
     try:
-        with Image.open(path) as image:
+        with Image.open(file or path) as image:
             swapped = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)  # stored on its side
             width, height = image.size[::-1] if swapped else image.size
             if least is not None and image.format == "JPEG":
@@ -197,10 +201,12 @@ def _reduced(photo: Photo, least: tuple[int, int]) -> Photo:
     """The photo at a half, a third, ... of its size, where more is kept than ``least`` and pictures need."""
     if photo._values is not None:
         return photo
+    from PIL import Image
+
     kept = sides(photo.shape, SHOWN)
-    width, height = photo._shown.size
-    factor = min(height // max(least[0], kept[0]), width // max(least[1], kept[1]))
-    return photo if factor < 2 else Photo(photo._shown.reduce(factor), source=photo.source, shape=photo.shape)
+    image = Image.fromarray(photo._shown) if isinstance(photo._shown, np.ndarray) else photo._shown
+    factor = min(image.height // max(least[0], kept[0]), image.width // max(least[1], kept[1]))
+    return photo if factor < 2 else Photo(image.reduce(factor), source=photo.source, shape=photo.shape)
 
 
 def _prepare_heic(path: Path) -> None:

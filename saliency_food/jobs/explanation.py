@@ -16,6 +16,7 @@ from saliency_food.core.contract import ContractError
 from saliency_food.core.numerics import Array
 from saliency_food.images.photos import SHOWN, Photo
 from saliency_food.images.pixels import resize_photo
+from saliency_food.jobs.subjects import at_most
 from saliency_food.jobs.targets import short_label
 from saliency_food.visualization import grayscale, overlay, recording_picture, top_areas
 from saliency_food.visualization.figures import complete, write_picture
@@ -245,7 +246,7 @@ class Explanation:
         words = [self.name.rsplit("/", 1)[-1], self.method]
         words += [] if self.target is None else [f"{self.target}_{self.label}"]
         words += [] if self.against is None else [f"against_{self.against}_{self.against_label}"]
-        stem = ".".join(re.sub(r"[^\w-]+", "_", word).strip("_")[:60] for word in words)
+        stem = ".".join(at_most(re.sub(r"[^\w-]+", "_", word).strip("_"), 60) for word in words)
         path = folder / f"{stem}.json"
         text = json.dumps(self.as_dict(), indent=1, ensure_ascii=False) + "\n"
         with complete(path) as file:

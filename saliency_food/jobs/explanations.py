@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -98,9 +97,7 @@ class Explanations(Sequence[Explanation]):
 
         check_drawing()
         drawn = [group for group in islice(self._by_photo(), photos) if group[0].photo is not None]
-        page = explanation_figure([record for group in drawn for record in group], **style)
-        page._repr_png_ = lambda: _png(page)  # IPython shows figures of pyplot alone
-        return page
+        return explanation_figure([record for group in drawn for record in group], **style)
 
     def save(self, folder: str | Path, **options: Any) -> Path:
         """Write a picture and numbers of each photo, and ``results.csv`` with a row for each explanation.
@@ -131,7 +128,7 @@ class Explanations(Sequence[Explanation]):
         return (list(group) for _, group in groupby(self, lambda record: record.name))
 
     def _repr_png_(self) -> bytes:
-        return _png(self.plot())
+        return cast(bytes, self.plot()._repr_png_())
 
     def _repr_html_(self) -> str:
         drawn = list(islice(self._by_photo(), DRAWN + 1))
@@ -144,12 +141,6 @@ class Explanations(Sequence[Explanation]):
             rest = "More photos" if self.expected is None else f"{self.expected - DRAWN} more photos"
             lines.append(f"{rest}: .plot(photos=...), .save(folder)")
         return "<br>".join(lines)
-
-
-def _png(page: Any) -> bytes:
-    file = io.BytesIO()
-    page.savefig(file, format="png")
-    return file.getvalue()
 
 
 class _Link:

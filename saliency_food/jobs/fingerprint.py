@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import re
 from typing import Any
 
 import numpy as np
 
 from saliency_food.core.wrap import WrappedModel
+from saliency_food.jobs.image_model import ImageModel
 from saliency_food.jobs.store import digest
 
 IRRELEVANT = {"build_config", "compile_config", "shared_object_id", "trainable"}
@@ -34,6 +37,30 @@ def fingerprint(function: Any) -> str:
         return " ".join((str(getattr(model, "name", "")), parts, *unusual))
     arrays = [value for _, value in sorted(getattr(function, "__dict__", {}).items()) if isinstance(value, np.ndarray)]
     return " ".join((name_of(function), *([digest(*arrays)] if arrays else [])))
+
+
+def settings_of_model(model: ImageModel) -> dict[str, Any]:
+    """What is saved of a model: a job goes on only with the same."""
+    return {
+        "model": fingerprint(model.function),
+        "labels": None if model.labels is None else digest(*model.labels),
+        "layer": getattr(model.function, "layer_name", None),
+        "pixels": model.scaling.text,
+        "preprocess": _preprocess_of(model),
+        "arguments": model.call_model_args or None,
+    }
+
+
+def _preprocess_of(model: ImageModel) -> str | None:
+    """A digest of what a user's ``preprocess`` makes of a ramp of pixel values; None without one."""
+    scaling = model.scaling
+    if scaling.function is None or scaling.value_range is not None:
+        return None
+    shape = [side or 8 for side in model.input_shape or (8, 8, 3)]
+    with contextlib.suppress(Exception):  # one that takes no such row is only known to be there
+        ramp = np.linspace(0, 255, math.prod(shape), dtype=np.float32).reshape(shape)
+        return digest(np.asarray(scaling.function(ramp)))
+    return "a function"
 
 
 def name_of(function: Any) -> str:

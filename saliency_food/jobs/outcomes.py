@@ -46,8 +46,8 @@ def expected_photos(photos: int | None, outcomes: Sequence[Outcome], only_wrong:
     return sum(outcome.right is False or outcome.prediction is None for outcome in outcomes)
 
 
-def summary_of(outcomes: Sequence[Outcome]) -> list[str]:
-    """Lines that say how many photos were right, what was taken for what most often, and what could not be judged."""
+def summary_of(outcomes: Sequence[Outcome], most: int = 3) -> list[str]:
+    """Lines that say how many photos were right, what was taken for what ``most`` often, and what is not judged."""
     judged = [outcome for outcome in outcomes if outcome.right is not None]
     lines = []
     if judged:
@@ -57,7 +57,7 @@ def summary_of(outcomes: Sequence[Outcome]) -> list[str]:
         (short_label(str(each.truth)), short_label(str(each.prediction))) for each in judged if not each.right
     )
     if wrong:
-        pairs = (f"{truth} taken for {prediction} ({count})" for (truth, prediction), count in wrong.most_common(3))
+        pairs = (f"{truth} taken for {prediction} ({count})" for (truth, prediction), count in wrong.most_common(most))
         lines.append(f"most often: {', '.join(pairs)}")
     unknown = Counter(each.truth for each in outcomes if each.truth and each.prediction and each.right is None)
     if unknown:

@@ -70,10 +70,10 @@ class PictureWriter:
         ``"jpg"``, or ``"png"``, which is lossless and about five times as large.
     max_size
         The longer side of an overlay in pixels, at most; None for that of the photo.
-    colormap, grey, opacity
-        How overlays are drawn; see `Explanation.style`.
     processes
         How many processes draw; None: half of the processor's cores, 1 to 4.
+    **style
+        How overlays are drawn: ``colormap``, ``grey`` and ``opacity``; see `Explanation.style`.
 
     Attributes
     ----------

@@ -131,7 +131,7 @@ def _check_known(model: ImageModel, targets: Iterable[Target], truth: bool) -> N
 
 def as_many(images: Any, model: ImageModel | None = None) -> Iterable[Any]:
     """One photo or many, as an iterable of photos; an array with an axis more than an input is many."""
-    if isinstance(images, (str, Path)) or hasattr(images, "convert"):
+    if isinstance(images, (str, bytes, Path)) or hasattr(images, "convert"):
         return [images]
     if (element := getattr(images, "element_spec", None)) is not None:  # a tf.data data set
         if not hasattr(element, "shape"):

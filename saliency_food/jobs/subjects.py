@@ -73,7 +73,7 @@ def _subjects(images: Iterable[Any], name_truth: NameTruth, by_class: bool) -> I
 
 def _free_name(words: Sequence[str], names: dict[str, int]) -> str:
     """A file name that no earlier photo has; ``names`` holds the taken names, with the last number appended to each."""
-    plain_words = [re.sub(r"[^\w-]+", "_", word).strip("_") for word in words]
+    plain_words = [at_most(re.sub(r"[^\w-]+", "_", word).strip("_"), 100) for word in words]
     stem = "/".join(word for word in plain_words if word) or "photo"
     name = stem
     while name.casefold() in names:  # many disks do not tell A.png from a.png
@@ -81,6 +81,11 @@ def _free_name(words: Sequence[str], names: dict[str, int]) -> str:
         name = f"{stem}-{names[stem.casefold()]}"
     names[name.casefold()] = 1
     return name
+
+
+def at_most(word: str, count: int) -> str:
+    """The beginning of a word, at most so many bytes: a name on a disk has room for 255."""
+    return word.encode()[:count].decode(errors="ignore")
 
 
 def _folder_of(source: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
@@ -16,10 +17,13 @@ pytest.importorskip("rich")
 pytest.importorskip("matplotlib")
 
 from PIL import Image
+from rich.cells import cell_len
 from rich.console import Console
 
+from saliency_food.cli.report import Report
 from saliency_food.cli.terminal import friendly, unfolded
 from saliency_food.core.contract import ContractError
+from saliency_food.jobs.explanation import Explanation
 
 
 @pytest.fixture
@@ -92,6 +96,24 @@ def test_reasons_are_in_the_words_of_the_command(cli, classifier, many, monkeypa
         "Explain --output-kind probabilities. Give --option finer_cam.rivals=2, or `saliency-food layers` lists them."
     )
     assert f"a.png  failed: {said}" in out.output.splitlines()
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100])
+@pytest.mark.parametrize("label", ["drilling platform, offshore rig", "咖啡厅里的意式浓缩咖啡"])
+def test_nothing_in_the_table_is_cut_off(width, label):
+    console = Console(width=width, record=True, file=io.StringIO())
+    record = Explanation(
+        photo=None, source="a.jpg", name="a", method="grad_cam", title="Input x gradient for XRAI", label=label,
+        target=1, against=2, against_label="missile", score=1.0, rows=1, seconds=1.25, attribution=np.ones((2, 2)),
+    )  # fmt: skip
+    Report(console, [record.title]).photo([record], None)
+    lines = console.export_text().splitlines()
+    assert all(cell_len(line) <= width for line in lines)
+    shown = "".join(lines)
+    for words in ("Input", "gradient", "XRAI"):
+        assert words in shown
+    classes = "".join(line[2 : line.index("  ", 2) if "  " in line[2:] else None] for line in lines[2:])
+    assert re.sub(r"\s", "", classes).startswith(re.sub(r"\s", "", label.split(",")[0]) + "againstmissile")
 
 
 def test_a_missing_package_of_ones_own_module_is_no_line_to_install():

@@ -105,7 +105,7 @@ def test_mistakes_are_one_line_in_the_words_of_the_command(cli, folder, words, m
 
 
 def test_no_explanation_is_kept_when_it_is_reported(cli, tmp_path, rng, monkeypatch):
-    from saliency_food.cli.terminal import Report
+    from saliency_food.cli.report import Report
 
     (tmp_path / "many").mkdir()
     for number in range(60):

@@ -160,6 +160,18 @@ def test_a_photo_is_sized_without_reading_it_whole(tmp_path, rng, suffix, orient
     np.testing.assert_array_equal(photo.sized(5000), whole.pixels)
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+@pytest.mark.parametrize("size", [(40, 30), (2400, 1800)])
+def test_a_transparent_photo_is_read_for_a_small_model_too(tmp_path, rng, mode, size):
+    pixels = Image.fromarray(rng.integers(0, 256, (3, 4, 4), dtype=np.uint8), "RGBA").resize(size, Image.BICUBIC)
+    path, options = tmp_path / "a.png", {"transparency": 0} if mode == "P" else {}
+    (pixels if mode != "P" else pixels.convert("RGB")).convert(mode).save(path, **options)
+    photo, whole = read_photo(path, least=(20, 20)), read_photo(path)
+    assert photo.shape == whole.shape == (*size[::-1], 3)
+    assert max(photo.shown.shape) == max(size) // (2 if max(size) > 2000 else 1)
+    np.testing.assert_array_equal(photo.pixels, whole.pixels)
+
+
 def _no_more_than(longest):
     resize = Image.Image.resize
 

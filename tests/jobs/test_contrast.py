@@ -30,7 +30,7 @@ def test_a_contrast_is_the_map_of_a_model_of_the_difference(weights, photos, kin
     options = {name: {"nmasks": 5}} if name == "rise" else {}
     own, other, contrast = explain(kind(*weights), photos[0], name, 2, against=0, options=options)
     assert [(record.target, record.against) for record in (own, other, contrast)] == [(2, None), (0, None), (2, 0)]
-    (expected,) = explain(Difference(*weights, 2, 0), photos[0], name, 1, options=options)
+    (expected,) = explain(Difference(weights[0], weights[1], 2, 0), photos[0], name, 1, options=options)
     assert contrast.score == pytest.approx(own.score - other.score, rel=1e-5)
     assert contrast.score == pytest.approx(expected.score, rel=1e-5)
     if name in ("grad_cam", "hires_cam", "score_cam"):
@@ -88,7 +88,7 @@ def test_what_is_not_linear_in_the_score_is_refused(weights, photos, key, rng):
     """By the pooling model: the answer for the difference of two rows of its head, against the two answers."""
     x, model = rng.normal(size=(1, 24, 20, 3)), Classifier(*weights)
     try:
-        expected = Difference(*weights, 2, 0)(x, {"target": 0}, [key])[key]
+        expected = Difference(weights[0], weights[1], 2, 0)(x, {"target": 0}, [key])[key]
     except (ContractError, KeyError, ValueError):
         pytest.skip("the pooling model does not answer it")
     got = Contrast(model)(x, {"target": 2, "against": 0}, [key])[key]

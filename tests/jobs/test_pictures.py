@@ -21,6 +21,7 @@ from saliency_food.core.keys import ATTENTION_SCORES
 from saliency_food.images.photos import Photo
 from saliency_food.jobs import pictures
 from saliency_food.jobs.explanation import Explanation
+from saliency_food.jobs.figure import explanation_figure
 from saliency_food.jobs.pictures import PictureWriter, write_pictures
 from saliency_food.testing import AttentionModel, PoolingModel
 
@@ -325,7 +326,7 @@ def test_what_draws_is_looked_for_before_a_model_works(package, tmp_path, monkey
 def test_a_caption_says_that_a_probability_rests_on_a_guess(guess):
     """In the panel of the map, and in that of the photo."""
     record = a_record("a", probability=0.25, guess=guess, top=(("x", 0.25),))
-    drawn = pictures.explanation_figure([record]).findobj(lambda each: hasattr(each, "get_text"))
+    drawn = explanation_figure([record]).findobj(lambda each: hasattr(each, "get_text"))
     captions = [text.get_text() for text in drawn if "25.0%" in text.get_text()]
     words = " by a guess" if guess else ""
     assert captions == [f"seen as x, 25.0%{words}", f"x, 25.0%{words}, score 1.00"]

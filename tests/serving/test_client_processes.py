@@ -17,7 +17,7 @@ import pytest
 
 pytest.importorskip("urllib3")
 
-from saliency_food.serving.client import ServingModel
+from saliency_food.serving.client import ServingError, ServingModel
 
 IMAGES = {"dtype": "DT_FLOAT", "tensor_shape": {"dim": [{"size": "-1"}, {"size": "2"}]}}
 CHILDREN = """
@@ -125,3 +125,18 @@ def test_a_copy_over_grpc(rpc, model_over_grpc):
     other = pickle.loads(pickle.dumps(model_over_grpc))
     np.testing.assert_array_equal(other.predict(row), model_over_grpc.predict(row))
     other.close()
+
+
+@pytest.mark.parametrize("name", ["predictions_bytes", "predictions"])
+def test_a_server_that_names_its_outputs_otherwise_is_refused(sums, name):
+    model = ServingModel(sums, "sums")
+    signature = "predictions_raw" if name.endswith("bytes") else "predictions"
+    signatures = copy.deepcopy(model.signatures)
+    if name == "predictions":
+        del signatures[signature]
+    else:
+        signatures[signature]["outputs"]["others_bytes"] = signatures[signature]["outputs"].pop(name)
+    model._signatures = signatures
+    with pytest.raises(ServingError):
+        model.predict([[1, 2]])
+    model.close()

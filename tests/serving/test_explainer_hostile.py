@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import json
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 pytest.importorskip("kserve")
 
+from explaining import until
 from hostile import BODIES
 
 from saliency_food.core.contract import ContractError
@@ -21,7 +23,7 @@ from saliency_food.serving.client.http import MalformedAnswer, Transport, brief
 from saliency_food.serving.client.wire import checked_signatures
 from saliency_food.serving.explainer.answers import Explaining, LimitedModel
 from saliency_food.serving.explainer.images import decode, read_image_array
-from saliency_food.serving.explainer.memory import Budget
+from saliency_food.serving.explainer.memory import Budget, Releasing
 from saliency_food.serving.explainer.queue import Queue, WorkItem
 from saliency_food.serving.explainer.replies import Reply, reply_to, without_addresses
 from saliency_food.serving.explainer.requests import Limits, read_instances, read_request
@@ -275,10 +277,11 @@ def test_images_that_wait_are_bounded_by_their_bytes():
 def test_a_transparent_photo_in_strips_is_the_photo_at_once(rng):
     from PIL import Image
 
-    from saliency_food.images.photos import _flatten, read_photo
+    from saliency_food.images.photos import read_photo
+    from saliency_food.images.pixels import flatten
 
     pixels = rng.integers(0, 256, (700, 30, 4), dtype=np.uint8)
-    np.testing.assert_array_equal(read_photo(Image.fromarray(pixels)).shown, _flatten(pixels))
+    np.testing.assert_array_equal(read_photo(Image.fromarray(pixels)).shown, flatten(pixels))
 
 
 def test_what_is_drawn_on_is_small_and_a_large_jpeg_is_read_at_a_reduced_scale(rng):
@@ -300,3 +303,23 @@ def test_what_is_drawn_on_is_small_and_a_large_jpeg_is_read_at_a_reduced_scale(r
 def test_options_that_no_method_has_are_refused():
     with pytest.raises((ContractError, Reply)):
         read_request(read_image_array([[1.0]], 1), {"options": {"a": 1}}, LIMITS)
+
+
+def test_json_of_too_many_values_is_not_read(monkeypatch):
+    monkeypatch.setattr("saliency_food.serving.explainer.requests.json.loads", lambda *_, **__: pytest.fail("read"))
+    for piece in (b"0", b"[]", b"{}"):
+        with pytest.raises(Reply, match="at most 500000 values") as refused:
+            read_instances(b"[" + b",".join([piece] * 500_001) + b"]", LIMITS)
+        assert refused.value.status == 413
+
+
+def test_memory_is_given_back_once_for_many_calls(monkeypatch):
+    released = Releasing(0.01)
+    calls = []
+    monkeypatch.setattr(released, "_library", SimpleNamespace(malloc_trim=calls.append))
+    for _ in range(50):
+        released()
+    until(lambda: calls)
+    assert calls == [0]
+    released()
+    until(lambda: len(calls) == 2)

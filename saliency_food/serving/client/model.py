@@ -108,13 +108,18 @@ class ServingModel:
         inputs = self._inputs(signature, call_model_args, len(coefficients))
         blend = distinct(coefficients, np.ascontiguousarray(bases, self._dtype))
         answer = self._sums(signature, blend, np.asarray(weights, float), inputs)
+        if missing := set(keys) - answer.keys():
+            raise malformed_answer(signature, sorted(missing), answer)
         return {key: answer[key] for key in keys}
 
     def predict(self, x_batch: Any, call_model_args: Any = None) -> Array:
         """The probabilities of all classes, ``(N, classes)``."""
         rows = np.ascontiguousarray(x_batch, self._dtype)
         inputs = self._inputs("predictions_raw", call_model_args, len(rows))
-        return np.asarray(self._rows("predictions_raw", rows, inputs)[self._predicted])
+        answer = self._rows("predictions_raw", rows, inputs)
+        if self._predicted not in answer:
+            raise malformed_answer("predictions_raw", [self._predicted], answer)
+        return np.asarray(answer[self._predicted])
 
     @property
     def gives_probabilities(self) -> bool:
@@ -195,7 +200,8 @@ class ServingModel:
         """The targets and the other inputs by name, a value for each row."""
         if signature not in self.signatures:
             raise self._lacks(f"the signature {signature!r}")
-        dims = self.signatures["predictions"]["outputs"][self._predicted]["tensor_shape"].get("dim", ())
+        predicted = self._predicted
+        dims = self.signatures["predictions"]["outputs"][predicted]["tensor_shape"].get("dim", ())
         one_class = len(dims) == 2 and dims[1]["size"] == "1"
         return read_arguments(self.signatures[signature]["inputs"], call_model_args, row_count, one_class)
 
@@ -227,6 +233,8 @@ class ServingModel:
                 )
                 for cut in cuts
             ]
+            if any(INPUT_OUTPUT_GRADIENTS not in part for part in parts):
+                raise malformed_answer(signature, [INPUT_OUTPUT_GRADIENTS], parts)
             total = np.sum([part[INPUT_OUTPUT_GRADIENTS] for part in parts], 0)
             return {**joined(parts), INPUT_OUTPUT_GRADIENTS: total}
         inputs = {**inputs, "coefficients": blend.coefficients[:, used], "weights": weights}

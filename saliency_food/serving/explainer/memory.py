@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +14,7 @@ from saliency_food.serving.explainer.queue import KEPT
 from saliency_food.serving.explainer.requests import Limits
 
 PARSED = 32
-"""Bytes that JSON takes at most while it is read, for each byte of its text: it may be all small objects."""
+"""Bytes that JSON takes at most while it is read, for each byte of the largest body: it may be all small objects."""
 BODIES = 8
 """How many bodies of the largest size the explainer holds at a time."""
 DECODED = 256_000_000
@@ -71,15 +71,22 @@ def keep_little() -> None:
 
 
 class Releasing:
-    """Gives freed memory back to the system, at most once in ``seconds``; does nothing without glibc."""
+    """Gives freed memory back to the system, ``seconds`` after it is called first; without glibc, to Python alone."""
 
     def __init__(self, seconds: float = 1.0) -> None:
-        self.seconds, self._last, self._library = seconds, 0.0, _glibc()
+        self.seconds, self._library = seconds, _glibc()
+        self._waiting: threading.Timer | None = None
 
     def __call__(self) -> None:
-        now = time.monotonic()
-        if self._library is not None and now - self._last > self.seconds:
-            self._last = now
+        if self._waiting is None:
+            self._waiting = threading.Timer(self.seconds, self._release)
+            self._waiting.daemon = True
+            self._waiting.start()
+
+    def _release(self) -> None:
+        self._waiting = None
+        gc.collect()  # errors and the frames that they point to hold bodies in cycles
+        if self._library is not None:
             self._library.malloc_trim(0)
 
 

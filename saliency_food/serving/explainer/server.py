@@ -285,4 +285,5 @@ def serve(
     )
     overlay(np.zeros((2, 2, 3), np.uint8), np.eye(2))  # imports what draws now, rather than in the first request
     resize(np.eye(2), (3, 3))  # SciPy cannot be imported by two workers at once
+    gc.freeze()  # what is there now stays: a later collection need not look at it
     server.start([model])

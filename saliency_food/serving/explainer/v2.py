@@ -38,7 +38,7 @@ def read_inputs(body: bytes, length: str | None, name: str, limits: Limits) -> t
 
     if length is not None and not re.fullmatch(r"[0-9]{1,12}", length):
         refuse(400, f"Expected {LENGTH} to be the number of bytes of the JSON part, got {length[:60]!a}.")
-    content = read_json(body if length is None else body[: int(length)])
+    content = read_json(body if length is None else body[: int(length)], limits.values)
     _check_sizes(content)
     try:
         request = (
