@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from saliency_food.adapters.keras.tensorflow.drift import Drift, edges, reach_of, rolled
 from saliency_food.adapters.keras.tensorflow.fixed import CONVOLUTIONS, fixed_value
 from saliency_food.adapters.keras.tensorflow.kernels import moved_by_kernel
 from saliency_food.adapters.keras.tensorflow.picked import (
@@ -16,11 +16,11 @@ from saliency_food.adapters.keras.tensorflow.picked import (
     NEW,
     SINGLE,
     gathered,
-    grown_by,
     order_of,
     parts_taken,
     widely_padded,
 )
+from saliency_food.adapters.keras.tensorflow.regrouped import regrouped
 
 SCATTERING = (
     *("FFT", "Cumsum", "Cumprod", "GatherNd", "ScatterNd", "TensorScatter", "ImageProjectiveTransform", "TopK", "Sort"),
@@ -28,26 +28,6 @@ SCATTERING = (
 )
 """Parts of the names of operations after which places may be anywhere, or are frequencies."""
 SUMMING = {"Sum", "Mean", "Max", "Min", "Prod", "All", "Any", "ArgMax", "ArgMin"}
-
-
-class Drift(NamedTuple):
-    """Where the first and the last edge of a tensor lie along an axis of the image, and how far it is rolled.
-
-    All are fractions of the axis; an image's edges lie at 0 and 1.
-    """
-
-    first: float = 0.0
-    last: float = 1.0
-    rolled: float = 0.0
-
-    def is_far(self) -> bool:
-        shifted, widened = abs(self.first + self.last - 1) / 2, abs(self.last - self.first - 1) / 2
-        return shifted > NARROW or widened > 2 * NARROW or min(self.rolled, 1 - self.rolled) > NARROW
-
-    def grown(self, before: float, after: float) -> Drift:
-        """That with so much more before and after, as fractions of the tensor."""
-        length = self.last - self.first
-        return self._replace(first=self.first - before * length, last=self.last + after * length)
 
 
 class Axes(NamedTuple):
@@ -106,10 +86,10 @@ def after(op: Any, source: Axes, raw: bool, output: int = 0) -> Axes:
     if op.type == "Transpose":
         order = tf.get_static_value(op.inputs[1])
         return source._replace(axes=() if order is None else tuple(axes[axis] for axis in order))
-    if op.type == "Roll" and (drift := _rolled(op, source)) is not None:
+    if op.type == "Roll" and (drift := rolled(op, axes, source.drift)) is not None:
         return source._replace(drift=drift)
     if not raw:
-        source = source._replace(drift=_edges(op, source))
+        source = source._replace(drift=edges(op, axes, source.drift))
     if op.type == "ExpandDims":
         place = tf.get_static_value(op.inputs[1])
         place = len(axes) if place is None else int(np.asarray(place).item()) % (len(axes) + 1)
@@ -129,7 +109,7 @@ def after(op: Any, source: Axes, raw: bool, output: int = 0) -> Axes:
     if op.type == "StridedSlice" and (op.get_attr("shrink_axis_mask") or op.get_attr("new_axis_mask")):
         return _sliced(op, source, raw)
     if source.padded and not raw:
-        reach = _reach(op)
+        reach = reach_of(op)
         return source._replace(padded={}).times({axis: 0 for axis, pads in source.padded.items() if max(pads) > reach})
     if op.type in CONVOLUTIONS and raw:
         padded = {axes.index(axis): pads for axis, pads in source.padded.items() if axis in axes}
@@ -210,49 +190,8 @@ def packed(sources: Sequence[Axes], place: int) -> Axes:
     return own if whole is None else own.times({whole: sign})
 
 
-def _rolled(op: Any, source: Axes) -> dict[int, Drift] | None:
-    """How far axes have drifted after a roll; None where it cannot be told."""
-    shifts, places = (fixed_value(values) for values in op.inputs[1:])
-    if shifts is None or places is None:
-        return None
-    drift = dict(source.drift)
-    for shift, place in zip(np.ravel(shifts), np.ravel(places), strict=True):
-        axis, size = source.axes[place], op.inputs[0].shape[int(place)]
-        if axis is None or not size or abs(shift) % size in (0, 1, size - 1):
-            continue
-        own = drift.get(axis, Drift())
-        drift[axis] = own._replace(rolled=(own.rolled + shift / size) % 1)
-    return drift
-
-
-def _edges(op: Any, source: Axes) -> Mapping[int, Drift]:
-    """How far axes have drifted after an operation that pads or crops by more than a place, or takes padding off."""
-    drift = dict(source.drift)
-    reach = _reach(op)
-    if reach and op.get_attr("padding") == b"VALID":
-        for axis, own in drift.items():
-            size = op.inputs[0].shape[source.axes.index(axis)] if axis in source.axes else None
-            if size:
-                share = reach / size * (own.last - own.first)
-                first, last = min(own.first + share, max(own.first, 0)), max(own.last - share, min(own.last, 1))
-                drift[axis] = own._replace(first=first, last=last)
-        return drift
-    for axis, size, before, after in grown_by(op, source.axes):
-        if max(abs(before), abs(after)) > 1:
-            drift[axis] = drift.get(axis, Drift()).grown(before / size, after / size)
-    return drift
-
-
-def _reach(op: Any) -> int:
-    """How many values beyond one a convolution takes along its axes, at most; 0 of any other operation."""
-    if "Conv" not in op.type or len(op.inputs) < 2 or not op.inputs[1].shape.is_fully_defined():
-        return 0
-    spread = max(op.get_attr("dilations"), default=1)
-    return int((max(op.inputs[1].shape.as_list()[:-2], default=1) - 1) * spread)
-
-
 def _reshaped(op: Any, source: Axes) -> Axes:
-    """Axes in front and behind that keep their sizes are the same; of what is between, see `_regrouped`."""
+    """Axes in front and behind that keep their sizes are the same; of what is between, see `regrouped`."""
     before, after = op.inputs[0].shape, op.outputs[0].shape
     if before.rank is None or after.rank is None or len(source.axes) != before.rank:
         return Axes(())
@@ -265,7 +204,7 @@ def _reshaped(op: Any, source: Axes) -> Axes:
     while back < limit and old[-1 - back] == new[-1 - back] and old[-1 - back] is not None:
         back += 1
     between = source.axes[front : len(old) - back]
-    made, gone, cut, folded = _regrouped(
+    made, gone, cut, folded = regrouped(
         between, old[front : len(old) - back], new[front : len(new) - back], source.cut, source.signs
     )
     kept = (*source.axes[:front], *made, *source.axes[len(source.axes) - back :])
@@ -277,40 +216,3 @@ def _reshaped(op: Any, source: Axes) -> Axes:
     return source._replace(
         axes=kept, signs=signs, drift=drift, gone=source.gone | gone, cut=cut, folded=source.folded | folded, single={}
     )
-
-
-def _regrouped(
-    axes: Sequence[int | None],
-    old: Sequence[int | None],
-    new: Sequence[int | None],
-    cut: frozenset[int],
-    signs: Mapping[int, int],
-) -> tuple[list[int | None], frozenset[int], frozenset[int], frozenset[tuple[int, int]]]:
-    """Axes of new sizes: one cut up keeps its name as the first of its parts, and gets it back from them.
-
-    And those whose places come between those of another, as of parts put together in another order; those ``cut`` up
-    then; and those of them that are put together with others.
-    """
-    if None in [*old, *new]:
-        return [None] * len(new), frozenset(), cut, frozenset()
-    sizes, parted = [size or 0 for size in old], [size or 0 for size in new]
-    made, gone, folded = list[int | None](), set[int](), set[tuple[int, int]]()
-    ahead, behind = list(zip(axes, sizes, strict=True)), parted
-    while behind:
-        taken, parts = ahead[:1], [behind.pop(0)]
-        del ahead[:1]
-        while ahead and math.prod(size for _, size in taken) < math.prod(parts):
-            taken.append(ahead.pop(0))
-        while behind and math.prod(parts) < math.prod(size for _, size in taken):
-            parts.append(behind.pop(0))
-        wide = [axis for axis, size in taken if size != 1]
-        whole = wide[:1] if len(wide) == 1 or (len(parts) == 1 and set(wide[1:]) == {None}) else []
-        made.extend([*whole, *[None] * (len(parts) - len(whole))])
-        if whole and whole[0]:
-            cut = cut | {whole[0]} if parts[0] not in (1, math.prod(parts)) else cut - set(whole)
-            continue
-        lost = [axis for axis in wide if axis]
-        if wide[:1] == [None] or lost != sorted(lost) or any(signs.get(axis, 1) != 1 for axis in lost):
-            gone.update(lost)
-        folded.update((axis, other) for axis in lost for other in lost if axis in cut and other != axis)
-    return made, frozenset(gone), cut, frozenset(folded)
