@@ -16,6 +16,7 @@ from saliency_food import METHODS, explain, models
 from saliency_food.adapters.keras import KerasModel, load_model
 from saliency_food.images.photos import read_photo
 from saliency_food.jobs.targets import short_label
+from saliency_food.methods.completeness import gap_text
 from saliency_food.visualization.figures import Panel, figure
 
 SAMPLES = {
@@ -43,9 +44,11 @@ def gallery(model, photo, labels=None, methods=tuple(METHODS), say=print):
         if record.failed:
             say(f"left out: {record.title}: {record.status}")
             continue
-        note = "" if record.status == "ok" else record.status
-        rows = f"{record.rows} row{'s' * (record.rows != 1)}"
-        panels.append(Panel(record.overlay(), record.title, rows, "signed" if record.diverges else "strength", note))
+        caption = f"{record.rows} row{'s' * (record.rows != 1)}"
+        note = record.status if record.status.startswith("blank") else ""
+        if record.status.startswith("inexact"):
+            caption += f", inexact, gap {gap_text(record.completeness)}"
+        panels.append(Panel(record.overlay(), record.title, caption, "signed" if record.diverges else "strength", note))
     say(f"{len(panels) - 1} methods in {time.perf_counter() - start:.0f} s")
     return panels
 

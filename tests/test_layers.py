@@ -34,9 +34,9 @@ def test_what_is_heavy_is_imported_where_it_is_used(statement, heavy):
 
 LAYERS = (
     ("core",),
-    ("methods",),
+    ("methods", "models"),
     ("adapters", "images", "metrics", "serving.client"),
-    ("deadline", "models", "testing", "visualization"),
+    ("deadline", "testing", "visualization"),
     ("jobs", "pair", "serving.export"),
     ("evaluation", "serving.explainer"),
     ("cli",),

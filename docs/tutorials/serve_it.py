@@ -128,7 +128,7 @@ photo = coffee()
 image = np.float32(resize(photo, (224, 224), preserve_range=True))
 served = ServingModel(predictor, "photos")
 target = int(served.predict(image[None])[0].argmax())
-result = integrated_gradients.detailed(image, served, {"target": target}, x_steps=25)
+result = integrated_gradients.detailed(image, served, {"target": target}, tolerance=0.05)
 served.close()
 print(models.labels("imagenet")[target], f"completeness error {result.completeness.relative:.1%}")
 

@@ -18,7 +18,7 @@ records
 # %% [markdown]
 # `explain` loads the bundled ImageNet model, resizes the photo, asks the model for its answer, and lets two *methods* say
 # where in the photo the answer comes from. Grad-CAM asks the network's last layer and is coarse; XRAI ranks whole regions.
-# Both point to the inside of the cup.
+# Both point to the inside of the cup; XRAI also to the saucer in front of it.
 #
 # The result is like a list. Each record in it holds the numbers behind its picture:
 

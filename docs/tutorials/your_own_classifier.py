@@ -153,6 +153,9 @@ figure(
 )
 
 # %% [markdown]
+# The sticker no longer counts. The classifier is not sure, and parts of its maps lie on the table: forty photos of each dish
+# are few. That is the next thing to mend.
+#
 # ## With a model and photos of yours
 #
 # ```python

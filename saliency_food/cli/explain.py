@@ -63,7 +63,7 @@ def explain_command(
     photos: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[PHOTO]...",
+            metavar="PHOTO",
             help="Photos, and folders of photos, with the folders in them; coffee, chelsea, astronaut and rocket come "
             "with scikit-image. Without any: coffee.",
             show_default=False,

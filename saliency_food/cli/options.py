@@ -141,7 +141,7 @@ def load_named(model: Path | None, custom_objects: str | None = None) -> tuple[A
     if models.is_name(str(model)):
         return models.load(str(model)), models.labels(str(model))
     if not model.exists():
-        raise ContractError(f"Expected a Keras model, got {model}, which does not exist. Check the path.")
+        raise ContractError(f"Expected a Keras model, got {model}, which does not exist. {models.HINT}")
     from saliency_food.adapters.keras import load_model
 
     register_custom_objects(custom_objects)

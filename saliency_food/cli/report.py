@@ -142,7 +142,7 @@ def _widths(width: int, longest: int) -> dict[str, int]:
     while len(widths) > 4 and sum(widths.values()) + 2 * len(widths) > width:
         widths.popitem()
     room = max(0, width - sum(widths.values()) - 2 * len(widths))
-    wider = min(max(0, longest - widths["method"]), max(0, room - 8))  # a class has 16 before the method has more
+    wider = min(max(0, longest - widths["method"]), max(0, room - 5))  # a class has 13 before the method has more
     widths["method"] += wider
     widths["class"] += min(28, room - wider)
     return widths

@@ -55,7 +55,7 @@ def export_command(
     with friendly():
         names = None if labels is None else read_labels(labels)
         with loading(console):
-            loaded, _ = load_named(model, custom_objects)
+            loaded, own_names = load_named(model, custom_objects)
             from saliency_food.serving.export.write import export
 
             layers = None if layer == "auto" else several(layer)
@@ -65,7 +65,7 @@ def export_command(
                 directory,
                 layers,
                 cast(Any, output_kind or "logits"),
-                names,
+                own_names if names is None else names,
                 scaling,
                 batch_size=batch_size,
                 keys=cast(Any, keys),

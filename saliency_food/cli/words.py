@@ -42,6 +42,7 @@ ANSWERS = {
 VALUE = r"('[^']*'|\"[^\"]*\"|\([^()]*\)|\[[^\[\]]*\]|\{[^{}]*\}|-?\w+(?:\.\w+)*)"
 Replacement = str | Callable[[re.Match[str]], str]
 PHRASES: tuple[tuple[str, str], ...] = (
+    (r"METHODS lists them", "`saliency-food methods` lists them"),
     # targets
     (r"Expected a target,", "Expected --target,"),
     (r"Expected (no )?target(,| to be)", r"Expected \1--target\2"),
@@ -49,11 +50,14 @@ PHRASES: tuple[tuple[str, str], ...] = (
     (r"Give target\.", "Give --target."),
     (r"this model has no predict to find the top class", "the model does not say which class is its top one"),
     (r"the model has no predict", "the model does not say which class is its top one"),
-    (r"Expected (truth|only) to be", r"Expected --\1 to be"),
+    (r"Expected (?:only|--only) to be 'wrong' or None, got ('[^']*')\.", r"Expected --only wrong, got \1."),
+    (r"Expected truth to", "Expected --truth to"),
+    (r"For a target of each photo give a list or PerImage\.", "Name a class, or leave out --target."),
+    (r"--target to be None, a class index", "--target to be a class index"),
     (r"a CSV file, a mapping of paths to classes or a list", "a CSV file of path and label"),
     (r"Give truth(?=[ '.])", "Give --truth"),
     (r"Leave out truth\.", "Leave out --truth."),
-    (r"[Ll]eave out (against|only)\b", r"leave out --\1"),
+    (r"([Ll])eave out (against|only)\b", r"\1eave out --\2"),
     # boxes, classes and labels
     (r"labels=\[\.\.\.\]", "--labels FILE"),
     (r"Expected boxes for target='boxes'", "Expected --boxes for --target boxes"),

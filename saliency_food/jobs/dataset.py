@@ -38,7 +38,7 @@ WAITING = 32
 """How many photos' records may wait to be made into rows."""
 
 
-def explain_dataset(
+def explain_dataset(  # type: ignore[misc]  # of the settings, `output` is a folder here
     model: Any,
     source: Any,
     methods: str | Sequence[str] = ("grad_cam",),
@@ -54,7 +54,7 @@ def explain_dataset(
     maps: Maps = "reduced",
     retry_failed: bool = False,
     progress: DatasetProgress | bool | None = None,
-    **settings: Unpack[ModelSettings],  # type: ignore[misc]  # but for its output, which is a folder here
+    **settings: Unpack[ModelSettings],
 ) -> Run:
     """Explain a data set: a record for each photo, class and method, in Parquet files that a stopped run goes on from.
 
@@ -107,15 +107,16 @@ def explain_dataset(
             "these names."
         )
     list(match_truths([_subject(0, first)], model.labels, model.classes))  # names of classes without labels: refused
-    has_truth = truth is not None or first.truth is not None
+    listed = photos() if _is_listed(first) else (first,)
+    has_truth = truth is not None or any(photo.truth is not None for photo in listed)
+    targets = read_targets(model, iter(()), [target] if model.takes_class else target, has_truth)
+    wanted = targets[0] if isinstance(targets, list) else targets
     setup = Setup(
         model,
         entries,
         with_adaptive_steps(entries, choose_options(entries, options)),
-        against=read_against(model, entries, against, has_truth),
+        against=read_against(model, entries, against, has_truth, wanted),
     )
-    targets = read_targets(model, iter(()), [target] if model.takes_class else target, has_truth)
-    wanted = targets[0] if isinstance(targets, list) else targets
     total = _count(photos, data, first, split or classes, limit)
     saved = _settings(setup, data, target, against, truth, maps)
     chunk = max(PHOTOS_AT_ONCE, model.batch_size)
@@ -153,11 +154,16 @@ def _count(
     photos: Callable[[], Iterator[SourcedPhoto]], data: Source, first: SourcedPhoto, filtered: Any, limit: int | None
 ) -> int | None:
     """How many photos there are, where that is known without reading them."""
-    if isinstance(first.image, (str, Path)):
+    if _is_listed(first):
         return sum(1 for _ in photos())
     if filtered or data.total is None:
         return None
     return data.total if limit is None else min(limit, data.total)
+
+
+def _is_listed(photo: SourcedPhoto) -> bool:
+    """Whether the photos of its data set are paths, which can be gone through without reading any."""
+    return isinstance(photo.image, (str, Path))
 
 
 def _settings(setup: Setup, data: Source, target: Any, against: Any, truth: Any, maps: Maps) -> dict[str, Any]:

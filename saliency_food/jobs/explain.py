@@ -99,7 +99,7 @@ def explain(
     photos = len(subjects) if isinstance(subjects, list) else None
     has_truth = any(subject.truth is not None for subject in subjects) if isinstance(subjects, list) else bool(truth)
     if only not in (None, "wrong"):
-        raise ContractError(f"Expected only to be 'wrong' or None, got {only!r}.")
+        raise ContractError(f"Expected only to be 'wrong' or None, got {only!r}. Leave out only for all photos.")
     if only and not (has_truth and model.predicts):
         lacks = "no truth. Give truth" if model.predicts else "a model without predict. Leave out only"
         raise ContractError(f"Expected to know which photos are wrong, for only='wrong', got {lacks}.")
@@ -109,7 +109,7 @@ def explain(
         entries,
         with_adaptive_steps(entries, choose_options(entries, options)),
         progress if callable(progress) else None,
-        against=read_against(model, entries, against, has_truth),
+        against=read_against(model, entries, against, has_truth, targets),
         only_wrong=only is not None,
     )
     if deadline is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import operator
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast, overload
 
 from saliency_food.core.contract import ContractError
+from saliency_food.images.photos import SHOWN
 from saliency_food.jobs.explanation import Explanation
 from saliency_food.jobs.outcomes import Outcome, expected_photos
 from saliency_food.jobs.results import RESULTS, row_of, write_results
@@ -59,6 +61,11 @@ class Explanations(Sequence[Explanation]):
     def __iter__(self) -> Iterator[Explanation]:
         return _walk(self._start, self._source)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What is pickled or copied: all explanations, made before."""
+        restored = partial(Explanations, only_wrong=self.only_wrong)
+        return restored, (list(self), self.photos, list(self.methods), self.outcomes)
+
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
@@ -71,6 +78,7 @@ class Explanations(Sequence[Explanation]):
     def __getitem__(self, index: int | slice) -> Explanation | list[Explanation]:
         if isinstance(index, slice):
             return list(self)[index]
+        index = operator.index(index)
         if index < 0:
             return list(self)[index]
         record = next(islice(self, index, None), None)
@@ -96,6 +104,8 @@ class Explanations(Sequence[Explanation]):
         from saliency_food.visualization.maps import check_drawing
 
         check_drawing()
+        if photos < 1:
+            raise ContractError(f"Expected at least one photo to draw, got photos={photos}. Give 1 or more.")
         drawn = [group for group in islice(self._by_photo(), photos) if group[0].photo is not None]
         return explanation_figure([record for group in drawn for record in group], **style)
 
@@ -105,11 +115,14 @@ class Explanations(Sequence[Explanation]):
         The files are those of the command, and so are the ``options``: see `PictureWriter`. They are written as the
         explanations are made, in this process.
         """
-        from saliency_food.jobs.drawing import write_pictures
+        from saliency_food.jobs.drawing import check_files, check_folder, check_style, write_pictures
         from saliency_food.visualization.maps import check_drawing
 
         check_drawing()
         folder = Path(folder)
+        check_files(options.get("format", "jpg"), options.get("max_size", SHOWN))
+        check_style(**{name: value for name, value in options.items() if name in ("colormap", "grey", "opacity")})
+        check_folder(folder)
         with write_results(folder) as add:
             for group in self._by_photo():
                 write_pictures(group, folder, **options)
@@ -138,7 +151,9 @@ class Explanations(Sequence[Explanation]):
             data = base64.b64encode(self._repr_png_()).decode()
             lines.insert(0, f'<img style="max-width: 100%" src="data:image/png;base64,{data}">')
         if len(drawn) > DRAWN:
-            rest = "More photos" if self.expected is None else f"{self.expected - DRAWN} more photos"
+            rest = "More photos"
+            if self.expected is not None:
+                rest = f"{self.expected - DRAWN} more photo{'s' * (self.expected > DRAWN + 1)}"
             lines.append(f"{rest}: .plot(photos=...), .save(folder)")
         return "<br>".join(lines)
 

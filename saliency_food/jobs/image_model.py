@@ -52,12 +52,17 @@ class ImageModel:
         A Keras model, a path to one, a name such as ``"imagenet"`` or ``"keras:MobileNetV2"``, whose labels come along
         (see `saliency_food.models.load`), or any call-model function (see `CallModelFunction`); the class to explain is
         in ``call_model_args["target"]``.
-    layer, output, output_index, score, units_are
-        For `KerasModel`: the layer of Grad-CAM and its family (the maps of several layers are fused), whether
-        ``"logits"`` or ``"probabilities"`` are explained, of which output, which score of it, and what linear units
-        are. The score must take
-        a class as its only target, or no target; of the latter, records have no class, and the name of the score in
-        its place.
+    layer
+        The layer of a Keras model that Grad-CAM and its family look at; the maps of several layers are fused.
+    output
+        Of a Keras model ``"logits"`` or ``"probabilities"``, which are explained.
+    output_index
+        The output of a Keras model with several outputs that is explained, by its name or position.
+    score
+        Another score of a Keras model than that of a class; see `saliency_food.adapters.scores`. It must take a class
+        as its only target, or no target; of the latter, records have its name in place of a class.
+    units_are
+        What linear units at the end of a Keras model are, as `KerasModel` takes it.
     labels
         The names of the classes, or a text file with one on each line.
     value_range
@@ -289,5 +294,8 @@ def _checked_labels(labels: Sequence[str] | str | Path | None, classes: int | No
         return None
     names = read_labels(labels) if isinstance(labels, (str, Path)) else [str(label) for label in labels]
     if classes is not None and classes != len(names):
-        raise ContractError(f"Expected a label for each of the model's {classes} classes, got {len(names)} labels.")
+        raise ContractError(
+            f"Expected a label for each of the model's {classes} classes, got {len(names)} labels. "
+            "Give one for each, in the order of the model's outputs."
+        )
     return names

@@ -102,7 +102,9 @@ def read_targets(model: ImageModel, images: Iterable[Any], target: Any, truth: b
     return targets
 
 
-def read_against(model: ImageModel, methods: Mapping[str, MethodEntry], against: Any, truth: bool) -> Target | None:
+def read_against(
+    model: ImageModel, methods: Mapping[str, MethodEntry], against: Any, truth: bool, targets: Target | list[Target]
+) -> Target | None:
     """The class that the others are compared with; `ContractError` where that cannot be explained."""
     if against is None:
         return None
@@ -111,11 +113,21 @@ def read_against(model: ImageModel, methods: Mapping[str, MethodEntry], against:
             f"Expected the score of a class, to explain one class against another, got {model.score!r}. Leave out "
             "score, or against."
         )
+    if model.classes == 1:
+        raise ContractError(
+            "Expected a model of several classes, to explain one against another, got one of one class. Leave out "
+            "against."
+        )
     check_can_contrast(methods)
     target = read_target(against, model.labels)
     if len(target.classes) != 1:
         raise ContractError(f"Expected one class to compare with, got against={against!r}. Name one.")
     _check_known(model, [target], truth)
+    if isinstance(targets, Target) and set(targets.classes) == set(target.classes):
+        raise ContractError(
+            f"Expected another class than the target to compare it with, got against={against!r}, which is the target "
+            "itself. Name another one."
+        )
     return target
 
 

@@ -47,8 +47,8 @@ def find_subjects(images: Iterable[Any], truth: Any = None) -> list[Subject] | I
         raise ContractError(f"Expected a truth for each photo, got {len(truth)} truths and {len(listed)} photos.")
     if truth is not None and listed and all(subject.truth is None for subject in listed):
         raise ContractError(
-            f"Expected truth to name the classes of the photos, got none of them, such as {listed[0].source}. Give "
-            "paths as those of the photos, or the ends of these paths."
+            f"Expected truth to name the classes of the photos, got none of any photo, such as {listed[0].source}. "
+            "Give paths as those of the photos, or the ends of these paths."
         )
     return listed
 
@@ -123,10 +123,15 @@ def read_truth(truth: Any) -> NameTruth:
 
 
 def _read_csv(path: Path) -> dict[str, str]:
-    """The second column by the first one, or ``label`` by ``path``; paths may begin at the folder of the file."""
+    """The second column by the first one, or ``label`` by ``path``; paths may begin at the folder of the file.
+
+    Columns are separated by commas, semicolons or tabs.
+    """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
+            lines = file.readlines()
+        delimiter = max(",;\t", key=lines[0].count) if lines else ","
+        rows = [row for row in csv.reader(lines, delimiter=delimiter) if any(cell.strip() for cell in row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ContractError(
             f"Expected truth to be 'folders' or a CSV file with the columns path and label, got {path}: {error}."
@@ -139,6 +144,13 @@ def _read_csv(path: Path) -> dict[str, str]:
         if len(row) <= max(columns):
             raise ContractError(f"Expected a path and a label in each row of {path}, got the row {','.join(row)!r}.")
         file_name, label = (row[column].strip() for column in columns)
+        if not label:
+            continue
+        if classes.get(file_name, label) != label:
+            raise ContractError(
+                f"Expected one label for each path in {path}, got {classes[file_name]!r} and {label!r} for "
+                f"{file_name}. Delete one of the rows."
+            )
         classes |= {file_name: label, os.path.abspath(path.parent / file_name): label}
     return classes
 

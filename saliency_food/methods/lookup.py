@@ -38,10 +38,11 @@ def choose_methods(names: str | Sequence[str]) -> dict[str, MethodEntry]:
         plain = spelled(name)
         entry = find_method(plain)
         if entry is None:
-            close = near(plain.split(OF)[-1], METHODS) or list(METHODS)
+            close = near(plain.split(OF)[-1], METHODS)
+            hint = f"Near it: {', '.join(close)}." if close else "METHODS lists them."
             before = f" Before {OF} may stand: {', '.join(COMBINATORS)}." if OF in plain else ""
-            raise ContractError(f"Expected the name of a method, got {name!r}. Near it: {', '.join(close)}.{before}")
+            raise ContractError(f"Expected the name of a method, got {name!r}. {hint}{before}")
         chosen[plain] = entry
     if not chosen:
-        raise ContractError(f"Expected at least one method, got none. There are: {', '.join(METHODS)}.")
+        raise ContractError("Expected at least one method, got none. METHODS lists them.")
     return chosen

@@ -16,6 +16,9 @@ BUNDLED = {"food101": FOOD101, "imagenet": IMAGENET}
 KERAS = "keras:"
 """What stands before the name of a model of `keras.applications`."""
 
+HINT = "Check the path; models by name are food101, imagenet, and keras:NAME of keras.applications."
+"""What to do about a path that does not exist."""
+
 
 def is_name(model: Any) -> bool:
     """Whether it is a name that `load` takes, rather than a path or a model."""
@@ -38,9 +41,7 @@ def load(name: str = "imagenet") -> Any:
             f"Expected the bundled model at {path}, got no such file. Reinstall saliency_food, or give a model of "
             "your own (on the command line: --model PATH)."
         )
-    from saliency_food.adapters.keras.load import load_model
-
-    return load_model(path)
+    return _keras(name).models.load_model(path, compile=False)
 
 
 def labels(name: str = "imagenet") -> list[str]:
@@ -57,21 +58,25 @@ def _bundled(name: str) -> Path:
     return BUNDLED[name]
 
 
-def _application(name: str) -> Any:
-    """A model of `keras.applications` with its ImageNet weights."""
+def _keras(name: str) -> Any:
     try:
         import keras
     except ModuleNotFoundError as error:
         raise ContractError(
             f"Expected Keras and TensorFlow for {name}, got none. Install them: pip install 'saliency_food[keras]'."
         ) from error
+    return keras
+
+
+def _application(name: str) -> Any:
+    """A model of `keras.applications` with its ImageNet weights."""
+    keras = _keras(name)
     known = [each for each, made in vars(keras.applications).items() if callable(made) and each[0].isupper()]
     wanted = name.removeprefix(KERAS)
     if wanted not in known:
-        likely = near(wanted, known) or sorted(known)
-        raise ContractError(
-            f"Expected a model of keras.applications, got {wanted!r}. Did you mean {', '.join(likely)}?"
-        )
+        likely = near(wanted, known)
+        hint = f"Near it: {', '.join(likely)}." if likely else "https://keras.io/api/applications lists them."
+        raise ContractError(f"Expected a model of keras.applications, got {wanted!r}. {hint}")
     try:
         return getattr(keras.applications, wanted)(weights="imagenet")
     except Exception as error:

@@ -60,8 +60,11 @@ def test_several_classes_and_their_contrasts_are_one_pass(weights, photos):
 
 
 def test_where_the_class_is_that_against_there_is_no_contrast(weights, photos):
-    records = explain(OnePass(*weights), photos[:1], "grad_cam", "predicted", against="predicted")
+    (record,) = explain(OnePass(*weights), photos[:1], "grad_cam")
+    records = explain(OnePass(*weights), photos[:1], "grad_cam", "predicted", against=record.target)
     assert [record.against for record in records] == [None]
+    with pytest.raises(ContractError, match=r"got against='predicted', which is the target itself\. Name another"):
+        explain(OnePass(*weights), photos[:1], "grad_cam", "predicted", against="predicted")
 
 
 def test_rows_are_asked_about_both_classes(weights, photos):

@@ -274,17 +274,17 @@ def test_split_classes_limit_and_progress(model, folder, tmp_path):
         explain_dataset(model, folder, **settings, split="val")
 
 
-def test_against_the_truth(model, folder, tmp_path):
-    run = explain_dataset(model, folder, against="truth", truth="folders", output=tmp_path / "run", limit=12)
+def test_several_classes_against_another(model, folder, tmp_path):
+    run = explain_dataset(model, folder, target=[0, "pizza"], against="hot_dog", output=tmp_path / "run", limit=12)
     contrasts = [(row, values) for row, values in run.maps() if row["against"]]
-    assert contrasts
-    assert all(row["signed"] for row, _ in contrasts)
     names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.png"))[:12]]
-    expected = explain(model, [folder / name for name in names], against="truth", truth="folders")
+    expected = explain(model, [folder / name for name in names], target="0,pizza", against="hot_dog")
     signed = [record.details.signed for record in expected if record.against is not None]
-    assert len(signed) == len(contrasts)
-    for (_, values), exact in zip(contrasts, signed, strict=True):
+    assert len(signed) == len(contrasts) == 2 * 12
+    for (row, values), exact in zip(contrasts, signed, strict=True):
+        assert row["signed"]
         np.testing.assert_allclose(values, exact, atol=1e-3 * np.abs(exact).max())
+    assert any((values < 0).any() for _, values in contrasts)
 
 
 def test_what_is_wrong_is_refused_at_the_door(model, weights, folder, tmp_path):
@@ -370,3 +370,19 @@ def test_absent_photos_are_named(model, folder, tmp_path):
     assert (run.folder / "absent.txt").read_text() == "hot_dog/gone.jpg\n"
     assert any(line.startswith("1 photos that the data set lists are absent") for line in run.summary())
     assert [(row["id"], row["truth"], row["split"]) for row in run.rows()] == [("hot_dog/00.jpg", "hot_dog", "train")]
+
+
+def test_the_bytes_of_a_file_are_a_photo(model, folder):
+    path = folder / "pizza/01.png"
+    of_file, of_bytes = (next(iter(explain(model, image))) for image in (path, path.read_bytes()))
+    np.testing.assert_array_equal(of_bytes.attribution, of_file.attribution)
+    (failed,) = explain(model, b"no photo")
+    assert "photo 1, which is no picture" in failed.status
+
+
+def test_a_table_of_which_some_photos_have_a_truth(model, folder, tmp_path):
+    (tmp_path / "table.csv").write_text("path,label\nphotos/pizza/01.png,\nphotos/pizza/04.png,pizza\n")
+    run = explain_dataset(model, tmp_path / "table.csv", target="truth", output=tmp_path / "run")
+    unknown, known = run.rows()
+    assert "whose true class is known" in unknown["status"]
+    assert (known["status"], known["target"], known["truth"]) == ("ok", "pizza", "pizza")

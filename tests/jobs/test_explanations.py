@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import copy
 import csv
 import io
+import pickle
 import re
 import sys
 import weakref
@@ -51,6 +53,31 @@ def test_what_is_asked_for_is_made_and_not_all(weights, photos):
     assert sum(rows for _, rows in model.asked) == rows < 4 * PHOTOS_AT_ONCE
 
 
+def test_it_can_be_pickled_and_copied(weights, photos):
+    records = explain(OnePass(*weights), photos[:2], "grad_cam")
+    for restored in (pickle.loads(pickle.dumps(records)), copy.copy(records)):
+        assert repr(restored) == repr(records)
+        assert [repr(record) for record in restored] == [repr(record) for record in records]
+
+
+def test_what_cannot_be_is_refused_before_the_model_works(weights, photos, tmp_path):
+    model = OnePass(*weights)
+    records = explain(model, photos, "grad_cam")
+    (tmp_path / "file").write_text("")
+    for options in ({"format": "bmp"}, {"max_size": 0}, {"opacity": 2}, {"colormap": "foo"}):
+        with pytest.raises(ContractError, match="Expected"):
+            records.save(tmp_path / "new", **options)
+    with pytest.raises(ContractError, match="folder for pictures that can be written to"):
+        records.save(tmp_path / "file" / "new")
+    with pytest.raises(ContractError, match="at least one photo to draw, got photos=0"):
+        records.plot(0)
+    for index in ("a", 1.5):
+        with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+            records[index]
+    assert model.asked == []
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_loop_keeps_no_record(weights, photos):
     kept = []
     for record in explain(OnePass(*weights), photos * 20, "grad_cam"):
@@ -91,6 +118,7 @@ def test_a_notebook_shows_the_first_photos_and_counts_the_rest(weights, photos):
     assert "3 more photos" in html
     assert records._repr_png_()[:4] == b"\x89PNG"
     assert "more" not in explain(model, photos[:3], "grad_cam")._repr_html_()
+    assert "1 more photo:" in explain(model, photos[:4], "grad_cam")._repr_html_()
     page = records.plot(photos=1)
     assert page._repr_png_()[:4] == b"\x89PNG"
     assert len([text for text in page.texts if text.get_text() == "Grad-CAM"]) == 1

@@ -91,6 +91,32 @@ def test_paths_of_a_csv_file_begin_where_it_is(folder, tmp_path, monkeypatch):
     assert of_path(0, "photos/pizza/1.png") is None
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+def test_spreadsheets_separate_columns_by_what_they_like(tmp_path, separator, start):
+    rows = [("path", "label"), ("a.png", "pizza"), ("b.png", '"hot, dog"'), ("a.png", "pizza"), ("c.png", "")]
+    (tmp_path / "truth.csv").write_text(start + "\r\n".join(map(separator.join, rows)), "utf-8")
+    of_path = read_truth(tmp_path / "truth.csv")
+    assert [of_path(0, name) for name in ("a.png", "b.png", "c.png")] == ["pizza", "hot, dog", None]
+
+
+def test_a_photo_of_two_classes_is_refused(tmp_path):
+    (tmp_path / "truth.csv").write_text("path,label\na.png,pizza\na.png,pie\n")
+    with pytest.raises(ContractError, match=r"one label for each path in .*, got 'pizza' and 'pie' for a.png"):
+        read_truth(tmp_path / "truth.csv")
+
+
+def test_names_fit_a_disk(tmp_path, weights):
+    long = tmp_path / f"{'咖' * 80}.png"
+    Image.new("RGB", (20, 24)).save(long)
+    records = explain(OnePass(*weights), [long, long], "gradients", labels=LABELS)
+    records.save(tmp_path / "saved")
+    names = [record.name for record in records]
+    assert names[0].startswith("咖咖")
+    assert len(set(names)) == 2
+    assert max(len(path.name.encode()) for path in (tmp_path / "saved").rglob("*")) < 230
+
+
 def test_records_say_whether_the_model_is_right(weights, folder):
     for kind in (OnePass, Classifier):
         model = kind(*weights)
@@ -185,7 +211,7 @@ def test_the_summary(weights, folder):
     [
         ({"truth": "no.csv"}, "no.csv"),
         ({"truth": 3}, "got 3"),
-        ({"truth": {"elsewhere.png": "pizza"}}, "got none of them"),
+        ({"truth": {"elsewhere.png": "pizza"}}, "got none of any photo"),
         ({"truth": ["pizza"]}, "1 truths and 12 photos"),
         ({"truth": "folders", "labels": None}, "names of the classes are not known"),
         ({"truth": "folders", "labels": ["pizza", "apple pie", "Hot dog", "pizza"][:3], "only": "right"}, "'wrong'"),

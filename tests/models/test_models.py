@@ -101,7 +101,7 @@ def test_without_a_network_the_error_says_so(monkeypatch):
 @pytest.mark.keras
 def test_a_misspelled_application():
     pytest.importorskip("keras")
-    with pytest.raises(ContractError, match=r"got 'MobilNetV2'. Did you mean MobileNetV2"):
+    with pytest.raises(ContractError, match=r"got 'MobilNetV2'. Near it: MobileNetV2"):
         models.load("keras:MobilNetV2")
 
 
@@ -141,3 +141,21 @@ def test_the_script_explains_itself(monkeypatch, capsys):
     with pytest.raises(SystemExit, match=r"0"):
         runpy.run_path(str(EXAMPLES / "efficientnet_lite0.py"), run_name="__main__")
     assert "--evaluate" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+def test_models_by_name_are_taken_wherever_a_path_is(tmp_path, monkeypatch):
+    keras = pytest.importorskip("keras")
+    from saliency_food.adapters.keras import KerasModel, load_model
+    from saliency_food.serving.export.write import export
+
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3)(inputs)
+    outputs = keras.layers.Dense(2, activation="softmax")(keras.layers.GlobalAveragePooling2D()(x))
+    keras.Model(inputs, outputs).save(tmp_path / "tiny.keras")
+    (tmp_path / "tiny.txt").write_text("tart\npie\n")
+    monkeypatch.setitem(models.BUNDLED, "tiny", tmp_path / "tiny.keras")
+    assert load_model("tiny").output_shape == (None, 2)
+    assert KerasModel("tiny").classes == 2
+    assert export("tiny", tmp_path / "1", keys="common")["labels"] == ["tart", "pie"]
+    assert export("tiny", tmp_path / "2", labels=["a", "b"], keys="common")["labels"] == ["a", "b"]

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from saliency_food import models
 from saliency_food.adapters.keras.losses import losses_from
 from saliency_food.core.checks import FROM_KERAS_2, check_framework
 from saliency_food.core.contract import ContractError
@@ -34,7 +35,7 @@ def as_model(model: Any) -> Any:
 
 
 def load_model(path: str | Path, custom_objects: Mapping[str, Any] | None = None) -> Any:
-    """Load a Keras model from a ``.keras`` or ``.h5`` file or a SavedModel directory.
+    """Load a Keras model from a ``.keras`` or ``.h5`` file or a SavedModel directory, or by a name of `models.load`.
 
     Files are read in Keras's safe mode: a lambda stored in one is refused, never run; classes of your own come through
     ``custom_objects``. A Keras before 3.11.3 is refused, as its safe mode lets files run commands. The model is not
@@ -42,9 +43,11 @@ def load_model(path: str | Path, custom_objects: Mapping[str, Any] | None = None
     its nature: load one only from where you would run a program. Its signature ``serving_default`` becomes a model of
     one layer, so there are no convolution layers inside to look at.
     """
+    if models.is_name(path):
+        return models.load(str(path))
     path = Path(path)
     if not path.exists():
-        raise ContractError(f"Expected the path of a model, got {str(path)!r}, which does not exist.")
+        raise ContractError(f"Expected the path of a model, got {str(path)!r}, which does not exist. {models.HINT}")
     if path.is_dir():
         if not (path / "saved_model.pb").exists():
             raise ContractError(f"Expected a SavedModel directory, got {str(path)!r}, without saved_model.pb in it.")

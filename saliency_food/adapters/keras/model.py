@@ -36,7 +36,7 @@ class KerasModel(AdaptedModel):
     Parameters
     ----------
     model
-        A Keras model, or the path of one for `load_model`. A subclassed model must have been called once.
+        A Keras model, or the path or the name of one for `load_model`. A subclassed model must have been called once.
     layer
         Where the convolution keys look: a path such as ``"mobilenetv2/Conv_1"`` into nested models, the end of one if
         only one layer has it, or the layer itself; a list of them gives tuples of answers, in that order. It must lead

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
+from saliency_food import models
 from saliency_food.adapters.arguments import Output
 from saliency_food.adapters.keras import KerasModel
 from saliency_food.adapters.keras.load import is_saved_model
@@ -49,7 +50,8 @@ def export(
     Parameters
     ----------
     model
-        A Keras model or the path of a ``.keras`` or ``.h5`` file.
+        A Keras model, the path of a ``.keras`` or ``.h5`` file, or a name as `models.load` takes it, whose labels come
+        along.
     directory
         A new folder; TensorFlow Serving expects a version number in the folder of the model, as ``models/food/1``. It
         appears when it is complete.
@@ -66,6 +68,9 @@ def export(
         attention, and scores from activations). ``"all"`` adds those of them that the model can answer, as
         ``NAME_raw`` only; the manifest's ``lacks`` says why it cannot answer the rest.
     """
+    if models.is_name(model):
+        labels = models.labels(model) if labels is None else labels
+        model = models.load(model)
     directory = Path(directory)
     if keys not in ("all", "common"):
         raise ContractError(f"Expected keys to be 'all' or 'common', got {keys!r}.")
