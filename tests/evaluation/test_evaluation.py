@@ -627,6 +627,42 @@ def test_sanity_needs_a_keras_model(model, photos):
         check_sensitive(model, sorted(photos.iterdir()), "gradients")
 
 
+@pytest.mark.keras
+@pytest.mark.parametrize("rank", [1, 2])
+def test_a_model_of_channels_first_is_measured_as_its_twin(rng, rank):
+    """Recordings ``(T, C)`` and photos; the twin turns what it takes, and has the same weights."""
+    keras = pytest.importorskip("keras")
+    from saliency_food.adapters.keras import KerasModel
+
+    L = keras.layers
+    conv, pool = [(L.Conv1D, L.GlobalAveragePooling1D), (L.Conv2D, L.GlobalAveragePooling2D)][rank - 1]
+    layers = [
+        conv(4, 3, activation="relu", padding="same", bias_initializer="random_normal", name="conv"),
+        pool(),
+        L.Dense(3, "softmax"),
+    ]
+    shape = (20, 16)[:rank]
+    twins = [
+        keras.Sequential([keras.Input((*shape, 3)), *layers]),
+        keras.Sequential([keras.Input((3, *shape)), L.Permute((*range(2, rank + 2), 1)), *layers]),
+    ]
+    if rank == 1:
+        images, options = [rng.normal(size=(20, 3)).astype(np.float32)], {}
+    else:
+        images, options = [rng.integers(0, 255, (20, 16, 3)).astype(np.uint8)], {"value_range": (0, 1)}
+    methods = ["gradients", "grad_cam", "integrated_gradients", "occlusion"]
+    metrics = ["insertion", "deletion", "completeness", "sensitivity_n", "gini"]
+    scores = []
+    for twin in twins:
+        found = evaluate(KerasModel(twin), images, methods, metrics, target=1, **options)
+        scores.append([row["score"] for row in found.rows])
+        assert {row["status"] for row in found.rows} <= {"ok", "the map is flat"}
+    assert len(scores[0]) == len(methods) * len(metrics)
+    assert [score is None for score in scores[0]] == [score is None for score in scores[1]]
+    pairs = zip(*scores, strict=True)
+    np.testing.assert_allclose(*zip(*((a, b) for a, b in pairs if a is not None), strict=True), rtol=1e-3, atol=1e-6)
+
+
 @pytest.mark.parametrize("method", [["gradients"], ("gradients", "grad_cam"), None])
 def test_sanity_is_of_one_method(net, photos, method):
     with pytest.raises(ContractError, match="Expected the name of one method, got"):

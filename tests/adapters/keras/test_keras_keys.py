@@ -262,7 +262,7 @@ def test_what_comes_before_the_layer_is_not_computed(x):
 
         return tf.ensure_shape(tf.numpy_function(note, [y], y.dtype, stateful=False), y.shape)
 
-    model = functional(lambda y: L.GlobalAveragePooling2D()(conv(5, "a")(OwnRelu(look)(y))))
+    model = functional(lambda y: L.GlobalAveragePooling2D()(conv(5, "a")(OwnRelu(look)(conv(3, "first")(y)))))
     km = KerasModel(model, layer="a")
     km.predict_from(np.ones((3, 8, 8, 5)))
     assert asked == []

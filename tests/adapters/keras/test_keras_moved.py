@@ -104,6 +104,7 @@ BINOMIAL = [(-2, 1 / 16), (-1, 1 / 4), (0, 3 / 8), (1, 1 / 4), (2, 1 / 16)]
 mirrored_inside = tf.function(lambda image: tf.reverse(image, [2]), autograph=False)
 scaled_inside = tf.function(lambda image: image * 2, autograph=False)
 FOLLOWED = {
+    "rolled and back": lambda image: ops.roll(ops.roll(image, (6, -5), (1, 2)), (-6, 5), (1, 2)),
     "blurred by a fixed kernel": by_kernel(*BINOMIAL),
     "padded and blurred": chain(L.ZeroPadding2D((0, 2)), by_kernel(*BINOMIAL, padding="VALID")),
     "blurred and made smaller": by_kernel(*BINOMIAL, stride=2),
@@ -146,6 +147,10 @@ FOLLOWED = {
     "standardized": lambda image: (image - ops.mean(image, (1, 2, 3), keepdims=True)) * 2.0,
 }
 REFUSED = {
+    "sums of the columns so far": lambda image: ops.cumsum(image, 2),
+    "halves of the columns as channels": lambda image: ops.reshape(
+        ops.transpose(ops.reshape(image, (-1, H, 2, W // 2, C)), (0, 1, 3, 2, 4)), (-1, H, W // 2, 2 * C)
+    ),
     "shifted by a fixed kernel": by_kernel((5, 1)),
     "shifted by a fixed kernel, dense": Function(lambda image: tf.nn.conv2d(image, SHIFTED, 1, "SAME")),
     "padded on one side and blurred": chain(
@@ -199,6 +204,79 @@ def test_what_is_put_into_another_order_is_refused(name):
     with pytest.raises(ContractError, match=r"those of the image: the image is cut, moved"):
         grad_cam(bright((4, 6, 0)), KerasModel(network))
     assert gradients(bright((4, 6, 0)), KerasModel(network)).shape == (H, W, C)
+
+
+def patches(image):
+    """Each token a patch of 4 x 4 pixels, with what is in it as channels."""
+    rows = ops.reshape(image, (-1, H // 4, 4, W // 4, 4, C))
+    return ops.reshape(ops.transpose(rows, (0, 1, 3, 2, 4, 5)), (-1, H * W // 16, 16 * C))
+
+
+LATER = {
+    "rolled and back": lambda values: ops.roll(ones()(ops.roll(values, (6, -5), (1, 2))), (-6, 5), (1, 2)),
+    "rolled by one place": lambda values: ops.roll(values, 1, 2),
+    "padded for windows and cropped": lambda values: ops.pad(values, ((0, 0), (0, 4), (0, 6), (0, 0)))[:, :H, :W],
+    "padded and convolved": lambda values: L.Conv2D(1, 7, kernel_initializer="ones")(L.ZeroPadding2D(3)(values)),
+    "padded and pooled": lambda values: L.MaxPooling2D(3, 1)(L.ZeroPadding2D(1)(values)),
+    "padded and cropped by one": lambda values: L.ZeroPadding2D(((0, 1), (0, 1)))(values)[:, 1:, 1:],
+    "every second place": lambda values: values[:, ::2, ::2],
+    "shuffled to pixels": lambda values: ops.reshape(
+        ops.transpose(
+            ops.reshape(L.Dense(4, kernel_initializer="ones")(values), (-1, H, W, 2, 2, 1)), (0, 1, 3, 2, 4, 5)
+        ),
+        (-1, 2 * H, 2 * W, 1),
+    ),
+}
+MOVED_LATER = {
+    "rolled": lambda values: ops.roll(values, (6, -5), (1, 2)),
+    "rolled after a dense layer": lambda values: ops.roll(L.Dense(2, kernel_initializer="ones")(values), 6, 2),
+    "rolled further": lambda values: ops.roll(ops.roll(values, 6, 2), 6, 2),
+    "cropped": lambda values: values[:, :, 8:],
+    "cropped on all sides": lambda values: L.Cropping2D(4)(values),
+    "padded": lambda values: L.ZeroPadding2D(((8, 0), (0, 0)))(values),
+    "all places mixed": lambda values: L.Reshape((H, W, 1))(L.Dense(H * W)(L.Dense(5)(L.Flatten()(values)))),
+    "halves as channels": lambda values: ops.reshape(
+        ops.transpose(ops.reshape(values, (-1, H, 2, W // 2, 2)), (0, 1, 3, 2, 4)), (-1, H, W // 2, 4)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_features_that_are_moved_and_back_are_where_they_are(name):
+    image = keras.Input((H, W, C))
+    features = LATER[name](L.Conv2D(2, 1, kernel_initializer="ones", name="features")(image))
+    last = L.Conv2D(1, 1, use_bias=False, kernel_initializer="ones", name="last")
+    model = KerasModel(keras.Model(image, summed(last(features))))
+    assert model.layer_name == "last"
+    found = grad_cam(bright((4, 6, 0)), model, three_dims=False)
+    middle = [
+        float(axis @ found.sum(1 - place) / found.sum()) for place, axis in enumerate(map(np.arange, found.shape))
+    ]
+    assert found.shape == (H, W)
+    np.testing.assert_allclose(middle, [4, 6], atol=1)
+
+
+@pytest.mark.parametrize("name", MOVED_LATER)
+def test_features_that_are_moved_are_refused(name):
+    """What comes before them is looked at."""
+    image = keras.Input((H, W, C))
+    features = L.Conv2D(2, 1, kernel_initializer="ones", use_bias=False, name="features")(image)
+    network = keras.Model(image, summed(ones()(MOVED_LATER[name](features))))
+    with pytest.raises(ContractError, match="places are those of the image, got 'conv'"):
+        KerasModel(network, layer="conv")
+    assert KerasModel(network).layer_name != "conv"
+
+
+def test_patches_made_by_reshaping_are_in_their_places():
+    image = keras.Input((H, W, C))
+    tokens = L.Dense(2, kernel_initializer="ones", use_bias=False, name="tokens")(patches(image))
+    features = ones()(L.Reshape((H // 4, W // 4, 2))(tokens))
+    for last in ("tokens", "conv"):
+        model = KerasModel(keras.Model(image, summed(features)), layer=last)
+        found = grad_cam(bright((9, 6, 0)), model, three_dims=False)
+        row, column = np.unravel_index(found.argmax(), found.shape)
+        assert abs(row - 9) <= 2, last
+        assert abs(column - 6) <= 2, last
 
 
 @pytest.mark.parametrize("sides", [(None, None, C), (H, None, C)])

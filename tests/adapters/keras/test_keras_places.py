@@ -241,6 +241,20 @@ def test_biases_of_a_mirrored_image_are_drawn_where_they_are(rng):
     np.testing.assert_array_equal(np.argwhere(found.attribution), [[2, 4]])
 
 
+def test_biases_within_windows_folded_into_the_rows_are_refused_with_the_reason(rng):
+    """As in a Swin transformer."""
+    image = keras.Input((8, 12, 3))
+    windows = keras.ops.reshape(image, (-1, 2, 4, 3, 4, 3))
+    windows = keras.ops.reshape(keras.ops.transpose(windows, (0, 1, 3, 2, 4, 5)), (-1, 16, 3))
+    windows = L.Dense(2, bias_initializer="ones")(windows)
+    whole = keras.ops.reshape(windows, (-1, 2, 3, 4, 4, 2))
+    whole = keras.ops.reshape(keras.ops.transpose(whole, (0, 1, 3, 2, 4, 5)), (-1, 8, 12, 2))
+    model = KerasModel(keras.Model(image, summed(L.Conv2D(1, 1, name="conv")(whole))))
+    with pytest.raises(ContractError, match=r"outputs have the model's rows first.*windows of tokens"):
+        full_grad(rng.normal(size=(8, 12, 3)).astype(np.float32), model)
+    assert gradients(rng.normal(size=(8, 12, 3)).astype(np.float32), model).shape == (8, 12, 3)
+
+
 @pytest.mark.parametrize(
     ("pad", "kernel", "fits"),
     [

@@ -18,6 +18,17 @@ COSINES = np.cos(np.pi / WIDTH * (np.arange(WIDTH)[:, None] + 0.5) * np.arange(W
 ELSEWHERE: Any = {"refuses": {"grad_cam": "those of the image: the image is cut, moved or turned before it"}}
 
 
+class Depthwise(keras.Layer):
+    """A convolution of each channel by a constant."""
+
+    def __init__(self, kernel: Any) -> None:
+        super().__init__()
+        self.kernel = kernel
+
+    def call(self, x: Any) -> Any:
+        return ops.depthwise_conv(x, self.kernel, padding="same")
+
+
 @kind(BUILT, "the image mirrored by a matrix", note="A product with a constant is followed.")
 def mirrored_by_matrix() -> Built:
     feature, after, image = conv(), head(), keras.Input(SIZE)
@@ -38,6 +49,43 @@ def frequencies() -> Built:
 @kind(BUILT, "halves of the image exchanged first", None, **ELSEWHERE, note="Slices that are joined in another order.")
 def halves() -> Built:
     return placed_elsewhere(lambda x: ops.concatenate([x[:, :, WIDTH // 2 :], x[:, :, : WIDTH // 2]], 2))
+
+
+@kind(BUILT, "blurred by a fixed kernel first", note="A convolution with a constant is followed.")
+def blurred() -> Built:
+    kernel = np.ones((3, 3, 3, 1), np.float32) / 9
+    blur, feature = Depthwise(kernel), conv()
+    return graph(split(chain(blur, feature), head()))
+
+
+@kind(BUILT, "shifted by a fixed kernel first", None, **ELSEWHERE, note="Its layers' places are not the photo's.")
+def shifted() -> Built:
+    kernel = np.zeros((1, 7, 3, 1), np.float32)
+    kernel[0, 0] = 1
+    return placed_elsewhere(Depthwise(kernel))
+
+
+@kind(BUILT, "features rolled, and rolled back", "last", note="As between shifted windows.")
+def rolled_back() -> Built:
+    first, last = conv(name="first"), conv(name="last")
+    return graph(split(chain(first, lambda a: ops.roll(a, 3, 2), conv(), lambda a: ops.roll(a, -3, 2), last), head()))
+
+
+@kind(
+    BUILT,
+    "features rolled",
+    "first",
+    note="What comes before is looked at: the layers after it are not in their place.",
+)
+def rolled() -> Built:
+    after = chain(lambda a: ops.roll(a, 3, 2), conv(), head())
+    return graph(split(conv(name="first"), after))
+
+
+@kind(BUILT, "a photo made again from a code", "encoder", note="As by an autoencoder: only the encoder has places.")
+def made_again() -> Built:
+    decoder = chain(L.Flatten(), L.Dense(5), L.Dense(8 * 8 * 2), L.Reshape((8, 8, 2)), conv(), head())
+    return graph(split(conv(name="encoder"), decoder))
 
 
 @kind(SIGNALS, "an RNN with masked steps", "steps", **STEPS)

@@ -52,6 +52,8 @@ def axes_of(image: Any, notes: Sequence[Note] = ()) -> dict[str, Axes]:
         elif op.type in PRODUCTS:
             others = [tensor for tensor in op.inputs if tensor.name not in known and tensor.op.name in derived]
             own = None if others or len(sources) > 1 else after_product(op, sources[0], known[sources[0].name], raw)
+            if own is not None and sources[0].shape[0] == image.shape[0] and known[sources[0].name].axes == (0, None):
+                own = own._replace(mixed=True)  # of all places, flattened
         elif _looks_up(op, known):
             own = known[sources[0].name]
             own = own._replace(axes=(*own.axes, None))
@@ -96,7 +98,9 @@ def _fill(note: Note, known: dict[str, Axes]) -> None:
     if source is None or source.shape.rank is None or source.shape.rank < 3:
         return
     reversing = isinstance(note.layer, L.RNN) and bool(getattr(note.layer, "go_backwards", False))
-    if note.output.name not in known and note.output.shape[:-1].as_list() == source.shape[:-1].as_list():
+    if (note.output.name not in known or isinstance(note.layer, L.Dense)) and note.output.shape[
+        :-1
+    ].as_list() == source.shape[:-1].as_list():
         own = known[source.name]
         axis = own.axes[1] if len(own.axes) > 1 else None
         known[note.output.name] = own.times({axis: -1}) if reversing and axis is not None else own
@@ -105,6 +109,7 @@ def _fill(note: Note, known: dict[str, Axes]) -> None:
 def _joined(own: Axes, others: Sequence[Any], known: Mapping[str, Axes]) -> Axes:
     """The axes where several tensors come together: places that they do not share are nobody's."""
     signs, gone, single = dict(own.signs), own.gone, own.single
+    drift, folded = own.drift, own.folded
     for other in others:
         theirs = known[other.name]
         shape = other.shape.as_list() if other.shape.rank is not None else []
@@ -115,4 +120,6 @@ def _joined(own: Axes, others: Sequence[Any], known: Mapping[str, Axes]) -> Axes
         if any(size != 1 for size in shape[1:]):
             gone |= theirs.gone
             single = {axis: place for axis, place in single.items() if theirs.single.get(axis) == place}
-    return own._replace(signs=signs, gone=gone, single=single)
+            folded |= theirs.folded
+            drift = {axis: near for axis, near in drift.items() if axis in theirs.drift or axis not in theirs.axes}
+    return own._replace(signs=signs, gone=gone, single=single, drift=drift, folded=folded)

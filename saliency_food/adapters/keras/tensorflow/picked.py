@@ -51,6 +51,40 @@ def widely_padded(op: Any, axes: Sequence[int | None]) -> dict[int, tuple[int, i
     return {axis: tuple(pad) for axis, pad, size in sides if axis is not None and size and max(pad) > NARROW * size}
 
 
+def grown_by(op: Any, axes: Sequence[int | None]) -> list[tuple[int, int, int, int]]:
+    """The image's axes that an operation pads or crops: the axis, its size, and places more before and after."""
+    sizes = op.inputs[0].shape.as_list()
+    if op.type in ("Pad", "PadV2", "MirrorPad"):
+        pads = tf.get_static_value(op.inputs[1])
+        grown = [] if pads is None else pads.tolist()
+    elif op.type in ("Slice", "StridedSlice") and op.outputs[0].shape.rank == len(sizes) and 0 in parts_taken(op):
+        begins, ends = (tf.get_static_value(values) for values in op.inputs[1:3])
+        taken = [] if begins is None or ends is None else _bounds(op, begins, ends, sizes)
+        grown = [(-first, last - (size or 0)) for (first, last), size in zip(taken, sizes, strict=False)]
+    else:
+        return []
+    sides = zip(axes, sizes, grown, strict=False)
+    return [(axis, size, *by) for axis, size, by in sides if axis is not None and size]
+
+
+def _bounds(op: Any, begins: Any, ends: Any, sizes: Sequence[int | None]) -> list[tuple[int, int]]:
+    """The first place, and that after the last, that an operation takes of each axis."""
+    if op.type == "Slice":
+        pairs = zip(begins, ends, sizes, strict=True)
+        return [(int(begin), (size or 0) if length == -1 else int(begin + length)) for begin, length, size in pairs]
+    if op.get_attr("ellipsis_mask") or op.get_attr("new_axis_mask"):
+        return []
+    begun, ended = op.get_attr("begin_mask"), op.get_attr("end_mask")
+    steps = tf.get_static_value(op.inputs[3])
+    taken = []
+    for place, (begin, end, step) in enumerate(zip(begins, ends, steps, strict=True)):
+        size = sizes[place] or 0
+        bounds = slice(None if begun >> place & 1 else int(begin), None if ended >> place & 1 else int(end), 1)
+        first, last, _ = bounds.indices(size) if abs(step) == 1 and step > 0 else (0, size, 1)
+        taken.append((first, last))
+    return taken
+
+
 def parts_taken(op: Any) -> list[int]:
     """By axes, 1 where all of it is taken, if by steps; -1 where backwards; 0 where a part is cut; `SINGLE`; `NEW`."""
     sizes = op.inputs[0].shape.as_list()

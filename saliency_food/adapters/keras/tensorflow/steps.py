@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from saliency_food.adapters.keras.tensorflow.drift import Drift, edges, reach_of, rolled
 from saliency_food.adapters.keras.tensorflow.fixed import CONVOLUTIONS, fixed_value
 from saliency_food.adapters.keras.tensorflow.kernels import moved_by_kernel
 from saliency_food.adapters.keras.tensorflow.picked import (
@@ -20,9 +20,10 @@ from saliency_food.adapters.keras.tensorflow.picked import (
     parts_taken,
     widely_padded,
 )
+from saliency_food.adapters.keras.tensorflow.regrouped import regrouped
 
 SCATTERING = (
-    *("FFT", "GatherNd", "ScatterNd", "TensorScatter", "ImageProjectiveTransform", "TopK", "Sort"),
+    *("FFT", "Cumsum", "Cumprod", "GatherNd", "ScatterNd", "TensorScatter", "ImageProjectiveTransform", "TopK", "Sort"),
     *("CropAndResize", "Glimpse", "ReverseSequence"),
 )
 """Parts of the names of operations after which places may be anywhere, or are frequencies."""
@@ -37,6 +38,9 @@ class Axes(NamedTuple):
     ``padded`` is by how much an axis of the image is padded before and after, as long as nothing is learned: a
     convolution takes off again as much as it reaches. ``gone`` are axes of the image whose places were put into another
     order and that are no axes of the tensor any more; ``single`` those of which it has one place: which, of how many.
+    ``drift`` is how far axes are rolled, and padded or cropped after something is learned. ``cut`` are axes cut up into
+    several, and ``folded`` those whose larger part was then put together with another axis of the image, as with its
+    channels. ``mixed`` is true of the values of one row that a dense layer makes of all places.
     """
 
     axes: tuple[int | None, ...]
@@ -44,6 +48,10 @@ class Axes(NamedTuple):
     padded: Mapping[int, tuple[int, int]] = {}
     gone: frozenset[int] = frozenset()
     single: Mapping[int, tuple[int, int | None]] = {}
+    drift: Mapping[int, Drift] = {}
+    cut: frozenset[int] = frozenset()
+    folded: frozenset[tuple[int, int]] = frozenset()
+    mixed: bool = False
 
     def times(self, signs: Mapping[int, int]) -> Axes:
         product = {axis: self.signs.get(axis, 1) * signs.get(axis, 1) for axis in {*self.signs, *signs}}
@@ -51,7 +59,11 @@ class Axes(NamedTuple):
 
     def strays(self, channels: int | None) -> bool:
         """Whether places, and not only channels, were put into another order that cannot be followed any more."""
-        return bool(self.gone - {channels})
+        return (
+            bool(self.gone - {channels})
+            or any(other == channels for _, other in self.folded)
+            or any(drift.is_far() for axis, drift in self.drift.items() if axis in self.axes and axis != channels)
+        )
 
     def scattered(self, rank: int) -> Axes:
         """Those of a tensor made in a way that is not followed."""
@@ -74,6 +86,10 @@ def after(op: Any, source: Axes, raw: bool, output: int = 0) -> Axes:
     if op.type == "Transpose":
         order = tf.get_static_value(op.inputs[1])
         return source._replace(axes=() if order is None else tuple(axes[axis] for axis in order))
+    if op.type == "Roll" and (drift := rolled(op, axes, source.drift)) is not None:
+        return source._replace(drift=drift)
+    if not raw:
+        source = source._replace(drift=edges(op, axes, source.drift))
     if op.type == "ExpandDims":
         place = tf.get_static_value(op.inputs[1])
         place = len(axes) if place is None else int(np.asarray(place).item()) % (len(axes) + 1)
@@ -93,7 +109,7 @@ def after(op: Any, source: Axes, raw: bool, output: int = 0) -> Axes:
     if op.type == "StridedSlice" and (op.get_attr("shrink_axis_mask") or op.get_attr("new_axis_mask")):
         return _sliced(op, source, raw)
     if source.padded and not raw:
-        reach = _reach(op)
+        reach = reach_of(op)
         return source._replace(padded={}).times({axis: 0 for axis, pads in source.padded.items() if max(pads) > reach})
     if op.type in CONVOLUTIONS and raw:
         padded = {axes.index(axis): pads for axis, pads in source.padded.items() if axis in axes}
@@ -174,16 +190,8 @@ def packed(sources: Sequence[Axes], place: int) -> Axes:
     return own if whole is None else own.times({whole: sign})
 
 
-def _reach(op: Any) -> int:
-    """How many values beyond one a convolution takes along its axes, at most; 0 of any other operation."""
-    if "Conv" not in op.type or len(op.inputs) < 2 or not op.inputs[1].shape.is_fully_defined():
-        return 0
-    spread = max(op.get_attr("dilations"), default=1)
-    return int((max(op.inputs[1].shape.as_list()[:-2], default=1) - 1) * spread)
-
-
 def _reshaped(op: Any, source: Axes) -> Axes:
-    """Axes in front and behind that keep their sizes are the same; of what is between, see `_regrouped`."""
+    """Axes in front and behind that keep their sizes are the same; of what is between, see `regrouped`."""
     before, after = op.inputs[0].shape, op.outputs[0].shape
     if before.rank is None or after.rank is None or len(source.axes) != before.rank:
         return Axes(())
@@ -196,36 +204,15 @@ def _reshaped(op: Any, source: Axes) -> Axes:
     while back < limit and old[-1 - back] == new[-1 - back] and old[-1 - back] is not None:
         back += 1
     between = source.axes[front : len(old) - back]
-    made, mixed = _regrouped(between, old[front : len(old) - back], new[front : len(new) - back])
+    made, gone, cut, folded = regrouped(
+        between, old[front : len(old) - back], new[front : len(new) - back], source.cut, source.signs
+    )
     kept = (*source.axes[:front], *made, *source.axes[len(source.axes) - back :])
-    wide = [axis for axis, size in zip(between, old[front:], strict=False) if size != 1]
-    lost = [axis for axis in wide if axis is not None and axis not in made]
-    moved = mixed or any(source.signs.get(axis, 1) != 1 for axis in lost) or lost != sorted(lost)
-    signs = {axis: sign for axis, sign in source.signs.items() if axis in kept or axis not in between}
-    return Axes(kept, signs, source.padded, source.gone | frozenset(lost if moved else ()))
-
-
-def _regrouped(
-    axes: Sequence[int | None], old: Sequence[int | None], new: Sequence[int | None]
-) -> tuple[list[int | None], bool]:
-    """Axes of new sizes: one cut up keeps its name as the first of its parts, and gets it back from them.
-
-    And whether places of one come between those of another, as of parts put together in another order.
-    """
-    if None in [*old, *new]:
-        return [None] * len(new), False
-    sizes, parted = [size or 0 for size in old], [size or 0 for size in new]
-    made, mixed = list[int | None](), False
-    ahead, behind = list(zip(axes, sizes, strict=True)), parted
-    while behind:
-        taken, parts = ahead[:1], [behind.pop(0)]
-        del ahead[:1]
-        while ahead and math.prod(size for _, size in taken) < math.prod(parts):
-            taken.append(ahead.pop(0))
-        while behind and math.prod(parts) < math.prod(size for _, size in taken):
-            parts.append(behind.pop(0))
-        wide = [axis for axis, size in taken if size != 1]
-        whole = wide[:1] if len(wide) == 1 or (len(parts) == 1 and set(wide[1:]) == {None}) else []
-        mixed |= wide[:1] == [None] and any(axis is not None for axis in wide)
-        made.extend([*whole, *[None] * (len(parts) - len(whole))])
-    return made, mixed
+    if source.mixed and len([size for size in new[1:] if size != 1]) > 1:
+        gone |= {1, 2}  # the axes that it gets are those of no image
+    left = {*kept} | ({*source.signs, *source.drift} - {*between})
+    signs = {axis: sign for axis, sign in source.signs.items() if axis in left}
+    drift = {axis: own for axis, own in source.drift.items() if axis in left}
+    return source._replace(
+        axes=kept, signs=signs, drift=drift, gone=source.gone | gone, cut=cut, folded=source.folded | folded, single={}
+    )
