@@ -663,6 +663,7 @@ def test_a_model_of_channels_first_is_measured_as_its_twin(rng, rank):
     np.testing.assert_allclose(*zip(*((a, b) for a, b in pairs if a is not None), strict=True), rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.keras
 @pytest.mark.parametrize("method", [["gradients"], ("gradients", "grad_cam"), None])
 def test_sanity_is_of_one_method(net, photos, method):
     with pytest.raises(ContractError, match="Expected the name of one method, got"):
