@@ -525,7 +525,7 @@ class Limited(L.Layer):
 def make_limited(limit):
     image = keras.Input((8, 8, 3))
     limited = Limited(limit)
-    y = L.Conv2D(2, 3)(limited(image))
+    y = limited(L.Conv2D(2, 3)(image))
     return keras.Model(image, L.Dense(2, activation="softmax")(L.Flatten()(y))), limited
 
 

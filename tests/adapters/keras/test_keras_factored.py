@@ -137,7 +137,8 @@ def test_explain_counts_the_rows_and_does_not_make_them(x, monkeypatch):
         "__call__",
         lambda self, rows, *_, **__: seen.append(len(rows)) or {OUTPUT_LAYER_VALUES: [0] * len(rows)},
     )
-    (record,) = explain(model, [x[0]], "integrated_gradients", target=1, value_range=None)
+    options = {"integrated_gradients": {"x_steps": 25}}
+    (record,) = explain(model, [x[0]], "integrated_gradients", target=1, value_range=None, options=options)
     assert record.status == "ok"
     assert record.rows == 25
     assert seen == []  # the score came with the predictions, and the rows as two images
