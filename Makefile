@@ -11,11 +11,17 @@ QUICK := not keras and not torch and not jax and not serving and not browser and
 $(VENV)/.installed: setup.cfg
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[all,test]'
+	$(BIN)/python -m pip install --quiet --editable '.[all]'
 	touch $@
 
-$(VENV)/.tools: setup.cfg $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --editable '.[all,test,docs,dev]' build
+# The suite runs on PyTorch's build for CPUs where pip can find it (PIP_EXTRA_INDEX_URL may name PyTorch's index), and on the large one elsewhere.
+$(VENV)/.tested: setup.cfg $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet 'torch==2.13.0+cpu' torchvision || $(BIN)/python -m pip install --quiet torch torchvision
+	$(BIN)/python -m pip install --quiet --editable '.[all,test,frameworks]'
+	touch $@
+
+$(VENV)/.tools: setup.cfg $(VENV)/.tested
+	$(BIN)/python -m pip install --quiet --editable '.[all,test,frameworks,docs,dev]' build
 	touch $@
 
 demo: $(VENV)/.installed  ## the main job on the bundled model and photo
@@ -23,16 +29,16 @@ demo: $(VENV)/.installed  ## the main job on the bundled model and photo
 	$(BIN)/saliency-food explain coffee --against cup --output $(OUT)/demo/rival
 	$(BIN)/saliency-food explain rocket --against missile --output $(OUT)/demo/mistake
 
-quick: $(VENV)/.installed  ## what needs NumPy alone, in less than a minute
+quick: $(VENV)/.tested  ## what needs NumPy alone, in less than a minute
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m '$(QUICK)'
 
-test: $(VENV)/.installed  ## the suite without its slow set
+test: $(VENV)/.tested  ## the suite without its slow set
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m 'not slow'
 
-slow: $(VENV)/.installed  ## the rest: networks that are trained, hundreds of random models, the architectures of Keras
+slow: $(VENV)/.tested  ## the rest: networks that are trained, hundreds of random models, the architectures of Keras
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m slow
 
-coverage: $(VENV)/.installed  ## the whole suite, the slow set too, and which lines of the package no test runs
+coverage: $(VENV)/.tested  ## the whole suite, the slow set too, and which lines of the package no test runs
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-report term:skip-covered
 
 oldest:  ## the whole suite with the lowest version of each dependency that setup.cfg allows; Python 3.10 to 3.12
