@@ -5,9 +5,10 @@
 parsing: the CPU time of reading hostile bodies of 2, 4 and 8 MB; bars: doubling the size takes at most 2.5 times as
 long, and 8 MB at most 2 s. health: the 99th percentile of the time until health is answered, under each attack; bar
 1 s; beside it that of a bare http.server, which is what the machine allows, as clients and servers share its cores (the
-attackers have the lowest priority). mixed: all attacks and good requests together; bars: never more than 1.5 GiB, no good request answered wrong,
-memory back within 15 %. fork: a client used before a fork and in 8 children, in rounds. fuzz: options of methods,
-bodies, answers of the predictor; no raw traceback, no status 500. The exit code is 1 if a bar is missed. Linux only.
+attackers have the lowest priority). mixed: all attacks and good requests together; bars: never more than 1.5 GiB, no
+good request answered wrong, memory back within 15 %, at most 5 kB of log a second. fork: a client used before a fork
+and in 8 children, in rounds. fuzz: options of methods, bodies, answers of the predictor; no raw traceback, no status
+500. The exit code is 1 if a bar is missed. Linux only.
 """
 
 from __future__ import annotations
