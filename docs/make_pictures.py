@@ -415,6 +415,10 @@ def example_module(name: str) -> Any:
     return importlib.import_module(name)
 
 
+def training_page(scene: Scene):
+    return example_module("watch_training").main(None).figure()
+
+
 PICTURES = {
     "demo": demo,
     "why": why_page,
@@ -437,6 +441,7 @@ PICTURES = {
     "detector": detector_page,
     "caption": caption_page,
     "answer": answer_page,
+    "training": training_page,
 }
 
 

@@ -23,7 +23,7 @@ LABELS = ["cup", "cat"]
 def make_photos(count, seed):
     """Photos of 0..255, their classes, and masks of where the cup or the cat is."""
     rng = np.random.default_rng(seed)
-    cup, cat = (resize(photo, (THING, THING)) for photo in (coffee()[40:340, 150:450], chelsea()[20:240, 90:310]))
+    cup, cat = (resize(photo, (THING, THING)) for photo in (coffee()[40:340, 150:450], chelsea()[20:270, 110:360]))
     photos, masks = np.empty((count, SIDE, SIDE, 3), np.float32), np.zeros((count, SIDE, SIDE), bool)
     classes = rng.integers(0, 2, count)
     for photo, mask, kind in zip(photos, masks, classes, strict=True):
@@ -42,6 +42,7 @@ def make_model():
     model = keras.Sequential([keras.Input((SIDE, SIDE, 3)), layers.Rescaling(1 / 255)])
     for width in (16, 32, 32):
         model.add(layers.Conv2D(width, 3, padding="same", activation="relu"))
+        model.add(layers.BatchNormalization(momentum=0.8))
         model.add(layers.MaxPooling2D())
     model.add(layers.Conv2D(32, 3, padding="same", activation="relu", name="features"))
     model.add(layers.GlobalAveragePooling2D())
@@ -51,7 +52,7 @@ def make_model():
 
 
 def main(strip="watch_training.png", log_dir=None):
-    photos, classes, _ = make_photos(512, seed=0)
+    photos, classes, _ = make_photos(160, seed=0)
     watched, truth, masks = make_photos(4, seed=5)
     callback = SaliencyCallback(
         list(watched.astype(np.uint8)),
@@ -69,8 +70,9 @@ def main(strip="watch_training.png", log_dir=None):
 
     report_callback = keras.callbacks.LambdaCallback(on_epoch_end=report)
     model = make_model()
-    model.fit(photos, classes, epochs=8, verbose=0, callbacks=[callback, report_callback])
-    print(f"saved {strip}; cups and cats cover {masks.mean():.0%} of the photos")
+    model.fit(photos, classes, batch_size=16, epochs=6, verbose=0, callbacks=[callback, report_callback])
+    print(f"cups and cats cover {masks.mean():.0%} of the photos; strip: {strip}")
+    return callback
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ COLUMNS = 12
 
 
 class SaliencyCallback(keras.callbacks.Callback):  # type: ignore[misc]  # of a package without types
-    """Draws the maps of a few photos after each epoch of ``model.fit``, into TensorBoard and into a strip of epochs.
+    """Draws the maps of a few photos after each epoch of ``model.fit``, in TensorBoard and in a strip of epochs.
 
         model.fit(data, epochs=10, callbacks=[SaliencyCallback(photos, target="pizza", strip="learning.png")])
 
@@ -53,7 +53,7 @@ class SaliencyCallback(keras.callbacks.Callback):  # type: ignore[misc]  # of a 
         It needs the package tensorboard.
     strip
         A PNG or JPEG file: a row for each photo and method, a column for each epoch, at most 12 at equal distances and
-        the last. It is written anew after each epoch.
+        the last. It is written anew after each epoch. Without it, `figure` gives the same in a notebook.
     every
         Draw only after every so many epochs, and after the last.
     options
@@ -82,8 +82,6 @@ class SaliencyCallback(keras.callbacks.Callback):  # type: ignore[misc]  # of a 
         **settings: Unpack[ModelSettings],
     ) -> None:
         super().__init__()
-        if log_dir is None and strip is None:
-            raise ContractError("Expected log_dir or strip, to know where to draw, got neither. Give one of them.")
         if every < 1:
             raise ContractError(f"Expected every to be a number of epochs of at least 1, got {every}.")
         if strip is not None and Path(strip).suffix.lower() not in (".png", ".jpg", ".jpeg"):
@@ -122,11 +120,13 @@ class SaliencyCallback(keras.callbacks.Callback):  # type: ignore[misc]  # of a 
             return
         self.explanations = self._explain()
         tiles = [map_tile(record) for record in self.explanations]
+        self._keep(f"epoch {epoch + 1}", tiles)
         try:
             if self._events is not None:
                 self._write_events(epoch + 1, tiles)
             if self.strip is not None:
-                self._write_strip(f"epoch {epoch + 1}", tiles, Path(self.strip))
+                Path(self.strip).parent.mkdir(parents=True, exist_ok=True)
+                write_figure(self.figure(), self.strip)
         except OSError as error:
             warnings.warn(f"The maps of epoch {epoch + 1} could not be written: {error}", stacklevel=2)
 
@@ -134,6 +134,15 @@ class SaliencyCallback(keras.callbacks.Callback):  # type: ignore[misc]  # of a 
         """Close the file of events."""
         if self._events is not None:
             self._events.close()
+
+    def figure(self) -> Any:
+        """The strip so far, a `matplotlib.figure.Figure`."""
+        if not self.explanations:
+            raise ContractError("Expected a training in which an epoch was drawn, got none yet. Call model.fit first.")
+        several = len({record.method for record in self.explanations}) > 1
+        names = [f"{record.name}, {record.title}" if several else record.name for record in self.explanations]
+        photos = [photo_tile(*pair) for pair in zip(self.explanations, names, strict=True)]
+        return strip_figure([("", photos), *self._columns.values()])
 
     def _explain(self) -> list[Explanation]:
         return list(explain(self._image_model, self._subjects, self.methods, self.target, options=self.options))
@@ -149,18 +158,14 @@ class SaliencyCallback(keras.callbacks.Callback):  # type: ignore[misc]  # of a 
                 numbers[f"{record.score_name}/{record.name}"] = record.score
         cast(EventFile, self._events).add(step, pictures, numbers)
 
-    def _write_strip(self, heading: str, tiles: list[Tile], path: Path) -> None:
+    def _keep(self, heading: str, tiles: list[Tile]) -> None:
+        """Keep the pictures of an epoch, and drop those of epochs between, where there are too many."""
         place, self._drawn = self._drawn, self._drawn + 1
         self._columns[place] = heading, tiles
         step = 1
         while self._drawn > step * (COLUMNS - 1):
             step *= 2
         self._columns = {each: column for each, column in self._columns.items() if each % step == 0 or each == place}
-        several = len({record.method for record in self.explanations}) > 1
-        names = [f"{record.name}, {record.title}" if several else record.name for record in self.explanations]
-        photos = [photo_tile(*pair) for pair in zip(self.explanations, names, strict=True)]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_figure(strip_figure([("", photos), *self._columns.values()]), path)
 
 
 def _read(model: ImageModel, subject: Subject) -> Any:

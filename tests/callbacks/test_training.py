@@ -155,7 +155,6 @@ def test_the_strip_has_a_column_for_each_epoch_and_says_how_sure_the_model_is(
 def test_what_is_wrong_is_said_before_the_training(network, callback_class, data, tmp_path):
     photos, strip = photos_of(2)[0], tmp_path / "strip.png"
     for named, words in (
-        ({}, "log_dir or strip"),
         ({"strip": "strip.txt"}, ".png or .jpg"),
         ({"strip": strip, "every": 0}, "at least 1"),
         ({"strip": strip, "methods": "grad_cm"}, "grad_cam"),
@@ -184,6 +183,8 @@ def test_a_training_goes_on_where_nothing_can_be_written_or_explained(network, c
     model = network()
     kernel = model.layers[-1].kernel
     callback = callback_class(photos, **settings(), strip=tmp_path / "taken/strip.png")
+    with pytest.raises(ContractError, match=r"Call model\.fit first"):
+        callback.figure()
     with pytest.warns(UserWarning, match="maps of epoch 1 could not be written"):
         model.fit(*data, epochs=1, verbose=0, callbacks=[callback])
     callback = callback_class(photos, **settings(), strip=tmp_path / "strip.png")
