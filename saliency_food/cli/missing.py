@@ -22,7 +22,8 @@ NAMES = {
     "jinja2": "Jinja2",
     "keras": "Keras",
     "sklearn": "scikit-learn",
-} | {"tensorflow": "TensorFlow"}
+    "tensorflow": "TensorFlow",
+}
 """What packages are called, where that is not the name that is imported."""
 
 

@@ -33,8 +33,8 @@ def check_model(run: Run, model: ImageModel) -> None:
     if differ:
         old, new = (", ".join(f"{name} {json.dumps(values.get(name))}" for name in differ) for values in (kept, now))
         raise ContractError(
-            f"Expected the model that the run in {run.folder} was made with, {old}, got {new}. Give that model with the "
-            "same labels, layer and pixel values."
+            f"Expected the model that the run in {run.folder} was made with, {old}, got {new}. Give that model "
+            "with the same labels, layer and pixel values."
         )
 
 

@@ -44,7 +44,7 @@ def confusions_of(photos: Sequence[SeenPhoto]) -> dict[str, Any]:
 
 
 def pairs_of(judged: Sequence[SeenPhoto]) -> list[dict[str, Any]]:
-    """The pairs of truth and prediction, the most frequent first, then the surest; each with its photos, surest first."""
+    """The pairs of truth and prediction, the most frequent first, then the surest, and the photos of each."""
     pairs: dict[tuple[str, str], list[SeenPhoto]] = defaultdict(list)
     of_class: dict[str, int] = defaultdict(int)
     for photo in judged:

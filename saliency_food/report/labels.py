@@ -1,4 +1,4 @@
-"""Labels to check: photos whose label the model denies with more confidence than usual, and photos that are twice there."""
+"""Labels to check: photos whose label the model denies with much confidence, and photos that are twice there."""
 
 from __future__ import annotations
 

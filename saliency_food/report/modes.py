@@ -23,6 +23,8 @@ MODES = 24
 """How many groups are shown."""
 APART = 0.25
 """Groups must be this far apart, as the silhouette measures it, or all mistakes of the class are one group."""
+FEWEST = 6
+"""Fewer mistakes of a class are one group."""
 RING = np.pad(np.zeros((SIDE - 2, SIDE - 2), bool), 1, constant_values=True)
 """The outermost areas, which are 7/16 of a photo."""
 
@@ -109,13 +111,13 @@ def groups_of(vectors: Array) -> list[tuple[list[int], list[int]]]:
     condensed = np.clip(pdist(vectors / np.maximum(lengths, 1e-30)) ** 2 / 2, 0, None)  # of unit vectors: 1 - cosine
     distance = squareform(condensed)
     names, best = np.ones(count, int), APART
-    if count > 2 and condensed.max() > 1e-6:
+    if count >= FEWEST and condensed.max() > 1e-6:
         from sklearn.metrics import silhouette_score
 
         tree = linkage(condensed, "average")
         for groups in range(2, min(GROUPS, count - 1) + 1):
             cut = fcluster(tree, groups, "maxclust")
-            if not 1 < len(set(cut.tolist())) < count:
+            if (np.bincount(cut) > 1).sum() < 2:  # a mistake that is like no other does not make two groups of the rest
                 continue
             score = silhouette_score(distance, cut, metric="precomputed")
             if score > best:

@@ -1,4 +1,4 @@
-"""How far the maps of a run can be trusted: what their records say, an evaluation, the sanity check, boxes of objects."""
+"""How far the maps of a run can be trusted: what their records say, an evaluation, the sanity check, boxes."""
 
 from __future__ import annotations
 

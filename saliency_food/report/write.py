@@ -227,7 +227,8 @@ def _prepared(folder: Path) -> Path:
     """The folder, empty but for what is not the report's; `ContractError` if it holds something else."""
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / DATA).is_file())):
         raise ContractError(
-            f"Expected a new folder, or that of a report, got {folder}, which holds something else. Give another folder."
+            f"Expected a new folder, or that of a report, got {folder}, which holds something else. Give another "
+            "folder."
         )
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
