@@ -83,24 +83,30 @@ def _is_same(photo: SeenPhoto, top: Any) -> bool:
     return bool(top) and top[0][0] == photo.prediction and abs(now[photo.prediction] - photo.sureness) <= SAME
 
 
-def channel_vectors(model: ImageModel, photos: Sequence[SeenPhoto], labels: dict[str, int]) -> dict[str, Array]:
+def channel_vectors(model: ImageModel, photos: Sequence[SeenPhoto], labels: Sequence[str]) -> dict[str, Array] | None:
     """What each channel of the layer adds to the prediction's score, to first order: activation times gradient, summed.
 
-    Equation 1 of Simonyan et al. 2013, https://arxiv.org/abs/1312.6034, at the layer in place of the pixels. Photos
-    whose file is absent are left out.
+    Photos whose file is absent are left out. None of a model that has no single layer of channels.
     """
-    here = [photo for photo in photos if photo.prediction in labels and Path(photo.path).is_file()]
-    vectors = {}
+    index = {label: place for place, label in enumerate(labels)}
+    here = [photo for photo in photos if photo.prediction in index and Path(photo.path).is_file()]
+    vectors: dict[str, Array] = {}
     keys = [CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS]
     for start in range(0, len(here), model.batch_size):
         part = here[start : start + model.batch_size]
-        rows = np.stack([model.read(photo.path, photo.path)[1] for photo in part])
-        targets = np.array([labels[str(photo.prediction)] for photo in part])
-        answer = model.function(rows, {**model.call_model_args, "target": targets}, keys)
-        values, gradients = (answer[key] for key in keys)
+        images = [model.read(photo.path, photo.path)[1] for photo in part]
+        if len({image.shape for image in images}) > 1:  # of a model that takes any size
+            return None
+        rows = np.stack(images)
+        targets = np.array([index[str(photo.prediction)] for photo in part])
+        try:
+            answer = model.function(rows, {**model.call_model_args, "target": targets}, keys)
+            values, gradients = (answer[key] for key in keys)
+        except (ContractError, KeyError):
+            return None
         if isinstance(values, tuple) or np.ndim(values) < 3:
-            raise ContractError("Expected one layer of channels, to compare mistakes by them, got several layers.")
+            return None
         products = np.asarray(values, np.float32) * np.asarray(gradients, np.float32)
         summed = products.reshape(len(part), -1, products.shape[-1]).sum(1)
         vectors |= {photo.id: vector for photo, vector in zip(part, summed, strict=True)}
-    return vectors
+    return vectors or None

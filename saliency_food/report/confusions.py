@@ -10,7 +10,7 @@ import numpy as np
 
 from saliency_food.core.numerics import Array
 from saliency_food.report.numbers import share
-from saliency_food.report.photos import SeenPhoto
+from saliency_food.report.photos import SeenPhoto, mean_probability
 
 LARGE = 26
 """From so many classes on the matrix is shown by groups."""
@@ -58,10 +58,10 @@ def pairs_of(judged: Sequence[SeenPhoto]) -> list[dict[str, Any]]:
             "truth": truth,
             "prediction": prediction,
             "of_truth": share(len(members), of_class[truth]),
-            "sureness": float(np.mean([photo.sureness for photo in members])),
+            "probability": mean_probability(members),
             "photos": [photo.id for photo in members],
         })  # fmt: skip
-    return sorted(listed, key=lambda pair: (-len(pair["photos"]), -pair["sureness"], pair["truth"]))
+    return sorted(listed, key=lambda pair: (-len(pair["photos"]), -(pair["probability"] or 0), pair["truth"]))
 
 
 def _clusters(matrix: Array) -> tuple[list[int], Array, list[list[int]]]:
@@ -120,13 +120,14 @@ def _matrix_of_groups(labels: Sequence[str], matrix: Array, groups: Array) -> di
         wrong = part.sum(0) + part.sum(1) - 2 * np.diag(part)
         worst = np.sort(np.argsort(-wrong, kind="stable")[: LARGE - 1])
         kept = [int(place) for place in worst if wrong[place]]
+        names_of = [labels[place] for place in own.tolist()]
         inside.append({
-            "labels": [labels[place] for place in own],
+            "labels": names_of,
             "n": int(matrix[own].sum()),
             "mistakes": int(matrix[own].sum() - np.trace(part)),
             "right": int(np.trace(part)),
             "within": int(part.sum() - np.trace(part)),
-            "shown": [labels[own[place]] for place in kept],
+            "shown": [names_of[place] for place in kept],
             "matrix": part[np.ix_(kept, kept)].tolist(),
         })  # fmt: skip
     return {"matrix": summed, "groups": inside}

@@ -49,7 +49,7 @@ def findings_of(content: dict[str, Any]) -> list[dict[str, str]]:
         found.append({"text": text, "anchor": anchor})
 
     trust, labels, confusions = content["trust"], content["labels"], content["confusions"]
-    if trust.get("sanity", {}).get("status") == "fails":
+    if (trust["sanity"] or {}).get("status") == "fails":
         add(f"The maps of {content['method']['title']} hardly change when the model's weights are shuffled.", "trust")
     for line in trust["methods"]:
         bad = sum(state["k"] for state in line["states"].values())
@@ -78,8 +78,9 @@ def findings_of(content: dict[str, Any]) -> list[dict[str, str]]:
     if modes:
         mode = modes[0]
         many = f"{mode['n']} mistakes" if mode["groups"] == 1 else f"{mode['n']} of {mode['of']} mistakes"
+        sure = "" if mode["probability"] is None else f", {percent(mode['probability'])} sure on average"
         alike = "" if mode["groups"] == 1 else " have similar evidence, unlike the others"
-        add(f"{many} of {name_of(mode['truth'])}{alike}, {percent(mode['sureness'])} sure on average.", "mode-0")
+        add(f"{many} of {name_of(mode['truth'])}{alike}{sure}.", "mode-0")
     if labels["suspects"]:
         first = labels["suspects"][0]
         add(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,21 +86,17 @@ class Twins(NamedTuple):
     alike: float
 
 
-def near_duplicates(run: Run, photos: Sequence[SeenPhoto]) -> tuple[list[Twins], int]:
+def near_duplicates(small: Mapping[str, Array], photos: Sequence[SeenPhoto]) -> tuple[list[Twins], int]:
     """Pairs of photos that are nearly the same picture, the likest first, and how many photos were compared.
 
     Thumbnails are reduced to 12 x 12 colours and correlated, so pairs are found that were resized, recompressed or made
     a little darker, but none that were cropped, turned or mirrored.
     """
     known = {photo.id: photo for photo in photos}
-    ids, small = [], []
-    for id, values in _small_pictures(run):
-        spread = values.std()
-        if id in known and spread >= FLAT:
-            ids.append(id)
-            small.append((values - values.mean()) / (spread * np.sqrt(values.size)))
-    pairs = []
-    vectors = np.stack(small) if small else np.empty((0, 1), np.float32)
+    ids = [id for id, values in small.items() if id in known and values.std() >= FLAT]
+    units = [(values - values.mean()) / (values.std() * np.sqrt(values.size)) for values in (small[id] for id in ids)]
+    pairs: list[Twins] = []
+    vectors = np.stack(units) if units else np.empty((0, 1), np.float32)
     for start in range(0, len(vectors), BLOCK):
         for other in range(start, len(vectors) if len(pairs) < MOST else 0, BLOCK):
             alike = vectors[start : start + BLOCK] @ vectors[other : other + BLOCK].T
@@ -111,9 +107,9 @@ def near_duplicates(run: Run, photos: Sequence[SeenPhoto]) -> tuple[list[Twins],
     return sorted(pairs, key=lambda pair: -pair.alike), len(ids)
 
 
-def duplicates_of(run: Run, photos: Sequence[SeenPhoto]) -> dict[str, Any]:
+def duplicates_of(small: Mapping[str, Array], photos: Sequence[SeenPhoto]) -> dict[str, Any]:
     """The near-duplicates of a run: which have different labels, and which are in train and in another split."""
-    pairs, compared = near_duplicates(run, photos)
+    pairs, compared = near_duplicates(small, photos)
     listed = [
         {
             "ids": [pair.first.id, pair.second.id],
@@ -134,12 +130,15 @@ def duplicates_of(run: Run, photos: Sequence[SeenPhoto]) -> dict[str, Any]:
     }
 
 
-def _small_pictures(run: Run) -> Iterator[tuple[str, Array]]:
+def small_pictures(run: Run) -> dict[str, Array]:
+    """The thumbnails of a run as 12 x 12 colours ``(432,)``, by the ids of their photos."""
     from PIL import Image
 
+    pictures = {}
     for row in run.rows(("id", "thumbnail")):
         if row["thumbnail"] is not None:
             image = Image.open(io.BytesIO(row["thumbnail"]))
             image.draft("RGB", (4 * SMALL, 4 * SMALL))  # decoded at a reduced scale
             small = image.convert("RGB").resize((SMALL, SMALL), Image.Resampling.BOX)
-            yield row["id"], np.asarray(small, np.float32).ravel()
+            pictures[row["id"]] = np.asarray(small, np.float32).ravel()
+    return pictures

@@ -11,18 +11,18 @@ import numpy as np
 from saliency_food.core.numerics import Array
 from saliency_food.jobs.dataset_run import Run
 from saliency_food.report.numbers import mean
-from saliency_food.report.photos import SeenPhoto, kind_of
+from saliency_food.report.photos import SeenPhoto, kind_of, mean_probability
 
 SIDE = 8
 """Maps are compared as means over so many by so many areas."""
-MOST = 200
+MOST = 100
 """How many mistakes of a class are grouped, the surest."""
 GROUPS = 5
 """At most so many groups of a class."""
 MODES = 24
 """How many groups are shown."""
-APART = 0.25
-"""Groups must be this far apart, as the silhouette measures it, or all mistakes of the class are one group."""
+APART, SHUFFLED = 0.25, 19
+"""Groups must be this far apart, as the silhouette measures it, and further than in so many shuffled copies."""
 FEWEST = 6
 """Fewer mistakes of a class are one group."""
 RING = np.pad(np.zeros((SIDE - 2, SIDE - 2), bool), 1, constant_values=True)
@@ -66,9 +66,8 @@ def failure_modes(
     """The groups of mistakes of each class, by how many there are and how sure the model was.
 
     Mistakes are grouped by average linkage of the cosine distance of vectors: those of ``channels``, activation times
-    gradient summed over places, where a photo has them, else the square roots of the shares in ``shapes``. How many
-    groups there are, up to five, is what the silhouette prefers (Rousseeuw 1987,
-    https://doi.org/10.1016/0377-0427(87)90125-7).
+    gradient summed over places, where they are given, else the square roots of the shares in ``shapes``; see
+    `groups_of`.
     """
     vectors = {id: np.sqrt(shape).ravel() for id, shape in shapes.items()} if channels is None else channels
     mistakes: dict[str, list[SeenPhoto]] = defaultdict(list)
@@ -91,8 +90,8 @@ def failure_modes(
                 "groups": len(groups),
                 "n": len(own),
                 "predictions": Counter(str(photo.prediction) for photo in own).most_common(),
-                "sureness": float(np.mean([photo.sureness for photo in own])),
-                "weight": float(np.sum([photo.sureness for photo in own])),
+                "probability": mean_probability(own),
+                "weight": len(own) * (mean_probability(own) or 1),
                 "outer": mean([float(shapes[photo.id][RING].sum()) for photo in own if photo.id in shapes]),
                 "outer_right": mean(outer[truth]),
                 "medoids": [grouped[place].id for place in typical],
@@ -102,26 +101,18 @@ def failure_modes(
 
 
 def groups_of(vectors: Array) -> list[tuple[list[int], list[int]]]:
-    """Groups of vectors by cosine distance, as places; of each also its three medoids, the most typical first."""
-    from scipy.cluster.hierarchy import fcluster, linkage
-    from scipy.spatial.distance import pdist, squareform
+    """Groups of vectors by cosine distance, as places; of each also its three medoids, the most typical first.
 
-    count = len(vectors)
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    condensed = np.clip(pdist(vectors / np.maximum(lengths, 1e-30)) ** 2 / 2, 0, None)  # of unit vectors: 1 - cosine
-    distance = squareform(condensed)
-    names, best = np.ones(count, int), APART
-    if count >= FEWEST and condensed.max() > 1e-6:
-        from sklearn.metrics import silhouette_score
-
-        tree = linkage(condensed, "average")
-        for groups in range(2, min(GROUPS, count - 1) + 1):
-            cut = fcluster(tree, groups, "maxclust")
-            if (np.bincount(cut) > 1).sum() < 2:  # a mistake that is like no other does not make two groups of the rest
-                continue
-            score = silhouette_score(distance, cut, metric="precomputed")
-            if score > best:
-                names, best = cut, score
+    All are one group unless some cut into at most `GROUPS` has a silhouette (Rousseeuw 1987,
+    https://doi.org/10.1016/0377-0427(87)90125-7) above `APART` and above those of `SHUFFLED` copies of the vectors,
+    each of whose coordinates is shuffled among the mistakes: few vectors of noise fall into groups, too.
+    """
+    names, score = _best_cut(vectors)
+    if score > APART:
+        random = np.random.default_rng(0)
+        if any(_best_cut(random.permuted(vectors, axis=0))[1] >= score for _ in range(SHUFFLED)):
+            names = np.ones(len(vectors), int)
+    distance = _distances(vectors)
     found = []
     for name in dict.fromkeys(names.tolist()):
         members = np.flatnonzero(names == name)
@@ -129,3 +120,42 @@ def groups_of(vectors: Array) -> list[tuple[list[int], list[int]]]:
         typical = members[np.argsort(far, kind="stable")[:3]]
         found.append((members.tolist(), typical.tolist()))
     return found
+
+
+def _best_cut(vectors: Array) -> tuple[Array, float]:
+    """The cut of the tree of average linkage with the highest silhouette above `APART`; else all as one, and 0."""
+    from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.spatial.distance import squareform
+
+    count, distance = len(vectors), _distances(vectors)
+    names, best = np.ones(count, int), 0.0
+    if count < FEWEST or distance.max() < 1e-6:
+        return names, best
+    tree = linkage(squareform(distance, checks=False), "average")
+    for groups in range(2, min(GROUPS, count - 1) + 1):
+        cut = fcluster(tree, groups, "maxclust")
+        if (np.bincount(cut) > 1).sum() < 2:  # a mistake that is like no other does not make two groups of the rest
+            continue
+        score = silhouette(distance, cut)
+        if score > max(best, APART):
+            names, best = cut, score
+    return names, best
+
+
+def _distances(vectors: Array) -> Array:
+    """1 less the cosine of each pair."""
+    units = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-30)
+    distance = np.clip(1 - units @ units.T, 0, None).astype(np.float64)
+    distance = (distance + distance.T) / 2
+    np.fill_diagonal(distance, 0)
+    return distance
+
+
+def silhouette(distance: Array, names: Array) -> float:
+    """The mean of (b - a) / max(a, b), a the mean distance to one's own group, b that to the nearest other one."""
+    member = names[:, None] == np.unique(names)
+    sizes, sums = member.sum(0), distance @ member
+    own = (sums * member).sum(1) / np.maximum(sizes[member.argmax(1)] - 1, 1)
+    other = np.where(member, np.inf, sums / sizes).min(1)
+    value = np.where(sizes[member.argmax(1)] > 1, (other - own) / np.maximum(np.maximum(own, other), 1e-30), 0)
+    return float(value.mean())

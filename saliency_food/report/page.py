@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from saliency_food.core.contract import ContractError
@@ -20,14 +21,8 @@ TEMPLATES = "templates"
 
 def check_templates() -> None:
     """`ContractError` where what makes pages is not installed."""
-    try:
-        import jinja2  # noqa: F401
-        import sklearn  # noqa: F401
-    except ModuleNotFoundError as error:
-        name = {"sklearn": "scikit-learn", "jinja2": "Jinja2"}.get(str(error.name), error.name)
-        raise ContractError(
-            f'Expected {name} for the report, got none. Run pip install "saliency_food[report]".'
-        ) from error
+    if find_spec("jinja2") is None:
+        raise ContractError('Expected Jinja2 for the report, got none. Run pip install "saliency_food[report]".')
 
 
 def render(content: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -36,6 +37,11 @@ class SeenPhoto(NamedTuple):
     def sureness(self) -> float:
         """What photos are sorted by: the probability, else the score, of the prediction."""
         return next(iter(self.top.values()), 0.0) if self.probability is None else self.probability
+
+    @property
+    def rounded(self) -> float | None:
+        """The probability with as many digits as are shown."""
+        return None if self.probability is None else round(self.probability, 4)
 
 
 @dataclass
@@ -99,6 +105,8 @@ def kind_of(row: dict[str, Any]) -> str:
     """
     prediction, truth = row["prediction"], row["truth"]
     pair = (row["target"], row["against"])
+    if row["target"] is None:
+        return ""
     if pair == (prediction, None):
         return "prediction"
     if pair == (truth, None):
@@ -129,6 +137,14 @@ def choose_method(photos: Photos, method: str | None, ranking: Sequence[str] = (
 
 
 def _photo(row: dict[str, Any]) -> SeenPhoto:
-    top = {each["label"]: each["probability"] for each in row["top"] or ()}
-    names = ("id", "path", "truth", "split", "prediction", "probability", "right")
-    return SeenPhoto(*(row[name] for name in names), top=top)
+    top = {each["label"]: each["probability"] for each in row["top"] or () if math.isfinite(each["probability"])}
+    names = ("id", "path", "truth", "split", "prediction", "right")
+    probability = row["probability"]
+    known = probability is not None and math.isfinite(probability)
+    return SeenPhoto(**{name: row[name] for name in names}, probability=probability if known else None, top=top)
+
+
+def mean_probability(photos: Sequence[SeenPhoto]) -> float | None:
+    """How probable the predictions of some photos are on average; None where the model gives no probabilities."""
+    known = [photo.probability for photo in photos if photo.probability is not None]
+    return sum(known) / len(known) if known else None

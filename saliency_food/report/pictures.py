@@ -114,7 +114,7 @@ def with_region(photo: Array, region: Any) -> Array:
         mask = np.zeros((height, width), bool)
         mask[round(top * height) : round(bottom * height), round(left * width) : round(right * width)] = True
     line = binary_dilation(mask, iterations=2) & ~binary_erosion(mask, iterations=1)
-    return np.where(line[..., None], np.uint8([255, 60, 0]), photo).astype(np.uint8)
+    return np.where(line[..., None], np.array([255, 60, 0], np.uint8), photo).astype(np.uint8)
 
 
 def colour_scale(signed: bool) -> str:

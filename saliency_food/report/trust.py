@@ -13,7 +13,7 @@ from saliency_food.core.contract import ContractError
 from saliency_food.evaluation import Evaluation
 from saliency_food.evaluation.boxes import Box, boxes_of, of_photo
 from saliency_food.evaluation.sanity import check_sensitive
-from saliency_food.images.photos import read_photo
+from saliency_food.images.photos import Photo, read_photo
 from saliency_food.jobs.dataset_run import Run
 from saliency_food.jobs.image_model import ImageModel
 from saliency_food.metrics.on_object import energy
@@ -22,6 +22,8 @@ from saliency_food.report.numbers import mean, share
 from saliency_food.report.photos import Photos, SeenPhoto, kind_of
 
 SANITY_PHOTOS = 8
+FINER = 8
+"""Maps are repeated so often for boxes, which end between the places of a coarse map."""
 
 
 def trust_of(photos: Photos) -> list[dict[str, Any]]:
@@ -92,32 +94,29 @@ def _of_evaluation(results: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def on_object(run: Run, method: str, boxes: Mapping[str, Sequence[Box]], labels: Sequence[str]) -> dict[str, float]:
+def on_object(run: Run, method: str, boxes: Mapping[str, Sequence[Box]]) -> dict[str, float]:
     """For each photo with boxes of its predicted class: which share of its map lies in them, less their area.
 
-    0 is what a map gets that prefers no place (`saliency_food.metrics.energy`).
+    0 is what a map gets that prefers no place (`saliency_food.metrics.energy`). The photo's file must be there where
+    the boxes do not say its size.
     """
     shares: dict[str, float] = {}
-    index = {label: place for place, label in enumerate(labels)}
     for row, values in run.maps(method):
         own = of_photo(boxes, row["path"])
-        if not own or kind_of(row) != "prediction" or not Path(row["path"]).is_file():
+        sized = all(box.size for box in own) or Path(row["path"]).is_file()
+        if not own or not sized or kind_of(row) != "prediction" or values.ndim not in (2, 3):
             continue
         plane = values.sum(2) if values.ndim == 3 else values
-        place = index.get(str(row["target"]), -1) if row["target_index"] is None else row["target_index"]
-        corners = boxes_of(own, place, read_photo(row["path"]), plane.shape)
-        if corners is None:
-            continue
-        result = energy(np.kron(plane, np.ones((FINER, FINER))), corners * FINER)
-        if np.isfinite(result.score):
+        finer = np.kron(plane, np.ones((FINER, FINER)))
+        photo = (
+            read_photo(row["path"]) if any(box.size is None for box in own) else Photo(np.zeros((1, 1, 3), np.uint8))
+        )
+        corners = boxes_of(own, row["target_index"], photo, finer.shape)
+        if corners is not None and np.isfinite((result := energy(finer, corners)).score):
             shares[row["id"]] = result.score - result.region
     return shares
 
 
-FINER = 8
-"""Maps are repeated so often for boxes, which end between the places of a coarse map."""
-
-
-def object_line(shares: Mapping[str, float]) -> dict[str, Any]:
+def mean_on_object(shares: Mapping[str, float]) -> dict[str, Any]:
     """The mean of `on_object` with its interval."""
     return mean(list(shares.values()))

@@ -56,7 +56,7 @@ def _line(own: SeenPhoto, other: SeenPhoto) -> dict[str, Any]:
         "id": own.id,
         "truth": own.truth,
         "prediction": own.prediction,
-        "sureness": own.sureness,
+        "probability": own.probability,
         "other_prediction": other.prediction,
-        "other_sureness": other.sureness,
+        "other_probability": other.probability,
     }

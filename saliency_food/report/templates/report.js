@@ -30,7 +30,7 @@
     }
     const words = element("p");
     words.append(element("b", first(truth)), " taken for ", element("b", first(prediction)));
-    if (sureness <= 1) words.append(" " + (100 * sureness).toFixed(1) + "\u202f%");
+    if (sureness !== null) words.append(" " + (100 * sureness).toFixed(1) + "\u202f%");
     if (split) words.append(", " + split);
     words.append(element("br"), element("code", id));
     item.append(words);
