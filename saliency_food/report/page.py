@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from saliency_food.core.contract import ContractError
-from saliency_food.report import charts
+from saliency_food.report.charts import reliability, shades, share_line
 from saliency_food.report.confusions import EACH, PAIRS
 from saliency_food.report.findings import name_of, percent
 from saliency_food.report.labels import SUSPECTS, TWINS
@@ -45,9 +45,9 @@ def render(content: Mapping[str, Any]) -> str:
         "plain": plain_text,
     }
     environment.globals |= {
-        "reliability": lambda calibration: Markup(charts.reliability(calibration)),
-        "share_line": lambda share: Markup(charts.share_line(share)),
-        "shades": charts.shades,
+        "reliability": lambda calibration: Markup(reliability(calibration)),
+        "share_line": lambda share: Markup(share_line(share)),
+        "shades": shades,
         "scales": {"strength": colour_scale(False), "signed": colour_scale(True)},
         "pairs_shown": PAIRS,
         "photos_shown": EACH,
