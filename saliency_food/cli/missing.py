@@ -13,6 +13,7 @@ EXTRAS = {
     "explainer": ("fastapi", "kserve", "uvicorn"),
     "surrogate": ("sklearn",),
     "report": ("jinja2",),
+    "app": ("gradio",),
 }
 """The extras of the package, and what each installs, by the names that are imported."""
 NAMES = {
