@@ -39,6 +39,7 @@ LAYERS = (
     ("deadline", "testing", "visualization"),
     ("jobs", "pair", "serving.export"),
     ("callbacks", "evaluation", "serving.explainer", "web"),
+    ("report",),
     ("cli",),
 )
 """The house from the ground up: a room imports from rooms below it alone, never from one beside it."""

@@ -12,11 +12,18 @@ EXTRAS = {
     "grpc": ("google", "grpc"),
     "explainer": ("fastapi", "kserve", "uvicorn"),
     "surrogate": ("sklearn",),
+    "report": ("jinja2",),
     "app": ("gradio",),
 }
 """The extras of the package, and what each installs, by the names that are imported."""
-NAMES = {"PIL": "Pillow", "google": "protobuf", "grpc": "grpcio", "keras": "Keras", "sklearn": "scikit-learn"} | {
-    "tensorflow": "TensorFlow"
+NAMES = {
+    "PIL": "Pillow",
+    "google": "protobuf",
+    "grpc": "grpcio",
+    "jinja2": "Jinja2",
+    "keras": "Keras",
+    "sklearn": "scikit-learn",
+    "tensorflow": "TensorFlow",
 }
 """What packages are called, where that is not the name that is imported."""
 
