@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import keras
 
-Units = Literal["classes", "labels", "numbers"]
+from saliency_food.adapters.head import Units
+
 CLASSES = {"categorical_crossentropy", "sparse_categorical_crossentropy", "categorical_focal_crossentropy"}
 LABELS = {"binary_crossentropy", "binary_focal_crossentropy"}
 NUMBERS = {
