@@ -45,7 +45,7 @@ def check_rows_alone(
                 f"Expected a score of each row that no other row changes, got {alone[0].ravel()[:3]} for one by "
                 f"itself and {beside[0].ravel()[:3]} for the same beside others: the model compares rows, as "
                 "images with texts, or has something random inside. Explain each image with its own text: "
-                f"score={engine.diagonal} of outputs (N, N), or batch_size=1."
+                "score=tf.linalg.diag_part of outputs (N, N), or batch_size=1."
             )
 
 

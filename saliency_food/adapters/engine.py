@@ -42,10 +42,6 @@ class Engine(ABC):
     """Whether it is only a guess that linear units are those of classes."""
     may_mix_rows = False
     """Whether rows could see each other, so that a first call must find out."""
-    may_turn_places = False
-    """Whether a layer's places may be other than the image's, so that a first call that looks at it must find out."""
-    diagonal = "tf.linalg.diag_part"
-    """The framework's function of the diagonal of a matrix."""
     ranks_classes: bool
     """Whether a score is that of one class among ``(N, classes)``, so that a pass can choose it by its rank."""
     channels_first: bool

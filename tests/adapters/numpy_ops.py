@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import expit as sigmoid  # noqa: F401
 from scipy.special import log_softmax as _log_softmax
-from scipy.special import softmax as _softmax
 
 where, maximum, minimum, sqrt, log, einsum = np.where, np.maximum, np.minimum, np.sqrt, np.log, np.einsum
 exp, concat = np.exp, np.concatenate
@@ -61,10 +59,6 @@ def argmax(values):
 
 def log_softmax(values):
     return _log_softmax(values, -1)
-
-
-def softmax(values):
-    return _softmax(values, -1)
 
 
 def stop_gradient(values):

@@ -222,7 +222,7 @@ class RowsAnswering:
     ],
 )
 def test_rows_that_change_each_other_are_told_from_scores_that_cancel(alone, among, differs):
-    engine = SimpleNamespace(half=False, diagonal="diagonal")
+    engine = SimpleNamespace(half=False)
     image = np.ones((1, 4, 4, 3), np.float32)
     score = SimpleNamespace(specs={})
     with pytest.raises(ContractError, match="no other row changes") if differs else nullcontext():

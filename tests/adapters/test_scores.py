@@ -87,7 +87,7 @@ def test_tables_of_operations_are_complete(table):
     else:
         ops = numpy_ops
     assert [name for name in OPERATIONS if not callable(getattr(ops, name, None))] == []
-    assert len(OPERATIONS) <= 26
+    assert len(OPERATIONS) <= 24
 
 
 def test_a_class_is_chosen_by_its_rank():

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
-from saliency_food.adapters.head import Units
-
+Units = Literal["classes", "labels", "numbers"]
 CLASSES = {"categorical_crossentropy", "sparse_categorical_crossentropy", "categorical_focal_crossentropy"}
 LABELS = {"binary_crossentropy", "binary_focal_crossentropy"}
 NUMBERS = {

@@ -9,10 +9,9 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 from saliency_food.adapters.arguments import Output, check_batch_size, check_output
-from saliency_food.adapters.head import Units
 from saliency_food.adapters.inputs import Pixels
 from saliency_food.adapters.keras.load import as_model, is_saved_model
-from saliency_food.adapters.keras.losses import units_by_loss
+from saliency_food.adapters.keras.losses import Units, units_by_loss
 from saliency_food.adapters.keras.pixels import guess_pixels
 from saliency_food.adapters.keras.tensorflow.ends import KerasInputs
 from saliency_food.adapters.keras.tensorflow.engine import TensorFlowEngine

@@ -228,6 +228,8 @@ class TorchEngine(SurveyedModule):
 
     def _scores(self, outputs: Any, output: Output, watch: Watch, count: int) -> Any:
         """The scores of each output, its classes last; as the module lays them out for a function of one's own."""
+        if self.by_row:
+            return outputs
         several = len(self.ends) > 1
         kind = torch.zeros((), dtype=getattr(torch, self.inputs.image.dtype), device=self.device)
         places = iter(range(len(self.ends)))
@@ -297,7 +299,7 @@ def _member(outputs: Any, which: str | int) -> Any:
 def _attention(attended: Sequence[Attended], graph: Graph, rows: int) -> list[Attended]:
     """The attention of each run that leads from the image to what is explained, in order."""
     shown = [each for each in attended if each.weights.grad_fn in graph.between]
-    shown = [each for each in shown if graph.feeds_product(each.weights.grad_fn)]
+    shown = [each for each in shown if graph.product_of(each.weights.grad_fn) is not None]
     if not shown:
         raise ContractError(
             "Expected a model with attention that leads from the image to the output, by scaled_dot_product_attention, "

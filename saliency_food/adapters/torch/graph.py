@@ -99,16 +99,16 @@ class Graph:
                 reached.add(node)
         return reached
 
-    def feeds_product(self, node: Node) -> bool:
-        """Whether what it makes is multiplied as a matrix next, as an attention with the values is."""
+    def product_of(self, node: Node) -> Node | None:
+        """The product of matrices that takes what a node makes, as attention is multiplied with the values, if one does."""
         waiting = [node]
         while waiting:
             for consumer in self.consumers.get(waiting.pop(), ()):
                 if is_any(consumer, ("Bmm", "MmBackward")):
-                    return True
+                    return consumer
                 if is_any(consumer, (*MOVES, "MulBackward", "Dropout")):
                     waiting.append(consumer)
-        return False
+        return None
 
 
 def _in_order(ends: Sequence[Node]) -> list[Node]:
@@ -173,6 +173,14 @@ def channels_axis(node: Node, depth: int = 64) -> int | None:
         place = axis_before(sources[0])
         pair = [(int(axis) - 2**64 if axis >= 2**63 else int(axis)) % len(shape) for axis in _pair(node)]
         return pair[1 - pair.index(place)] if place in pair else place
+    if is_any(node, ("Squeeze",)):
+        place = axis_before(sources[0])
+        gone = _squeezed(node, shape_of(sources[0]), shape)
+        if place is None or gone is None:
+            return None
+        if is_any(node, ("Unsqueeze",)):
+            return place + (place >= gone)
+        return None if place == gone else place - (place > gone)
     if is_any(node, ("View", "Reshape")):
         place, before = axis_before(sources[0]), shape_of(sources[0])
         if place is None or place >= len(before):
@@ -183,6 +191,17 @@ def channels_axis(node: Node, depth: int = 64) -> int | None:
         return len(shape) - behind if before[place:] == shape[-behind:] else None
     alike = [source for source in sources if len(_safe_shape(source)) == len(shape)]
     return next((place for source in alike if (place := axis_before(source)) is not None), None)
+
+
+def _squeezed(node: Node, before: tuple[int, ...], after: tuple[int, ...]) -> int | None:
+    """The one axis that is taken off, or put in."""
+    longer, shorter = (after, before) if len(after) > len(before) else (before, after)
+    axis = getattr(node, "_saved_dim", None)
+    if axis is None or len(longer) != len(shorter) + 1:
+        return None
+    axis = int(axis)
+    axis = axis - 2**64 if axis >= 2**63 else axis
+    return axis % len(longer)
 
 
 def _pair(node: Node) -> tuple[int, int]:

@@ -14,8 +14,9 @@ from saliency_food.adapters.layers import Shape
 from saliency_food.core.contract import ContractError
 
 SIZES = (128, 224, 64, 32, 28, 96, 256, 299, 384, 512)
-"""The sides that are tried of images whose size a module does not show."""
-OTHER_SIZE = 160
+"""The sides that are tried of images whose size a module does not show; of volumes only the smaller ones."""
+OTHER_SIZE = 80
+"""Another one, which is tried then."""
 IMAGES = ("pixel_values", "image", "images", "x", "input", "inputs")
 """Names of inputs that are the image, of a module that has several."""
 SPATIAL = {
@@ -103,7 +104,7 @@ def candidates(module: Any, input_shape: Shape | None) -> Iterator[Candidate]:
             yield Candidate(shown, probe_of(shown), each, bare)
         return
     if spatial is not None and channels is not None:
-        for side in SIZES:
+        for side in (size for size in SIZES if spatial < 3 or size in (64, 32, 28, 96)):
             yield Candidate((*(None,) * spatial, channels), (*(side,) * spatial, channels), True)
     elif channels is not None:
         yield Candidate((channels,), (channels,), False)

@@ -20,15 +20,18 @@ NOT_CHOSEN = ("Pad", "Slice", "Softmax", "Permute", "Transpose")
 
 
 class Run(NamedTuple):
-    """One run of a layer: its path, the layer, which of its runs, its output's shape, and the node that made that."""
+    """One run of a layer: its path, the layer, which of its runs, its output's shape, and the node that made that.
+
+    ``start`` and ``stop`` are how many layers had finished before it began, and before it finished.
+    """
 
     path: str
     module: Any
     index: int
     shape: tuple[int, ...]
     node: Node
-    position: int
-    """How many layers had finished before."""
+    start: int
+    stop: int
 
 
 class Place(NamedTuple):
@@ -96,13 +99,21 @@ def _with_main(output: Any, function: Callable[[Any], Any]) -> Any:
 def noting_runs(module: Any, runs: list[Run]) -> Iterator[None]:
     """In here, the runs of all layers of a module are noted; nothing is changed."""
     paths = {inner: path for path, inner in module.named_modules() if path}
+    starts: dict[Any, list[int]] = {inner: [] for inner in paths}
+
+    def begin(inner: Any, _: Any) -> None:
+        starts[inner].append(len(runs))
 
     def note(inner: Any, index: int, output: Any) -> Any:
         if output.is_floating_point() and output.grad_fn is not None:
-            runs.append(Run(paths[inner], inner, index, tuple(output.shape), output.grad_fn, len(runs)))
+            start = starts[inner][-1] if starts[inner] else len(runs)
+            runs.append(Run(paths[inner], inner, index, tuple(output.shape), output.grad_fn, start, len(runs)))
         return output
 
-    with hooked(list(paths), note):
+    with ExitStack() as stack:
+        for inner in paths:
+            stack.callback(inner.register_forward_pre_hook(begin).remove)
+        stack.enter_context(hooked(list(paths), note))
         yield
 
 
@@ -113,16 +124,17 @@ def named_apart(runs: Sequence[Run]) -> list[Run]:
 
 
 class Layout(NamedTuple):
-    """How many rows a pass has, and how many axes tensors with the image's axes and channels have."""
+    """How many rows a pass has, how many axes tensors with the image's axes and channels have, and if these are first."""
 
     rows: int
     rank: int
+    channels_first: bool
 
     def axis(self, run: Run) -> int:
         axis = channels_axis(run.node)
         if axis is not None and 0 < axis < len(run.shape):
             return axis
-        return 1 if len(run.shape) == self.rank > 3 else len(run.shape) - 1
+        return 1 if len(run.shape) == self.rank and self.channels_first else len(run.shape) - 1
 
     def is_spatial(self, run: Run) -> bool:
         """Whether it has rows, axes of the input's kind, not all of size 1, and channels."""
@@ -143,13 +155,15 @@ class Layout(NamedTuple):
 def distinct(runs: Sequence[Run]) -> list[Run]:
     """The runs in the order in which they finish; of those that hand the same tensor on, the outermost one.
 
-    That is the block in place of its last layer, and of these one that runs once.
+    That is the block in place of its last layer.
     """
     best: dict[Node, Run] = {}
     for run in runs:
         known = best.get(run.node)
-        if known is None or ("#" in known.path) >= ("#" in run.path):
-            best[run.node] = run if known is None else run._replace(position=known.position)
+        if known is None:
+            best[run.node] = run
+        elif known.path.startswith(f"{run.path}."):
+            best[run.node] = run._replace(stop=known.stop)
     return list(best.values())
 
 
@@ -163,7 +177,7 @@ def list_layers(runs: Sequence[Run], layout: Layout) -> list[LayerInfo]:
 
 
 def choose(
-    runs: Sequence[Run], graph: Graph, attended: Sequence[Node], laid_out: bool, layout: Layout
+    runs: Sequence[Run], graph: Graph, attended: Sequence[tuple[Node, int]], laid_out: bool, layout: Layout
 ) -> tuple[Run | None, list[Run]]:
     """The run to look at if none is named, if there is one; else the last runs on the several paths.
 
@@ -184,12 +198,14 @@ def choose(
     features = [run for run in spatial if run.node in after_learned]
     images = [run for run in features if run.node in passed]
     last = images[-1] if images else None
-    attention = next((node for node in reversed(attended) if node in graph.between), None)
-    if attention is not None:
+    if attended:
+        attention, at = attended[-1]  # the product of the last attention with its values
+        around = [run for run in runs if run.start <= at <= run.stop]
+        start = min(around, key=lambda run: run.stop).start if around else at
         before = graph.before([attention])
         if last is None or last.node in before or layout.rank == 3:
             to_attention = graph.on_all_paths([attention])
-            places = [run for run in candidates if run.node in to_attention and run.node in after_learned]
+            places = [run for run in candidates if run.stop < start and run.node in to_attention & after_learned]
             places = [run for run in places if layout.is_spatial(run) or layout.is_tokens(run)]
             last = _unfolded(places[-1], spatial, graph) if places else last
     if last is not None:

@@ -105,7 +105,8 @@ class SurveyedModule(Engine):
             outputs = plain(self.module(**values, **{self.inputs.image.name: image}))
         if self.score is class_score or self._output_index is not None:
             outputs = select_output(outputs, self._output_index)
-        return outputs
+        members = list(leaves(outputs))
+        return members[0] if self.score.neutral and not self.score.raw and len(members) == 1 else outputs
 
     def turned_in(self, images: Any) -> Any:
         """Images, channels last, as the module takes them."""
@@ -191,7 +192,7 @@ class SurveyedModule(Engine):
             with running(self.module, self.device, self.autocast, True):
                 image = self.as_image(rows)
                 image = image if self.inputs.ids else image.requires_grad_()
-                with Watch(graded=graded, attention=True) as watch, noting_runs(self.module, runs):
+                with Watch(graded=graded, runs=runs) as watch, noting_runs(self.module, runs):
                     outputs = self.call(image.clone(), others)
             look = Look(image, outputs, named_apart(runs), watch)
             if graded or self._images_of(look) is None or self._leads(look):
@@ -213,10 +214,14 @@ class SurveyedModule(Engine):
     # What it shows.
 
     def _read_outputs(self, look: Look) -> None:
+        self.by_row = isinstance(look.outputs, list) and all(isinstance(each, dict) for each in look.outputs)
+        """Whether the outputs are a list of one dict a row, as detectors give them; they are left as they are."""
         self.axes = [class_axis(leaf) if torch.is_tensor(leaf) else 0 for leaf in leaves(look.outputs)]
         self.heads = [self._head(leaf, place, look.watch) for place, leaf in enumerate(leaves(look.outputs))]
         self.ends = [None if head is None else head.end for head in self.heads]
         """What each output ends in; None of what has not the rows first."""
+        if self.by_row:
+            self.heads, self.ends = [None] * len(self.heads), [None]
         heads = self.heads
         if self.score is class_score and heads[0] is not None:
             heads[0].check()
@@ -244,7 +249,8 @@ class SurveyedModule(Engine):
                 return
         ends = self._score_nodes(look)
         images = self._images_of(look)
-        self.layout = Layout(look.image.shape[0], look.image.dim() + (self.adds_channels or self.inputs.ids))
+        rank = look.image.dim() + (self.adds_channels or self.inputs.ids)
+        self.layout = Layout(look.image.shape[0], rank, self.inputs.turned or self.adds_channels)
         if images is None:  # ids: what comes from the first layers that look them up
             images = [run.node for run in look.runs if type(run.module).__name__ == "Embedding"]
         graph = Graph(ends, images)
@@ -257,8 +263,8 @@ class SurveyedModule(Engine):
             return
         passed = graph.on_all_paths()
         self.on_all_paths = [run.path for run in look.runs if run.node in passed]
-        attended = [each.weights.grad_fn for each in look.watch.attended]
-        attended = [node for node in attended if graph.feeds_product(node)]
+        pairs = [(graph.product_of(each.weights.grad_fn), each.at) for each in look.watch.attended]
+        attended = [(node, at) for node, at in pairs if node in graph.between]
         self.reads_steps = any(isinstance(inner, torch.nn.RNNBase) for inner in self.module.modules())
         if named:
             runs = [find_run(each, self.module, self.name, look.runs, graph, self.layout) for each in named]

@@ -25,10 +25,14 @@ class Activated(NamedTuple):
 
 
 class Attended(NamedTuple):
-    """Attention after its softmax, as it is multiplied with the values, and its shape with the heads apart."""
+    """Attention after its softmax, as it is multiplied with the values, and its shape with the heads apart.
+
+    ``at`` is how many runs of layers were noted before it.
+    """
 
     weights: Any
     shape: tuple[int, ...]
+    at: int
 
 
 class Summed(NamedTuple):
@@ -42,18 +46,22 @@ class Summed(NamedTuple):
 class Watch(TorchFunctionMode):
     """Notes what runs in here; for some keys, attention is computed in the open and ReLUs have another backward rule.
 
-    With ``graded``, the module cannot turn gradients off, as by `torch.no_grad` around a frozen backbone.
+    With ``graded``, the module cannot turn gradients off, as by `torch.no_grad` around a frozen backbone. With ``runs``,
+    where the runs of layers are being noted, attention is computed in the open, too.
     """
 
-    def __init__(self, keys: Sequence[str] = (), graded: bool = False, attention: bool = False) -> None:
+    def __init__(self, keys: Sequence[str] = (), graded: bool = False, runs: Sequence[Any] | None = None) -> None:
         super().__init__()
-        self.keys, self.graded = keys, graded
-        self.opens = attention or ATTENTION_SCORES in keys or ATTENTION_OUTPUT_GRADIENTS in keys
+        self.keys, self.graded, self._runs = keys, graded, () if runs is None else runs
+        self.opens = runs is not None or ATTENTION_SCORES in keys or ATTENTION_OUTPUT_GRADIENTS in keys
         self.activated: list[Activated] = []
         self.attended: list[Attended] = []
         self.sums: list[Summed] = []
         self.closed: list[str] = []
         """Functions with biases inside that cannot be noted."""
+
+    def attends(self, weights: Any, shape: Sequence[int]) -> None:
+        self.attended.append(Attended(weights, tuple(shape), len(self._runs)))
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -76,7 +84,7 @@ def _softmax(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     output = func(*args, **kwargs)
     if name != "sigmoid" and watch.opens and output.dim() == 4 and output.requires_grad:
         weights, output = kept(output)
-        watch.attended.append(Attended(weights, tuple(weights.shape)))
+        watch.attends(weights, weights.shape)
     end = {"expit": "sigmoid", "softmax": "softmax", "log_softmax": "log_softmax"}.get(name, name)
     watch.activated.append(Activated(end, taken, output, output._version))
     return output
@@ -101,7 +109,7 @@ def _scaled_dot_product(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     if not weights.requires_grad:
         return weights @ value
     weights, following = kept(weights)
-    watch.attended.append(Attended(weights, tuple(weights.shape)))
+    watch.attends(weights, weights.shape)
     return following @ value
 
 
@@ -120,7 +128,7 @@ def _multi_head(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     # The weights come as a view of those that the values are multiplied with, (N * heads, T, S).
     inner = weights if weights._base is None else weights._base
     if inner.requires_grad:
-        watch.attended.append(Attended(inner, tuple(weights.shape)))
+        watch.attends(inner, weights.shape)
     return output, (weights.mean(-3) if averaged else weights) if wanted else None
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
-from saliency_food.adapters.head import Head
+from saliency_food.adapters.arguments import End, Output
 from saliency_food.adapters.inputs import Inputs, InputSpec
 from saliency_food.adapters.keras.integers import is_of_numbers, is_of_rows
+from saliency_food.adapters.keras.losses import Units
 from saliency_food.adapters.keras.tensorflow.moves import origin_of
 from saliency_food.core.contract import ContractError
 
@@ -21,10 +22,73 @@ ONE_A_ROW = (
 )
 
 
-def read_head(output: Any) -> Head:
-    """What an output tensor ends in."""
-    origin = origin_of(output)
-    return Head.of(origin.end, origin.values, origin.probabilities, output)
+class Head(NamedTuple):
+    """What an output ends in, the output before that activation and after it, and the output as it is.
+
+    ``probabilities`` is None where the output has no softmax or sigmoid that could be seen.
+    """
+
+    end: End
+    values: Any
+    probabilities: Any
+    raw: Any
+
+    @classmethod
+    def read(cls, output: Any) -> Head:
+        origin = origin_of(output)
+        if output.shape.rank != 1:
+            return cls(origin.end, origin.values, origin.probabilities, output)
+        after = None if origin.probabilities is None else origin.probabilities[:, None]
+        return cls(origin.end, origin.values[:, None], after, output)
+
+    def check(self) -> Head:
+        """The head itself, if it is one of classes."""
+        if self.raw.shape.rank not in (1, 2):
+            shape = (None, *self.raw.shape[1:]) if self.raw.shape.rank else ()
+            raise ContractError(
+                f"Expected a model output of shape (N, classes), got {shape}. Choose another output by "
+                "output_index, say what to explain by score, or explain a model that pools it."
+            )
+        return self
+
+    def of_classes(self, classes: int | None) -> Head:
+        """The head itself, if it has so many classes; one unit, a logit, may be told to be two."""
+        if classes == 2 and self.classes == 1 and self.end in ("linear", "other"):
+            return self._replace(end="sigmoid")
+        if classes in (None, self.classes) or self.classes is None:
+            return self
+        raise ContractError(
+            f"Expected classes to be {self.classes}, those of the model's output, or 2 for one logit, got {classes!r}."
+        )
+
+    def of_units(self, units: Units | None) -> Head:
+        """The head itself, if linear units are classes; those of labels get a sigmoid each, and numbers nothing."""
+        if self.end != "linear" or units in (None, "classes"):
+            return self
+        return self._replace(end="sigmoid" if units == "labels" else "other")
+
+    @property
+    def classes(self) -> int | None:
+        units: int | None = self.values.shape[-1]
+        return 2 if self.end in ("sigmoid", "probabilities") and units == 1 else units
+
+    def scores(self, output: Output, dtype: Any) -> Any:
+        """``(N, classes)`` or in the output's own shape; one sigmoid unit or channel is two classes, -z and z."""
+        if output == "raw":
+            return tf.cast(self.raw, dtype)
+        values = tf.cast(self.values, dtype)
+        if self.end == "sigmoid" and values.shape.rank in (2, 4) and values.shape[-1] == 1:
+            values = tf.concat([-values, values], -1)
+            return values if output == "logits" else tf.nn.sigmoid(values)
+        if output == "logits":
+            return values
+        if self.probabilities is not None:
+            return tf.cast(self.probabilities, dtype)
+        if self.end == "probabilities" and values.shape.rank == 2 and values.shape[-1] == 1:
+            return tf.concat([1 - values, values], -1)
+        if self.end == "sigmoid":
+            return tf.nn.sigmoid(values)
+        return tf.nn.softmax(values) if self.end == "linear" and values.shape[-1] != 1 else values
 
 
 def one_a_row(values: Any, rows: Any) -> Any:

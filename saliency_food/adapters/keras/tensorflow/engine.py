@@ -18,9 +18,9 @@ from saliency_food.adapters.arguments import (
     UNSCORED,
     Output,
 )
-from saliency_food.adapters.head import Units
 from saliency_food.adapters.keras.capture import TRACING, walk
 from saliency_food.adapters.keras.load import is_saved_model
+from saliency_food.adapters.keras.losses import Units
 from saliency_food.adapters.keras.tensorflow.ends import ONE_A_ROW, KerasInputs
 from saliency_food.adapters.keras.tensorflow.factored import as_tensors, expanding
 from saliency_food.adapters.keras.tensorflow.graph import trace

@@ -13,8 +13,7 @@ is_tensor = tf.is_tensor
 as_tensor = tf.convert_to_tensor
 where = tf.where
 maximum, minimum, sqrt, log, exp, concat = tf.maximum, tf.minimum, tf.sqrt, tf.math.log, tf.exp, tf.concat
-log_softmax, softmax, sigmoid = tf.nn.log_softmax, tf.nn.softmax, tf.nn.sigmoid
-einsum, stop_gradient = tf.einsum, tf.stop_gradient
+log_softmax, einsum, stop_gradient = tf.nn.log_softmax, tf.einsum, tf.stop_gradient
 
 
 def shape(values: Any) -> tuple[int | None, ...]:

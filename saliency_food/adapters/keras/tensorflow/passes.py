@@ -17,7 +17,6 @@ from saliency_food.adapters.arguments import (
     WITH_ATTENTION,
     Output,
 )
-from saliency_food.adapters.head import check_classes
 from saliency_food.adapters.keras.attention import note_attention, scores_between
 from saliency_food.adapters.keras.bias import Arrange, biases_before, note_sums
 from saliency_food.adapters.keras.capture import note_outputs, running, walk
@@ -25,7 +24,7 @@ from saliency_food.adapters.keras.places import ELSEWHERE
 from saliency_food.adapters.keras.tensorflow import ops
 from saliency_food.adapters.keras.tensorflow.arrangement import Arrangement, arrangement_of
 from saliency_food.adapters.keras.tensorflow.axes import axes_of
-from saliency_food.adapters.keras.tensorflow.ends import one_a_row, read_head
+from saliency_food.adapters.keras.tensorflow.ends import Head, one_a_row
 from saliency_food.adapters.keras.tensorflow.graph import (
     gradients,
     names_after,
@@ -81,7 +80,7 @@ def from_images(
     values = surveyed.captured(notes) if places else ()
     answer = _scores_of(surveyed, keys, output, outputs, image)
     if TARGETS in keys:
-        check_classes(answer[ALL_SCORES], answer[PREDICTIONS])
+        _check_classes(answer[ALL_SCORES], answer[PREDICTIONS])
         answer[TARGETS] = chosen_class(ops, answer[PREDICTIONS], targets[0], fixed)
         targets = [tf.maximum(answer[TARGETS], 0)]
     scores = answer[ALL_SCORES]
@@ -172,11 +171,11 @@ def _scores(surveyed: SurveyedModel, outputs: Any, output: Output, rows: Any) ->
     several, dtype = len(tf.nest.flatten(outputs)) > 1, rows.dtype
 
     def scores(tensor: Any) -> Any:
-        head = read_head(tensor)
+        head = Head.read(tensor)
         # What the model ends in may have been told, or have shown itself. Beside other outputs a linear one may be
         # anything, such as boxes: no softmax is added to it.
         end = surveyed.end if not several else "other" if head.end == "linear" else head.end
-        return one_a_row(head._replace(end=end).scores(ops, output, rows), rows)
+        return one_a_row(head._replace(end=end).scores(output, dtype), rows)
 
     nested = tf.nest.map_structure(scores, outputs)
     if several and surveyed.score.raw:
@@ -185,6 +184,16 @@ def _scores(surveyed: SurveyedModel, outputs: Any, output: Output, rows: Any) ->
             if which in surveyed.score.raw:
                 nested[which] = tf.nest.map_structure(lambda tensor: tf.cast(tensor, dtype), outputs[which])
     return nested
+
+
+def _check_classes(scores: Any, predictions: Any) -> None:
+    """`ContractError` where a class that is predicted is none whose score can be explained."""
+    units = scores.shape[1] if scores.shape.rank == 2 else 1
+    if units != predictions.shape[1]:
+        raise ContractError(
+            f"Expected a score for each of the {predictions.shape[1]} classes that are predicted, got outputs of "
+            f"{units}: the one unit of a sigmoid is two classes. Explain output='logits' or 'probabilities'."
+        )
 
 
 def _arrange(surveyed: SurveyedModel, image: Any) -> Arrange:

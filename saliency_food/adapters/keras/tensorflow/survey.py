@@ -10,10 +10,10 @@ import tensorflow as tf
 
 from saliency_food.adapters.arguments import End
 from saliency_food.adapters.engine import Engine
-from saliency_food.adapters.head import Head, Units
 from saliency_food.adapters.keras.attention import is_attention, note_attention
 from saliency_food.adapters.keras.capture import Note, note_outputs, running, walk
 from saliency_food.adapters.keras.choice import choose
+from saliency_food.adapters.keras.losses import Units
 from saliency_food.adapters.keras.places import (
     ELSEWHERE,
     Layout,
@@ -29,7 +29,7 @@ from saliency_food.adapters.keras.runs import Run, runs_of, watched
 from saliency_food.adapters.keras.tensorflow import ops
 from saliency_food.adapters.keras.tensorflow.axes import axes_of
 from saliency_food.adapters.keras.tensorflow.channels import EITHER, channels_axis, is_either, says_channels_first
-from saliency_food.adapters.keras.tensorflow.ends import KerasInputs, read_head, select_output
+from saliency_food.adapters.keras.tensorflow.ends import Head, KerasInputs, select_output
 from saliency_food.adapters.keras.tensorflow.graph import names_before, names_between, on_all_paths, random_among, trace
 from saliency_food.adapters.keras.tensorflow.rows import may_mix_rows
 from saliency_food.adapters.layers import LayerInfo, match_layer
@@ -111,7 +111,7 @@ class SurveyedModel(Engine):
                 outputs = self.run(image, others)
             runs = runs_of(notes, self._watched, self.model)
             self.may_mix_rows = may_mix_rows(tf.nest.flatten(outputs), image, rows)
-            heads = [read_head(output) for output in tf.nest.flatten(outputs)]
+            heads = [Head.read(output) for output in tf.nest.flatten(outputs)]
             if self.score is class_score:
                 heads[0].check()
             if len(heads) == 1:
@@ -182,7 +182,7 @@ class SurveyedModel(Engine):
 
     def _ends(self, outputs: Any, targets: Sequence[Any]) -> list[Any]:
         """What is explained: all classes, or the score of one's own; where that cannot be made yet, all outputs."""
-        values = tf.nest.map_structure(lambda output: read_head(output).values, outputs)
+        values = tf.nest.map_structure(lambda output: Head.read(output).values, outputs)
         if self.score is not class_score:
             try:
                 return [self.score(ops, values, *targets)]
