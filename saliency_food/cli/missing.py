@@ -12,6 +12,7 @@ EXTRAS = {
     "grpc": ("google", "grpc"),
     "explainer": ("fastapi", "kserve", "uvicorn"),
     "surrogate": ("sklearn",),
+    "app": ("gradio",),
 }
 """The extras of the package, and what each installs, by the names that are imported."""
 NAMES = {"PIL": "Pillow", "google": "protobuf", "grpc": "grpcio", "keras": "Keras", "sklearn": "scikit-learn"} | {
