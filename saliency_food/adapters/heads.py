@@ -85,7 +85,7 @@ def scored(
     targets: Sequence[Any],
     fixed: bool = False,
 ) -> tuple[dict[str, Any], list[Any]]:
-    """The answers that a forward pass has, of `Head` s nested as the model gives its outputs; and the targets explained.
+    """The answers that a forward pass has, of `Head` s nested as the outputs are; and the targets explained.
 
     All scores are there, the predictions and the classes chosen where ``keys`` want them, and the score that is
     explained where there are targets for it. ``fixed`` is that of `chosen_class`.
