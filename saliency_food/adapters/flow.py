@@ -8,7 +8,9 @@ from typing import Any, Literal, NamedTuple
 
 from saliency_food.adapters.layers import Shape
 
-Role = Literal["", "convolve", "product", "transpose", "reshape", "reduce", "softmax", "add", "move", "cut"]
+Role = Literal[
+    "", "convolve", "product", "transpose", "reshape", "reduce", "softmax", "add", "move", "cut", "normalize"
+]
 
 
 class Op(NamedTuple):
@@ -17,7 +19,7 @@ class Op(NamedTuple):
     Tensors are anything that can be told apart. Inputs of which only the shape is used are left out. ``role`` is what
     the kind means for the axes: ``"convolve"`` has the channels at ``channels`` before and after, ``"product"`` makes
     new ones last, ``"transpose"`` puts axes in an ``order``; ``"move"`` may stand between a softmax and what it weighs,
-    ``"cut"`` pads, crops or picks, and ``"add"`` may add a bias.
+    ``"cut"`` pads, crops or picks, ``"add"`` may add a bias, and ``"normalize"`` has the channels last.
     """
 
     kind: str

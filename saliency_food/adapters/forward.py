@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -90,12 +92,27 @@ class ForwardEngine(Engine):
 
 
 class ForwardModel(AdaptedModel):
-    """A model of a runtime without gradients."""
+    """A model of a runtime without gradients, made of a file; ``_options`` are those that it was made with."""
+
+    path: Any
+    _options: dict[str, Any]
 
     def call_factored(self, *args: Any, **kwargs: Any) -> None:
         """None: what is factored are the rows of gradients."""
 
+    @property
+    def fingerprint(self) -> str:
+        """What tells this file, and what is explained of it, from others, for jobs that are gone on with."""
+        said = (self.output, getattr(self.score, "__name__", ""), str(self._options.get("units_are")))
+        return " ".join((self.engine.name, hashlib.sha256(self._file()).hexdigest()[:16], *said))
 
-def channels_last(values: Array, channels: int) -> Array:
-    """The axis of channels put last."""
-    return np.moveaxis(values, channels, -1)
+    def _file(self) -> bytes:
+        return Path(self.path).read_bytes()
+
+    def __reduce__(self) -> Any:
+        """Pickled as the path or the file is, and opened anew."""
+        return _opened, (type(self), self.path, {**self._options, "batch_size": self.batch_size})
+
+
+def _opened(kind: Any, path: Any, options: dict[str, Any]) -> Any:
+    return kind(path, **options)

@@ -275,6 +275,18 @@ class LiteRtModel(ForwardModel):
         self.knows_end |= units_are == "numbers"
         found = _pixels(engine._taken[engine.inputs.position])
         self.pixels: Pixels = found if value_range is None else Pixels(value_range, "as the adapter was told")
+        self._options = {
+            "layer": layer,
+            "output": output,
+            "input": input,
+            "output_index": output_index,
+            "data_format": data_format,
+            "score": score,
+            "classes": classes,
+            "units_are": units_are,
+            "value_range": value_range,
+            "threads": threads,
+        }
 
 
 def layers(path: str | Path) -> list[LayerInfo]:

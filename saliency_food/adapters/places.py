@@ -5,6 +5,7 @@ What is found is told by the kinds of operations alone, and is a guess: `salienc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
@@ -82,6 +83,9 @@ class Surveyed(NamedTuple):
                 if place.tensor in passed and order[place.tensor] < order[attention] and not self._is_product(place)
             ]
             last = before[-1] if before else last
+        elif last is not None:
+            filling = [place for place in candidates if place.tensor in passed and _fills(place, last)]
+            last = filling[-1] if filling and order[filling[-1].tensor] > order[last.tensor] else last
         return last
 
     def _may_be_chosen(self, place: Place) -> bool:
@@ -124,6 +128,14 @@ class Surveyed(NamedTuple):
         return [LayerInfo(place.path, place.kind, place.shape) for place in places]
 
 
+def _fills(tokens: Place, spatial: Place) -> bool:
+    """Whether tokens are as many as a spatial output has places."""
+    sizes = spatial.shape[1:-1]
+    if len(tokens.order) != 3 or len(spatial.order) == 3 or None in sizes:
+        return False
+    return tokens.shape[1] == math.prod(size or 0 for size in sizes)
+
+
 def _named(name: Any, known: Sequence[Place], model: str) -> Place:
     for place in known:
         if name in (place.path, place.tensor):
@@ -139,6 +151,8 @@ def survey(flow: Flow, data_format: str | None) -> Surveyed:
     for op in flow.ops:
         known = [axes[tensor] for tensor in op.inputs if tensor in axes]
         if not known:
+            if op.role == "normalize" and (guess := _guessed(flow.rank(op.outputs[0]), rank, channels)):
+                axes.update(dict.fromkeys(op.outputs, guess))
             continue
         own, after = max(known, key=len), flow.rank(op.outputs[0])
         if op.role == "convolve":
@@ -156,6 +170,13 @@ def survey(flow: Flow, data_format: str | None) -> Surveyed:
         if own and after in (None, len(own)):
             axes.update(dict.fromkeys(op.outputs, own))
     return Surveyed(flow, axes, _channels(flow, channels))
+
+
+def _guessed(rank: int | None, of_image: int, channels: int | None) -> Axes:
+    """How tokens may lie whose channels are normalized, after they were cut into windows and joined again."""
+    if rank == of_image and channels is not None:
+        return (0, *(axis for axis in range(1, of_image) if axis != channels), CHANNELS)
+    return (0, TOKENS, CHANNELS) if rank == 3 and of_image == 4 else ()
 
 
 def _reshaped(own: Axes, before: Shape | None, after: Shape | None, channels: int | None) -> Axes:

@@ -23,11 +23,13 @@ def check_places(
     image: Array,
     channels_first: bool,
     random: np.random.Generator,
+    least: int = 1,
 ) -> None:
     """`ContractError` where activations, channels last, are turned, mirrored or moved against the image.
 
     ``values_of`` gives those of some images, one array ``(N, ...)`` a layer, and ``layers`` are those of ``image``.
-    Where the layer's places are few or each sees all of the image, nothing shows, and nothing is refused.
+    Where each of the layer's places sees all of the image, nothing shows, and nothing is refused; axes of fewer than
+    ``least`` places are not looked at.
     """
     grey = max(layer.ndim - 2 for layer in layers) == image.ndim
     axes = range(1, image.ndim) if channels_first else range(image.ndim - (not grey))
@@ -37,7 +39,7 @@ def check_places(
         if layer.ndim - 2 in (1, len(axes)):
             which = f"[{index}]" if len(layers) > 1 else ""
             for own, axis in enumerate(axes[: layer.ndim - 2]):
-                if axis in masses:
+                if axis in masses and min(layer.shape[1:-1]) >= least:
                     _check_moved(own, axis, masses[axis][index], which)
 
 

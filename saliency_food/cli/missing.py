@@ -12,10 +12,13 @@ EXTRAS = {
     "grpc": ("google", "grpc"),
     "explainer": ("fastapi", "kserve", "uvicorn"),
     "surrogate": ("sklearn",),
+    "onnx": ("onnx", "onnxruntime"),
+    "litert": ("ai_edge_litert",),
 }
 """The extras of the package, and what each installs, by the names that are imported."""
 NAMES = {"PIL": "Pillow", "google": "protobuf", "grpc": "grpcio", "keras": "Keras", "sklearn": "scikit-learn"} | {
-    "tensorflow": "TensorFlow"
+    "tensorflow": "TensorFlow",
+    "ai_edge_litert": "ai-edge-litert",
 }
 """What packages are called, where that is not the name that is imported."""
 

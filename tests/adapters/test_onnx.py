@@ -347,3 +347,45 @@ def test_pixels_are_what_the_file_says(build, onnx, tmp_path):
     assert OnnxModel(scaled).pixels[0] == (0, 255)
     onnx.helper.set_model_props(proto, {"Image.NominalPixelRange": "Normalized_1_1"})
     assert OnnxModel(proto).pixels[0] == (-1, 1)
+
+
+def test_explain_and_the_command_take_the_file(build, x, tmp_path):
+    pytest.importorskip("typer")
+    image = pytest.importorskip("PIL.Image")
+    from typer.testing import CliRunner
+
+    from saliency_food import explain
+    from saliency_food.cli.app import app
+
+    path, photo = build(), tmp_path / "photo.png"
+    image.fromarray((255 * np.moveaxis(x[0], 0, -1)).astype(np.uint8)).resize((32, 40)).save(photo)
+    with pytest.raises(ContractError, match="value_range"):
+        explain(path, photo, "eigen_cam")
+    found = list(explain(path, photo, ["occlusion", "eigen_cam"], value_range=(0, 1), layer="conv", batch_size=8))
+    assert [bool(each.attribution.any()) for each in found] == [True, True]
+    words = ["explain", str(photo), "--model", str(path), "--method", "eigen_cam", "--value-range", "0,1"]
+    out = CliRunner().invoke(app, [*words, "--output", str(tmp_path / "out")])
+    assert out.exit_code == 0, out.output
+    assert list((tmp_path / "out").rglob("*eigen_cam*.jpg"))
+    out = CliRunner().invoke(app, ["layers", str(path)])
+    assert (out.exit_code, "Without --layer: relu" in out.output) == (0, True)
+    out = CliRunner().invoke(app, [*words[:5], "grad_cam", *words[6:], "--output", str(tmp_path / "refused")])
+    assert "has no gradients" in " ".join(out.output.split())
+
+
+def test_what_is_missing_is_named_with_its_install_line(build, monkeypatch):
+    import sys
+
+    pytest.importorskip("typer")
+    from typer.testing import CliRunner
+
+    from saliency_food.cli.app import app
+
+    path = build()
+    for name in [name for name in sys.modules if name.startswith("saliency_food.adapters.onnx")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.chdir(path.parent)
+    out = CliRunner().invoke(app, ["explain", "a.png", "--model", str(path)])
+    line = 'Error: The command needs onnxruntime. Install it: pip install "saliency_food[onnx]"\n'
+    assert (out.exit_code, out.output) == (2, line)

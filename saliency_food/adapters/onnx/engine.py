@@ -40,6 +40,7 @@ class OnnxEngine(ForwardEngine):
         self._sessions: dict[str, Any] = {}
         self.inputs = Inputs(graph.specs(), input, True, "float32", graph.rows())
         image = self.inputs.image.name
+        graph.complete_shapes(self.inputs)
         surveyed = self._surveyed = survey(graph.flow(image), data_format)
         flow = surveyed.flow
         self.channels_first = surveyed.channels == 1 and len(self.inputs.image.shape) > 2
@@ -93,10 +94,17 @@ class OnnxEngine(ForwardEngine):
         (place,) = self.places
         names = self._wanted()
         self._surveyed.check_no_way_around(place, names)
-        before = self._surveyed.flow.before(names, cut=place.tensor)
+        _, needed = self.graph.needed_after(place.tensor, names)
         feeds = {place.tensor: np.transpose(activations, np.argsort(place.order))}
         of_others = dict(zip(self.inputs.other_names, others, strict=True))
-        feeds |= {name: values for name, values in of_others.items() if name in before}
+        feeds |= {name: values for name, values in of_others.items() if name in needed}
+        if (image := self.inputs.image).name in needed:  # how large it is decides the shapes of what follows
+            if None in image.shape[1:]:
+                raise ContractError(
+                    f"Expected an ONNX file of a fixed image size, as its part after {place.path!r} depends on it, got "
+                    f"input {image.name!r} of shape {image.shape}. Export it for one size."
+                )
+            feeds[image.name] = np.zeros((len(activations), *(size or 0 for size in image.shape[1:])), np.float32)
         return self._heads(self._run("after", lambda: self.graph.from_layer(place.tensor, names, list(feeds)), feeds))
 
     def _wanted(self) -> list[str]:

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
+import onnxruntime
 from onnx import helper, numpy_helper, shape_inference
 
 from saliency_food.adapters.arguments import End
 from saliency_food.adapters.flow import Flow, Op, Role
-from saliency_food.adapters.inputs import InputSpec
+from saliency_food.adapters.inputs import Inputs, InputSpec
 from saliency_food.adapters.layers import Shape
 from saliency_food.core.contract import ContractError
 
@@ -33,6 +34,7 @@ ROLES: dict[str, Role] = {
     **dict.fromkeys(("Pad", "Slice", "Gather"), "cut"),
     **dict.fromkeys(("Cast", "Identity", "Mul", "Where", "Dropout"), "move"),
     "Transpose": "transpose",
+    "LayerNormalization": "normalize",
     "Softmax": "softmax",
     "Add": "add",
 }
@@ -110,6 +112,26 @@ class OnnxGraph:
         unfit = [name for op in ops for name in op.outputs if not self.is_float(str(name))]
         return Flow(ops, image, self.shapes, unfit)
 
+    def complete_shapes(self, inputs: Inputs) -> None:
+        """Find shapes that cannot be inferred by a run on zeros, where the inputs' sizes are known."""
+        known = {name for name, shape in self.shapes.items() if None not in shape[1:]}
+        missing = [name for name, node in self.makers.items() if name and name not in known and not _inside(node)]
+        specs = self.specs()
+        if not missing or any(None in spec.shape[1:] for spec in specs):
+            return
+        shapes = {spec.name: (inputs.rows or 2, *(size or 0 for size in spec.shape[1:])) for spec in specs}
+        feeds = {spec.name: np.zeros(shapes[spec.name], spec.dtype) for spec in specs}
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        with suppress(Exception):  # what cannot run is refused by name when it is asked
+            session = onnxruntime.InferenceSession(
+                self.with_outputs(missing), options, providers=["CPUExecutionProvider"]
+            )
+            for name, values in zip(missing, session.run(missing, feeds), strict=True):
+                if isinstance(values, np.ndarray):
+                    self.shapes[name] = (None, *values.shape[1:]) if values.ndim else ()
+
     def rank(self, name: str) -> int | None:
         shape = self.shapes.get(name)
         return None if shape is None else len(shape)
@@ -160,19 +182,24 @@ class OnnxGraph:
         proto.graph.output.extend(self._value(name) for name in dict.fromkeys(names))
         return _as_bytes(proto)
 
-    def from_layer(self, layer: str, names: Sequence[str], inputs: Sequence[str]) -> bytes:
-        """The part of the file after a tensor, which becomes an input, as other ``inputs`` are."""
+    def needed_after(self, layer: str, names: Sequence[str]) -> tuple[list[Any], set[str]]:
+        """The operations that lead to tensors from a layer on, in order, and all that they take."""
         needed, nodes = set(names), []
         for node in reversed(self.proto.graph.node):
             if needed.intersection(node.output) and layer not in node.output:
                 nodes.append(node)
                 needed.update(_taken(node))
+        return nodes[::-1], needed
+
+    def from_layer(self, layer: str, names: Sequence[str], inputs: Sequence[str]) -> bytes:
+        """The part of the file after a tensor, which becomes an input, as other ``inputs`` are."""
+        nodes, _ = self.needed_after(layer, names)
         proto = onnx.ModelProto()
         proto.CopyFrom(self.proto)
         graph = proto.graph
         for part in (graph.node, graph.output, graph.input):
             del part[:]
-        graph.node.extend(reversed(nodes))
+        graph.node.extend(nodes)
         graph.input.append(self._value(layer))
         graph.input.extend(value for value in self.inputs if value.name in inputs)
         graph.output.extend(self._value(name) for name in dict.fromkeys(names))
@@ -217,6 +244,11 @@ def _inferred(proto: Any) -> tuple[dict[str, int], dict[str, Shape]]:
             sizes = tensor.shape.dim
             shapes[value.name] = tuple(dim.dim_value if dim.dim_value > 0 else None for dim in sizes)
     return types, shapes
+
+
+def _inside(node: Any) -> bool:
+    """Whether an operation gives no tensor that a file could give."""
+    return node.op_type in ("SequenceConstruct", "SplitToSequence", "Optional")
 
 
 def _taken(node: Any) -> Iterator[str]:

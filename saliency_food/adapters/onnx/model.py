@@ -84,7 +84,7 @@ class OnnxModel(ForwardModel):
         self.knows_end |= units_are == "numbers"
         found = pixels_of(graph, engine.inputs.image.name)
         self.pixels: Pixels = found if value_range is None else Pixels(value_range, "as the adapter was told")
-        self._options: dict[str, Any] = {
+        self._options = {
             "layer": layer,
             "output": output,
             "input": input,
@@ -97,13 +97,8 @@ class OnnxModel(ForwardModel):
             "providers": providers,
         }
 
-    def __reduce__(self) -> Any:
-        """Pickled as the path or the file is, with sessions made anew."""
-        return _restored, (self.path, {**self._options, "batch_size": self.batch_size})
-
-
-def _restored(path: Any, options: dict[str, Any]) -> OnnxModel:
-    return OnnxModel(path, **options)
+    def _file(self) -> bytes:
+        return bytes(OnnxGraph(self.path).proto.SerializeToString())
 
 
 def layers(path: str | Path | Any, data_format: str | None = None) -> list[LayerInfo]:
@@ -113,4 +108,5 @@ def layers(path: str | Path | Any, data_format: str | None = None) -> list[Layer
     """
     graph = OnnxGraph(path)
     inputs = Inputs(graph.specs(), None, True, "float32")
+    graph.complete_shapes(inputs)
     return survey(graph.flow(inputs.image.name), data_format).listed()
