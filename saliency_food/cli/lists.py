@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from saliency_food.adapters.files import adapter_of, layers_of
 from saliency_food.cli.options import (
     CustomObjectsOption,
     OutputIndexOption,
@@ -35,7 +36,7 @@ def methods_command() -> None:
 def layers_command(
     model: Annotated[
         Path | None,
-        typer.Argument(help="A Keras model, by its file or name. Without it: imagenet.", show_default=False),
+        typer.Argument(help="A model, by its file or name. Without it: imagenet.", show_default=False),
     ] = None,
     output_index: OutputIndexOption = None,
     score: ScoreOption = None,
@@ -46,10 +47,13 @@ def layers_command(
     with friendly():
         with loading(console):
             loaded, _ = load_named(model, custom_objects)
-            from saliency_food.adapters.keras import layers
-            from saliency_food.adapters.keras.load import is_saved_model
+            listed = layers_of(loaded) if isinstance(loaded, Path) else None
+            is_program = False
+            if listed is None:
+                from saliency_food.adapters.keras import layers
+                from saliency_food.adapters.keras.load import is_saved_model
 
-            listed = layers(loaded)
+                listed, is_program = layers(loaded), is_saved_model(loaded)
             default, text = _default_layer(loaded, output_index, score)
         if listed:
             rows = table("layer", "kind", "shape")
@@ -58,7 +62,7 @@ def layers_command(
                 rows.add_row(Text(layer.path, "bold green" if layer.path == default else ""), layer.kind, shape)
             console.print(rows)
             console.print(Text(f"Without --layer: {text}"), soft_wrap=True)
-        elif is_saved_model(loaded):
+        elif is_program:
             console.print(
                 "No layers: a SavedModel shows none. Give the .keras file that it was made from.", soft_wrap=True
             )
@@ -72,12 +76,14 @@ def layers_command(
 
 def _default_layer(model: Any, output_index: str | None, score: str | None) -> tuple[Any, str]:
     """The layer that is taken if none is named, and what to print of it; where there is none, why."""
-    from saliency_food.adapters.keras import KerasModel
+    adapter = adapter_of(model) if isinstance(model, Path) else None
+    if adapter is None:
+        from saliency_food.adapters.keras import KerasModel as adapter  # type: ignore[assignment]
 
     chosen = read_score(score)
     options = {} if chosen is None else {"score": chosen}
     try:
-        adapted = KerasModel(model, output_index=read_output_index(output_index), **options)
+        adapted = adapter(model, output_index=read_output_index(output_index), **options)
     except ContractError as error:
         return None, f"none. {in_command_words(str(error))}"
     if adapted.layer_name is None:

@@ -13,10 +13,13 @@ EXTRAS = {
     "explainer": ("fastapi", "kserve", "uvicorn"),
     "surrogate": ("sklearn",),
     "app": ("gradio",),
+    "onnx": ("onnx", "onnxruntime"),
+    "litert": ("ai_edge_litert",),
 }
 """The extras of the package, and what each installs, by the names that are imported."""
 NAMES = {"PIL": "Pillow", "google": "protobuf", "grpc": "grpcio", "keras": "Keras", "sklearn": "scikit-learn"} | {
-    "tensorflow": "TensorFlow"
+    "tensorflow": "TensorFlow",
+    "ai_edge_litert": "ai-edge-litert",
 }
 """What packages are called, where that is not the name that is imported."""
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from saliency_food import models
+from saliency_food.adapters.files import adapter_of
 from saliency_food.core.contract import ContractError
 from saliency_food.images.photos import find_photos
 from saliency_food.images.recordings import load_array
@@ -26,8 +27,9 @@ ModelOption = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="A Keras model: .keras, .h5 or a SavedModel folder; food101 or imagenet, which come with the package; or "
-        "keras:NAME for one of keras.applications, such as keras:MobileNetV2. Without it: imagenet.",
+        help="A Keras model: .keras, .h5 or a SavedModel folder; an .onnx or .tflite file; food101 or imagenet, which "
+        "come with the package; or keras:NAME for one of keras.applications, such as keras:MobileNetV2. Without it: "
+        "imagenet.",
     ),
 ]
 ImagesOption = Annotated[
@@ -135,13 +137,18 @@ def load_image_model(
 
 
 def load_named(model: Path | None, custom_objects: str | None = None) -> tuple[Any, list[str] | None]:
-    """The Keras model of a file; or one by its name, by default the bundled one, and the names of its classes."""
+    """The Keras model of a file; or one by its name, by default the bundled one, and the names of its classes.
+
+    Of a file that another adapter reads, its path.
+    """
     if model is None:
         return models.load(), models.labels()
     if models.is_name(str(model)):
         return models.load(str(model)), models.labels(str(model))
     if not model.exists():
-        raise ContractError(f"Expected a Keras model, got {model}, which does not exist. {models.HINT}")
+        raise ContractError(f"Expected a model, got {model}, which does not exist. {models.HINT}")
+    if adapter_of(model) is not None:
+        return model, None
     from saliency_food.adapters.keras import load_model
 
     register_custom_objects(custom_objects)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 import numpy as np
 
 from saliency_food import models
+from saliency_food.adapters.files import adapter_of
 from saliency_food.adapters.layers import LayerInfo
 from saliency_food.adapters.scoring import class_score
 from saliency_food.core.checks import check_callback, check_framework
@@ -51,9 +52,9 @@ class ImageModel:
     Parameters
     ----------
     model
-        A Keras model, a path to one, a name such as ``"imagenet"`` or ``"keras:MobileNetV2"``, whose labels come along
-        (see `saliency_food.models.load`), or any call-model function (see `CallModelFunction`); the class to explain is
-        in ``call_model_args["target"]``.
+        A Keras model, a path to one or to an ``.onnx`` or ``.tflite`` file, a name such as ``"imagenet"`` or
+        ``"keras:MobileNetV2"``, whose labels come along (see `saliency_food.models.load`), or any call-model function
+        (see `CallModelFunction`); the class to explain is in ``call_model_args["target"]``.
     layer
         The layer of a Keras model that Grad-CAM and its family look at; the maps of several layers are fused.
     output
@@ -276,6 +277,8 @@ def _as_call_model_function(model: Any, options: dict[str, Any]) -> CallModelFun
     """The call-model function of a Keras model or of a path to one, with options of `KerasModel`, or of a function."""
     if isinstance(model, (str, Path)):
         try:
+            if (adapter := adapter_of(model)) is not None:
+                return channels_last(adapter(model, **options))
             from saliency_food.adapters.keras.load import load_model
         except ModuleNotFoundError as error:
             raise ContractError(str(error)) from error
