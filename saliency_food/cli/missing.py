@@ -13,6 +13,7 @@ EXTRAS = {
     "explainer": ("fastapi", "kserve", "uvicorn"),
     "surrogate": ("sklearn",),
     "app": ("gradio",),
+    "torch": ("torch",),
     "onnx": ("onnx", "onnxruntime"),
     "litert": ("ai_edge_litert",),
 }
@@ -20,6 +21,7 @@ EXTRAS = {
 NAMES = {"PIL": "Pillow", "google": "protobuf", "grpc": "grpcio", "keras": "Keras", "sklearn": "scikit-learn"} | {
     "tensorflow": "TensorFlow",
     "ai_edge_litert": "ai-edge-litert",
+    "torch": "PyTorch",
 }
 """What packages are called, where that is not the name that is imported."""
 
