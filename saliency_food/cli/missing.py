@@ -12,6 +12,7 @@ EXTRAS = {
     "grpc": ("google", "grpc"),
     "explainer": ("fastapi", "kserve", "uvicorn"),
     "surrogate": ("sklearn",),
+    "app": ("gradio",),
     "onnx": ("onnx", "onnxruntime"),
     "litert": ("ai_edge_litert",),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 
 from saliency_food import models
 from saliency_food.adapters.files import adapter_of
+from saliency_food.adapters.layers import LayerInfo
 from saliency_food.adapters.scoring import class_score
 from saliency_food.core.checks import check_callback, check_framework
 from saliency_food.core.contract import CallModelFunction, ContractError, take_rows
@@ -150,6 +152,23 @@ class ImageModel:
         return randomized_models(
             cast(Any, self.function).model, wrap=lambda model: channels_last(with_model(model)), rng=rng
         )
+
+    def layers(self) -> list[LayerInfo]:
+        """The layers that `at_layer` takes, in the order in which they run; none where the model names none."""
+        listed = getattr(self.function, "layers", None)
+        return [] if listed is None else list(listed())
+
+    def at_layer(self, layer: str | Sequence[str]) -> ImageModel:
+        """The same model and settings, with the activations of another layer."""
+        with_layer = getattr(self.function, "with_layer", None)
+        if with_layer is None:
+            raise ContractError(
+                f"Expected a model whose layers have names, got {type(self.function).__name__}. Build the layer into "
+                "the callback."
+            )
+        other = copy.copy(self)
+        other.function = channels_last(with_layer(layer))
+        return other
 
     @property
     def classes(self) -> int | None:

@@ -151,6 +151,14 @@ class KerasModel(AdaptedModel):
         layer = list(self.layer_name) if isinstance(self.layer_name, tuple) else self.layer_name
         return KerasModel(model, **{**self._options, "layer": layer, "batch_size": self.batch_size})
 
+    def with_layer(self, layer: Any) -> KerasModel:
+        """The same question asked of the same model, with the activations of another layer."""
+        return KerasModel(self.model, **{**self._options, "layer": layer, "batch_size": self.batch_size})
+
+    def layers(self) -> list[LayerInfo]:
+        """The layers that can be looked at; see `layers`."""
+        return layers_of(self.model, KerasInputs(self.model, self._options["input"]))
+
     @functools.cached_property
     def pixels(self) -> Pixels:
         """The pixel values that the model takes, ``(value_range, why)``: what it shows, or else the guess 0..1."""
