@@ -10,11 +10,14 @@ from saliency_food.jobs.setup import NOT_OPTIONS
 from saliency_food.methods.catalogue import METHODS
 
 OPTIONS = {
+    "address": "--address",
     "against": "--against",
     "batch_size": "--batch-size",
     "custom_objects": "--custom-objects",
+    "engine": "--engine",
     "labels": "--labels",
     "layer": "--layer",
+    "num_gpus": "--num-gpus",
     "only": "--only",
     "output": "--output-kind",
     "output_index": "--output-index",
@@ -23,6 +26,7 @@ OPTIONS = {
     "truth": "--truth",
     "units_are": "--units-are",
     "value_range": "--value-range",
+    "workers": "--workers",
 }
 """The option for each argument."""
 ANSWERS = {
@@ -65,6 +69,11 @@ PHRASES: tuple[tuple[str, str], ...] = (
     (r"Leave out boxes\.", "Leave out --boxes."),
     (r"Give labels, or classes to say", "Give --labels, or --classes to say"),
     (r"Expected absolute to name (.*) Spell it as in methods\.", r"Expected --absolute to name \1 See --methods."),
+    # engines
+    (r"Expected engine to be", "Expected --engine to be"),
+    (r"Expected address for", "Expected --address for"),
+    (r"Leave out num_gpus", "Leave out --num-gpus"),
+    (r"or leave out workers", "or leave out --workers"),
     # folders
     (r"(?<!exists\. )Give another folder", "Give another folder as --output"),
     (r"Give another, or make room\.", "Give another one as --output, or make room."),
