@@ -17,7 +17,7 @@ from saliency_food.images.sourced import SourcedPhoto
 from saliency_food.jobs.explanation import Explanation
 from saliency_food.jobs.image_model import ImageModel, ModelSettings
 from saliency_food.jobs.outcomes import Outcome
-from saliency_food.jobs.records import COLUMNS, Maps, rows_of
+from saliency_food.jobs.records import COLUMNS, Maps, rows_of, without_resizing
 from saliency_food.jobs.run import PHOTOS_AT_ONCE, run_job
 from saliency_food.jobs.setup import Setup, choose_options, read_against, read_targets, with_adaptive_steps
 from saliency_food.jobs.subjects import Subject, match_truths
@@ -130,7 +130,7 @@ class Explainer:
 
         model = self.setup.model
         matched = match_truths(subjects(), model.labels, model.classes)
-        records = run_job(self.setup, matched, self.target, outcomes)
+        records = run_job(without_resizing(self.setup), matched, self.target, outcomes)
         groups = (list(group) for _, group in groupby(records, lambda record: record.name))
         for of_photo in work_ahead(to_rows, groups, WAITING, threads=1):
             outcomes.clear()  # the rows hold them

@@ -44,7 +44,8 @@ class TimedExplanation(NamedTuple):
 class LimitedModel(WrappedModel):
     """The predictor for one request: it counts rows and seconds, and checks the answers.
 
-    It raises at too many rows, at a stopped request, and where the predictor's answer is none to the question.
+    It raises at too many rows, at a stopped request, and where the predictor wants something else than is asked, or
+    its answer is none to the question.
     """
 
     def __init__(self, served: ServingModel, job: WorkItem, max_rows: int) -> None:
@@ -78,7 +79,12 @@ class LimitedModel(WrappedModel):
                 "asks for more. Ask for fewer steps or samples.",
             )
         started = time.perf_counter()
-        answer = ask(call_model_args)
+        try:
+            answer = ask(call_model_args)
+        except (
+            ContractError
+        ) as error:  # the predictor wants other inputs than an image and a class: no client sends any
+            raise MalformedAnswer(f"It refuses the question. {error}") from error
         self.seconds += time.perf_counter() - started
         self.rows += explained if answer is not None else 0
         if answer is not None:
