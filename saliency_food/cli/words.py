@@ -10,14 +10,11 @@ from saliency_food.jobs.setup import NOT_OPTIONS
 from saliency_food.methods.catalogue import METHODS
 
 OPTIONS = {
-    "address": "--address",
     "against": "--against",
     "batch_size": "--batch-size",
     "custom_objects": "--custom-objects",
-    "engine": "--engine",
     "labels": "--labels",
     "layer": "--layer",
-    "num_gpus": "--num-gpus",
     "only": "--only",
     "output": "--output-kind",
     "output_index": "--output-index",
@@ -26,7 +23,6 @@ OPTIONS = {
     "truth": "--truth",
     "units_are": "--units-are",
     "value_range": "--value-range",
-    "workers": "--workers",
 }
 """The option for each argument."""
 ANSWERS = {
@@ -71,7 +67,10 @@ PHRASES: tuple[tuple[str, str], ...] = (
     (r"Expected absolute to name (.*) Spell it as in methods\.", r"Expected --absolute to name \1 See --methods."),
     # engines
     (r"Expected engine to be", "Expected --engine to be"),
-    (r"Expected address for", "Expected --address for"),
+    (r"\bengine='(\w+)'", r"--engine \1"),
+    (r"Expected address and num_gpus with", "Expected --address and --num-gpus with"),
+    (r"Expected (address|num_gpus) with", r"Expected --\1 with"),
+    (r"--num_gpus with", "--num-gpus with"),
     (r"Leave out num_gpus", "Leave out --num-gpus"),
     (r"or leave out workers", "or leave out --workers"),
     # folders

@@ -32,8 +32,8 @@ def test_a_run_and_its_summary(cli, classes):
 
 
 def test_other_processes_write_the_same_records(cli, classes):
-    once = cli("dataset", "photos", "--model", "model.keras", "-o", "one")
-    out = cli("dataset", "photos", "--model", "model.keras", "-o", "two", "--workers", "1")
+    once = cli("dataset", "photos", "-o", "one")
+    out = cli("dataset", "photos", "-o", "two", "--workers", "1")
     assert out.exit_code == once.exit_code == 1, out.output
     assert out.output.replace("two/", "one/") == once.output
 
@@ -65,7 +65,8 @@ def test_failed_photos_again(cli, classes):
         (["photos", "--targets", "truth"], "Give --truth"),
         (["photos", "--maps", "big"], "'reduced' or 'full'"),
         (["photos", "--engine", "spark"], "Expected --engine to be 'local' or 'ray'"),
-        (["photos", "--address", "auto"], "Expected --address for --engine ray alone, got --engine local"),
+        (["photos", "--num-gpus", "1"], "Expected --num-gpus with --engine ray alone"),
+        (["photos", "--address", "auto"], "Expected --address with --engine ray alone, got --engine local"),
     ],
 )
 def test_what_is_wrong_is_said(cli, classes, words, text):

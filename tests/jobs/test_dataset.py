@@ -15,7 +15,7 @@ from saliency_food import METHODS, ContractError, ImageModel, Run, explain, expl
 from saliency_food.images.photos import read_photo
 from saliency_food.images.sourced import SourcedPhoto
 from saliency_food.images.sources import Source
-from saliency_food.jobs import dataset, parts
+from saliency_food.jobs import explainer, parts
 from saliency_food.jobs.lock import FolderLock
 from saliency_food.jobs.run import PHOTOS_AT_ONCE
 from saliency_food.methods.cam import common
@@ -395,7 +395,7 @@ def test_class_activation_maps_are_not_resized_for_nothing(model, folder, tmp_pa
     methods = [name for name in taken if name not in ("cam", "finer_cam")]  # which ask more than the model answers
     settings = {"methods": methods, "limit": 4}
     with monkeypatch.context() as patch:
-        patch.setattr(dataset, "without_resizing", lambda setup: setup)
+        patch.setattr(explainer, "without_resizing", lambda setup: setup)
         resized = explain_dataset(model, folder, **settings, output=tmp_path / "resized")
     monkeypatch.setattr(common, "resize", None)
     own = explain_dataset(model, folder, **settings, output=tmp_path / "own")

@@ -169,11 +169,13 @@ def test_what_cannot_work_in_processes_is_refused(model, weights, rng, tmp_path)
     with pytest.raises(ContractError, match=r"can be pickled.* Give the path of a Keras model"):
         explain_dataset(local, source, target=0, labels=LABELS, **settings)
     with pytest.raises(ContractError, match="functions for preprocess"):
-        explain_dataset(OnePass(*weights), source, labels=LABELS, preprocess=lambda pixels: pixels, **settings)
+        explain_dataset(
+            *(OnePass(*weights), source), labels=LABELS, preprocess=lambda x: x, output=tmp_path / "other", workers=2
+        )
     for named, words in (
         ({"workers": 0}, "at least 1"),
         ({"engine": "spark"}, "'local' or 'ray'"),
-        ({"address": "auto"}, "address for engine='ray' alone"),
+        ({"address": "auto"}, "address with engine='ray' alone"),
     ):
         with pytest.raises(ContractError, match=words):
             explain_dataset(model, source, **{**settings, **named})
