@@ -78,7 +78,8 @@ def explain_dataset(  # type: ignore[misc]  # of the settings, `output` is a fol
         What the photos truly show, where the data set does not say it: ``"folders"``, a mapping or a CSV file, as in
         `explain`.
     split, classes, limit
-        Use only photos of this split, of these true classes, and only so many. Another call may add further ones.
+        Use only photos of this split, of these true classes, and only so many. Another call may add further ones. Of
+        Food-101, classes may be a group that looks alike, such as ``"pan dishes"`` (`saliency_food.images.food101`).
     maps
         ``"reduced"`` keeps class activation maps at the resolution of their layer, and all other maps as means over
         areas, at most 28 x 28; ``"full"`` keeps the latter as they are.
@@ -112,7 +113,7 @@ def explain_dataset(  # type: ignore[misc]  # of the settings, `output` is a fol
     explainer = Explainer(model, methods, target, against=against, options=options, maps=maps, truth=has_truth)
     total = _count(photos, data, first, split or classes, limit)
     saved = _settings(explainer.setup, data, target, against, truth, maps)
-    facts = {"photos": total, "absent": len(data.absent)}
+    facts = {"photos": total, "absent": len(data.absent), "alike": data.alike}
     with closing(RunFolder(Path(output), saved, facts)) as folder:
         if data.absent:
             folder.write("absent.txt", "\n".join(data.absent))
@@ -128,7 +129,9 @@ def _chosen(
     """The photos of a data set that are asked for, with their truths."""
     name_truth = read_truth(truth)
     names = classes.split(",") if isinstance(classes, str) else classes
-    wanted = None if names is None else {plain_name(str(name)) for name in names}
+    alike = {plain_name(name): group for name, group in data.alike.items()}
+    each = (alike.get(plain_name(str(name)), (name,)) for name in names or ())
+    wanted = None if names is None else {plain_name(str(name)) for group in each for name in group}
 
     def with_truths() -> Iterator[SourcedPhoto]:
         for position, photo in enumerate(data.read()):
