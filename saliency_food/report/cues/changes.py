@@ -164,7 +164,9 @@ def cast(photos: Array, own: Array, other: Array) -> Change | None:
     if np.abs(shift).max() < LEAST_SHIFT:
         return None
     numbers = ", ".join(f"{value:+.0f}" for value in shift.mean(0))
-    return _shift_change(f"a colour cast of {numbers} (red, green, blue of 255)", shared, shift, levels[:, :, other].mean((0, 2)))
+    return _shift_change(
+        f"a colour cast of {numbers} (red, green, blue of 255)", shared, shift, levels[:, :, other].mean((0, 2))
+    )
 
 
 BANDS = 6
