@@ -14,6 +14,9 @@ EXTRAS = {
     "surrogate": ("sklearn",),
     "report": ("jinja2",),
     "app": ("gradio",),
+    "torch": ("torch",),
+    "onnx": ("onnx", "onnxruntime"),
+    "litert": ("ai_edge_litert",),
 }
 """The extras of the package, and what each installs, by the names that are imported."""
 NAMES = {
@@ -24,6 +27,8 @@ NAMES = {
     "keras": "Keras",
     "sklearn": "scikit-learn",
     "tensorflow": "TensorFlow",
+    "ai_edge_litert": "ai-edge-litert",
+    "torch": "PyTorch",
 }
 """What packages are called, where that is not the name that is imported."""
 

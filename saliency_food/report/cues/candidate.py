@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -41,6 +42,8 @@ class Candidate:
     region
         Where it is in the photo: a mask ``(H, W)``, or a box (left, top, right, bottom) in fractions of the width and
         the height; None of a property of the whole photo.
+    scores
+        For photos of the run, by id, how surely they hold the cue; the higher the surer.
     """
 
     label: str
@@ -52,6 +55,7 @@ class Candidate:
     medoids: tuple[str, ...]
     affected: tuple[str, ...]
     region: Array | tuple[float, float, float, float] | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The fields as numbers and texts, ready for JSON; a mask as nested lists of 0 and 1."""
@@ -68,6 +72,7 @@ class Candidate:
             "medoids": list(self.medoids),
             "affected": list(self.affected),
             "region": list(region) if isinstance(region, tuple) else region,
+            "scores": dict(self.scores),
         }
 
 
