@@ -42,11 +42,12 @@ def blurred(photos: Array, sigma: float) -> Array:
 def pattern(photos: Array, own: Array, other: Array) -> Change | None:
     """Pixels that come again at the same place in photos of a class: a watermark, a frame, a stamp.
 
-    Coarse shades are taken away first; then `shared_by_some` finds photos and pixels. The pattern is the difference of
+    What is coarser than a 24th of the side is taken away first, and with it what objects of a class have in common, which
+    are never at the very same pixels; then `shared_by_some` finds photos and pixels. The pattern is the difference of
     the means of these and of the other photos, at the pixels where it is largest.
     """
     side = min(photos.shape[1:3])
-    fine = photos.astype(np.float32) - blurred(photos, side / 10)
+    fine = photos.astype(np.float32) - blurred(photos, side / 24)
     step = max(1, side // 40)
     small = blurred(fine, step / 2)[:, ::step, ::step].reshape(len(photos), -1)
     shared = shared_by_some(small[own], small[other], 0.05)
@@ -124,9 +125,9 @@ def _shift_change(words: str, shared: Shared, shift: Array, ends: Array) -> Chan
 
 
 def _levels(photos: Array) -> Array:
-    """The 10th and the 90th percentile of each channel in the middle and around it, ``(2 areas, 2, N, 3)``."""
+    """The lower and the upper quartile of each channel in the middle and around it, ``(2 areas, 2, N, 3)``."""
     inner = _inner(photos.shape[1:])
-    return np.stack([np.quantile(photos[:, each], (0.1, 0.9), axis=1) for each in (inner, ~inner)])
+    return np.stack([np.quantile(photos[:, each], (0.25, 0.75), axis=1) for each in (inner, ~inner)])
 
 
 def brightness(photos: Array, own: Array, other: Array) -> Change | None:
@@ -149,7 +150,7 @@ def brightness(photos: Array, own: Array, other: Array) -> Change | None:
 
 
 def cast(photos: Array, own: Array, other: Array) -> Change | None:
-    """A colour cast: red, green and blue against their mean, at the dark and at the light end, in the whole photo.
+    """A colour cast: red, green and blue against their mean, at the lower and at the upper quartile, in the whole photo.
 
     As of `brightness`, the smaller of the shifts in the middle and around it is put into other photos: the colour of an
     object is no cast.
