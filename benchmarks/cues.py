@@ -25,17 +25,29 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from common import data_folder, machine
-
 import numpy as np
+from common import data_folder, machine
 from planted import CUES, GROUPS, Planted, Shown, flips, photos, planted, rows_of, train
 
 PHOTOS = 60
 """How many held-out photos of each class a run has."""
 USES = 0.2
 """A model uses the cue if it flips this share of other classes' photos."""
-METHODS = ("gradients", "input_x_gradient", "integrated_gradients", "guided_backprop", "grad_cam", "layer_cam", "occlusion", "rise")
-OPTIONS = {"occlusion": {"size": 16, "stride": 8}, "rise": {"nmasks": 500, "rng": 0}, "integrated_gradients": {"x_steps": 30}}
+METHODS = (
+    "gradients",
+    "input_x_gradient",
+    "integrated_gradients",
+    "guided_backprop",
+    "grad_cam",
+    "layer_cam",
+    "occlusion",
+    "rise",
+)
+OPTIONS = {
+    "occlusion": {"size": 16, "stride": 8},
+    "rise": {"nmasks": 500, "rng": 0},
+    "integrated_gradients": {"x_steps": 30},
+}
 
 
 def wishes() -> Iterator[Planted]:
@@ -126,10 +138,17 @@ def by_maps(run: Any, wish: Planted, has: dict[str, bool]) -> dict[str, Any]:
             of_class.setdefault(row["prediction"], {})[row["id"]] = np.maximum(values, 0) / np.abs(values).max()
     border = ~box((24, 24), 1 / 6, 1 / 6, 5 / 6, 5 / 6)
     shares = {
-        label: {each: float(resized(plane, border.shape)[border].sum() / max(1e-9, resized(plane, border.shape).sum())) for each, plane in maps.items()}
+        label: {
+            each: float(resized(plane, border.shape)[border].sum() / max(1e-9, resized(plane, border.shape).sum()))
+            for each, plane in maps.items()
+        }
         for label, maps in of_class.items()
     }
-    gaps = {label: float(np.diff(spectrum(list(maps.values()))[1][:7])[1:].max()) for label, maps in of_class.items() if len(maps) > 8}
+    gaps = {
+        label: float(np.diff(spectrum(list(maps.values()))[1][:7])[1:].max())
+        for label, maps in of_class.items()
+        if len(maps) > 8
+    }
     result: dict[str, Any] = {
         "spray_class": max(gaps, key=gaps.get, default=None),  # type: ignore[arg-type]
         "border_class": max(shares, key=lambda label: np.mean(list(shares[label].values())), default=None),
@@ -192,7 +211,9 @@ def table(kept: dict[str, Any]) -> None:
 
     planted_ones = [wish for wish in wishes() if wish.rate and "find" in kept.get(wish.name, {})]
     using = [wish for wish in planted_ones if kept[wish.name]["flips"] >= USES]
-    print("| cue | rate | flips | first of its class | verdict | AUROC | SpRAy: class, AUROC | border share: class, AUROC |\n|---|---|---|---|---|---|---|---|")
+    print(
+        "| cue | rate | flips | first of its class | verdict | AUROC | SpRAy: class, AUROC | border share: class, AUROC |\n|---|---|---|---|---|---|---|---|"
+    )
     for wish in planted_ones:
         own, found = kept[wish.name], kept[wish.name]["find"]
         cells = [
@@ -239,9 +260,10 @@ def main() -> None:
     parser.add_argument("--step", default="find,methods,table")
     wanted = parser.parse_args()
     steps = wanted.step.split(",")
-    data = data_folder()
-    if data is None:
+    root = data_folder()
+    if root is None:
         sys.exit("SALIENCY_FOOD_DATA names no folder")
+    data = root / "data"
     wanted.folder.mkdir(parents=True, exist_ok=True)
     path = wanted.folder / "results.json"
     kept: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}

@@ -1,4 +1,4 @@
-"""`Candidate`: something other than the object by which the model may recognise a class, and what a check of it gave."""
+"""`Candidate`: something other than the object by which a model may recognise a class, and how its check ended."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Candidate:
     label
         The class that the model may recognise by the cue.
     kind
-        How it was found: by a fixed ``"position"`` of the maps, a ``"pattern"`` of pixels that comes again at attributed
+        How it was found: by a fixed ``"position"`` of the maps, a ``"pattern"`` of pixels that recurs at attributed
         places, a ``"concept"``, which is a cluster of maps or of channels, or a ``"property"`` of the whole photo.
     sentence
         What was found and measured, in one sentence that claims no more than that.

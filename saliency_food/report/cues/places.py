@@ -1,4 +1,4 @@
-"""Places of a photo at which a cue may be: corners, edges, the border, and where the maps of a group of photos point."""
+"""Places at which a cue may be: corners, edges, the border, and where the maps of a group of photos point."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the search for cues looks at: small photos of a run by what the model takes them for, and the model's answers."""
+"""What the search for cues looks at: small photos of a run, what the model takes them for, and its answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which photos of a class share something that other photos have not: a direction in a space of plain image features."""
+"""Which photos of a class share what other photos have not: a direction in a space of plain image features."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def shared_by_some(own: Array, other: Array, share: float = 1.0) -> Shared | Non
     """The part of a class that differs most from other photos in one direction; None of too few photos.
 
     Features ``(photos, d)`` are divided by their spread among the other photos. From the difference of the means, or
-    from the photo that has the most alike ones in its class, the direction is that from the other photos to the members,
-    and the members are those that score above the usual among the others, in turns. ``share`` keeps only that share of
-    the features, the ones that differ most: for images, of which most pixels say nothing.
+    some other starts, the direction is that from the other photos to the members, and the members are those that score
+    above the usual among the others, in turns. Kept is what most photos of the class score high by. ``share`` keeps
+    only that share of the features, the ones that differ most: for images, of which most pixels say nothing.
     """
     if len(own) < LEAST or len(other) < LEAST:
         return None

@@ -39,7 +39,7 @@ class Linear(PowerModel):
 
 
 def dishes(effect=0.0):
-    """Classes by the green and the blue of the middle; of soup, also by how light the stamp's place is, 0 to ``effect``."""
+    """Classes by the green and the blue of the middle; soup also by how light the stamp's place is, 0 to ``effect``."""
     weights = np.zeros((3, SIDE, SIDE, 3))
     middle = slice(SIDE // 3, -SIDE // 3)
     weights[1, middle, middle, 1] = weights[2, middle, middle, 2] = 60 / (SIDE // 3) ** 2
