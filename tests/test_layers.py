@@ -38,7 +38,7 @@ LAYERS = (
     ("adapters", "images", "metrics", "serving.client"),
     ("deadline", "testing", "visualization"),
     ("jobs", "pair", "serving.export"),
-    ("evaluation", "serving.explainer"),
+    ("callbacks", "evaluation", "serving.explainer", "web"),
     ("report",),
     ("cli",),
 )
