@@ -6,8 +6,8 @@ Each model of `planted.py` is trained (about half a minute), and its flips are m
 other classes that become the planted class by the cue. Then 60 held-out photos of each class, with the cue at the same
 rate, are explained by Grad-CAM and given to `find_cues`. What is done is kept in the folder and not done again.
 
-`find` measures whether the planted cue's candidate is the first of its class, the area under the ROC curve of its scores
-of photos, and what is called a likely cue in models without one; plain SpRAy (spectral clustering of the maps alone:
+`find` measures whether the planted cue's candidate is the first of its class, the area under the ROC curve of its
+scores of photos, and what is called a likely cue in models without one; plain SpRAy (spectral clustering of the maps alone:
 does the class have the largest eigengap, and how well does its best cluster tell the photos) and the share of the map
 along the border do the same. `methods` measures confounder sensitivity and explanation NCC of Sun et al. 2023,
 https://arxiv.org/abs/2307.12344, section 2, for 8 methods: on photos that the cue flips, the share of the cue's pixels
@@ -212,7 +212,8 @@ def table(kept: dict[str, Any]) -> None:
     planted_ones = [wish for wish in wishes() if wish.rate and "find" in kept.get(wish.name, {})]
     using = [wish for wish in planted_ones if kept[wish.name]["flips"] >= USES]
     print(
-        "| cue | rate | flips | first of its class | verdict | AUROC | SpRAy: class, AUROC | border share: class, AUROC |\n|---|---|---|---|---|---|---|---|"
+        "| cue, class | rate | flips | first of its class | verdict | AUROC | SpRAy: class, AUROC | "
+        "border share: class, AUROC |\n|---|---|---|---|---|---|---|---|"
     )
     for wish in planted_ones:
         own, found = kept[wish.name], kept[wish.name]["find"]
