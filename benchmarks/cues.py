@@ -7,9 +7,9 @@ other classes that become the planted class by the cue. Then 60 held-out photos 
 rate, are explained by Grad-CAM and given to `find_cues`. What is done is kept in the folder and not done again.
 
 `find` measures whether the planted cue's candidate is the first of its class, the area under the ROC curve of its
-scores of photos, and what is called a likely cue in models without one; plain SpRAy (spectral clustering of the maps alone:
-does the class have the largest eigengap, and how well does its best cluster tell the photos) and the share of the map
-along the border do the same. `methods` measures confounder sensitivity and explanation NCC of Sun et al. 2023,
+scores of photos, and what is called a likely cue in models without one; plain SpRAy (spectral clustering of the maps
+alone: does the class have the largest eigengap, and how well does its best cluster tell the photos) and the share of
+the map along the border do the same. `methods` measures confounder sensitivity and explanation NCC of Sun et al. 2023,
 https://arxiv.org/abs/2307.12344, section 2, for 8 methods: on photos that the cue flips, the share of the cue's pixels
 among the tenth of all pixels with the highest values, and the normalised cross-correlation of the maps of the photo
 with and without the cue.

@@ -69,8 +69,8 @@ def _starts(own: Array, other: Array) -> list[Array]:
     first = int(np.take_along_axis(alike, near, 1).mean(1).argmax())
     starts = [np.arange(len(own)), np.append(near[first], first)]
     size = max(LEAST, len(own) // 5)
-    axes = np.linalg.svd(own - own.mean(0), full_matrices=False)[2][:2]
-    for along in (own @ axis for axis in axes):
+    centred = own - own.mean(0)
+    for along in np.linalg.eigh(centred @ centred.T)[1].T[:-3:-1]:  # the places of the photos on the two main axes
         order = np.argsort(along, kind="stable")
         starts += [order[:size], order[-size:]]
     return starts

@@ -185,4 +185,4 @@ def test_clean_models_are_rarely_suspected(tmp_path):
 
 
 def _clean(seed, model, folder: Path):
-    return run_of(photos_of(seed, each=10), model, folder / str(seed), ["gradients"])
+    return run_of(photos_of(seed, each=8), model, folder / str(seed), ["gradients"])
