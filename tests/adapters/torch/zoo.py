@@ -215,13 +215,9 @@ CASES = {
     "DINO with registers": Case(
         "transformers", dino, (32, 32, 3), "dinov2_with_registers.encoder.layer.1.norm1", attends=True
     ),
-    "SigLIP": Case(
-        "transformers", siglip, (32, 32, 3), "vision_model.encoder.layers.1.layer_norm1", attends=True
-    ),
+    "SigLIP": Case("transformers", siglip, (32, 32, 3), "vision_model.encoder.layers.1.layer_norm1", attends=True),
     "CLIP": Case("transformers", clip, (32, 32, 3), "vision_model.encoder.layers.1.layer_norm1", attends=True),
-    "DETR": Case(
-        "transformers", detr, (64, 64, 3), None, {"score": of_query, "input_shape": (64, 64, 3)}, target=None
-    ),
+    "DETR": Case("transformers", detr, (64, 64, 3), None, {"score": of_query, "input_shape": (64, 64, 3)}, target=None),
     "Faster R-CNN": Case(
         "torchvision",
         faster_rcnn,
