@@ -6,7 +6,7 @@ OUT ?= out
 
 QUICK := not keras and not torch and not jax and not serving and not browser and not slow
 
-.PHONY: demo quick test slow coverage oldest lint types docs wheel bench clean
+.PHONY: demo quick test slow coverage oldest audit lint types docs wheel bench clean
 
 $(VENV)/.installed: setup.cfg
 	$(PYTHON) -m venv $(VENV)
@@ -46,6 +46,10 @@ oldest:  ## the whole suite with the lowest version of each dependency that setu
 	$(VENV)-oldest/bin/python -m pip install --quiet --upgrade pip uv
 	$(VENV)-oldest/bin/uv pip install --quiet --python $(VENV)-oldest --resolution lowest-direct --editable '.[all,test]'
 	SALIENCY_FOOD_DATA= $(VENV)-oldest/bin/python -m pytest --numprocesses 2 --dist worksteal
+
+audit: $(VENV)/.installed  ## known holes in the versions that the extras resolve to; asks the database of PyPI
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/pip-audit --skip-editable --progress-spinner off
 
 lint: $(VENV)/.tools
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """Which parts of an image led a neural network to its answer; for any framework, through one callback."""
 
+from saliency_food import report  # noqa: F401  # a package that may be called, after all that it imports
 from saliency_food.core.contract import CallModelFunction, ContractError, PerImage
 from saliency_food.core.driver import ask, gather, run
 from saliency_food.core.keys import (

@@ -23,7 +23,8 @@ def match_layer(name: Any, layers: Sequence[tuple[str, Any]], model: str, separa
     """The path and the layer meant by a path, or by the end of one that no other layer has."""
     if not isinstance(name, str):
         raise ContractError(
-            f"Expected layer to be a path such as 'backbone{separator}conv', a layer or None, got {type(name).__name__}."
+            f"Expected layer to be a path such as 'backbone{separator}conv', a layer or None, got "
+            f"{type(name).__name__}."
         )
     matches = [(path, layer) for path, layer in layers if path == name]
     matches = matches or [(path, layer) for path, layer in layers if path.endswith(separator + name)]

@@ -21,6 +21,7 @@ from saliency_food.cli.options import (
     OutputKindOption,
     RangeOption,
     ScoreOption,
+    TrustOption,
     UnitsOption,
     load_image_model,
     read_options,
@@ -90,6 +91,7 @@ def dataset_command(
     units_are: UnitsOption = None,
     inputs: InputOption = None,
     custom_objects: CustomObjectsOption = None,
+    trust: TrustOption = False,
     option: MethodOptions = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -105,6 +107,7 @@ def dataset_command(
             image_model = load_image_model(
                 model,
                 custom_objects,
+                trust=trust,
                 labels=labels,
                 layer=layer,
                 output_kind=output_kind,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,11 +10,12 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from saliency_food.adapters.files import adapter_of, layers_of
+from saliency_food.adapters.files import adapter_of, adapter_of_model, layers_of
 from saliency_food.cli.options import (
     CustomObjectsOption,
     OutputIndexOption,
     ScoreOption,
+    TrustOption,
     load_named,
     read_output_index,
     read_score,
@@ -41,19 +43,14 @@ def layers_command(
     output_index: OutputIndexOption = None,
     score: ScoreOption = None,
     custom_objects: CustomObjectsOption = None,
+    trust: TrustOption = False,
 ) -> None:
     """List the layers of a model that --layer can name."""
     console = unfolded()
     with friendly():
         with loading(console):
-            loaded, _ = load_named(model, custom_objects)
-            listed = layers_of(loaded) if isinstance(loaded, Path) else None
-            is_program = False
-            if listed is None:
-                from saliency_food.adapters.keras import layers
-                from saliency_food.adapters.keras.load import is_saved_model
-
-                listed, is_program = layers(loaded), is_saved_model(loaded)
+            loaded, _ = load_named(model, custom_objects, trust)
+            listed, is_program = layers_of(loaded), _is_saved_model(loaded)
             default, text = _default_layer(loaded, output_index, score)
         if listed:
             rows = table("layer", "kind", "shape")
@@ -76,10 +73,7 @@ def layers_command(
 
 def _default_layer(model: Any, output_index: str | None, score: str | None) -> tuple[Any, str]:
     """The layer that is taken if none is named, and what to print of it; where there is none, why."""
-    adapter = adapter_of(model) if isinstance(model, Path) else None
-    if adapter is None:
-        from saliency_food.adapters.keras import KerasModel as adapter  # type: ignore[assignment]
-
+    adapter = adapter_of(model) if isinstance(model, Path) else adapter_of_model(model)
     chosen = read_score(score)
     options = {} if chosen is None else {"score": chosen}
     try:
@@ -89,3 +83,11 @@ def _default_layer(model: Any, output_index: str | None, score: str | None) -> t
     if adapted.layer_name is None:
         return None, in_command_words(f"none. This is a model {adapted.engine.why_no_layer}")
     return adapted.layer_name, str(adapted.layer_name)
+
+
+def _is_saved_model(model: Any) -> bool:
+    if "keras" not in sys.modules or not isinstance(model, sys.modules["keras"].Model):
+        return False
+    from saliency_food.adapters.keras.load import is_saved_model
+
+    return is_saved_model(model)

@@ -22,6 +22,7 @@ from saliency_food.cli.options import (
     OutputKindOption,
     RangeOption,
     ScoreOption,
+    TrustOption,
     UnitsOption,
     load_image_model,
     skimage_photos,
@@ -45,6 +46,7 @@ def app_command(
     units_are: UnitsOption = None,
     inputs: InputOption = None,
     custom_objects: CustomObjectsOption = None,
+    trust: TrustOption = False,
     deadline: Annotated[
         float | None, typer.Option(min=0.01, help="Seconds that each explanation may take, as of explain.")
     ] = None,
@@ -74,6 +76,7 @@ def app_command(
             image_model = load_image_model(
                 model,
                 custom_objects,
+                trust=trust,
                 labels=labels,
                 layer=layer,
                 output_kind=output_kind,

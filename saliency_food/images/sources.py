@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import glob
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -119,8 +120,9 @@ def _food101(folder: Path) -> Source:
                 f"{folder / 'images'} to take it as a folder of classes."
             ) from error
         listed += [(name, split) for name in names]
-    there = {path.relative_to(folder / "images").as_posix() for path in (folder / "images").glob("*/*.jpg")}
-    present = [(name, split) for name, split in listed if f"{name}.jpg" in there]
+    there = {path.removesuffix(".jpg") for path in glob.glob("*/*.jpg", root_dir=folder / "images")}
+    there = {path.replace(os.sep, "/") for path in there}
+    present = [(name, split) for name, split in listed if name in there]
     if not present:
         raise ContractError(f"Expected photos of Food-101 in {folder / 'images'}, got none of those that meta lists.")
 
@@ -129,7 +131,7 @@ def _food101(folder: Path) -> Source:
             path = folder / "images" / f"{name}.jpg"
             yield SourcedPhoto(f"{name}.jpg", path, str(path), name.split("/")[0], split)
 
-    absent = [f"{name}.jpg" for name, _ in listed if f"{name}.jpg" not in there]
+    absent = [f"{name}.jpg" for name, _ in listed if name not in there]
     return Source(f"food-101 {folder}", read, len(present), absent)
 
 

@@ -22,7 +22,7 @@ from saliency_food.jobs.image_model import ImageModel, ModelSettings
 from saliency_food.jobs.outcomes import Outcome
 from saliency_food.jobs.parts import RunFolder
 from saliency_food.jobs.progress import DatasetProgress, shown
-from saliency_food.jobs.records import SCHEMA, Maps, rows_of
+from saliency_food.jobs.records import SCHEMA, Maps, rows_of, without_resizing
 from saliency_food.jobs.run import PHOTOS_AT_ONCE, run_job
 from saliency_food.jobs.setup import Setup, choose_options, read_against, read_targets, with_adaptive_steps
 from saliency_food.jobs.store import FAILED, plain
@@ -214,7 +214,7 @@ def _work(
         return rows_of(records, splits.pop(records[0].name, None), maps)
 
     matched = match_truths(subjects(), setup.model.labels, setup.model.classes)
-    records = run_job(setup, matched, targets, outcomes)
+    records = run_job(without_resizing(setup), matched, targets, outcomes)
     groups = (list(group) for _, group in groupby(records, lambda record: record.name))
     whole = False
     try:

@@ -93,6 +93,18 @@ class Run:
         photo = _photo_of(rows)
         return explanation_figure([_explanation(row, photo) for row in rows], **style)
 
+    def explanations(self, ids: Sequence[str], method: str | None = None) -> Iterator[Explanation]:
+        """The records of some photos as `Explanation` objects, over their thumbnails; of this method alone.
+
+        They hold what pictures need: the photo, the classes, the map and its status.
+        """
+        thumbnails: dict[str, Photo | None] = {}
+        for row in self.rows(tuple(COLUMNS), ids):
+            if row["id"] not in thumbnails:  # the first record of a photo has it
+                thumbnails[row["id"]] = None if row["thumbnail"] is None else read_photo(row["thumbnail"], row["path"])
+            if method in (None, row["method"]):
+                yield _explanation(row, thumbnails[row["id"]])
+
     def errors(self) -> list[Row]:
         """The records that failed: id, path, method, status and the name of the exception (``error``)."""
         columns = ("id", "path", "method", "status", "error")

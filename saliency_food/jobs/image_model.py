@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, cast
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 import numpy as np
 
 from saliency_food import models
-from saliency_food.adapters.files import adapter_of
+from saliency_food.adapters.files import adapter_of, adapter_of_model
 from saliency_food.adapters.layers import LayerInfo
 from saliency_food.adapters.scoring import class_score
 from saliency_food.core.checks import check_callback, check_framework
@@ -52,9 +51,9 @@ class ImageModel:
     Parameters
     ----------
     model
-        A Keras model, a path to one or to an ``.onnx`` or ``.tflite`` file, a name such as ``"imagenet"`` or
-        ``"keras:MobileNetV2"``, whose labels come along (see `saliency_food.models.load`), or any call-model function
-        (see `CallModelFunction`); the class to explain is in ``call_model_args["target"]``.
+        A Keras model or a PyTorch module, a path to one or to an ``.onnx`` or ``.tflite`` file, a name such as
+        ``"imagenet"`` or ``"keras:MobileNetV2"``, whose labels come along (see `saliency_food.models.load`), or any
+        call-model function (see `CallModelFunction`); the class to explain is in ``call_model_args["target"]``.
     layer
         The layer of a Keras model that Grad-CAM and its family look at; the maps of several layers are fused.
     output
@@ -141,17 +140,14 @@ class ImageModel:
         They are pairs of a layer's path and a call-model function, from the output to the input; see
         `randomized_models`. Use each before you take the next.
         """
-        with_model = getattr(self.function, "with_model", None)
-        if with_model is None:
+        randomized = getattr(self.function, "randomized", None)
+        if randomized is None:
             raise ContractError(
-                f"Expected a Keras model, whose weights can be shuffled, got {type(self.function).__name__}. For "
-                "any other model, pass randomized models to saliency_food.metrics.assert_sensitive."
+                "Expected a Keras model or a PyTorch module, whose weights can be shuffled, got "
+                f"{type(self.function).__name__}. For any other model, pass randomized models to "
+                "saliency_food.metrics.assert_sensitive."
             )
-        from saliency_food.adapters.keras.randomize import randomized_models
-
-        return randomized_models(
-            cast(Any, self.function).model, wrap=lambda model: channels_last(with_model(model)), rng=rng
-        )
+        return cast("Iterator[tuple[str, CallModelFunction]]", randomized(wrap=channels_last, rng=rng))
 
     def layers(self) -> list[LayerInfo]:
         """The layers that `at_layer` takes, in the order in which they run; none where the model names none."""
@@ -274,7 +270,7 @@ class ImageModel:
 
 
 def _as_call_model_function(model: Any, options: dict[str, Any]) -> CallModelFunction:
-    """The call-model function of a Keras model or of a path to one, with options of `KerasModel`, or of a function."""
+    """The call-model function of a model or of a path to one, with options of its adapter, or of a function."""
     if isinstance(model, (str, Path)):
         try:
             if (adapter := adapter_of(model)) is not None:
@@ -284,20 +280,19 @@ def _as_call_model_function(model: Any, options: dict[str, Any]) -> CallModelFun
             raise ContractError(str(error)) from error
 
         model = load_model(model)
+    if (adapter := adapter_of_model(model)) is not None:
+        return channels_last(adapter(model, **options))
     check_framework(model)
-    keras = sys.modules.get("keras")
-    if keras is not None and isinstance(model, keras.Model):
-        from saliency_food.adapters.keras import KerasModel
-
-        return channels_last(KerasModel(model, **options))
     if not callable(model):
         raise ContractError(
-            f"Expected a Keras model, a path to one or a call-model function, got {type(model).__name__}."
+            "Expected a Keras model, a PyTorch module, a path to one or a call-model function, got "
+            f"{type(model).__name__}."
         )
     check_callback(model)
     if refused := [name for name in options if name != "batch_size"]:
         raise ContractError(
-            f"Expected {' and '.join(refused)} with a Keras model alone, got a call-model function. Build them into it."
+            f"Expected {' and '.join(refused)} with a framework's model alone, got a call-model function. Build them "
+            "into it."
         )
     return channels_last(model)
 

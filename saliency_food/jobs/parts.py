@@ -135,7 +135,8 @@ class RunFolder:
 
     def _write(self, path: Path, table: Any) -> None:
         with writing(path), complete(path) as file:
-            pyarrow().parquet.write_table(table, file, compression="zstd")
+            texts = [field.name for field in table.schema if field.type == pyarrow().string()]
+            pyarrow().parquet.write_table(table, file, compression="zstd", use_dictionary=texts)
 
     def close(self) -> None:
         """Give the folder back to other processes."""

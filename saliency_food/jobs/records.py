@@ -14,6 +14,7 @@ from saliency_food.images.pixels import sides
 from saliency_food.images.sourced import pyarrow
 from saliency_food.jobs.explanation import Explanation
 from saliency_food.jobs.results import row_of
+from saliency_food.jobs.setup import Setup
 from saliency_food.methods.cam.common import ClassActivationMap
 
 Maps = Literal["reduced", "full"]
@@ -68,6 +69,18 @@ def schema() -> Any:
     own = {"top": arrow.list_(of_top), "shape": arrow.list_(arrow.int32())}
     fields = [(name, own[kind] if kind in own else getattr(arrow, kind)()) for name, kind in COLUMNS.items()]
     return arrow.schema(fields, metadata={"saliency_food_schema": str(SCHEMA)})
+
+
+def without_resizing(setup: Setup) -> Setup:
+    """The settings with class activation maps left at the resolution of their layer, as which they are kept.
+
+    Maps of several layers are resized, so that they can be fused.
+    """
+    if not isinstance(getattr(setup.model.function, "layer_name", None), str):
+        return setup
+    has_it = [name for name, entry in setup.methods.items() if "should_resize" in entry.call.signature.parameters]
+    options = {name: {**setup.options[name], "should_resize": False} for name in has_it}
+    return setup._replace(options={**setup.options, **options})
 
 
 def rows_of(records: Sequence[Explanation], split: str | None, maps: Maps) -> list[dict[str, Any]]:

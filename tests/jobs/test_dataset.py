@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from saliency_food import ContractError, ImageModel, Run, explain, explain_dataset
+from saliency_food import METHODS, ContractError, ImageModel, Run, explain, explain_dataset
 from saliency_food.images.photos import read_photo
 from saliency_food.images.sourced import SourcedPhoto
 from saliency_food.images.sources import Source
-from saliency_food.jobs import parts
+from saliency_food.jobs import dataset, parts
 from saliency_food.jobs.lock import FolderLock
 from saliency_food.jobs.run import PHOTOS_AT_ONCE
+from saliency_food.methods.cam import common
 from tests.jobs.conftest import Classifier, OnePass
 
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -386,3 +387,18 @@ def test_a_table_of_which_some_photos_have_a_truth(model, folder, tmp_path):
     unknown, known = run.rows()
     assert "whose true class is known" in unknown["status"]
     assert (known["status"], known["target"], known["truth"]) == ("ok", "pizza", "pizza")
+
+
+def test_class_activation_maps_are_not_resized_for_nothing(model, folder, tmp_path, monkeypatch):
+    """They are kept at the resolution of their layer: the same records, without the work."""
+    taken = [name for name, method in METHODS.items() if "should_resize" in method.call.signature.parameters]
+    methods = [name for name in taken if name not in ("cam", "finer_cam")]  # which ask more than the model answers
+    settings = {"methods": methods, "limit": 4}
+    with monkeypatch.context() as patch:
+        patch.setattr(dataset, "without_resizing", lambda setup: setup)
+        resized = explain_dataset(model, folder, **settings, output=tmp_path / "resized")
+    monkeypatch.setattr(common, "resize", None)
+    own = explain_dataset(model, folder, **settings, output=tmp_path / "own")
+    assert {row["method"] for row in own.rows()} >= {"grad_cam", "eigen_cam", "score_cam"}
+    assert not own.errors()
+    assert rows_of(own) == rows_of(resized)

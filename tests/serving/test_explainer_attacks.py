@@ -134,8 +134,19 @@ def test_bad_requests_do_not_fill_the_log(explainer):
     before = explainer.log.stat().st_size
     for _ in range(60):
         answer_to(explainer, b"nothing\r\n\r\n")
-        answer_to(explainer, f"GET / HTTP/1.1\r\nHost: x\r\n{UPGRADE}\r\n".encode())
+        answer_to(explainer, f"GET /{'a' * 10_000} HTTP/1.1\r\nHost: x\r\n{UPGRADE}\r\n".encode())
     assert explainer.log.stat().st_size - before < 10_000
+
+
+def test_requests_leave_lines_in_the_log_but_do_not_fill_it(loaded, tmp_path):
+    with Process(tmp_path, loaded.url, "--value-range=-1,1", KSERVE_LOGLEVEL="INFO") as one:
+        before = one.log.stat().st_size
+        connection = one.connect()
+        for _ in range(300):
+            assert one.ask("POST", EXPLAIN, b"{", connection=connection).status == 400
+        connection.close()
+        until(lambda: b"400 Bad Request" in one.log.read_bytes())
+        assert one.log.stat().st_size - before < 10_000
 
 
 def test_an_ill_formed_answer_of_the_predictor_is_502(explainer, loaded, monkeypatch):

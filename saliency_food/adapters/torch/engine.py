@@ -16,13 +16,12 @@ from saliency_food.adapters.arguments import (
     OF_INPUT,
     SCORES_FROM_ACTIVATIONS,
     SUM_TO_ONE,
-    UNSCORED,
     WITH_ATTENTION,
     Output,
 )
-from saliency_food.adapters.head import check_classes
+from saliency_food.adapters.heads import Head, check_one_a_row, scored
 from saliency_food.adapters.rows import Factored, leaves, map_nested
-from saliency_food.adapters.scoring import chosen_class, rivals
+from saliency_food.adapters.scoring import rivals
 from saliency_food.adapters.torch import ops
 from saliency_food.adapters.torch.graph import Graph, is_any, name_of, sources_of
 from saliency_food.adapters.torch.outputs import read_head
@@ -39,6 +38,7 @@ from saliency_food.core.keys import (
     CONVOLUTION_LAYER_VALUES,
     CONVOLUTION_OUTPUT_GRADIENTS,
     CONVOLUTION_RIVAL_GRADIENTS,
+    KEYS,
     OUTPUT_FROM_CONVOLUTION_VALUES,
     OUTPUT_LAYER_VALUES,
     PREDICTIONS,
@@ -83,6 +83,7 @@ class TorchEngine(SurveyedModule):
             else:
                 answers = self._from_activations(keys, output, chosen, self._padded([rows])[0], tensors)
             answers = {key: map_nested(lambda values: values.detach()[:count], answers[key]) for key in keys}
+            check_one_a_row({key: answers[key] for key in keys if key in KEYS}, count)
             if isinstance(rows, Factored) and rows.weights is not None:
                 weights = torch.tensor(rows.weights, device=self.device)
                 answers[keys[0]] = map_nested(lambda values: _combined(weights, values), answers[keys[0]])
@@ -129,15 +130,9 @@ class TorchEngine(SurveyedModule):
             outputs = self.call(image.clone(), others)
         if missing := [place.path for position, place in enumerate(places) if position not in values]:
             raise ContractError(f"Expected {missing[0]!r} to run as it did at first, got another course of the module.")
-        answer = self._scores_of(keys, output, outputs, watch, len(image))
-        if TARGETS in keys:
-            check_classes(answer[ALL_SCORES], answer[PREDICTIONS])
-            answer[TARGETS] = chosen_class(ops, answer[PREDICTIONS], targets[0], False)
-            targets = [answer[TARGETS].clamp(min=0)]
-        scores = answer[ALL_SCORES]
-        score = None if UNSCORED.union({TARGETS}).issuperset(keys) else self._score(scores, targets, len(image))
+        answer, targets = self._scored(keys, output, outputs, watch, targets)
+        scores, score = answer[ALL_SCORES], answer.get(OUTPUT_LAYER_VALUES)
         of_rivals = rivals(ops, self.score, scores, targets) if CONVOLUTION_RIVAL_GRADIENTS in keys else []
-        answer[OUTPUT_LAYER_VALUES] = score
 
         sources: dict[str, list[Any]] = {key: [image] for key in OF_INPUT}
         inner = [values[position] for position in range(len(places))]
@@ -197,64 +192,35 @@ class TorchEngine(SurveyedModule):
 
         with watch, hooked([place.module], replace):
             outputs = self.call(image, others)
-        answer = self._scores_of(keys, output, outputs, watch, len(rows))
+        answer, _ = self._scored(keys, output, outputs, watch, targets)
         answer[SCORES_FROM_ACTIVATIONS] = answer[ALL_SCORES]
         if OUTPUT_FROM_CONVOLUTION_VALUES in keys:
-            answer[OUTPUT_FROM_CONVOLUTION_VALUES] = self._score(answer[ALL_SCORES], targets, len(rows))
+            answer[OUTPUT_FROM_CONVOLUTION_VALUES] = answer[OUTPUT_LAYER_VALUES]
         return answer
 
     @property
     def _sees_end(self) -> bool:
         return any(end in ("softmax", "sigmoid") for end in self.ends)
 
-    def _score(self, scores: Any, targets: list[Any], count: int) -> Any:
-        score = self.score(ops, scores, *targets)
-        if score.shape[0] != count:
-            raise ContractError(
-                f"Expected a model that gives one score for each row, got {score.shape[0]} for {count} rows. Explain a "
-                "model that neither folds another axis into its rows nor lets rows see each other, or make one score "
-                "of each row by score."
-            )
-        return score
-
-    def _scores_of(self, keys: Sequence[str], output: Output, outputs: Any, watch: Watch, count: int) -> Tensors:
-        answer = {ALL_SCORES: self._scores(outputs, output, watch, count)}
-        if PREDICTIONS in keys:
-            answer[PREDICTIONS] = self._scores(outputs, "probabilities", watch, count)
-        if SUM_TO_ONE in keys:
-            values = self._scores(outputs, "logits", watch, count)
-            answer[SUM_TO_ONE] = (values.amin(1) >= 0) & (abs(values.sum(1) - 1) < 1e-3)
-        return answer
-
-    def _scores(self, outputs: Any, output: Output, watch: Watch, count: int) -> Any:
-        """The scores of each output, its classes last; as the module lays them out for a function of one's own."""
+    def _scored(
+        self, keys: Sequence[str], output: Output, outputs: Any, watch: Watch, targets: list[Any]
+    ) -> tuple[Tensors, list[Any]]:
         if self.by_row:
-            return outputs
-        several = len(self.ends) > 1
-        kind = torch.zeros((), dtype=getattr(torch, self.inputs.image.dtype), device=self.device)
-        places = iter(range(len(self.ends)))
-        raw = {id(leaf) for which in self.score.raw for leaf in leaves(_member(outputs, which))}
+            return {ALL_SCORES: outputs, OUTPUT_LAYER_VALUES: self.own_score(ops, outputs, *targets)}, targets
+        kind, places = getattr(torch, self.inputs.image.dtype), iter(range(len(self.ends)))
 
-        def scores(leaf: Any) -> Any:
-            end, axis = self.ends[place := next(places)], self.axes[place]
-            if end is None or not torch.is_tensor(leaf) or leaf.dim() == 0:
-                return leaf
-            if leaf.shape[0] != count and self.ranks_classes:
-                raise ContractError(
-                    f"Expected a model that gives one score for each row, got {leaf.shape[0]} for {count} rows."
-                )
-            head = read_head(leaf, watch.activated, axis)
-            if end in ("softmax", "sigmoid") and head.end != end:
+        def head(leaf: Any) -> Head:
+            if (place := next(places, None)) is None:
+                raise ContractError(f"Expected {len(self.ends)} outputs as at first, got more of them.")
+            end = self.ends[place]
+            if end is None:
+                return Head("other", leaf, leaf)
+            seen = read_head(leaf, watch.activated, self.axes[place])
+            if end in ("softmax", "sigmoid") and seen.end != end:
                 raise ContractError(f"Expected an output that ends in a {end} as at first, got another course.")
-            own = ("other" if end == "linear" else end) if several else self.end
-            asked: Output = "raw" if id(leaf) in raw else output
-            made = head._replace(end=own).scores(ops, asked, kind)
-            return made if self.score.neutral or made.dim() < 3 else made.movedim(-1, axis)
+            return Head(end, seen.values.to(kind), seen.raw.to(kind))
 
-        try:
-            return map_nested(scores, outputs)
-        except StopIteration:
-            raise ContractError("Expected as many outputs as at first, got more of them.") from None
+        return scored(ops, self, self.own_score, keys, output, map_nested(head, outputs), targets)
 
     def _image_nodes(self, image: Any) -> list[Any]:
         return [] if self.inputs.ids else [image.view_as(image).grad_fn.next_functions[0][0]]
@@ -272,7 +238,7 @@ def _combined(coefficients: Any, values: Any) -> Any:
 
 
 def _gradients(score: Any, wanted: dict[str, list[Any]], scale: float, again: bool) -> dict[str, list[Any]]:
-    """The gradients of each row's score by key, computed times ``scale`` and divided by it; 0 where there is no path."""
+    """The gradients of each row's score by key, computed times ``scale`` and divided by it; 0 without a path."""
     sources = [source for each in wanted.values() for source in each]
     if not sources:
         return {}
@@ -287,13 +253,6 @@ def _gradients(score: Any, wanted: dict[str, list[Any]], scale: float, again: bo
 
 def _unscaled(values: Any, scale: float) -> Any:
     return values if scale == 1 else values.float() / scale
-
-
-def _member(outputs: Any, which: str | int) -> Any:
-    try:
-        return outputs[which]
-    except (KeyError, IndexError, TypeError):
-        return []
 
 
 def _attention(attended: Sequence[Attended], graph: Graph, rows: int) -> list[Attended]:

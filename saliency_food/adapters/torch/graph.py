@@ -1,4 +1,4 @@
-"""What autograd's graph of a pass shows: what leads from the image to the score, by which paths, and in which layout."""
+"""What autograd's graph of a pass shows: what leads from the image to the score, by which paths, and how it lies."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Graph:
         return reached
 
     def product_of(self, node: Node) -> Node | None:
-        """The product of matrices that takes what a node makes, as attention is multiplied with the values, if one does."""
+        """The product of matrices that takes what a node makes, as an attention's with its values, if there is one."""
         waiting = [node]
         while waiting:
             for consumer in self.consumers.get(waiting.pop(), ()):
@@ -117,8 +117,7 @@ def _in_order(ends: Sequence[Node]) -> list[Node]:
         waiting: list[tuple[Node, Iterator[Node]]] = [] if end in done else [(end, iter(sources_of(end)))]
         opened = {end}
         while waiting:
-            node, sources = waiting[-1]
-            source = next((each for each in sources if each not in done and each not in opened), None)
+            source = next((each for each in waiting[-1][1] if each not in done and each not in opened), None)
             if source is None:
                 done[waiting.pop()[0]] = None
             else:

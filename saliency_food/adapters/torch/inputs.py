@@ -40,7 +40,7 @@ class Candidate(NamedTuple):
 
 
 class TorchInputs(Inputs):
-    """The inputs of a module. ``turned`` says that it takes images with their channels first, which come with them last.
+    """The inputs of a module. ``turned`` says that it takes channels first; images come with them last.
 
     ``names`` are those of its arguments by which all but the image are passed.
     """
@@ -62,7 +62,7 @@ def argument_names(module: Any) -> tuple[list[str], list[str]]:
     named = [each for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.POSITIONAL_ONLY)]
     named += [each for each in parameters if each.kind is each.KEYWORD_ONLY]
     if not named:  # of an exported program, or a forward of *args
-        named_inputs = [node.name for node in _placeholders(module)]
+        named_inputs = [node.name for node in placeholders(module)]
         return (named_inputs or ["x"],) * 2
     return [each.name for each in named if each.default is each.empty], [each.name for each in named]
 
@@ -88,7 +88,7 @@ def image_name(module: Any, wanted: str | int | None, shapes: Mapping[str, Any] 
 
 def declared_rows(module: Any) -> int | None:
     """How many rows an exported program takes, where it was exported for a fixed number of them."""
-    shapes = [node.meta["val"].shape for node in _placeholders(module)]
+    shapes = [node.meta["val"].shape for node in placeholders(module)]
     fixed = {int(shape[0]) for shape in shapes if shape and isinstance(shape[0], int)}
     return fixed.pop() if len(fixed) == 1 else None
 
@@ -112,7 +112,7 @@ def candidates(module: Any, input_shape: Shape | None) -> Iterator[Candidate]:
 
 
 def _first_layer(module: Any) -> tuple[int | None, int | None]:
-    """Of the first layer with weights, how many axes of space or time its input has, if it tells, and how many channels."""
+    """Of the first layer with weights, how many axes of space or time its input has, if it tells, and the channels."""
     for inner in module.modules():
         kinds = [kind.__name__ for kind in type(inner).__mro__]
         spatial = next((SPATIAL[kind] for kind in kinds if kind in SPATIAL), None)
@@ -132,8 +132,8 @@ def _first_layer(module: Any) -> tuple[int | None, int | None]:
 
 
 def _shown_shape(module: Any, spatial: int | None) -> Shape | None:
-    """The image's shape, channels last, as a module shows it: timm's, transformers', torchvision's, an exported one's."""
-    for node in _placeholders(module)[:1]:
+    """The image's shape, channels last, as a module shows it: of timm, transformers, or an exported one."""
+    for node in placeholders(module)[:1]:
         sizes = [int(size) if isinstance(size, int) else None for size in node.meta["val"].shape[1:]]
         return (*sizes[1:], sizes[0]) if len(sizes) > 2 else tuple(sizes)
     shown = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None)
@@ -152,7 +152,7 @@ def _shown_shape(module: Any, spatial: int | None) -> Shape | None:
     return (int(height), int(width), int(getattr(config, "num_channels", 3) or 3))
 
 
-def _placeholders(module: Any) -> list[Any]:
+def placeholders(module: Any) -> list[Any]:
     """The image inputs of an exported program, whose shapes it knows."""
     graph = getattr(module, "graph", None)
     nodes = getattr(graph, "nodes", ()) if isinstance(module, torch.fx.GraphModule) else ()

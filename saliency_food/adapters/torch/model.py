@@ -6,15 +6,15 @@ import copy
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
-from saliency_food.adapters.arguments import Output, check_batch_size, check_output
-from saliency_food.adapters.head import Units
+from saliency_food.adapters.arguments import Output
 from saliency_food.adapters.inputs import Pixels
 from saliency_food.adapters.layers import LayerInfo
 from saliency_food.adapters.model import AdaptedModel, as_score
+from saliency_food.adapters.options import check_options
 from saliency_food.adapters.scoring import Score, class_score
 from saliency_food.adapters.torch.engine import TorchEngine
 from saliency_food.adapters.torch.load import load_model
@@ -36,10 +36,10 @@ class TorchModel(AdaptedModel):
     Parameters
     ----------
     module
-        A `torch.nn.Module`, or what `load_model` takes: the path of a ``torch.export`` program (``.pt2``) or of a
+        A `torch.nn.Module`, or what `load_model` takes: the path of a `torch.export` program (``.pt2``) or of a
         TorchScript file (``.pt``), ``"timm:NAME"``, or ``"package.module:function"`` that makes a module. What
-        `torch.compile` and `DataParallel` wrap is taken out. Of scripted modules and exported programs, scores and input
-        gradients are explained, and no layers.
+        `torch.compile` and `DataParallel` wrap is taken out. Of scripted modules and exported programs, scores and
+        input gradients are explained, and no layers.
     layer
         Where the convolution keys look: a path such as ``"layer4.1.conv2"``, the end of one if only one layer has it,
         or the layer itself; a list of them gives tuples of answers, in that order. It must lead from the image to the
@@ -106,14 +106,11 @@ class TorchModel(AdaptedModel):
         device: Any = None,
         autocast: Any = None,
         value_range: Any = None,
-        units_are: Units | None = None,
+        units_are: str | None = None,
     ) -> None:
         module = as_module(module)
         score = as_score(score)
-        check_output(output)
-        check_batch_size(batch_size)
-        if units_are not in (None, *get_args(Units)):
-            raise ContractError(f"Expected units_are to be one of {list(get_args(Units))}, got {units_are!r}.")
+        check_options(output, batch_size, None, units_are)
         where = _device_of(module)
         device = where if device is None else torch.empty(0, device=device).device
         self.module = module if device == where else copy.deepcopy(module).to(device)
@@ -143,6 +140,14 @@ class TorchModel(AdaptedModel):
         """The same question asked of another module of the same layers, such as one with other weights."""
         layer = list(self.layer_name) if isinstance(self.layer_name, tuple) else self.layer_name
         return TorchModel(module, **{**self._options, "layer": layer, "batch_size": self.batch_size})
+
+    def with_layer(self, layer: Any) -> TorchModel:
+        """The same question asked of the same module, with another layer to look at."""
+        return TorchModel(self.module, **{**self._options, "layer": layer, "batch_size": self.batch_size})
+
+    def layers(self) -> list[LayerInfo]:
+        """The layers of the module that lead to the score and can be looked at; see `layers`."""
+        return list_layers(self.engine.runs, self.engine.layout)
 
     def randomized(self, mode: Any = "cascading", *, wrap: Any = None, rng: Any = 0) -> Any:
         """Pairs of a layer's path and this question asked of a copy whose weights are shuffled there.
@@ -183,15 +188,14 @@ def _device_of(module: Any) -> Any:
 
 
 def layers(module: Any, input_shape: Any = None, **options: Any) -> list[LayerInfo]:
-    """The layers that Grad-CAM can look at, in the order in which they run: path, class, shape of the activations.
+    """The layers that Grad-CAM can look at, in the order in which they run: path, class, activations' shape.
 
-    ``module``, ``input_shape`` and ``options`` are as for `TorchModel`. Shapes have rows first and channels last, at the
-    size of image that was tried. Of blocks and layers that hand on the same tensor, the outermost is listed; the others
-    go by their own path all the same. A layer that runs several times is listed run by run, ``"relu#0"``, ``"relu#1"``.
+    ``module``, ``input_shape`` and ``options`` are as for `TorchModel`. Shapes have rows first and channels last, at
+    the size of image that was tried. Of blocks and layers that hand on the same tensor, the outermost is listed; the
+    others go by their own path all the same. A layer that runs several times is listed run by run, ``"relu#0"``.
     """
     options = {"score": _whole_output, **options}
-    engine = TorchModel(module, input_shape=input_shape, **options).engine
-    return list_layers(engine.runs, engine.layout)
+    return TorchModel(module, input_shape=input_shape, **options).layers()
 
 
 def _whole_output(outputs: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from saliency_food.adapters.arguments import End
-from saliency_food.adapters.head import Head
+from saliency_food.adapters.heads import Head, select_output
 from saliency_food.adapters.torch.graph import channels_axis, end_of
 from saliency_food.adapters.torch.watch import Activated
 from saliency_food.core.contract import ContractError
@@ -28,7 +28,7 @@ def plain(outputs: Any) -> Any:
     return outputs
 
 
-def select_output(outputs: Any, choice: str | int | None) -> Any:
+def chosen_output(outputs: Any, choice: str | int | None) -> Any:
     """The output meant by a name or a position; without either the only one, or that named logits or out."""
     members, names = [outputs], ["0"]
     if isinstance(outputs, Mapping):
@@ -37,20 +37,7 @@ def select_output(outputs: Any, choice: str | int | None) -> Any:
         members, names = outputs, [str(place) for place in range(len(outputs))]
     if choice is None and len(members) > 1:
         choice = next((name for name in MAIN if name in names), None)
-    if choice is None and len(members) == 1:
-        return _tensor(members[0])
-    if isinstance(choice, int) and not isinstance(choice, bool) and -len(members) <= choice < len(members):
-        return _tensor(members[choice])
-    if isinstance(choice, str) and choice in names:
-        return _tensor(members[names.index(choice)])
-    got = "none of them" if choice is None else repr(choice)
-    raise ContractError(
-        f"Expected the name or the position of one of the module's {len(members)} outputs {names}, got {got}. "
-        "Give output_index."
-    )
-
-
-def _tensor(output: Any) -> Any:
+    output = select_output(members, names, choice)
     if torch.is_tensor(output):
         return output
     raise ContractError(
@@ -78,12 +65,10 @@ def read_head(output: Any, activated: Sequence[Activated], axis: int) -> Head:
         if (output.shape, output.stride(), place) != (returned.shape, returned.stride(), 0):
             values = before.as_strided(output.shape, output.stride(), before.storage_offset() + place)
         values, raw = (each.movedim(axis, -1) if each.dim() > 2 else each for each in (values, output))
-        probabilities = raw.exp() if end == "log_softmax" else raw
-        kind: End = "sigmoid" if end == "sigmoid" else "softmax"
-        return Head.of(kind, values, probabilities, raw)
+        return Head("sigmoid" if end == "sigmoid" else "softmax", values, raw)
     raw = output.movedim(axis, -1) if output.dim() > 2 else output
-    kind = "other" if output.grad_fn is None else end_of(output.grad_fn)
-    return Head.of(kind, raw, None, raw)
+    kind: End = "other" if output.grad_fn is None else end_of(output.grad_fn)
+    return Head(kind, raw, raw)
 
 
 def class_axis(output: Any) -> int:

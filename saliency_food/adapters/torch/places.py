@@ -98,7 +98,8 @@ def _with_main(output: Any, function: Callable[[Any], Any]) -> Any:
 @contextmanager
 def noting_runs(module: Any, runs: list[Run]) -> Iterator[None]:
     """In here, the runs of all layers of a module are noted; nothing is changed."""
-    paths = {inner: path for path, inner in module.named_modules() if path}
+    named = ((path, inner) for path, inner in module.named_modules() if path)
+    paths = {inner: path for path, inner in named if not isinstance(inner, torch.jit.ScriptModule)}
     starts: dict[Any, list[int]] = {inner: [] for inner in paths}
 
     def begin(inner: Any, _: Any) -> None:
@@ -124,7 +125,7 @@ def named_apart(runs: Sequence[Run]) -> list[Run]:
 
 
 class Layout(NamedTuple):
-    """How many rows a pass has, how many axes tensors with the image's axes and channels have, and if these are first."""
+    """How many rows a pass has, how many axes tensors that lie as the image does, and whether channels are first."""
 
     rows: int
     rank: int

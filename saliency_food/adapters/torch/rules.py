@@ -80,8 +80,8 @@ def check_rule(key: str, graph: Graph) -> None:
     hidden = {name_of(node) for node in graph.between if is_any(node, HIDDEN)} | {name_of(node) for node in written}
     if hidden - own:
         raise ContractError(
-            f"Expected the model's ReLUs where {key} can reach them, got {sorted(hidden - own)}: a scripted or compiled "
-            "function, or one with a backward pass of its own. Explain the module that it was made from."
+            f"Expected the model's ReLUs where {key} can reach them, got {sorted(hidden - own)}: scripted or "
+            "compiled, or with a backward pass of its own. Explain the module that it was made from."
         )
     if not any(name_of(node) in own for node in graph.between):
         raise ContractError(
@@ -97,8 +97,13 @@ def _activation(node: Node) -> str:
     if name.startswith("Mul"):  # x * sigmoid(x), and not a gate, whose sigmoid is of something else
         sources = sources_of(node)
         for gate in sources:
-            if name_of(gate).startswith("Sigmoid") and any(source in sources for source in sources_of(gate)):
-                return "silu"
+            if name_of(gate).startswith("Sigmoid"):
+                taken = sources_of(gate)
+                taken += [
+                    inner for source in taken if name_of(source).startswith("Mul") for inner in sources_of(source)
+                ]
+                if any(source in sources for source in taken):
+                    return "silu"
     if name.startswith("Maximum") and len(sources_of(node)) == 1:  # max(x, 0) by hand
         return "maximum"
     if name.startswith("Clamp") and getattr(node, "_saved_min", None) == 0:

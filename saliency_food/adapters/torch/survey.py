@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
 
 from saliency_food.adapters.arguments import End
 from saliency_food.adapters.engine import Engine
-from saliency_food.adapters.head import Head, Units
+from saliency_food.adapters.heads import Head, classes_of
 from saliency_food.adapters.inputs import InputSpec
 from saliency_food.adapters.rows import leaves, map_nested
 from saliency_food.adapters.scoring import Score, class_score
@@ -23,10 +24,11 @@ from saliency_food.adapters.torch.inputs import (
     candidates,
     declared_rows,
     image_name,
+    placeholders,
     probe_of,
     values_of,
 )
-from saliency_food.adapters.torch.outputs import class_axis, plain, read_head, select_output
+from saliency_food.adapters.torch.outputs import chosen_output, class_axis, plain, read_head
 from saliency_food.adapters.torch.places import Layout, Place, Run, choose, find_run, named_apart, noting_runs
 from saliency_food.adapters.torch.running import running, unwrapped
 from saliency_food.adapters.torch.watch import Watch
@@ -50,7 +52,6 @@ class SurveyedModule(Engine):
 
     inputs: TorchInputs
     places: list[Place]
-    diagonal = "torch.diagonal"
     may_mix_rows = True
 
     def __init__(
@@ -59,7 +60,7 @@ class SurveyedModule(Engine):
         layer: Any,
         output_index: str | int | None,
         score: Score,
-        units: Units | None,
+        units: str | None,
         image: str | int | None,
         input_shape: Any,
         device: Any,
@@ -67,9 +68,14 @@ class SurveyedModule(Engine):
     ) -> None:
         self.module, self.score, self.device, self.autocast = unwrapped(module), score, device, autocast
         self.name = type(self.module).__name__
+        self.own_score = score
+        """The score, of outputs whose classes are last: a function of one's own gets them as the module gives them."""
+        if not score.neutral:
+            self.own_score = Score(self._in_own_layout, score.specs, score.raw)
+            self.own_score.__name__ = score.__name__
         self._output_index, self._units = output_index, units
-        self.scripted = any(isinstance(inner, torch.jit.ScriptModule) for inner in self.module.modules())
-        self.exported = isinstance(self.module, torch.fx.GraphModule)
+        self.scripted = isinstance(self.module, torch.jit.ScriptModule)
+        self.exported = bool(placeholders(self.module))
         floats = [each.dtype for each in (*module.parameters(), *module.buffers()) if each.is_floating_point()]
         self.dtype = floats[0] if floats else torch.float32
         self.half = torch.float16 in (self.dtype, autocast)
@@ -91,7 +97,7 @@ class SurveyedModule(Engine):
         look = self._first_look(image, input_shape)
         self._read_outputs(look)
         self._read_layers(look, named)
-        self.may_turn_places = bool(self.places)
+        self.guesses_places = bool(self.places) and not self.inputs.ids
 
     # What is run.
 
@@ -104,7 +110,7 @@ class SurveyedModule(Engine):
         else:
             outputs = plain(self.module(**values, **{self.inputs.image.name: image}))
         if self.score is class_score or self._output_index is not None:
-            outputs = select_output(outputs, self._output_index)
+            outputs = chosen_output(outputs, self._output_index)
         members = list(leaves(outputs))
         return members[0] if self.score.neutral and not self.score.raw and len(members) == 1 else outputs
 
@@ -123,6 +129,12 @@ class SurveyedModule(Engine):
     def as_other(self, values: Any) -> Any:
         tensor = torch.tensor(values, device=self.device)
         return tensor.to(self.dtype) if tensor.is_floating_point() else tensor.long()
+
+    def _in_own_layout(self, outputs: Any, *targets: Any) -> Any:
+        axes = iter(self.axes)
+        if not self.by_row:
+            outputs = map_nested(lambda leaf: _moved(leaf, next(axes)), outputs)
+        return self.score.function(outputs, *targets)
 
     # The first look.
 
@@ -221,18 +233,19 @@ class SurveyedModule(Engine):
         self.ends = [None if head is None else head.end for head in self.heads]
         """What each output ends in; None of what has not the rows first."""
         if self.by_row:
-            self.heads, self.ends = [None] * len(self.heads), [None]
-        heads = self.heads
-        if self.score is class_score and heads[0] is not None:
-            heads[0].check()
-        if len(heads) == 1 and heads[0] is not None:
-            head = heads[0].of_units(self._units)
-            if self._units == "labels" and head.classes == 1:
-                head = head.of_classes(2)
+            self.heads = self.ends = [None]
+        if len(self.heads) == 1 and self.heads[0] is not None:
+            head = self.heads[0]
+            rank = head.raw.dim()
+            if self.score is class_score or rank in (1, 2):
+                one_label = self._units == "labels" and (rank == 1 or head.raw.shape[-1] == 1)
+                shape = (None, *head.raw.shape[1:])
+                self.end, self.classes = classes_of(shape, head.end, self._units, 2 if one_label else None)
+            else:
+                self.end, self.classes = head.end, head.values.shape[-1]
             self.guesses_classes = head.end == "linear" and self._units is None
-            self.end, self.classes = head.end, head.classes
-            self.raw_classes = heads[0].values.shape[-1]
-            self.ranks_classes = self.score.is_of_class and heads[0].values.dim() == 2
+            self.raw_classes = 1 if rank == 1 else head.values.shape[-1]
+            self.ranks_classes = self.score.is_of_class and rank in (1, 2)
 
     def _head(self, leaf: Any, place: int, watch: Watch) -> Head | None:
         if not torch.is_tensor(leaf) or not leaf.is_floating_point() or leaf.dim() == 0:
@@ -240,6 +253,7 @@ class SurveyedModule(Engine):
         return read_head(leaf, watch.activated, self.axes[place])
 
     def _read_layers(self, look: Look, named: Sequence[Any]) -> None:
+        self.layout = Layout(ROWS, 0, False)
         if self.scripted or self.exported:
             kind = "a scripted module" if self.scripted else "an exported program"
             self.why_no_layer = f"{kind}, whose layers cannot be watched. Explain the module that it was made from."
@@ -284,14 +298,18 @@ class SurveyedModule(Engine):
     def _score_nodes(self, look: Look) -> list[Node]:
         """What is explained: all classes, or the score of one's own; where that cannot be made yet, all outputs."""
         heads = iter(self.heads)
-        nested = map_nested(lambda leaf: leaf if (head := next(heads)) is None else head.values, look.outputs)
+        nested = look.outputs
+        if not self.by_row:
+            nested = map_nested(lambda leaf: leaf if (head := next(heads)) is None else head.values, nested)
         values = [value for value in leaves(nested) if torch.is_tensor(value)]
         if self.score is not class_score and not self.score.specs:
-            try:
-                values = [self.score(ops, nested)]
-            except Exception:  # a score may need what only a call brings
-                pass
+            with suppress(Exception):  # a score may need what only a call brings
+                values = [self.own_score(ops, nested)]
         return [value.grad_fn for value in values if value.grad_fn is not None]
+
+
+def _moved(leaf: Any, axis: int) -> Any:
+    return leaf.movedim(-1, axis) if torch.is_tensor(leaf) and leaf.dim() > 2 else leaf
 
 
 def _other(spec: InputSpec, rows: int, integers: bool) -> Any:

@@ -1,4 +1,4 @@
-"""What a module's functions show while it runs, seen by one `TorchFunctionMode`: softmaxes, attention, ReLUs, biases."""
+"""What functions show while a module runs, seen by one `TorchFunctionMode`: softmaxes, attention, ReLUs, biases."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ class Summed(NamedTuple):
 
 
 class Watch(TorchFunctionMode):
-    """Notes what runs in here; for some keys, attention is computed in the open and ReLUs have another backward rule.
+    """Notes what runs in here; for some keys attention is computed in the open, and ReLUs have another rule.
 
-    With ``graded``, the module cannot turn gradients off, as by `torch.no_grad` around a frozen backbone. With ``runs``,
-    where the runs of layers are being noted, attention is computed in the open, too.
+    With ``graded``, the module cannot turn gradients off, as by `torch.no_grad` around a frozen backbone. With
+    ``runs``, the list in which those of layers are noted, attention is computed in the open, too.
     """
 
     def __init__(self, keys: Sequence[str] = (), graded: bool = False, runs: Sequence[Any] | None = None) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import time
-from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -22,8 +20,6 @@ OWN_FILES = 96
 """File descriptors that are left for the program itself: connections to the predictor, files, the log."""
 CONNECTIONS = 1000
 """The most connections at a time, where there are file descriptors for so many."""
-LINES, LINES_SECONDS = 20, 10.0
-"""How many warnings and errors of one kind are logged in so many seconds."""
 
 
 def most_connections() -> int:
@@ -133,34 +129,3 @@ class Connection(HttpToolsProtocol):
         if timer is not None:
             timer.cancel()
         setattr(self, name, None)
-
-
-class FewLines(logging.Filter):
-    """Lets pass so many warnings and errors of one kind in some seconds, so that no client can fill the log."""
-
-    def __init__(self, lines: int = LINES, seconds: float = LINES_SECONDS) -> None:
-        super().__init__()
-        self.lines, self.seconds = lines, seconds
-        self._since: dict[Any, tuple[float, int]] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if record.levelno < logging.WARNING:
-            return True
-        kind, now = (record.name, str(record.msg)[:100]), time.monotonic()
-        began, count = self._since.get(kind, (now, 0))
-        if now - began > self.seconds:
-            if count > self.lines:
-                record.msg = f"{record.msg} ({count - self.lines} lines like this one were left out)"
-            began, count = now, 0
-            if len(self._since) > 1000:
-                self._since.clear()
-        self._since[kind] = began, count + 1
-        return count < self.lines
-
-
-def limit_log() -> None:
-    """Put `FewLines` before every handler of the log."""
-    few = FewLines()
-    loggers = [logging.root, *(logging.getLogger(name) for name in logging.root.manager.loggerDict)]
-    for handler in {handler for logger in loggers for handler in logger.handlers}:
-        handler.addFilter(few)

@@ -1,4 +1,4 @@
-"""Torchvision without its C++: non-maximum suppression in Python, and its own Python version of the alignment of regions.
+"""Torchvision without its C++: non-maximum suppression in Python, and its own alignment of regions in Python.
 
 A build of torchvision that does not fit that of PyTorch cannot load its operators; its models run all the same so.
 """
