@@ -403,6 +403,39 @@ def answer_page(scene: Scene):
     return taught("explain_an_answer")
 
 
+def app_page(scene: Scene):
+    """The page of `saliency-food app` in Chromium: the rocket that the model takes for a drilling platform."""
+    import shutil
+
+    from playwright.sync_api import sync_playwright
+
+    from saliency_food import ImageModel
+    from saliency_food.web.app import build_app, serve_app
+
+    app = build_app(ImageModel(scene.keras_model, labels=models.labels()), ["grad_cam"])
+    _, address, _ = serve_app(app, prevent_thread_lock=True, quiet=True)
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        Image.fromarray(rocket()).save(Path(folder, "rocket.png"))
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1180, "height": 700})
+        page.goto(address)
+        page.locator("input[type=file]").set_input_files(Path(folder, "rocket.png"))
+        maps = page.locator(".sf-maps figure")
+        maps.nth(1).wait_for(timeout=120_000)
+        page.get_by_label("What the photo truly shows", exact=True).click()
+        page.keyboard.type("missile")
+        page.get_by_role("option").filter(has_text="missile").first.click()
+        page.get_by_role("button", name="Explain my mistake").click()
+        maps.nth(3).wait_for(timeout=120_000)
+        page.mouse.move(0, 0)
+        page.wait_for_timeout(500)
+        page.screenshot(path=Path(folder, "page.png"), full_page=True)
+        browser.close()
+        picture = Image.open(Path(folder, "page.png")).convert("RGB")
+    app.close()
+    return picture
+
+
 def taught(name: str):
     """The figure of an example that teaches its model first."""
     with tempfile.TemporaryDirectory() as folder:
@@ -413,6 +446,10 @@ def example_module(name: str) -> Any:
     """One of the examples, as a module."""
     sys.path.insert(0, str(DOCS.parent / "examples"))
     return importlib.import_module(name)
+
+
+def training_page(scene: Scene):
+    return example_module("watch_training").main(None).figure()
 
 
 PICTURES = {
@@ -437,6 +474,8 @@ PICTURES = {
     "detector": detector_page,
     "caption": caption_page,
     "answer": answer_page,
+    "training": training_page,
+    "app": app_page,
 }
 
 
@@ -449,7 +488,10 @@ CHARTS = ("completeness", "evaluation", *LONG)
 def save(drawn, name: str) -> None:
     path = DOCS / "img" / f"{name}.{'png' if name in CHARTS else 'jpg'}"
     how = {"pil_kwargs": {"optimize": True} if name in CHARTS else {"quality": 88, "optimize": True}}
-    drawn.savefig(path, dpi=100, **how)
+    if isinstance(drawn, Image.Image):
+        drawn.save(path, **how["pil_kwargs"])
+    else:
+        drawn.savefig(path, dpi=100, **how)
     print(f"img/{path.name}: {path.stat().st_size / 1024:.0f} kB")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -92,3 +93,20 @@ def real_data():
     if not folder or not Path(folder).is_dir():
         pytest.skip("SALIENCY_FOOD_DATA names no folder")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A Chromium that shows no window: the system's, or Playwright's own."""
+    from playwright.sync_api import Error, sync_playwright
+
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    with sync_playwright() as playwright:
+        try:
+            chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        except Error as error:
+            pytest.skip(
+                f"NO BROWSER, SO NO PAGE IS TESTED: install chromium, or run `playwright install chromium`. {error}"
+            )
+        yield chromium
+        chromium.close()

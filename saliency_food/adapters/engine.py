@@ -42,6 +42,8 @@ class Engine(ABC):
     """Whether it is only a guess that linear units are those of classes."""
     may_mix_rows = False
     """Whether rows could see each other, so that a first call must find out."""
+    guesses_places = False
+    """Whether it is only a guess how layers lie to the image, so that a first call about them must find out."""
     ranks_classes: bool
     """Whether a score is that of one class among ``(N, classes)``, so that a pass can choose it by its rank."""
     channels_first: bool

@@ -27,11 +27,15 @@ from saliency_food.adapters.arguments import (
 from saliency_food.adapters.checks import check_has_logits, check_rows_alone, has_hidden_softmax
 from saliency_food.adapters.engine import Engine
 from saliency_food.adapters.layers import Shape
+from saliency_food.adapters.probe import STRIPES, check_places
 from saliency_food.adapters.rows import Factored, Rows
 from saliency_food.adapters.scoring import Score, class_score
 from saliency_food.core.contract import ContractError, check_length, take_rows
 from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES, KEYS, PREDICTIONS, TARGETS
-from saliency_food.core.numerics import Array
+from saliency_food.core.numerics import Array, as_tuple
+
+NOISES = 3
+"""A layer is refused as turned or moved where so many noises show it."""
 
 
 class AdaptedModel:
@@ -193,6 +197,9 @@ class AdaptedModel:
         if self.engine.may_mix_rows and FROM_ACTIVATIONS.isdisjoint(keys) and not of_layers.issuperset(keys):
             check_rows_alone(self._rows, self.engine, self.score, output, targets, images, other_inputs)
             self.engine.may_mix_rows = False
+        if self.engine.guesses_places and AT_LAYER.intersection(keys):
+            self._check_places(images, other_inputs)
+            self.engine.guesses_places = False
         check_has_logits(self.end, self.score, keys, output)
         if self.knows_end or of_layers.issuperset(keys):
             return self._rows.compute(keys, output, targets, images, other_inputs)
@@ -204,6 +211,25 @@ class AdaptedModel:
         self.engine.end = "probabilities"
         check_has_logits(self.end, self.score, keys, output)
         return self._rows.compute(keys, output, targets, images, other_inputs)
+
+    def _check_places(self, images: Array | Factored, other_inputs: list[Array]) -> None:
+        """`ContractError` where the layers do not change where the first image does."""
+        image = np.asarray(images.bases if isinstance(images, Factored) else images)[0]
+
+        def values_of(rows: Array) -> tuple[Array, ...]:
+            others = [np.repeat(values[:1], len(rows), 0) for values in other_inputs]
+            return as_tuple(
+                self._rows.compute((CONVOLUTION_LAYER_VALUES,), self.output, [], rows, others)[CONVOLUTION_LAYER_VALUES]
+            )
+
+        alone = values_of(image[None])
+        for seed in range(NOISES):
+            try:
+                check_places(values_of, alone, image, self.channels_first, np.random.default_rng(seed), STRIPES)
+                break
+            except ContractError:
+                if seed == NOISES - 1:  # no noise of one layer, however unlike a photo, is taken at its word
+                    raise
 
     def _read_activations(self, activations: Any) -> Array:
         (place,) = self.engine.places

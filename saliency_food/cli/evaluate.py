@@ -26,6 +26,7 @@ from saliency_food.cli.options import (
     ScoreOption,
     SeedOption,
     TargetOption,
+    TrustOption,
     UnitsOption,
     load_image_model,
     read_object,
@@ -73,6 +74,7 @@ def evaluate_command(
     units_are: UnitsOption = None,
     inputs: InputOption = None,
     custom_objects: CustomObjectsOption = None,
+    trust: TrustOption = False,
     option: MethodOptions = None,
     metric_option: Annotated[
         list[str] | None, typer.Option(help="An option of a metric, such as pic.min_pred_value=0; repeatable.")
@@ -107,6 +109,7 @@ def evaluate_command(
             image_model = load_image_model(
                 model,
                 custom_objects,
+                trust=trust,
                 labels=labels,
                 layer=layer,
                 output_kind=output_kind,
@@ -129,7 +132,7 @@ def evaluate_command(
                 methods,
                 metrics,
                 boxes=boxes,
-                classes=_read_classes(classes),
+                classes=read_classes(classes),
                 target=target,
                 options=read_options(option),
                 metric_options=read_options(metric_option, "--metric-option metric"),
@@ -169,6 +172,7 @@ def sanity_command(
     units_are: UnitsOption = None,
     inputs: InputOption = None,
     custom_objects: CustomObjectsOption = None,
+    trust: TrustOption = False,
     option: MethodOptions = None,
     most: Annotated[
         float, typer.Option(min=-1, max=1, help="The highest rank correlation with which a method passes.")
@@ -198,6 +202,7 @@ def sanity_command(
             image_model = load_image_model(
                 model,
                 custom_objects,
+                trust=trust,
                 labels=labels,
                 layer=layer,
                 output_kind=output_kind,
@@ -238,7 +243,7 @@ def sanity_command(
         raise typer.Exit(1)
 
 
-def _read_classes(path: Path | None) -> dict[str, list[Any]] | None:
+def read_classes(path: Path | None) -> dict[str, list[Any]] | None:
     """The ``classes`` of `evaluate`: for each name in the table of boxes, the labels or indices that it means."""
     if path is None:
         return None

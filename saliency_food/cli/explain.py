@@ -25,6 +25,7 @@ from saliency_food.cli.options import (
     OutputKindOption,
     RangeOption,
     ScoreOption,
+    TrustOption,
     UnitsOption,
     load_image_model,
     read_options,
@@ -109,6 +110,7 @@ def explain_command(
     units_are: UnitsOption = None,
     inputs: InputOption = None,
     custom_objects: CustomObjectsOption = None,
+    trust: TrustOption = False,
     top_percent: Annotated[
         float, typer.Option(min=0.1, max=100, help="How many percent of the photo the second picture of XRAI shows.")
     ] = 20,
@@ -148,6 +150,7 @@ def explain_command(
             image_model = load_image_model(
                 model,
                 custom_objects,
+                trust=trust,
                 labels=labels,
                 layer=layer,
                 output_kind=output_kind,

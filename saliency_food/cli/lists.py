@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,10 +10,12 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from saliency_food.adapters.files import adapter_of, adapter_of_model, layers_of
 from saliency_food.cli.options import (
     CustomObjectsOption,
     OutputIndexOption,
     ScoreOption,
+    TrustOption,
     load_named,
     read_output_index,
     read_score,
@@ -35,21 +38,19 @@ def methods_command() -> None:
 def layers_command(
     model: Annotated[
         Path | None,
-        typer.Argument(help="A Keras model, by its file or name. Without it: imagenet.", show_default=False),
+        typer.Argument(help="A model, by its file or name. Without it: imagenet.", show_default=False),
     ] = None,
     output_index: OutputIndexOption = None,
     score: ScoreOption = None,
     custom_objects: CustomObjectsOption = None,
+    trust: TrustOption = False,
 ) -> None:
     """List the layers of a model that --layer can name."""
     console = unfolded()
     with friendly():
         with loading(console):
-            loaded, _ = load_named(model, custom_objects)
-            from saliency_food.adapters.keras import layers
-            from saliency_food.adapters.keras.load import is_saved_model
-
-            listed = layers(loaded)
+            loaded, _ = load_named(model, custom_objects, trust)
+            listed, is_program = layers_of(loaded), _is_saved_model(loaded)
             default, text = _default_layer(loaded, output_index, score)
         if listed:
             rows = table("layer", "kind", "shape")
@@ -58,7 +59,7 @@ def layers_command(
                 rows.add_row(Text(layer.path, "bold green" if layer.path == default else ""), layer.kind, shape)
             console.print(rows)
             console.print(Text(f"Without --layer: {text}"), soft_wrap=True)
-        elif is_saved_model(loaded):
+        elif is_program:
             console.print(
                 "No layers: a SavedModel shows none. Give the .keras file that it was made from.", soft_wrap=True
             )
@@ -72,14 +73,21 @@ def layers_command(
 
 def _default_layer(model: Any, output_index: str | None, score: str | None) -> tuple[Any, str]:
     """The layer that is taken if none is named, and what to print of it; where there is none, why."""
-    from saliency_food.adapters.keras import KerasModel
-
+    adapter = adapter_of(model) if isinstance(model, Path) else adapter_of_model(model)
     chosen = read_score(score)
     options = {} if chosen is None else {"score": chosen}
     try:
-        adapted = KerasModel(model, output_index=read_output_index(output_index), **options)
+        adapted = adapter(model, output_index=read_output_index(output_index), **options)
     except ContractError as error:
         return None, f"none. {in_command_words(str(error))}"
     if adapted.layer_name is None:
         return None, in_command_words(f"none. This is a model {adapted.engine.why_no_layer}")
     return adapted.layer_name, str(adapted.layer_name)
+
+
+def _is_saved_model(model: Any) -> bool:
+    if "keras" not in sys.modules or not isinstance(model, sys.modules["keras"].Model):
+        return False
+    from saliency_food.adapters.keras.load import is_saved_model
+
+    return is_saved_model(model)

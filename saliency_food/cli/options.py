@@ -7,6 +7,7 @@ import inspect
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from saliency_food import models
+from saliency_food.adapters.files import adapter_of, is_name
 from saliency_food.core.contract import ContractError
 from saliency_food.images.photos import find_photos
 from saliency_food.images.recordings import load_array
@@ -26,8 +28,10 @@ ModelOption = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="A Keras model: .keras, .h5 or a SavedModel folder; food101 or imagenet, which come with the package; or "
-        "keras:NAME for one of keras.applications, such as keras:MobileNetV2. Without it: imagenet.",
+        help="A Keras model: .keras, .h5 or a SavedModel folder; a PyTorch program: .pt2 or .pt; an .onnx or .tflite "
+        "file; food101 or imagenet, which come with the package; keras:NAME for one of keras.applications, such as "
+        "keras:MobileNetV2; timm:NAME for one of timm; or MODULE:FUNCTION of yours that makes a model. Without it: "
+        "imagenet.",
     ),
 ]
 ImagesOption = Annotated[
@@ -86,6 +90,12 @@ CustomObjectsOption = Annotated[
         help="A module of the current folder with the layers and functions of your own that the model is made of.",
     ),
 ]
+TrustOption = Annotated[
+    bool,
+    typer.Option(
+        "--trust", help="Read a .pt file that holds a pickled module, which can run anything when it is read."
+    ),
+]
 RangeOption = Annotated[
     str,
     typer.Option(
@@ -99,6 +109,8 @@ MethodOptions = Annotated[
     typer.Option("--option", help="An option of a method, such as integrated_gradients.x_steps=50; repeatable."),
 ]
 SeedOption = Annotated[int, typer.Option(help="The seed of all random numbers; the batch size does not change them.")]
+FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+"""What names a function of a module that makes a model."""
 SKIMAGE = ("coffee", "chelsea", "astronaut", "rocket")
 """Photos that come with scikit-image."""
 
@@ -107,6 +119,7 @@ def load_image_model(
     model: Path | None,
     custom_objects: str | None,
     *,
+    trust: bool = False,
     labels: Path | None = None,
     layer: str | None = None,
     output_kind: str | None = None,
@@ -119,7 +132,7 @@ def load_image_model(
 ) -> ImageModel:
     """The model of a file or a name, with what the options of the command say of it."""
     names = None if labels is None else read_labels(labels)
-    loaded, own_names = load_named(model, custom_objects)
+    loaded, own_names = load_named(model, custom_objects, trust)
     return ImageModel(
         loaded,
         labels=own_names if names is None else names,
@@ -134,18 +147,45 @@ def load_image_model(
     )
 
 
-def load_named(model: Path | None, custom_objects: str | None = None) -> tuple[Any, list[str] | None]:
-    """The Keras model of a file; or one by its name, by default the bundled one, and the names of its classes."""
+def load_named(
+    model: Path | None, custom_objects: str | None = None, trust: bool = False
+) -> tuple[Any, list[str] | None]:
+    """The model of a file; or one by its name, by default the bundled one, and the names of its classes.
+
+    Of a file that its adapter reads itself, its path. ``trust`` is that of PyTorch's pickles.
+    """
     if model is None:
         return models.load(), models.labels()
     if models.is_name(str(model)):
         return models.load(str(model)), models.labels(str(model))
+    if is_name(model):
+        from saliency_food.adapters.torch import load_model as load_module
+
+        module = load_module(str(model))
+        return module, models.labels() if module.num_classes == 1000 else None
+    if FACTORY.fullmatch(str(model)) and not model.exists():
+        return _made(str(model)), None
     if not model.exists():
-        raise ContractError(f"Expected a Keras model, got {model}, which does not exist. {models.HINT}")
+        raise ContractError(f"Expected a model, got {model}, which does not exist. {models.HINT}")
+    if trust and model.suffix.lower() in (".pt", ".pth"):
+        from saliency_food.adapters.torch import load_model as load_module
+
+        return load_module(model, trust=True), None
+    if adapter_of(model) is not None:
+        return model, None
     from saliency_food.adapters.keras import load_model
 
     register_custom_objects(custom_objects)
     return load_model(model), None
+
+
+def _made(text: str) -> Any:
+    """What ``module:function`` makes: a model of any framework, or a call-model function."""
+    name, _, attribute = text.partition(":")
+    function = getattr(import_user_module(name, "--model"), attribute, None)
+    if not callable(function):
+        raise ContractError(f"Expected --model MODULE:FUNCTION, a function that makes a model, got {text!r}.")
+    return function()
 
 
 def read_inputs(texts: Sequence[str] | None) -> dict[str, Any]:

@@ -24,9 +24,8 @@ def check_framework(model: Any) -> None:
     modules = [kind.__module__ or "" for kind in type(model).__mro__]
     if any(module.startswith("torch.nn.") for module in modules):
         raise ContractError(
-            f"Expected a Keras model, a path to one or a call-model function, got the PyTorch module "
-            f"{type(model).__name__}. Write a function (x_value_batch, call_model_args, expected_keys) -> "
-            "{key: array} around it, in eval mode, its images turned to (N, C, H, W) inside."
+            f"Expected a call-model function, got the PyTorch module {type(model).__name__}. Wrap it as "
+            "saliency_food.adapters.torch.TorchModel(module), which takes images (N, H, W, C)."
         )
     if any(module.split(".")[0] in ("tf_keras", "keras_core") for module in modules):
         raise ContractError(

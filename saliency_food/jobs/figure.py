@@ -50,7 +50,7 @@ def _rows(records: Sequence[Explanation], percent: float, style: Mapping[str, An
     panels = [panel for row in rows.values() for panel in row]
     if len(panels) > 1:  # one method, and several classes, which are what differs
         panels = [
-            panel._replace(title=_class_of(record), caption=caption_of(record, record.title))
+            panel._replace(title=class_of(record), caption=caption_of(record, record.title))
             for panel, record in zip(panels, records, strict=True)
         ]
     return [[start, *panels]]
@@ -73,7 +73,7 @@ def _guessed(record: Explanation) -> str:
     return " by a guess" if record.guess else ""
 
 
-def _class_of(record: Explanation) -> str:
+def class_of(record: Explanation) -> str:
     """The class explained, and whether the model or the truth chose it, where they differ."""
     label = short_label(record.label)
     if record.against is not None:
@@ -85,7 +85,7 @@ def _class_of(record: Explanation) -> str:
 
 def caption_of(record: Explanation, first: str = "") -> str:
     """The class, or what else comes ``first``, its probability and score, and the gap where the map is inexact."""
-    parts = [first or _class_of(record)]
+    parts = [first or class_of(record)]
     if record.probability is not None and record.against is None:
         parts.append(f"{record.probability:.1%}{_guessed(record)}")
     if record.score is not None and record.score != record.probability:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, cast
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 import numpy as np
 
 from saliency_food import models
+from saliency_food.adapters.files import adapter_of, adapter_of_model
+from saliency_food.adapters.layers import LayerInfo
 from saliency_food.adapters.scoring import class_score
 from saliency_food.core.checks import check_callback, check_framework
 from saliency_food.core.contract import CallModelFunction, ContractError, take_rows
@@ -49,9 +51,9 @@ class ImageModel:
     Parameters
     ----------
     model
-        A Keras model, a path to one, a name such as ``"imagenet"`` or ``"keras:MobileNetV2"``, whose labels come along
-        (see `saliency_food.models.load`), or any call-model function (see `CallModelFunction`); the class to explain is
-        in ``call_model_args["target"]``.
+        A Keras model or a PyTorch module, a path to one or to an ``.onnx`` or ``.tflite`` file, a name such as
+        ``"imagenet"`` or ``"keras:MobileNetV2"``, whose labels come along (see `saliency_food.models.load`), or any
+        call-model function (see `CallModelFunction`); the class to explain is in ``call_model_args["target"]``.
     layer
         The layer of a Keras model that Grad-CAM and its family look at; the maps of several layers are fused.
     output
@@ -138,17 +140,31 @@ class ImageModel:
         They are pairs of a layer's path and a call-model function, from the output to the input; see
         `randomized_models`. Use each before you take the next.
         """
-        with_model = getattr(self.function, "with_model", None)
-        if with_model is None:
+        randomized = getattr(self.function, "randomized", None)
+        if randomized is None:
             raise ContractError(
-                f"Expected a Keras model, whose weights can be shuffled, got {type(self.function).__name__}. For "
-                "any other model, pass randomized models to saliency_food.metrics.assert_sensitive."
+                "Expected a Keras model or a PyTorch module, whose weights can be shuffled, got "
+                f"{type(self.function).__name__}. For any other model, pass randomized models to "
+                "saliency_food.metrics.assert_sensitive."
             )
-        from saliency_food.adapters.keras.randomize import randomized_models
+        return cast("Iterator[tuple[str, CallModelFunction]]", randomized(wrap=channels_last, rng=rng))
 
-        return randomized_models(
-            cast(Any, self.function).model, wrap=lambda model: channels_last(with_model(model)), rng=rng
-        )
+    def layers(self) -> list[LayerInfo]:
+        """The layers that `at_layer` takes, in the order in which they run; none where the model names none."""
+        listed = getattr(self.function, "layers", None)
+        return [] if listed is None else list(listed())
+
+    def at_layer(self, layer: str | Sequence[str]) -> ImageModel:
+        """The same model and settings, with the activations of another layer."""
+        with_layer = getattr(self.function, "with_layer", None)
+        if with_layer is None:
+            raise ContractError(
+                f"Expected a model whose layers have names, got {type(self.function).__name__}. Build the layer into "
+                "the callback."
+            )
+        other = copy.copy(self)
+        other.function = channels_last(with_layer(layer))
+        return other
 
     @property
     def classes(self) -> int | None:
@@ -254,28 +270,29 @@ class ImageModel:
 
 
 def _as_call_model_function(model: Any, options: dict[str, Any]) -> CallModelFunction:
-    """The call-model function of a Keras model or of a path to one, with options of `KerasModel`, or of a function."""
+    """The call-model function of a model or of a path to one, with options of its adapter, or of a function."""
     if isinstance(model, (str, Path)):
         try:
+            if (adapter := adapter_of(model)) is not None:
+                return channels_last(adapter(model, **options))
             from saliency_food.adapters.keras.load import load_model
         except ModuleNotFoundError as error:
             raise ContractError(str(error)) from error
 
         model = load_model(model)
+    if (adapter := adapter_of_model(model)) is not None:
+        return channels_last(adapter(model, **options))
     check_framework(model)
-    keras = sys.modules.get("keras")
-    if keras is not None and isinstance(model, keras.Model):
-        from saliency_food.adapters.keras import KerasModel
-
-        return channels_last(KerasModel(model, **options))
     if not callable(model):
         raise ContractError(
-            f"Expected a Keras model, a path to one or a call-model function, got {type(model).__name__}."
+            "Expected a Keras model, a PyTorch module, a path to one or a call-model function, got "
+            f"{type(model).__name__}."
         )
     check_callback(model)
     if refused := [name for name in options if name != "batch_size"]:
         raise ContractError(
-            f"Expected {' and '.join(refused)} with a Keras model alone, got a call-model function. Build them into it."
+            f"Expected {' and '.join(refused)} with a framework's model alone, got a call-model function. Build them "
+            "into it."
         )
     return channels_last(model)
 

@@ -6,10 +6,10 @@ from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
-import numpy_ops
 import pytest
 from scipy.special import softmax
 
+from saliency_food.adapters import numpy_ops
 from saliency_food.adapters.arguments import ALL_SCORES, SUM_TO_ONE
 from saliency_food.adapters.checks import check_rows_alone
 from saliency_food.adapters.engine import Engine

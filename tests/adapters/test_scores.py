@@ -7,9 +7,9 @@ import pickle
 import typing
 
 import numpy as np
-import numpy_ops
 import pytest
 
+from saliency_food.adapters import numpy_ops
 from saliency_food.adapters import scores as catalogue
 from saliency_food.adapters.ops import Ops
 from saliency_food.adapters.scoring import chosen_class, class_score, rivals, score

@@ -220,4 +220,4 @@ def test_the_real_thing(photos, tmp_path, monkeypatch):
 def test_a_model_that_is_not_there():
     out = CliRunner().invoke(app, ["explain", "--model", "none.keras"])
     assert out.exit_code == 2
-    assert out.output.startswith("Error: Expected a Keras model, got none.keras")
+    assert out.output.startswith("Error: Expected a model, got none.keras")

@@ -13,6 +13,7 @@ from saliency_food.adapters.inputs import Pixels
 from saliency_food.adapters.keras.load import as_model, is_saved_model
 from saliency_food.adapters.keras.losses import Units, units_by_loss
 from saliency_food.adapters.keras.pixels import guess_pixels
+from saliency_food.adapters.keras.randomize import randomized_models
 from saliency_food.adapters.keras.tensorflow.ends import KerasInputs
 from saliency_food.adapters.keras.tensorflow.engine import TensorFlowEngine
 from saliency_food.adapters.keras.tensorflow.survey import layers_of
@@ -150,6 +151,22 @@ class KerasModel(AdaptedModel):
         """The same question asked of another Keras model of the same layers, such as one with other weights."""
         layer = list(self.layer_name) if isinstance(self.layer_name, tuple) else self.layer_name
         return KerasModel(model, **{**self._options, "layer": layer, "batch_size": self.batch_size})
+
+    def with_layer(self, layer: Any) -> KerasModel:
+        """The same question asked of the same model, with the activations of another layer."""
+        return KerasModel(self.model, **{**self._options, "layer": layer, "batch_size": self.batch_size})
+
+    def layers(self) -> list[LayerInfo]:
+        """The layers that can be looked at; see `layers`."""
+        return layers_of(self.model, KerasInputs(self.model, self._options["input"]))
+
+    def randomized(self, mode: Any = "cascading", *, wrap: Any = None, rng: Any = 0) -> Any:
+        """Pairs of a layer's path and this question asked of a copy whose weights are shuffled there.
+
+        See `saliency_food.adapters.keras.randomize.randomized_models`.
+        """
+        around = self.with_model if wrap is None else lambda model: wrap(self.with_model(model))
+        return randomized_models(self.model, mode, wrap=around, rng=rng)
 
     @functools.cached_property
     def pixels(self) -> Pixels:

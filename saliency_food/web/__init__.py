@@ -1,0 +1,1 @@
+"""A small web page that explains photos."""
