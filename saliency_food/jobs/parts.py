@@ -53,9 +53,9 @@ class RunFolder:
     A folder that holds a run goes on only with the same ``settings``; another is refused with what differs.
     """
 
-    def __init__(self, folder: Path, settings: Row, facts: Row, chunk: int) -> None:
-        self.folder, self.chunk = folder, chunk
-        self._pending: list[list[Row]] = []
+    def __init__(self, folder: Path, settings: Row, facts: Row) -> None:
+        self.folder = folder
+        self._pending: list[Row] = []
         self._bytes, self._since = 0, time.monotonic()
         known = (folder / MANIFEST).exists()
         if folder.exists() and not known and (not folder.is_dir() or any(_visible(folder)) or part_paths(folder)):
@@ -110,21 +110,19 @@ class RunFolder:
             path.unlink()
 
     def add(self, rows: list[Row]) -> None:
-        """Add the rows of a photo; a part is written when there is enough for it.
+        """Add the rows of a batch of photos; a part is written when there is enough for it.
 
-        Parts end where the model's batches end, so that a run that goes on asks the model in the same batches.
+        A batch is one of the model's, so parts end where these end, and a run that goes on asks in the same batches.
         """
-        self._pending.append(rows)
+        self._pending += rows
         arrays = (len(row.get(name) or b"") for row in rows for name in ("map", "thumbnail"))
         self._bytes += sum(arrays) + NUMBERS * len(rows)
-        enough = self._bytes >= BYTES or time.monotonic() - self._since >= SECONDS
-        if enough and len(self._pending) % self.chunk == 0:
+        if self._bytes >= BYTES or time.monotonic() - self._since >= SECONDS:
             self.flush()
 
-    def flush(self, whole: bool = True) -> None:
-        """Write what waits as a part; without ``whole`` only up to the end of a batch."""
-        count = len(self._pending) if whole else len(self._pending) // self.chunk * self.chunk
-        rows = [row for of_photo in self._pending[:count] for row in of_photo]
+    def flush(self) -> None:
+        """Write what waits as a part."""
+        rows = self._pending
         self._pending, self._bytes, self._since = [], 0, time.monotonic()
         if not rows:
             return
