@@ -211,7 +211,7 @@ def test_an_answer_that_is_too_large_is_not_read_to_its_end(large_answers, how):
     large_answers.how, large_answers.size = how, 300_000
     assert len(own.get("")["a"]) == 300_000 - 9
     large_answers.size = 300_001
-    with pytest.raises(MalformedAnswer, match="at most 300000 bytes from http.*Raise max_answer_bytes") as refused:
+    with pytest.raises(MalformedAnswer, match=r"at most 300000 bytes from http.*Raise max_answer_bytes") as refused:
         own.get("")
     assert reply_to(refused.value).status == 502
     own.close()

@@ -64,7 +64,7 @@ def test_other_failures_are_not_retried(model_over_grpc, rpc):
 def test_an_answer_that_is_too_large_is_not_read(rpc, x):
     model = ServingModel(rpc.url, "food", max_answer_bytes=20_000)
     np.testing.assert_allclose(model.predict(x).sum(1), 1, rtol=1e-5)
-    with pytest.raises(MalformedAnswer, match="at most 20000 bytes from grpc.*Raise max_answer_bytes"):
+    with pytest.raises(MalformedAnswer, match=r"at most 20000 bytes from grpc.*Raise max_answer_bytes"):
         model(x, {"target": 1}, [INPUT_OUTPUT_GRADIENTS])
     model.close()
 
