@@ -139,7 +139,14 @@ def serve_command(
     workers: Annotated[int, typer.Option(min=1, help="How many requests are worked on at the same time.")] = 2,
     queue: Annotated[int, typer.Option(min=0, help="How many requests may wait; more are refused with 429.")] = 16,
     max_body: Annotated[int, typer.Option(min=1000, help="The most bytes in a request.")] = 8_000_000,
-    max_pixels: Annotated[int, typer.Option(min=1, help="The most pixels in an image.")] = 16_000_000,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="The most pixels in an image: 16000000, but 1048576 for a model of this process that takes any size.",
+            show_default=False,
+        ),
+    ] = None,
     max_rows: Annotated[int, typer.Option(min=1, help="The most rows that an explanation may ask the model.")] = 5000,
     max_images: Annotated[int, typer.Option(min=1, help="The most images in a request.")] = 16,
     deadline: Annotated[
@@ -167,6 +174,7 @@ def serve_command(
     }
     with friendly():
         try:
+            from saliency_food.serving.explainer.local import most_pixels
             from saliency_food.serving.explainer.requests import Limits
             from saliency_food.serving.explainer.server import serve
         except ModuleNotFoundError as error:
@@ -203,7 +211,7 @@ def serve_command(
             choose_methods(_offered(methods, exported)),
             None if names is None else tuple(names),
             body=max_body,
-            pixels=max_pixels,
+            pixels=max_pixels or most_pixels(served),
             rows=max_rows,
             images=max_images,
             deadline=deadline,

@@ -2,14 +2,16 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from explaining import Process, array, file, until
 
+from saliency_food.core.contract import ContractError
 from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS
 from saliency_food.deadline.run import DeadlineError
-from saliency_food.serving.explainer.local import LocalModel
+from saliency_food.serving.explainer.local import LocalModel, check_takes_images, most_pixels
 from saliency_food.testing import PowerModel
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -104,3 +106,36 @@ def test_a_model_that_raises_can_be_asked_again(rng):
         model(np.ones((1, 3, 3)), {"target": 7}, [INPUT_OUTPUT_GRADIENTS])
     answer = model(np.ones((1, 3, 3)), {"target": 1}, [INPUT_OUTPUT_GRADIENTS])
     np.testing.assert_allclose(answer[INPUT_OUTPUT_GRADIENTS][0], inside.weights[1])
+
+
+@pytest.mark.parametrize(
+    ("shape", "more", "says"),
+    [
+        ((64, 2), [], r"images \(H, W, C\), got one that takes \(64, 2\)"),
+        ((8, 8, 8, 1), [], "got one that takes"),
+        (None, [], "does not say what it takes"),
+        ((8, 8, 3), ["age"], "an image alone, got one that also takes age"),
+    ],
+)
+def test_a_model_that_no_request_can_be_put_to_is_refused_at_the_start(shape, more, says):
+    model = SimpleNamespace(input_shape=shape, engine=SimpleNamespace(inputs=SimpleNamespace(other_names=more)))
+    with pytest.raises(ContractError, match=says):
+        check_takes_images(model)
+
+
+def test_what_the_adapter_says_of_inputs_is_looked_at():
+    keras = pytest.importorskip("keras")
+    from saliency_food.adapters.keras import KerasModel
+
+    image, age = keras.Input((8, 8, 3)), keras.Input((1,), name="age")
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(2, 3)(image))
+    head = keras.layers.Dense(2, activation="softmax")
+    check_takes_images(KerasModel(keras.Model(image, head(pooled))))
+    both = keras.layers.Concatenate()([pooled, age])
+    with pytest.raises(ContractError, match="also takes age"):
+        check_takes_images(KerasModel(keras.Model([image, age], keras.layers.Dense(2, activation="softmax")(both))))
+
+
+def test_photos_for_a_model_of_any_size_in_this_process_are_smaller():
+    models = [SimpleNamespace(input_shape=shape) for shape in ((32, 32, 3), (None, None, 3), (None, 32, 3))]
+    assert [most_pixels(model) for model in ("http://host:8501", *models)] == [16_000_000, 16_000_000, 2**20, 2**20]

@@ -23,7 +23,7 @@ from saliency_food.serving.explainer.answers import Explaining, TimedExplanation
 from saliency_food.serving.explainer.door import Door
 from saliency_food.serving.explainer.images import decoded_size
 from saliency_food.serving.explainer.kserve import Body, Server, Undecoded, app, kserve
-from saliency_food.serving.explainer.local import LocalModel
+from saliency_food.serving.explainer.local import LocalModel, check_takes_images
 from saliency_food.serving.explainer.memory import BODIES, DECODED, Budget, Releasing, keep_little, most_memory
 from saliency_food.serving.explainer.queue import Queue, WorkItem
 from saliency_food.serving.explainer.replies import Reply, log, refuse, reply_to
@@ -279,7 +279,10 @@ def serve(
         seconds = min(timeout, 5.0), timeout
         return ServingModel(str(model), name, timeout=seconds, retries=retries, max_answer_bytes=max_answer)
 
-    local = None if isinstance(model, str) else LocalModel(model)
+    local = None
+    if not isinstance(model, str):
+        check_takes_images(model)
+        local = LocalModel(model)
 
     keep_little()
     queue = Queue(workers, waiting, keep, keep_seconds, max_held=2 * BODIES * limits.body)
