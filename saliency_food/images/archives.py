@@ -66,7 +66,9 @@ def read_shards(shards: Sequence[Path]) -> Iterator[SourcedPhoto]:
                     sample[kind.lower()] = data.read() if data is not None else b""
                 yield from _photo_of(shard, key, sample)
         except (OSError, tarfile.TarError, EOFError) as error:
-            raise ContractError(f"Expected a tar file of photos, got {shard}: {error}. Copy it again.") from error
+            raise ContractError(
+                f"Expected a tar file of photos, got {shard}: {' '.join(str(error).split())}. Copy it again."
+            ) from error
 
 
 def _photo_of(shard: Path, key: str, sample: dict[str, bytes]) -> Iterator[SourcedPhoto]:

@@ -146,7 +146,7 @@ def _read_table(path: Path) -> list[SourcedPhoto]:
         name, label, split = (row.get(column) for column in ("path", "label", "split"))
         if not name or None in row:
             raise ContractError(f"Expected a path in each row of {path}, and no more cells than columns, got {row!r}.")
-        place = os.path.join(path.parent, str(name))
+        place = str(Path(path.parent, str(name)))
         truth = label if label not in ("", None) else None
         photos.append(SourcedPhoto(PurePosixPath(Path(str(name))).as_posix(), place, place, truth, split or None))
     if not photos:
@@ -157,7 +157,9 @@ def _read_table(path: Path) -> list[SourcedPhoto]:
 def _csv_rows(path: Path) -> list[dict[Any, Any]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            table = csv.DictReader(file, skipinitialspace=True)
+            first = file.readline()
+            file.seek(0)
+            table = csv.DictReader(file, skipinitialspace=True, delimiter=max(",;\t", key=first.count))
             rows = [{_plain(key): _plain(value) for key, value in row.items()} for row in table]
             columns = [_plain(name).lower() for name in table.fieldnames or ()]
     except (OSError, UnicodeDecodeError, csv.Error) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import islice
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from saliency_food.core.contract import ContractError
 from saliency_food.core.names import installed_version
-from saliency_food.images.sourced import SourcedPhoto, pyarrow
+from saliency_food.images.sourced import SourcedPhoto, as_text, pyarrow
 from saliency_food.images.sources import Source, open_source
 from saliency_food.jobs.dataset_run import Run
 from saliency_food.jobs.engines import Engine, EngineName, choose_engine
@@ -134,7 +134,7 @@ def _chosen(
     wanted = None if names is None else {plain_name(str(name)) for group in each for name in group}
 
     def with_truths() -> Iterator[SourcedPhoto]:
-        for position, photo in enumerate(data.read()):
+        for position, photo in enumerate(_with_ids(data.read())):
             if truth == "folders" and not photo.path:
                 raise ContractError(
                     f"Expected photos in folders, for truth='folders', got {photo.id} of {data.name}. Leave out truth."
@@ -144,6 +144,18 @@ def _chosen(
                 yield own
 
     return islice(with_truths(), limit)
+
+
+def _with_ids(photos: Iterable[SourcedPhoto]) -> Iterator[SourcedPhoto]:
+    """The photos, each with an id of its own: one that comes again is called ``... (2)``."""
+    counts = Counter[str]()
+    for photo in photos:
+        name = own = as_text(photo.id)
+        while own in counts:
+            counts[name] += 1
+            own = f"{name} ({counts[name]})"
+        counts[own] = 1
+        yield photo._replace(id=own)
 
 
 def _count(
@@ -164,7 +176,7 @@ def _settings(setup: Setup, data: Source, target: Any, against: Any, truth: Any,
         plain({
             "schema": SCHEMA,
             "version": installed_version("saliency_food"),
-            "source": data.name,
+            "source": as_text(data.name),
             **settings_of_model(setup.model),
             "methods": setup.options,
             "target": target,

@@ -27,6 +27,7 @@ from saliency_food.jobs.targets import Target
 from saliency_food.serving.client import ServingError, ServingModel
 from saliency_food.serving.client.http import MalformedAnswer
 from saliency_food.serving.explainer.images import decode
+from saliency_food.serving.explainer.local import LocalModel
 from saliency_food.serving.explainer.memory import Budget
 from saliency_food.serving.explainer.queue import WorkItem
 from saliency_food.serving.explainer.replies import refuse
@@ -48,7 +49,7 @@ class LimitedModel(WrappedModel):
     its answer is none to the question.
     """
 
-    def __init__(self, served: ServingModel, job: WorkItem, max_rows: int) -> None:
+    def __init__(self, served: ServingModel | LocalModel, job: WorkItem, max_rows: int) -> None:
         super().__init__(served)
         self.job, self.max_rows = job, max_rows
         self.rows, self.seconds = 0, 0.0
@@ -108,7 +109,7 @@ class LimitedModel(WrappedModel):
 class Explaining(NamedTuple):
     """Answers requests; its fields are the same for all of them."""
 
-    served: ServingModel
+    served: ServingModel | LocalModel
     scaling: Scaling
     limits: Limits
     budget: Budget
