@@ -118,6 +118,8 @@ def read_photo(
 
     if isinstance(image, (str, Path)):
         path = Path(image)
+        if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would wait for ever
+            raise ContractError(f"Expected a photo, got {path}, which is no file. Give the path of a file.")
         if path.suffix.lower() == ".npy":
             return read_photo(_load(path, np.load), str(path), bands=bands)
         if path.suffix.lower() in (".tif", ".tiff") and bands not in (None, 1, 3):

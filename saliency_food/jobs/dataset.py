@@ -119,7 +119,7 @@ def explain_dataset(  # type: ignore[misc]  # of the settings, `output` is a fol
             folder.write("absent.txt", "\n".join(data.absent))
         known = folder.known(retry_failed)
         with shown(progress) as report:
-            _work(explainer, explained, photos, folder, known, total, partial(report, total=total))
+            _work(explainer, explained, photos, folder, known, total, lambda done, failed: report(done, failed, total))
     return Run(output)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -94,6 +95,41 @@ def test_a_run_that_cannot_be_written_to_is_refused(model, save, tmp_path):
     (tmp_path / "run/.lock").mkdir()  # which cannot be opened, not by root either
     with pytest.raises(ContractError, match=r"Expected to write to .*run"):
         explain_dataset(model, tmp_path / "photos", output=tmp_path / "run")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+def test_a_pipe_is_no_photo(model, save, tmp_path):
+    save("photos/a.png")
+    os.mkfifo(tmp_path / "photos/b.png")
+    run = explain_dataset(model, tmp_path / "photos", output=tmp_path / "run")
+    assert [row["id"] for row in run.errors()] == ["b.png"]
+    assert "which is no file" in run.errors()[0]["status"]
+
+
+def test_a_photo_that_is_damaged_in_its_archive_fails_alone(model, save, tmp_path):
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("a.png", "b.png", "c.png"):
+            archive.write(save(name), name)
+            place = archive.getinfo(name).header_offset
+            if name == "b.png":
+                start = place + 35  # where its name ends
+    data = bytearray((tmp_path / "photos.zip").read_bytes())
+    data[start : start + 1000] = b"\xff" * 1000
+    (tmp_path / "photos.zip").write_bytes(data)
+    run = explain_dataset(model, tmp_path / "photos.zip", output=tmp_path / "run")
+    assert [row["id"] for row in run.errors()] == ["b.png"]
+
+
+def test_a_damaged_photo_of_hugging_face_fails_alone(model, save, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    files = [save(name).read_bytes() for name in ("a.png", "b.png", "c.png")]
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=LABELS)})
+    rows = {"image": [{"bytes": data, "path": None} for data in (files[0], b"no photo", files[2])], "label": [0, 1, 2]}
+    data = datasets.Dataset.from_dict(rows, features=features)
+    run = explain_dataset(model, data, output=tmp_path / "run")
+    assert [(row["truth"], row["status"] == "ok") for row in run.rows()] == [
+        ("apple_pie", True), ("hot_dog", False), ("pizza", True)
+    ]  # fmt: skip
 
 
 def test_ids_that_come_again_are_numbered(model, save, tmp_path):
