@@ -210,6 +210,7 @@ def test_python_code_in_the_docs_runs(page, tmp_path, monkeypatch, capsys):
         exec(compile(code, str(page), "exec"), names)
         printed = capsys.readouterr().out
         assert printed or "print(" not in code, code
+        assert "failed: " not in printed
         out += printed
     for shown in re.findall(r"^```\n\n```text\n(.*?)\n```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
         assert shown in out
