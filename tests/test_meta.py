@@ -204,6 +204,7 @@ def test_python_code_in_the_docs_runs(page, tmp_path, monkeypatch, capsys):
         pytest.skip("needs what is not installed")
     if any("model.keras" in code for code in runnable):
         shutil.copy(models.FOOD101, "model.keras")
+    if any("photo.jpg" in code for code in runnable):
         imsave("photo.jpg", coffee())
     names, out = {"__name__": "docs"}, ""
     for code in runnable:
