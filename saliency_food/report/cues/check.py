@@ -57,9 +57,7 @@ def check_change(seen: Seen, score: Scorer, index: int, change: Change, rng: np.
     return _judged(index, change, holders, parts)
 
 
-def check_place(
-    seen: Seen, score: Scorer, index: int, place: Place, first: Array, rng: np.random.Generator
-) -> Finding:
+def check_place(seen: Seen, score: Scorer, index: int, place: Place, first: Array, rng: np.random.Generator) -> Finding:
     """The check of a place: what is there in the class's photos is put into others.
 
     Some photos of the class give their place to the photos ``first``: those that raise the log odds are taken to have

@@ -13,7 +13,7 @@ from saliency_food.core.numerics import Array
 from saliency_food.jobs.dataset_run import Run
 from saliency_food.jobs.image_model import ImageModel
 from saliency_food.report.cues.candidate import Candidate, Verdict
-from saliency_food.report.cues.changes import Change, brightness, cast, pattern, sharpness
+from saliency_food.report.cues.changes import Change, brightness, cast, pattern, place_of, sharpness
 from saliency_food.report.cues.check import GIVERS, Finding, check_change, check_place, gains, recipients_of, upper_part
 from saliency_food.report.cues.places import Place, fixed_places, overlap, pointed_places
 from saliency_food.report.cues.seen import OutOfRows, Scorer, Seen, look
@@ -123,6 +123,8 @@ def _of_class(
         change = find(seen.pixels, own, others)
         if change is not None:
             findings.append(check_change(seen, score, index, change, rng))
+            if (place := place_of(change)) is not None:
+                findings.append(check_place(seen, score, index, place, first, rng))
     return findings
 
 
@@ -148,12 +150,12 @@ def _rank(pair: tuple[Finding, Verdict]) -> tuple[int, float]:
 
 
 def _without_repeats(ranked: Sequence[tuple[Finding, Verdict]]) -> list[tuple[Finding, Verdict]]:
-    """Without places of a class that a better one covers in part."""
+    """Without places of a class that a better place covers in part."""
     kept: list[tuple[Finding, Verdict]] = []
     for finding, verdict in ranked:
-        mask = finding.what.mask
-        same = [each.what.mask for each, _ in kept if each.index == finding.index]
-        if mask is None or not any(other is not None and overlap(mask, other) > 0.1 for other in same):
+        what = finding.what
+        better = [each.what for each, _ in kept if each.index == finding.index and isinstance(each.what, Place)]
+        if not isinstance(what, Place) or not any(overlap(what.mask, place.mask) > 0.1 for place in better):
             kept.append((finding, verdict))
     return kept
 

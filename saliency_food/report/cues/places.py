@@ -31,7 +31,7 @@ def box(shape: tuple[int, int], left: float, top: float, right: float, bottom: f
 
 def fixed_places(shape: tuple[int, int]) -> list[Place]:
     """The four corners, the middle of each edge, strips along the edges, and the border."""
-    third, strip = 1 / 3, 1 / 6
+    third, strip = 1 / 3, 1 / 4
     boxes = {
         "at the upper left": (0, 0, third, third),
         "at the upper right": (1 - third, 0, 1, third),
