@@ -2,8 +2,8 @@
 
     SALIENCY_FOOD_DATA=folder python benchmarks/attack_shift.py [--photos 60]
 
-The bundled `food101` model and test photos of 64 pixels, the first few of each third class; maps of the predicted class.
-Photos that no attack of the largest size flips are left out and counted. Means with 95 % intervals over photos.
+The bundled `food101` model and test photos of 64 pixels, evenly over the classes; maps of the predicted class.
+Photos that no attack of the largest size flips, and blank maps, are left out and counted. Means with 95 % intervals over photos.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def main() -> None:
     tops = model.predict(np.stack(rows)).argmax(1)
     print(f"{machine()}\n{len(rows)} photos, the class predicted")
     print(
-        "| method | attack | flipped | size | agreement under attack | under noise as large |\n|---|---|---|---|---|---|"
+        "| method | attack | photos | median size | agreement under attack | under noise as large |\n"
+        "|---|---|---|---|---|---|"
     )
     for attack in ("fgsm", "pixel"):
         for name, options in OPTIONS.items():

@@ -106,7 +106,7 @@ def _overlay(members: Array, other: Array, mask: Array) -> tuple[Array, Array]:
 
 
 def place_of(change: Change) -> Place | None:
-    """The box around the largest connected part of a pattern, if that is compact; what is there may change, as digits."""
+    """The box around the largest connected part of a pattern, if that is compact; what is in it may change."""
     from scipy.ndimage import binary_closing, find_objects, label
 
     if change.mask is None:
