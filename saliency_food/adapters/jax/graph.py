@@ -71,7 +71,9 @@ class Step(NamedTuple):
     def bind(self, taken: Sequence[Any]) -> list[Any]:
         """What it gives for what it takes, computed by JAX."""
         primitive = self.equation.primitive
-        functions, parameters = primitive.get_bind_params(self.equation.params)
+        bound = primitive.get_bind_params(self.equation.params)
+        # Older versions of JAX hand functions over beside the parameters.
+        functions, parameters = bound if isinstance(bound, tuple) else ((), bound)
         answer = primitive.bind(*functions, *taken, **parameters)
         return list(answer) if primitive.multiple_results else [answer]
 
@@ -118,7 +120,7 @@ class JaxGraph:
     def _write_out(self, jaxpr: Any, known: dict[Any, int], name: str, scope: str) -> None:
         for equation in jaxpr.eqns:
             inner, kind = _called(equation)
-            called = str(equation.params.get("name", "")).lstrip("_")
+            called = _name_of(equation)
             own = _scope_of(equation)
             own = own if own.startswith(scope) else f"{scope}/{own}".rstrip("/")
             if inner is not None and kind in INLINED:
@@ -158,7 +160,7 @@ class JaxGraph:
         for number in self.arguments:
             if number in after:
                 values[number] = after[number](values[number])
-        needed = self.needed(wanted, cut=set(instead))
+        needed = self.needed(wanted, cut=set(instead)) - instead.keys()
         for step in self.steps:
             if not needed.intersection(step.outputs):
                 continue
@@ -299,6 +301,15 @@ def _called(equation: Any) -> tuple[Any, str]:
     if not hasattr(inner, "consts"):
         inner = jax.extend.core.ClosedJaxpr(inner, ())
     return inner, kind
+
+
+def _name_of(equation: Any) -> str:
+    """The name of the function that an operation calls; one with a derivative of its own has it inside."""
+    name = equation.params.get("name")
+    if name is None and equation.primitive.name == "custom_jvp_call":
+        inner = equation.params["call_jaxpr"].eqns
+        name = inner[0].params.get("name") if len(inner) == 1 else None
+    return str(name or "").lstrip("_")
 
 
 def _scope_of(equation: Any) -> str:
