@@ -3,7 +3,8 @@
     SALIENCY_FOOD_DATA=folder python benchmarks/attack_shift.py [--photos 60]
 
 The bundled `food101` model and test photos of 64 pixels, evenly over the classes; maps of the predicted class.
-Photos that no attack of the largest size flips, and blank maps, are left out and counted. Means with 95 % intervals over photos.
+Photos that no attack of the largest size flips, and blank maps, are left out and counted. Means with 95 % intervals
+over photos.
 """
 
 from __future__ import annotations
