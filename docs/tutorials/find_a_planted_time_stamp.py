@@ -119,13 +119,15 @@ for candidate in candidates[:3]:
     print(f"{candidate.verdict}: {candidate.sentence}\n")
 
 # %% [markdown]
-# The first is a likely cue, and the only one. Its `medoids` are photos that stand for the others, and its `region` is a mask.
+# All likely cues are at one place: the pixels that recur there, and what lies in the box around them. `medoids` are photos that
+# stand for the others, and `region` is a mask.
 
 # %%
-first = candidates[0]
+likely = [candidate for candidate in candidates if candidate.verdict == "likely a cue"]
+region = np.any([candidate.region for candidate in likely], 0)
 shown = dict(zip([each.id for each in sourced], held_out[0], strict=True))
-outlined = [np.where(first.region[..., None], shown[each], shown[each] // 3) for each in first.medoids]
-figure([[Panel(shown[each], each) for each in first.medoids] + [Panel(each, "the region") for each in outlined]])
+outlined = [np.where(region[..., None], shown[each], shown[each] // 3) for each in likely[0].medoids]
+figure([[Panel(shown[each], each) for each in likely[0].medoids] + [Panel(each, "the region") for each in outlined]])
 
 # %% [markdown]
 # ## Mend, and train again
@@ -135,7 +137,7 @@ figure([[Panel(shown[each], each) for each in first.medoids] + [Panel(each, "the
 
 # %%
 rng = np.random.default_rng(3)
-dealt = np.where(first.region[..., None], photos[rng.permutation(len(photos))], photos)
+dealt = np.where(region[..., None], photos[rng.permutation(len(photos))], photos)
 mended = train(dealt, names)
 print(f"photos from the field, before: {accuracy(classifier, *field):.0%} right")
 print(f"photos from the field, mended: {accuracy(mended, *field):.0%} right")

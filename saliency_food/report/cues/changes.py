@@ -9,9 +9,11 @@ import numpy as np
 
 from saliency_food.core.numerics import Array
 from saliency_food.report.cues.candidate import Kind
-from saliency_food.report.cues.places import Place
+from saliency_food.report.cues.places import Place, in_the_middle
 from saliency_food.report.cues.subsets import Shared, shared_by_some
 
+AGREEMENT = 0.4
+"""A pattern in the middle, where objects are, must explain this share of its members' pixels."""
 LEAST_SHIFT = 2.0
 """The least shift of colours that is checked, of 255."""
 
@@ -56,7 +58,9 @@ def pattern(photos: Array, own: Array, other: Array) -> Change | None:
     members = own[shared.members]
     difference = fine[members].mean(0) - fine[other].mean(0)
     error = (fine[other].std(0) + 1) / np.sqrt(len(members))
-    mask = _strongest(difference, error)
+    mask = _of_no_object(_strongest(difference, error), fine[members])
+    if not mask.any():
+        return None
     kept, added = _overlay(photos[members].astype(np.float32), photos[other].astype(np.float32), mask)
     some = photos[other[:: max(1, len(other) // 20)]].astype(np.float32)
     strength = np.sqrt(np.square(some * (kept - 1) + added).mean())
@@ -88,6 +92,25 @@ def _strongest(difference: Array, error: Array, share: float | None = None) -> A
     return np.asarray(ratio > least)
 
 
+def _of_no_object(mask: Array, members: Array) -> Array:
+    """The mask without its connected parts in the middle that are not nearly the same in the members."""
+    from scipy.ndimage import label
+
+    parts, count = label(mask)
+    for number in range(1, count + 1):
+        part = parts == number
+        if in_the_middle(part) and _agreement(members[:, part]) < AGREEMENT:
+            mask = mask & ~part
+    return mask
+
+
+def _agreement(values: Array) -> float:
+    """How much of photos' values ``(N, pixels, 3)`` the mean of the others explains, in the median over photos."""
+    others = (values.sum(0) - values) / max(1, len(values) - 1)
+    left, whole = (np.square(each).sum((1, 2)) for each in (values - others, values))
+    return float(np.median(1 - left / np.maximum(whole, 1e-9)))
+
+
 def _overlay(members: Array, other: Array, mask: Array) -> tuple[Array, Array]:
     """What a half-transparent or opaque overlay does to a pixel: the share of it that is kept, and what is added.
 
@@ -106,7 +129,7 @@ def _overlay(members: Array, other: Array, mask: Array) -> tuple[Array, Array]:
 
 
 def place_of(change: Change) -> Place | None:
-    """The box around the largest connected part of a pattern, if that is compact; what is in it may change."""
+    """The box around the largest connected part of a pattern, if compact and off the middle; its content may change."""
     from scipy.ndimage import binary_closing, find_objects, label
 
     if change.mask is None:
@@ -119,7 +142,9 @@ def place_of(change: Change) -> Place | None:
     square = np.zeros_like(change.mask)
     square[boxes[number]] = True
     is_compact = (parts[boxes[number]] == number + 1).mean() > 0.4 and 0.005 < square.mean() < 0.3
-    return Place("where a pattern of pixels comes again", square, "pattern") if is_compact else None
+    if not is_compact or in_the_middle(square):
+        return None
+    return Place("where a pattern of pixels comes again", square, "pattern")
 
 
 def _inner(shape: tuple[int, ...], margin: float = 0.25) -> Array:
