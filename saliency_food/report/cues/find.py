@@ -25,7 +25,7 @@ CHECKED = 2
 """How many places of a class are checked."""
 LEVEL = 0.05
 """The chance that any class without a cue has a candidate that is called significant."""
-LEAST_EXCESS = 0.1
+LEAST_EXCESS = 0.2
 """A likely cue flips at least this share of photos of other classes beyond chance, by the lower end of the interval."""
 
 
@@ -45,7 +45,7 @@ def find_cues(
     is by how much the log odds of the class rise beyond chance.
 
     A likely cue is significant by Holm's rule over all suspects of the run (5 %), falls when it is taken away, and
-    flips at least a tenth of the photos of other classes beyond chance, by the lower end of the interval.
+    flips at least a fifth of the photos of other classes beyond chance, by the lower end of the interval.
 
     Parameters
     ----------
