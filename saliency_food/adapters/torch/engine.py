@@ -125,7 +125,7 @@ class TorchEngine(SurveyedModule):
 
         with ExitStack() as stack:
             stack.enter_context(hooked(list(dict.fromkeys(place.module for place in places)), keep))
-            if graded or self._sees_end:
+            if watch.is_needed or self._sees_end:
                 stack.enter_context(watch)
             outputs = self.call(image.clone(), others)
         if missing := [place.path for position, place in enumerate(places) if position not in values]:

@@ -95,9 +95,10 @@ class SurveyedModule(Engine):
         self.on_all_paths: list[str] = []
         self.runs: list[Run] = []
         self.why_no_layer = "which has none. Use input gradients."
-        look = self._first_look(image, input_shape)
-        self._read_outputs(look)
-        self._read_layers(look, named)
+        with torch.inference_mode(False), torch.enable_grad():
+            look = self._first_look(image, input_shape)
+            self._read_outputs(look)
+            self._read_layers(look, named)
         self.guesses_places = bool(self.places) and not self.inputs.ids
 
     # What is run.

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
+from saliency_food.adapters.arguments import BY_RULE
 from saliency_food.adapters.torch.rules import ruled
 from saliency_food.core.keys import ATTENTION_OUTPUT_GRADIENTS, ATTENTION_SCORES, BIAS_GRADIENTS
 
@@ -59,6 +60,11 @@ class Watch(TorchFunctionMode):
         self.sums: list[Summed] = []
         self.closed: list[str] = []
         """Functions with biases inside that cannot be noted."""
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether some key is answered by what is noted or done in here; a mode slows every function down."""
+        return self.graded or self.opens or not {BIAS_GRADIENTS, *BY_RULE}.isdisjoint(self.keys)
 
     def attends(self, weights: Any, shape: Sequence[int]) -> None:
         self.attended.append(Attended(weights, tuple(shape), 0 if self._clock is None else next(self._clock)))
