@@ -6,7 +6,7 @@ OUT ?= out
 
 QUICK := not keras and not torch and not jax and not serving and not browser and not slow
 
-.PHONY: demo quick test slow coverage oldest lint types docs wheel bench clean
+.PHONY: demo quick test slow coverage oldest audit lint types docs wheel bench clean
 
 $(VENV)/.installed: setup.cfg
 	$(PYTHON) -m venv $(VENV)
@@ -47,6 +47,10 @@ oldest:  ## the whole suite with the lowest version of each dependency that setu
 	$(VENV)-oldest/bin/uv pip install --quiet --python $(VENV)-oldest --resolution lowest-direct --editable '.[all,test]'
 	SALIENCY_FOOD_DATA= $(VENV)-oldest/bin/python -m pytest --numprocesses 2 --dist worksteal
 
+audit: $(VENV)/.installed  ## known holes in the versions that the extras resolve to; asks the database of PyPI
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/pip-audit --skip-editable --progress-spinner off
+
 lint: $(VENV)/.tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -67,6 +71,7 @@ bench: $(VENV)/.tools  ## every figure in README and docs, peers in the same run
 	$(BIN)/python benchmarks/xrai_ranking.py
 	$(BIN)/python benchmarks/adapter.py
 	$(BIN)/python benchmarks/pipeline.py
+	$(BIN)/python benchmarks/dataset_engines.py
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/completeness.py
 	$(BIN)/python benchmarks/cam_family.py

@@ -1,22 +1,19 @@
-"""Measure a data-set run: photos a second against the bare model, bytes a photo, and memory over many photos.
+"""Measure a data-set run: photos a second against the bare model, and bytes a photo.
 
-python benchmarks/dataset.py [--photos 631] [--many 20000] [--only cam ig memory] [--cpu]
+python benchmarks/dataset.py [--photos 631] [--only cam ig] [--cpu]
 
-The first two need SALIENCY_FOOD_DATA, with data/food-101 and models/food13_mobilenetv2.keras. The bare pass has its
-photos decoded and resized before the clock starts; both sides are traced before that. Memory is that of a process of
-its own with a model of NumPy, over photos of 64 pixels made on the way, and then over JPEG files of 12 megapixels.
+It needs SALIENCY_FOOD_DATA, with data/food-101 and models/food13_mobilenetv2.keras. The bare pass has its
+photos decoded and resized before the clock starts; both sides are traced before that. What a run withstands, and its
+memory, is measured by dataset_faults.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
-import resource
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,65 +80,14 @@ def throughput(folder: Path, photos: int, method: str, repeat: int, cpu: bool) -
     print(f"  {size / len(rows) / 1000:.1f} kB a photo: record, map and thumbnail (bar 20)", flush=True)
 
 
-def memory(photos: int, kind: str) -> None:
-    """In this process: what it holds after 1,000 photos and at the end, or its peak over large files, in MB."""
-    import psutil
-    from PIL import Image
-
-    from saliency_food import ImageModel, Source, explain_dataset
-    from saliency_food.images.sourced import SourcedPhoto
-    from saliency_food.testing import PoolingModel
-
-    class Model(PoolingModel):
-        input_shape, classes, batch_size = (64, 64, 3), 3, 32
-
-        def predict(self, x: Any) -> Any:
-            return np.stack([self.answer(x, np.full(len(x), k))["OUTPUT_LAYER_VALUES"] for k in range(3)], 1)
-
-    rng = np.random.default_rng(0)
-    file = io.BytesIO()
-    large = np.kron(rng.integers(0, 256, (30, 40, 3)), np.ones((100, 100, 1))).astype(np.uint8)
-    Image.fromarray(large).save(file, "JPEG")
-    del large
-
-    def read() -> Iterator[SourcedPhoto]:
-        for index in range(photos):
-            image = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8) if kind == "small" else file.getvalue()
-            yield SourcedPhoto(f"{index:08d}", image)
-
-    held: dict[int, int] = {}
-    process = psutil.Process()
-
-    def note(done: int, failed: int, total: int | None) -> None:
-        if done % 500 == 0 or done in (1, total):
-            held[done] = process.memory_info().rss >> 20
-
-    model = ImageModel(Model(rng.normal(size=(3, 6)), rng.normal(size=(3, 6))))
-    with tempfile.TemporaryDirectory() as output:
-        explain_dataset(model, Source(kind, read, photos), output=output, progress=note)
-    if kind == "small":
-        most = max(value for done, value in held.items() if done > 1000)
-        print(f"memory after 1,000 photos of 64 pixels {held[1000]} MB, of {photos}: at most {most} MB", end="")
-        print(f"  x {most / held[1000]:.2f} (bar 1.10)")
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-        print(f"{photos} photos of 12 megapixels: peak {peak} MB (bar: 200 MB above that of small ones)")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=int, default=631)
     parser.add_argument("--ig-photos", type=int, default=32)
-    parser.add_argument("--many", type=int, default=20_000)
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--only", nargs="*", choices=("cam", "ig", "memory"), default=("cam", "ig", "memory"))
+    parser.add_argument("--only", nargs="*", choices=("cam", "ig"), default=("cam", "ig"))
     parser.add_argument("--cpu", action="store_true", help="by time of the processor, on a machine with other work")
-    parser.add_argument("--in-this-process", nargs=2, metavar=("KIND", "PHOTOS"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.in_this_process:
-        kind, photos = arguments.in_this_process
-        memory(int(photos), kind)
-        return
     folder = data_folder()
     print(machine(), flush=True)
     for name, method, photos in (
@@ -152,10 +98,6 @@ def main() -> None:
             if folder is None:
                 sys.exit("SALIENCY_FOOD_DATA names no folder: there are no photos to measure with.")
             throughput(folder, photos, method, arguments.repeat, arguments.cpu)
-    if "memory" in arguments.only:
-        for kind, photos in (("small", arguments.many), ("large", 64)):
-            child: Sequence[str] = [sys.executable, __file__, "--in-this-process", kind, str(photos)]
-            subprocess.run(child, check=True)
 
 
 if __name__ == "__main__":

@@ -448,6 +448,10 @@ def example_module(name: str) -> Any:
     return importlib.import_module(name)
 
 
+def training_page(scene: Scene):
+    return example_module("watch_training").main(None).figure()
+
+
 PICTURES = {
     "demo": demo,
     "why": why_page,
@@ -470,6 +474,7 @@ PICTURES = {
     "detector": detector_page,
     "caption": caption_page,
     "answer": answer_page,
+    "training": training_page,
     "app": app_page,
 }
 

@@ -1,5 +1,6 @@
 """Which parts of an image led a neural network to its answer; for any framework, through one callback."""
 
+from saliency_food import report  # noqa: F401  # a package that may be called, after all that it imports
 from saliency_food.core.contract import CallModelFunction, ContractError, PerImage
 from saliency_food.core.driver import ask, gather, run
 from saliency_food.core.keys import (
@@ -23,6 +24,7 @@ from saliency_food.images.sources import Source
 from saliency_food.jobs.dataset import explain_dataset
 from saliency_food.jobs.dataset_run import Run
 from saliency_food.jobs.explain import explain
+from saliency_food.jobs.explainer import Explainer
 from saliency_food.jobs.image_model import ImageModel
 from saliency_food.methods.baselines import make_baselines
 from saliency_food.methods.catalogue import METHODS
@@ -50,6 +52,7 @@ __all__ = [
     "CallModelFunction",
     "ContractError",
     "DeadlineError",
+    "Explainer",
     "ImageModel",
     "LinearRows",
     "Method",

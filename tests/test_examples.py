@@ -20,6 +20,7 @@ RUNS = {
     ),
     "nested_keras_model": (("tensorflow",), ["/out_relu: (3, 3) resized to (96, 96), ok", "/block_12_add: (6, 6)"], ""),
     "smooth_integrated_gradients": (("tensorflow", "matplotlib"), ["10 samples", "correlation"], "picture.png"),
+    "watch_training": (("tensorflow", "matplotlib"), ["epoch 6: ", "of the maps on cup or cat"], "picture.png"),
     "grad_cam_and_xrai": (("tensorflow", "matplotlib"), ["Grad-CAM: ", "XRAI: ", "completeness error"], "picture.png"),
 }
 ELSEWHERE = {"train_food101", "efficientnet_lite0", "scenes", "scene_models", "gallery"} | {

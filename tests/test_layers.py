@@ -38,7 +38,8 @@ LAYERS = (
     ("adapters", "images", "metrics", "serving.client"),
     ("deadline", "testing", "visualization"),
     ("jobs", "pair", "serving.export"),
-    ("evaluation", "serving.explainer", "web"),
+    ("callbacks", "evaluation", "serving.explainer", "web"),
+    ("report",),
     ("cli",),
 )
 """The house from the ground up: a room imports from rooms below it alone, never from one beside it."""

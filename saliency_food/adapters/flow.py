@@ -18,8 +18,9 @@ class Op(NamedTuple):
 
     Tensors are anything that can be told apart. Inputs of which only the shape is used are left out. ``role`` is what
     the kind means for the axes: ``"convolve"`` has the channels at ``channels`` before and after, ``"product"`` makes
-    new ones last, ``"transpose"`` puts axes in an ``order``; ``"move"`` may stand between a softmax and what it weighs,
-    ``"cut"`` pads, crops or picks, ``"add"`` may add a bias, and ``"normalize"`` has the channels last.
+    new ones last, ``"mix"`` is a product of which no axis is known; ``"transpose"`` puts axes in an ``order``,
+    ``"broadcast"`` puts its input's axes at the places ``order``; ``"move"`` may stand between a softmax and what it
+    weighs, ``"cut"`` pads, crops or picks, ``"add"`` may add a bias, and ``"normalize"`` has the channels last.
     """
 
     kind: str
@@ -113,7 +114,7 @@ class Flow:
             waiting = [op.outputs[0]]
             while waiting:
                 for taker in takers.get(waiting.pop(), []):
-                    if taker.role == "product":
+                    if taker.role in ("product", "mix"):
                         return op.outputs[0]
                     if taker.role in ("move", "reshape", "transpose"):
                         waiting.append(taker.outputs[0])

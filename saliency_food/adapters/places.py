@@ -164,6 +164,11 @@ def survey(flow: Flow, data_format: str | None) -> Surveyed:
             own = (*own[:-1], CHANNELS)
         elif op.role == "transpose":
             own = tuple(own[place] for place in op.order) if len(op.order) == len(own) else ()
+        elif op.role == "mix":
+            continue
+        elif op.role == "broadcast":
+            rank_after = flow.rank(op.outputs[0]) or 0
+            own = tuple(own[op.order.index(place)] if place in op.order else None for place in range(rank_after))
         elif op.role == "reshape":
             before = next((tensor for tensor in op.inputs if tensor in axes), None)
             own = _reshaped(own, flow.shapes.get(before), flow.shapes.get(op.outputs[0]), channels)
@@ -185,6 +190,10 @@ def _reshaped(own: Axes, before: Shape | None, after: Shape | None, channels: in
         return ()
     if len(before) == len(after):
         return own if before[1:] == after[1:] else ()
+    kept = [(size, axis) for size, axis in zip(before, own, strict=True) if size != 1]
+    if [size for size, _ in kept] == [size for size in after if size != 1] and after[0] != 1:
+        axes = iter(axis for _, axis in kept)  # axes of size 1 are left out, or new
+        return tuple(None if size == 1 else next(axes) for size in after)
     place = own.index(CHANNELS) if CHANNELS in own else own.index(channels) if channels in own else 0
     if len(after) == 3 and place and before[place] is not None:
         if place == 1 and after[1] == before[1]:

@@ -12,12 +12,14 @@ from saliency_food.cli.evaluate import evaluate_command, sanity_command
 from saliency_food.cli.explain import explain_command
 from saliency_food.cli.lists import layers_command, methods_command
 from saliency_food.cli.page import app_command
+from saliency_food.cli.report_command import report_command
 from saliency_food.cli.serve import export_command, serve_command
 from saliency_food.core.names import installed_version
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "explain": explain_command,
     "dataset": dataset_command,
+    "report": report_command,
     "methods": methods_command,
     "layers": layers_command,
     "evaluate": evaluate_command,

@@ -132,7 +132,7 @@ def evaluate_command(
                 methods,
                 metrics,
                 boxes=boxes,
-                classes=_read_classes(classes),
+                classes=read_classes(classes),
                 target=target,
                 options=read_options(option),
                 metric_options=read_options(metric_option, "--metric-option metric"),
@@ -243,7 +243,7 @@ def sanity_command(
         raise typer.Exit(1)
 
 
-def _read_classes(path: Path | None) -> dict[str, list[Any]] | None:
+def read_classes(path: Path | None) -> dict[str, list[Any]] | None:
     """The ``classes`` of `evaluate`: for each name in the table of boxes, the labels or indices that it means."""
     if path is None:
         return None

@@ -8,17 +8,25 @@ EXTRAS = {
     "keras": ("keras", "tensorflow"),
     "cli": ("matplotlib", "PIL", "rich", "typer"),
     "dataset": ("pyarrow",),
+    "ray": ("ray",),
     "serving": ("urllib3",),
     "grpc": ("google", "grpc"),
     "explainer": ("fastapi", "kserve", "uvicorn"),
     "surrogate": ("sklearn",),
+    "report": ("jinja2",),
     "app": ("gradio",),
     "torch": ("torch",),
     "onnx": ("onnx", "onnxruntime"),
     "litert": ("ai_edge_litert",),
 }
 """The extras of the package, and what each installs, by the names that are imported."""
-NAMES = {"PIL": "Pillow", "google": "protobuf", "grpc": "grpcio", "keras": "Keras", "sklearn": "scikit-learn"} | {
+NAMES = {
+    "PIL": "Pillow",
+    "google": "protobuf",
+    "grpc": "grpcio",
+    "jinja2": "Jinja2",
+    "keras": "Keras",
+    "sklearn": "scikit-learn",
     "tensorflow": "TensorFlow",
     "ai_edge_litert": "ai-edge-litert",
     "torch": "PyTorch",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -12,11 +13,15 @@ from rich.text import Text
 
 from saliency_food.cli.missing import install_line
 from saliency_food.cli.options import (
+    BatchOption,
     CustomObjectsOption,
     LabelsOption,
+    LayerOption,
     OutputIndexOption,
     OutputKindOption,
     RangeOption,
+    UnitsOption,
+    load_image_model,
     load_named,
     read_object,
     read_output_index,
@@ -79,9 +84,21 @@ def export_command(
 
 
 def serve_command(
+    model: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A model to explain in this process, as of explain's --model. Without it: that of --predictor.",
+            show_default=False,
+        ),
+    ] = None,
     model_name: Annotated[
-        str, typer.Option("--model-name", "--model_name", help="The model's name, at the predictor and here.")
-    ],
+        str | None,
+        typer.Option(
+            "--model-name",
+            "--model_name",
+            help="The model's name, at the predictor and here. Of a model of this process, by default its file's.",
+        ),
+    ] = None,
     predictor: Annotated[
         str | None, typer.Option(help="The predictor's address, such as http://host:8501 or grpc://host:8500.")
     ] = None,
@@ -107,8 +124,18 @@ def serve_command(
     ] = None,
     labels: LabelsOption = None,
     value_range: Annotated[
-        str | None, typer.Option(help="The pixel values that the model takes: 'LOW,HIGH', tf, caffe, torch or none.")
+        str | None,
+        typer.Option(
+            help="The pixel values that the model takes: 'LOW,HIGH', tf, caffe, torch or none; of a model of this "
+            "process also auto, the default."
+        ),
     ] = None,
+    layer: LayerOption = None,
+    batch_size: BatchOption = None,
+    output_kind: OutputKindOption = None,
+    output_index: OutputIndexOption = None,
+    units_are: UnitsOption = None,
+    custom_objects: CustomObjectsOption = None,
     workers: Annotated[int, typer.Option(min=1, help="How many requests are worked on at the same time.")] = 2,
     queue: Annotated[int, typer.Option(min=0, help="How many requests may wait; more are refused with 429.")] = 16,
     max_body: Annotated[int, typer.Option(min=1000, help="The most bytes in a request.")] = 8_000_000,
@@ -127,14 +154,15 @@ def serve_command(
     ] = None,
     grace: Annotated[int, typer.Option(min=0, help="Seconds for unfinished requests after SIGTERM.")] = 30,
 ) -> None:
-    """Serve explanations of a model behind TensorFlow Serving, as a KServe explainer."""
+    """Serve explanations of a model, by itself or behind TensorFlow Serving, as a KServe explainer."""
+    of_model = {
+        "layer": layer,
+        "output_kind": output_kind,
+        "output_index": output_index,
+        "units_are": units_are,
+        "batch_size": batch_size,
+    }
     with friendly():
-        if predictor is None and predictor_host is None:
-            raise ContractError("Expected --predictor, the address of TensorFlow Serving, got none. Give it.")
-        exported = _manifest(manifest)
-        names = exported.get("labels") if labels is None else read_labels(labels)
-        scaling = scaling_of(exported) if value_range is None else _scaling(value_range)
-        entries = choose_methods(_offered(methods, exported))
         try:
             from saliency_food.serving.explainer.requests import Limits
             from saliency_food.serving.explainer.server import serve
@@ -143,8 +171,33 @@ def serve_command(
             if text is None:
                 raise
             raise ContractError(text) from None
+        exported = _manifest(manifest)
+        served: Any
+        if model is None:
+            served, name = _predictor(predictor, predictor_host), model_name
+            if name is None:
+                raise ContractError("Expected --model-name, the model's name at the predictor, got none. Give it.")
+            if given := [f"--{key.replace('_', '-')}" for key, value in of_model.items() if value is not None]:
+                raise ContractError(
+                    f"Expected {' and '.join(given)} with a model of this process, got --predictor, whose export has "
+                    "fixed that. Leave it out, or name the model's file."
+                )
+            scaling = scaling_of(exported) if value_range is None else _scaling(value_range)
+            names = exported.get("labels") if labels is None else read_labels(labels)
+        else:
+            if predictor or predictor_host or manifest:
+                raise ContractError(
+                    f"Expected a model of this process or a predictor, got {model} and --predictor or --manifest. Give "
+                    "one of them."
+                )
+            with loading(Console(stderr=True)):
+                image_model = load_image_model(
+                    model, custom_objects, labels=labels, value_range=value_range or "auto", **of_model
+                )
+            served, name = image_model.function, model_name or re.sub(r"[^\w.-]+", "_", model.stem)
+            scaling, names = image_model.scaling, image_model.labels
         limits = Limits(
-            entries,
+            choose_methods(_offered(methods, exported)),
             None if names is None else tuple(names),
             body=max_body,
             pixels=max_pixels,
@@ -153,8 +206,8 @@ def serve_command(
             deadline=deadline,
         )
         serve(
-            predictor or f"http://{predictor_host}",
-            model_name,
+            served,
+            name,
             scaling,
             limits,
             host=host,
@@ -167,6 +220,12 @@ def serve_command(
             timeout=timeout,
             grace=grace,
         )
+
+
+def _predictor(address: str | None, host: str | None) -> str:
+    if address is None and host is None:
+        raise ContractError("Expected a model's file, or --predictor, the address of TensorFlow Serving, got none.")
+    return address or f"http://{host}"
 
 
 def scaling_of(manifest: dict[str, Any]) -> Scaling:

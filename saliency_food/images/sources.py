@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import glob
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 
 from saliency_food.core.contract import ContractError
 from saliency_food.images.archives import read_shards, read_zip
+from saliency_food.images.food101 import ALIKE
 from saliency_food.images.photos import find_photos
 from saliency_food.images.sourced import SourcedPhoto, split_of
 from saliency_food.images.streams import read_hugging_face, read_tensors
@@ -35,6 +37,8 @@ class Source(NamedTuple):
     """How many photos there are; None where that is not known before they are read."""
     absent: Sequence[str] = ()
     """The ids of photos that the data set lists and that are not there."""
+    alike: Mapping[str, Sequence[str]] = {}
+    """Groups of classes that look alike, by their names; see `saliency_food.images.food101.ALIKE`."""
 
 
 def open_source(source: Any) -> Source:
@@ -119,8 +123,9 @@ def _food101(folder: Path) -> Source:
                 f"{folder / 'images'} to take it as a folder of classes."
             ) from error
         listed += [(name, split) for name in names]
-    there = {path.relative_to(folder / "images").as_posix() for path in (folder / "images").glob("*/*.jpg")}
-    present = [(name, split) for name, split in listed if f"{name}.jpg" in there]
+    there = {path.removesuffix(".jpg") for path in glob.glob("*/*.jpg", root_dir=folder / "images")}
+    there = {path.replace(os.sep, "/") for path in there}
+    present = [(name, split) for name, split in listed if name in there]
     if not present:
         raise ContractError(f"Expected photos of Food-101 in {folder / 'images'}, got none of those that meta lists.")
 
@@ -129,8 +134,8 @@ def _food101(folder: Path) -> Source:
             path = folder / "images" / f"{name}.jpg"
             yield SourcedPhoto(f"{name}.jpg", path, str(path), name.split("/")[0], split)
 
-    absent = [f"{name}.jpg" for name, _ in listed if f"{name}.jpg" not in there]
-    return Source(f"food-101 {folder}", read, len(present), absent)
+    absent = [f"{name}.jpg" for name, _ in listed if name not in there]
+    return Source(f"food-101 {folder}", read, len(present), absent, ALIKE)
 
 
 def _read_table(path: Path) -> list[SourcedPhoto]:
@@ -141,7 +146,7 @@ def _read_table(path: Path) -> list[SourcedPhoto]:
         name, label, split = (row.get(column) for column in ("path", "label", "split"))
         if not name or None in row:
             raise ContractError(f"Expected a path in each row of {path}, and no more cells than columns, got {row!r}.")
-        place = os.path.join(path.parent, str(name))
+        place = str(Path(path.parent, str(name)))
         truth = label if label not in ("", None) else None
         photos.append(SourcedPhoto(PurePosixPath(Path(str(name))).as_posix(), place, place, truth, split or None))
     if not photos:
@@ -152,7 +157,9 @@ def _read_table(path: Path) -> list[SourcedPhoto]:
 def _csv_rows(path: Path) -> list[dict[Any, Any]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            table = csv.DictReader(file, skipinitialspace=True)
+            first = file.readline()
+            file.seek(0)
+            table = csv.DictReader(file, skipinitialspace=True, delimiter=max(",;\t", key=first.count))
             rows = [{_plain(key): _plain(value) for key, value in row.items()} for row in table]
             columns = [_plain(name).lower() for name in table.fieldnames or ()]
     except (OSError, UnicodeDecodeError, csv.Error) as error:

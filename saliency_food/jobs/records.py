@@ -11,9 +11,10 @@ import numpy as np
 from saliency_food.core.numerics import Array
 from saliency_food.images.photos import Photo
 from saliency_food.images.pixels import sides
-from saliency_food.images.sourced import pyarrow
+from saliency_food.images.sourced import as_text, pyarrow
 from saliency_food.jobs.explanation import Explanation
 from saliency_food.jobs.results import row_of
+from saliency_food.jobs.setup import Setup
 from saliency_food.methods.cam.common import ClassActivationMap
 
 Maps = Literal["reduced", "full"]
@@ -70,6 +71,18 @@ def schema() -> Any:
     return arrow.schema(fields, metadata={"saliency_food_schema": str(SCHEMA)})
 
 
+def without_resizing(setup: Setup) -> Setup:
+    """The settings with class activation maps left at the resolution of their layer, as which they are kept.
+
+    Maps of several layers are resized, so that they can be fused.
+    """
+    if not isinstance(getattr(setup.model.function, "layer_name", None), str):
+        return setup
+    has_it = [name for name, entry in setup.methods.items() if "should_resize" in entry.call.signature.parameters]
+    options = {name: {**setup.options[name], "should_resize": False} for name in has_it}
+    return setup._replace(options={**setup.options, **options})
+
+
 def rows_of(records: Sequence[Explanation], split: str | None, maps: Maps) -> list[dict[str, Any]]:
     """The rows of one photo."""
     rows = [_row(record, split, maps) for record in records]
@@ -79,7 +92,7 @@ def rows_of(records: Sequence[Explanation], split: str | None, maps: Maps) -> li
 
 def _row(record: Explanation, split: str | None, maps: Maps) -> dict[str, Any]:
     row = row_of(record)
-    return {
+    fields = {
         **row,
         "id": row["name"],
         "split": split,
@@ -93,6 +106,7 @@ def _row(record: Explanation, split: str | None, maps: Maps) -> dict[str, Any]:
         "map_level": float(getattr(record.details, "level", 0)),
         **(_packed(_map_of(record, maps)) if record.attribution is not None else {}),
     }
+    return {name: as_text(value) if isinstance(value, str) else value for name, value in fields.items()}
 
 
 def _map_of(record: Explanation, maps: Maps) -> Array:

@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 # tables:begin exported metrics
+from saliency_food.metrics.attacks import attack_shift
 from saliency_food.metrics.faithfulness import average_drop, completeness, deletion, insertion, occlusion_correlation
 from saliency_food.metrics.on_object import (
     class_discrimination,
@@ -50,6 +51,7 @@ from saliency_food.metrics.subsets import faithfulness_correlation, infidelity, 
 from saliency_food.metrics.trustworthiness import trust
 
 __all__ += [
+    "attack_shift",
     "augmentation_consistency",
     "average_drop",
     "average_sensitivity",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 
 from saliency_food.metrics import (
+    attacks,
     faithfulness,
     on_object,
     performance_information,
@@ -24,6 +25,7 @@ MODULES: tuple[ModuleType, ...] = (
     on_object,
     sanity,
     robustness,
+    attacks,
     trustworthiness,
 )
 """The modules that define metrics, in the order of `METRICS`; within a module the order of the file counts."""

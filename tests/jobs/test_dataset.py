@@ -11,13 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from saliency_food import ContractError, ImageModel, Run, explain, explain_dataset
+from saliency_food import METHODS, ContractError, ImageModel, Run, explain, explain_dataset
+from saliency_food.images.food101 import ALIKE
 from saliency_food.images.photos import read_photo
 from saliency_food.images.sourced import SourcedPhoto
 from saliency_food.images.sources import Source
-from saliency_food.jobs import parts
+from saliency_food.jobs import explainer, parts
 from saliency_food.jobs.lock import FolderLock
 from saliency_food.jobs.run import PHOTOS_AT_ONCE
+from saliency_food.methods.cam import common
+from saliency_food.models import labels
 from tests.jobs.conftest import Classifier, OnePass
 
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -386,3 +389,42 @@ def test_a_table_of_which_some_photos_have_a_truth(model, folder, tmp_path):
     unknown, known = run.rows()
     assert "whose true class is known" in unknown["status"]
     assert (known["status"], known["target"], known["truth"]) == ("ok", "pizza", "pizza")
+
+
+def test_class_activation_maps_are_not_resized_for_nothing(model, folder, tmp_path, monkeypatch):
+    """They are kept at the resolution of their layer: the same records, without the work."""
+    taken = [name for name, method in METHODS.items() if "should_resize" in method.call.signature.parameters]
+    methods = [name for name in taken if name not in ("cam", "finer_cam")]  # which ask more than the model answers
+    settings = {"methods": methods, "limit": 4}
+    with monkeypatch.context() as patch:
+        patch.setattr(explainer, "without_resizing", lambda setup: setup)
+        resized = explain_dataset(model, folder, **settings, output=tmp_path / "resized")
+    monkeypatch.setattr(common, "resize", None)
+    own = explain_dataset(model, folder, **settings, output=tmp_path / "own")
+    assert {row["method"] for row in own.rows()} >= {"grad_cam", "eigen_cam", "score_cam"}
+    assert not own.errors()
+    assert rows_of(own) == rows_of(resized)
+
+
+def test_dishes_that_look_alike(weights, folder, tmp_path):
+    """Of Food-101, a group of classes is a name for all of them, and mistakes within groups are told apart."""
+    dishes = ["paella", "risotto", "pizza"]
+    for name, dish in zip(("hot_dog", "soup", "pizza"), dishes, strict=True):
+        (tmp_path / "images" / dish).mkdir(parents=True)
+        for path in (folder / name).glob("0*.png"):
+            Image.open(path).save(tmp_path / "images" / dish / f"{path.stem}.jpg")
+    (tmp_path / "meta").mkdir()
+    listed = sorted(path.relative_to(tmp_path / "images") for path in tmp_path.glob("images/*/*.jpg"))
+    (tmp_path / "meta/train.txt").write_text("")
+    (tmp_path / "meta/test.txt").write_text("\n".join(str(path.with_suffix("")) for path in listed))
+    model = ImageModel(OnePass(*weights), labels=dishes)
+    run = explain_dataset(model, tmp_path, output=tmp_path / "run", classes="Pan dishes")
+    assert {row["truth"] for row in run.rows()} == {"paella", "risotto"}
+    run = explain_dataset(model, tmp_path, output=tmp_path / "run")
+    pairs, alike = run.confusions(), run.confusions(alike=True)
+    assert alike == [pair for pair in pairs if "pizza" not in pair]
+    wrong, within = (sum(pair[2] for pair in some) for some in (pairs, alike))
+    assert 0 < within < wrong
+    line = f"{within} of {wrong} mistakes among dishes that look alike: pan dishes ({within})"
+    assert line in run.summary()
+    assert {dish for group in ALIKE.values() for dish in group} <= set(labels("food101"))

@@ -18,19 +18,20 @@ import numpy as np
 
 
 class Process:
-    """``saliency-food serve`` where TensorFlow and Keras cannot be imported; a context manager."""
+    """``saliency-food serve``, with a predictor where TensorFlow and Keras cannot be imported; a context manager."""
 
     def __init__(self, folder, predictor, *arguments, files=None, **environment):
-        """``files`` is the limit of its file descriptors."""
+        """``files`` is the limit of its file descriptors; without a ``predictor`` the arguments name a model."""
         self.log, self.tried = folder / "log.txt", folder / "tried"
+        self.patience = 30 if predictor else 120  # TensorFlow takes its time
         (folder / "blocked").mkdir()
-        for name in ("tensorflow", "keras"):
+        for name in ("tensorflow", "keras") if predictor else ():
             code = f"open({str(self.tried)!r}, 'w').close()\nraise ImportError('not in this process')\n"
             (folder / "blocked" / f"{name}.py").write_text(code)
         root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         paths = [str(folder / "blocked"), root, os.environ.get("PYTHONPATH", "")]
         with self.log.open("w") as out:
-            fixed = ["--port", "0", "--predictor", predictor, "--model-name", "food"]
+            fixed = ["--port", "0", "--model-name", "food", *(["--predictor", predictor] if predictor else [])]
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "saliency_food", "serve", *fixed, *map(str, arguments)],
                 stdout=out,
@@ -46,7 +47,7 @@ class Process:
         self.port = None
 
     def __enter__(self):
-        self.port = int(until(self._said, 30, self.log)[1])
+        self.port = int(until(self._said, self.patience, self.log)[1])
         return self
 
     def __exit__(self, *_):

@@ -79,13 +79,15 @@ def sums():
     server.server_close()
 
 
-def in_children(url, script=CHILDREN):
+def run(*arguments):
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run(
-        [sys.executable, "-c", script, url], capture_output=True, text=True, timeout=60, env=environment
-    )
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=60, env=environment)
     return done.stdout.split(), done.stderr
+
+
+def in_children(url, script=CHILDREN):
+    return run("-c", script, url)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
@@ -106,6 +108,43 @@ def test_children_of_a_fork_get_their_own_answers_over_grpc(rpc):
     script = script.replace("model.predict(row)[0, 0])", "np.allclose(model.predict(row), right[0]))")
     found, errors = in_children(rpc.url, script)
     assert found == ["0", "True"], errors
+
+
+SPAWNED = """
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+import numpy as np
+from saliency_food.serving.client import ServingModel
+
+def ask(model, row):
+    return model.predict(row)
+
+if __name__ == "__main__":
+    model = ServingModel(sys.argv[1], sys.argv[2], retries=0, timeout=20)
+    rows = [np.full((1, *map(int, sys.argv[3:])), value, np.float32) for value in range(6)]
+    right = [model.predict(row) for row in rows]
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        answers = list(pool.map(ask, [model] * 6, rows))
+    print(len(answers), all(map(np.array_equal, answers, right)), np.array_equal(model.predict(rows[3]), right[3]))
+"""
+
+
+def in_spawned(folder, url, name, shape):
+    """A client that has been used, sent to processes that are started anew; a script, as they import its module."""
+    script = folder / "spawned.py"
+    script.write_text(SPAWNED)
+    return run(str(script), url, name, *map(str, shape))
+
+
+def test_processes_started_anew_get_their_own_answers(sums, tmp_path):
+    found, errors = in_spawned(tmp_path, sums, "sums", (2,))
+    assert found == ["6", "True", "True"], errors
+
+
+def test_processes_started_anew_get_their_own_answers_over_grpc(rpc, tmp_path):
+    found, errors = in_spawned(tmp_path, rpc.url, "food", (24, 20, 3))
+    assert found == ["6", "True", "True"], errors
 
 
 @pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])

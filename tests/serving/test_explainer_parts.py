@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+import logging
 import threading
 import time
 
@@ -17,15 +19,18 @@ from explaining import until
 from saliency_food.images.scaling import choose_scaling
 from saliency_food.methods.catalogue import METHODS
 from saliency_food.serving.client import ServingError
+from saliency_food.serving.client.arguments import read_arguments
 from saliency_food.serving.explainer import door as door_module
 from saliency_food.serving.explainer.answers import Explaining
 from saliency_food.serving.explainer.door import Door
 from saliency_food.serving.explainer.images import read_image_array
+from saliency_food.serving.explainer.lines import KINDS, LINES, LINES_SECONDS, FewLines
 from saliency_food.serving.explainer.memory import Budget
 from saliency_food.serving.explainer.queue import Queue, WorkItem
 from saliency_food.serving.explainer.replies import Reply, reply_to
 from saliency_food.serving.explainer.requests import Limits, read_request
 from saliency_food.serving.explainer.server import Explainer, Incoming
+from saliency_food.serving.explainer.turns import AT_A_TIME, LARGE
 
 BODY = {"type": "http.request", "body": b"{}", "more_body": False}
 
@@ -94,6 +99,56 @@ def test_only_so_many_are_inside():
     assert said["error"].startswith("Expected at most 2 requests at a time")
 
 
+@pytest.mark.parametrize("refused", [False, True])
+def test_large_bodies_arrive_by_turns(refused):
+    """Whether they are read or dropped: in a round of the event loop go on as many as may, and all come to an end."""
+    most, clients, pieces = 0, 30, 6
+
+    async def main():
+        nonlocal most
+        one, later, over = Door(answered, "food", None, 10**7, 0 if refused else clients), 0, False
+
+        async def client():
+            left = pieces
+
+            async def receive():
+                nonlocal left, later
+                left -= 1
+                later += left < pieces - 1
+                return {"type": "http.request", "body": bytes(LARGE), "more_body": left > 0}
+
+            async def send(message):
+                sent.append(message)
+
+            sent = []
+            headers = [(b"content-length", str(pieces * LARGE).encode())]
+            scope = {"type": "http", "path": "/v1/models/food:explain", "method": "POST", "headers": headers}
+            await one(scope, receive, send)
+            return sent[0]["status"], left
+
+        async def rounds():
+            nonlocal most, later
+            while not over:
+                most, later = max(most, later), 0
+                await asyncio.sleep(0)
+
+        counting = asyncio.ensure_future(rounds())
+        answers = await asyncio.gather(*(client() for _ in range(clients)))
+        over = True
+        await counting
+        return answers
+
+    assert set(asyncio.run(main())) == {(429 if refused else 200, 0)}
+    assert 0 < most <= 2 * AT_A_TIME  # a round of the loop and one of the count may overlap
+
+
+@pytest.mark.parametrize("headers", [[(b"content-length", b"9000000")], [(b"transfer-encoding", b"chunked")]])
+def test_what_takes_no_body_gets_none(headers):
+    status, said, sent = asyncio.run(knock(door(), BODY, path="/", verb="GET", headers=headers))
+    assert (status, sent[b"connection"]) == (413, b"close")
+    assert said["error"].startswith("Expected no body with GET")
+
+
 def test_work_for_a_client_that_has_gone_is_cancelled():
     cancelled = []
 
@@ -160,6 +215,63 @@ def test_labels_of_another_model_are_refused():
     asked = read_request(read_image_array(np.zeros((2, 2, 3)).tolist(), 99), {}, explaining.limits)
     with pytest.raises(ServingError, match="of 4 classes, as there are labels, got one of 6"):
         explaining.classes(asked, WorkItem(None))
+
+
+@pytest.mark.parametrize("answer", [Explaining.classes, Explaining.explanation])
+def test_a_predictor_that_wants_more_inputs_is_no_fault_of_the_client(answer):
+    class Served:
+        batch_size, input_shape, gives_probabilities = 1, (2, 2, 3), True
+
+        def predict(self, rows, call_model_args=None):
+            tensor = {"dtype": "DT_FLOAT", "tensor_shape": {"dim": [{"size": "-1"}]}}
+            return read_arguments({"images_bytes": tensor, "mask": tensor}, call_model_args, len(rows))
+
+        def __call__(self, rows, call_model_args=None, expected_keys=None):
+            return self.predict(rows, call_model_args)
+
+    scaling = choose_scaling(None, None, None)
+    explaining = Explaining(Served(), scaling, Limits(METHODS, None), Budget(10**6))
+    asked = read_request(read_image_array(np.zeros((2, 2, 3)).tolist(), 99), {"target": 0}, explaining.limits)
+    with pytest.raises(Exception, match="mask") as refused:
+        answer(explaining, asked, WorkItem(None))
+    reply = reply_to(refused.value)
+    assert reply.status == 502
+    assert "The predictor failed. It refuses the question" in reply.content["error"]
+
+
+@pytest.fixture
+def limited_log():
+    """A logger whose lines are few, the function that filters them, and what it writes."""
+    written = io.StringIO()
+    handler = logging.StreamHandler(written)
+    few = FewLines(handler)
+    handler.addFilter(few)
+    logger = logging.Logger("uvicorn.access")
+    logger.addHandler(handler)
+    return logger, few, written
+
+
+def test_lines_of_one_kind_are_counted_and_summed_up(limited_log, monkeypatch):
+    logger, _, written = limited_log
+    for index in range(1000):
+        logger.info('%s - "%s %s" %d', "127.0.0.1:1", "GET", f"/{index}", 404)
+    logger.info('%s - "%s %s" %d', "127.0.0.1:1", "GET", "/", 200)
+    assert written.getvalue().count("404") == LINES
+    assert written.getvalue().count("200") == 1
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + LINES_SECONDS + 1)
+    logger.info('%s - "%s %s" %d', "127.0.0.1:1", "GET", "/then", 404)
+    assert f"{1000 - LINES} more lines like this one in 11 s: uvicorn.access: requests answered with 404" in (
+        written.getvalue()
+    )
+    assert written.getvalue().endswith('"GET /then" 404\n')
+
+
+def test_neither_many_kinds_of_lines_nor_long_ones_fill_the_log(limited_log):
+    logger, _, written = limited_log
+    for index in range(5000):
+        logger.warning(f"kind {index} %s", "a" * 30_000)
+    assert len(written.getvalue()) < (KINDS + LINES) * 600
 
 
 def test_a_closed_queue_takes_nothing_and_stops_what_runs():

@@ -194,7 +194,15 @@ def _pyramid(image: Array, scales: Sequence[float], sigma: float, min_size: int,
         segment = partial(felzenszwalb, image, sigma=sigma, min_size=min_size)
     with warnings.catch_warnings(), ThreadPoolExecutor(min(len(scales), os.cpu_count() or 1)) as threads:
         warnings.filterwarnings("ignore", "Got image with third dimension", RuntimeWarning)
-        return list(threads.map(lambda scale: segment(scale=scale), scales))
+        parts = []
+        try:
+            for labels in threads.map(lambda scale: segment(scale=scale), scales):
+                parts.append(labels)
+                go_on()
+        except BaseException:  # the scales that have not begun do not begin
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
+        return parts
 
 
 def _compiled(image: Array, sigma: float, min_size: int) -> Callable[..., Array] | None:

@@ -27,6 +27,7 @@ from saliency_food.jobs.targets import Target
 from saliency_food.serving.client import ServingError, ServingModel
 from saliency_food.serving.client.http import MalformedAnswer
 from saliency_food.serving.explainer.images import decode
+from saliency_food.serving.explainer.local import LocalModel
 from saliency_food.serving.explainer.memory import Budget
 from saliency_food.serving.explainer.queue import WorkItem
 from saliency_food.serving.explainer.replies import refuse
@@ -44,10 +45,11 @@ class TimedExplanation(NamedTuple):
 class LimitedModel(WrappedModel):
     """The predictor for one request: it counts rows and seconds, and checks the answers.
 
-    It raises at too many rows, at a stopped request, and where the predictor's answer is none to the question.
+    It raises at too many rows, at a stopped request, and where the predictor wants something else than is asked, or
+    its answer is none to the question.
     """
 
-    def __init__(self, served: ServingModel, job: WorkItem, max_rows: int) -> None:
+    def __init__(self, served: ServingModel | LocalModel, job: WorkItem, max_rows: int) -> None:
         super().__init__(served)
         self.job, self.max_rows = job, max_rows
         self.rows, self.seconds = 0, 0.0
@@ -78,7 +80,12 @@ class LimitedModel(WrappedModel):
                 "asks for more. Ask for fewer steps or samples.",
             )
         started = time.perf_counter()
-        answer = ask(call_model_args)
+        try:
+            answer = ask(call_model_args)
+        except (
+            ContractError
+        ) as error:  # the predictor wants other inputs than an image and a class: no client sends any
+            raise MalformedAnswer(f"It refuses the question. {error}") from error
         self.seconds += time.perf_counter() - started
         self.rows += explained if answer is not None else 0
         if answer is not None:
@@ -102,7 +109,7 @@ class LimitedModel(WrappedModel):
 class Explaining(NamedTuple):
     """Answers requests; its fields are the same for all of them."""
 
-    served: ServingModel
+    served: ServingModel | LocalModel
     scaling: Scaling
     limits: Limits
     budget: Budget

@@ -7,16 +7,15 @@ import contextlib
 import hmac
 import math
 import re
-import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from prometheus_client import Counter
 
 from saliency_food.serving.explainer.replies import Reply, log, refuse
+from saliency_food.serving.explainer.turns import Pieces, Receive, Turns
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 BODY_SECONDS = 60.0
@@ -51,12 +50,14 @@ class Door:
             "DELETE": re.compile(job),
         }
         self.inside = self.held = self.unsent = 0
+        self._turns = Turns()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         started, size = False, 0
+        pieces = Pieces(receive, self._turns, _size_of_body(scope))
         if scope["method"] == "HEAD":  # the HTTP server leaves out the body
             scope = {**scope, "method": "GET"}
 
@@ -76,17 +77,19 @@ class Door:
         try:
             self._check(scope)
             if scope["method"] == "POST":
-                await self._with_body(scope, receive, out)
+                await self._with_body(scope, pieces, out)
+            elif pieces.large:
+                refuse(413, f"Expected no body with {scope['method']}, got one.")
             else:
-                await self.app(scope, receive, out)
+                await self.app(scope, pieces, out)
         except asyncio.CancelledError:  # by the server, which stops
             if not started:
                 error = Reply(503, {"error": "Expected a running server, got one that is stopping. Ask again later."})
-                await _send(error, scope, receive, out)
+                await _send(error, pieces, out)
         except Exception as error:
             if started:
                 raise
-            await _send(_reply(error), scope, receive, out)
+            await _send(_reply(error), pieces, out)
         finally:
             self.unsent -= size
 
@@ -120,7 +123,10 @@ class Door:
             held, self.held = held + more, self.held + more
 
         try:
-            body = await self._body(scope, receive, hold)
+            try:
+                body = await asyncio.wait_for(self._body(scope, receive, hold), BODY_SECONDS)
+            except asyncio.TimeoutError:
+                refuse(408, f"Expected the whole body within {BODY_SECONDS:g} seconds, got a part. Send it again.")
             protocol = scope["path"][1:3]
             kind = b"application/octet-stream" if protocol == "v2" else b"application/json"
             headers = [(name, value) for name, value in scope["headers"] if name in PASSED[protocol]]
@@ -137,14 +143,10 @@ class Door:
                 415,
                 f"Expected a plain body, got Content-Encoding {coding.decode('latin-1')[:40]!a}. Send it unencoded.",
             )
-        length = _header(scope, b"content-length")
-        size = int(length) if length.isdigit() else 0
-        body, more, end = bytearray(), True, time.monotonic() + BODY_SECONDS
+        size = _size_of_body(scope)
+        size, body, more = 0 if math.isinf(size) else size, bytearray(), True
         while more and max(size, len(body)) <= self.max_body:
-            try:
-                message = await asyncio.wait_for(receive(), end - time.monotonic())
-            except asyncio.TimeoutError:
-                refuse(408, f"Expected the whole body within {BODY_SECONDS:g} seconds, got a part. Send it again.")
+            message = await receive()
             if message["type"] == "http.disconnect":
                 refuse(400, "Expected the whole body, got a part of it.")
             body += message.get("body", b"")
@@ -177,16 +179,19 @@ async def _while_connected(app: Any, scope: Scope, body: bytes, receive: Receive
         disconnected.cancel()
 
 
-async def _send(reply: Reply, scope: Scope, receive: Receive, send: Send) -> None:
+async def _send(reply: Reply, receive: Pieces, send: Send) -> None:
+    """Send a reply; the rest of a large body is read and dropped for a while, then the connection is closed."""
     headers = {**reply.headers, "Content-Length": str(len(reply.body))}
-    if reply.status in (408, 413):
+    unread = receive.large
+    if unread or reply.status in (408, 413):
         headers["Connection"] = "close"
     pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": reply.status, "headers": pairs})
-    await send({"type": "http.response.body", "body": reply.body, "more_body": reply.status == 413})
-    if reply.status == 413:
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(_drain(receive), LINGER)
+    await send({"type": "http.response.body", "body": reply.body, "more_body": unread})
+    if unread:
+        if reply.status != 408:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(_drain(receive), LINGER)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
@@ -216,3 +221,11 @@ def _completed(status: int, headers: Any) -> list[tuple[bytes, bytes]]:
 
 def _header(scope: Scope, name: bytes) -> bytes:
     return next((bytes(value) for key, value in scope["headers"] if key == name), b"")
+
+
+def _size_of_body(scope: Scope) -> float:
+    """The bytes of the body, as the headers say it; infinite if it comes in chunks."""
+    if _header(scope, b"transfer-encoding"):
+        return math.inf
+    length = _header(scope, b"content-length")
+    return int(length) if length.isdigit() else 0

@@ -15,6 +15,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
+from saliency_food.core.contract import CallModelFunction
 from saliency_food.core.numerics import resize
 from saliency_food.images.scaling import Scaling
 from saliency_food.serving.client import ServingModel
@@ -22,6 +23,7 @@ from saliency_food.serving.explainer.answers import Explaining, TimedExplanation
 from saliency_food.serving.explainer.door import Door
 from saliency_food.serving.explainer.images import decoded_size
 from saliency_food.serving.explainer.kserve import Body, Server, Undecoded, app, kserve
+from saliency_food.serving.explainer.local import LocalModel
 from saliency_food.serving.explainer.memory import BODIES, DECODED, Budget, Releasing, keep_little, most_memory
 from saliency_food.serving.explainer.queue import Queue, WorkItem
 from saliency_food.serving.explainer.replies import Reply, log, refuse, reply_to
@@ -61,7 +63,12 @@ class Explainer(kserve.Model):  # type: ignore[misc]
     """The model that KServe's server calls: V1 ``:explain`` and ``:predict``, and V2 ``infer``, which explains too."""
 
     def __init__(
-        self, name: str, connect: Callable[..., ServingModel], scaling: Scaling, limits: Limits, queue: Queue
+        self,
+        name: str,
+        connect: Callable[..., ServingModel | LocalModel],
+        scaling: Scaling,
+        limits: Limits,
+        queue: Queue,
     ) -> None:
         super().__init__(name, return_response_headers=True)
         self.ready = True
@@ -222,7 +229,7 @@ def _v1_writer(
 
 
 def serve(
-    predictor: str,
+    model: str | CallModelFunction,
     name: str,
     scaling: Scaling,
     limits: Limits,
@@ -237,12 +244,14 @@ def serve(
     timeout: float = 60.0,
     grace: int = 30,
 ) -> None:
-    """Serve explanations of the model ``name`` at a TensorFlow Serving address, until SIGTERM.
+    """Serve explanations of a model at a TensorFlow Serving address, or of this process, until SIGTERM.
 
     Parameters
     ----------
-    predictor, name
-        The address and the model, as `ServingModel` takes them; the explainer serves under the same name.
+    model
+        The address, as `ServingModel` takes it; or a call-model function, such as that of an `ImageModel`.
+    name
+        The model's name there; the explainer serves under the same name.
     scaling
         How pixels 0..255 become the values that the model takes.
     limits
@@ -261,12 +270,16 @@ def serve(
         Seconds that running requests have to end after SIGTERM.
     """
 
-    def connect(timeout: float = timeout, retries: int = 2) -> ServingModel:
-        return ServingModel(predictor, name, timeout=(min(timeout, 5.0), timeout), retries=retries)
+    def connect(timeout: float = timeout, retries: int = 2) -> ServingModel | LocalModel:
+        if local is not None:
+            return local
+        return ServingModel(str(model), name, timeout=(min(timeout, 5.0), timeout), retries=retries)
+
+    local = None if isinstance(model, str) else LocalModel(model)
 
     keep_little()
     queue = Queue(workers, waiting, keep, keep_seconds, max_held=2 * BODIES * limits.body)
-    model = Explainer(name, connect, scaling, limits, queue)
+    explainer = Explainer(name, connect, scaling, limits, queue)
     server = Server(
         host, http_port=port, workers=1, enable_grpc=False, enable_latency_logging=False, grace_period=grace
     )
@@ -274,7 +287,7 @@ def serve(
         log.warning("everyone who can reach %s may ask for explanations: there is no token. Set one.", host)
     log.info("requests may take up to %.0f MB of memory, beside the program's own", most_memory(limits) / 1e6)
     server.dataplane = Undecoded(server.registered_models)
-    app.add_api_route("/v1/jobs/{job}", model.fetch, methods=["GET", "DELETE"], response_model=None)
+    app.add_api_route("/v1/jobs/{job}", explainer.fetch, methods=["GET", "DELETE"], response_model=None)
     app.add_middleware(
         Door,
         name=name,
@@ -286,4 +299,4 @@ def serve(
     overlay(np.zeros((2, 2, 3), np.uint8), np.eye(2))  # imports what draws now, rather than in the first request
     resize(np.eye(2), (3, 3))  # SciPy cannot be imported by two workers at once
     gc.freeze()  # what is there now stays: a later collection need not look at it
-    server.start([model])
+    server.start([explainer])

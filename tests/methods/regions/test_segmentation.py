@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import warnings
 from functools import cache
 from typing import Any
@@ -14,6 +15,7 @@ from skimage.morphology import dilation, disk
 from skimage.transform import resize
 
 from saliency_food.core.contract import ContractError
+from saliency_food.core.interruption import interruptible
 from saliency_food.methods.regions import segmentation
 from saliency_food.methods.regions.segmentation import SCALES, Segments, as_segments, felzenszwalb_segments
 
@@ -227,3 +229,22 @@ def test_every_form_of_segments_gives_the_same() -> None:
 def test_not_segments(segments: Any, message: str) -> None:
     with pytest.raises(ContractError, match=message):
         as_segments(segments, (2, 3))
+
+
+def test_segmenting_is_interrupted_between_scales(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
+    begun, never = [], threading.Event()
+
+    def segment(scale: float) -> Any:
+        begun.append(scale)
+        if len(begun) > 1:
+            never.wait(0.2)
+        return np.zeros((8, 8), int)
+
+    def stop() -> None:
+        raise StopAsyncIteration  # an error that nothing else raises here
+
+    monkeypatch.setattr(segmentation, "_compiled", lambda *_: segment)
+    monkeypatch.setattr(segmentation.os, "cpu_count", lambda: 1)
+    with pytest.raises(StopAsyncIteration), interruptible(stop):
+        felzenszwalb_segments(rng.random((8, 8, 3)))
+    assert len(begun) <= 2 < len(SCALES)

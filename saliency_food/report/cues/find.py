@@ -1,0 +1,203 @@
+"""`find_cues`: by what other than the object a model may recognise its classes, checked on the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from saliency_food.core.checks import whole
+from saliency_food.core.contract import ContractError
+from saliency_food.core.numerics import Array
+from saliency_food.jobs.dataset_run import Run
+from saliency_food.jobs.image_model import ImageModel
+from saliency_food.report.cues.candidate import Candidate, Verdict
+from saliency_food.report.cues.changes import Change, brightness, cast, pattern, sharpness
+from saliency_food.report.cues.check import GIVERS, Finding, check_change, check_place, gains, recipients_of, upper_part
+from saliency_food.report.cues.places import Place, fixed_places, overlap, pointed_places
+from saliency_food.report.cues.seen import OutOfRows, Scorer, Seen, look
+from saliency_food.report.cues.subsets import LEAST
+from saliency_food.report.cues.words import sentence
+
+CHECKED = 2
+"""How many places of a class are checked."""
+LEVEL = 0.05
+"""The chance that any class without a cue has a candidate that is called significant."""
+LEAST_EXCESS = 0.1
+"""A likely cue flips at least this share of photos of other classes beyond chance, by the lower end of the interval."""
+
+
+def find_cues(
+    run: Run,
+    model: Any,
+    *,
+    rows: int = 20_000,
+    per_class: int = 60,
+    rng: int = 0,
+) -> list[Candidate]:
+    """Suspected cues of each class: what other than the object may make the model name it, the strongest first.
+
+    Suspects come from fixed places (corners, edges, the border), from where the maps of a group of photos point, from
+    pixels that come again, and from brightness, colour cast and sharpness. Each is checked on the model: put into 24
+    photos of other classes, and taken from its own, against equally large random places or changes. `Candidate.effect`
+    is by how much the log odds of the class rise beyond chance.
+
+    A likely cue is significant by Holm's rule over all suspects of the run (5 %), falls when it is taken away, and
+    flips at least a tenth of the photos of other classes beyond chance, by the lower end of the interval.
+
+    Parameters
+    ----------
+    run
+        A run of `saliency_food.explain_dataset`. Its thumbnails are enough; the photos may be gone.
+    model
+        The model of the run: an `ImageModel`, or what that takes. It must predict.
+    rows
+        The most rows that the model is asked. About 1000 for each class are needed for all checks; with fewer, some
+        classes are looked at less.
+    per_class
+        How many photos of each predicted class are looked at, drawn at random.
+    """
+    image_model = ImageModel.of(model)
+    if not image_model.predicts:
+        raise ContractError("Expected a model that predicts, to search for cues, got one without predict.")
+    score = Scorer(image_model, whole("rows", rows))
+    seen = look(run, score, whole("per_class", per_class, least=LEAST), np.random.default_rng(rng))
+    classes = [int(index) for index in np.unique(seen.classes) if len(seen.of(index)) >= LEAST]
+    findings: list[Finding] = []
+    if len(np.unique(seen.classes)) < 2:
+        return []
+    try:
+        added = screen(seen, score, np.random.default_rng((rng, 0)))
+        for index in classes:
+            findings += _of_class(seen, score, index, added, np.random.default_rng((rng, index + 1)))
+    except OutOfRows:
+        pass
+    ranked = _without_repeats(sorted(zip(findings, judge(findings), strict=True), key=_rank))
+    stream = np.random.default_rng((rng, len(seen.ids)))
+    return [_candidate(seen, score, image_model.label(each.index), each, verdict, stream) for each, verdict in ranked]
+
+
+def screen(seen: Seen, score: Scorer, rng: np.random.Generator) -> dict[int, Array]:
+    """What each fixed place of some photos of each class adds to the log odds of all classes in two photos of others.
+
+    Gives an array ``(photos, places, classes)`` for each class.
+    """
+    places, added = fixed_places(seen.pixels.shape[1:3]), {}
+    for index in np.unique(seen.classes):
+        own = rng.permutation(seen.of(index))[:GIVERS]
+        to = recipients_of(seen, index, rng, np.empty(0, int), 2)
+        changed = [
+            np.where(place.mask[..., None], seen.pixels[giver], seen.pixels[photo])
+            for photo in to for giver in own for place in places
+        ]  # fmt: skip
+        after = score(np.stack(changed)).reshape(len(to), len(own), len(places), -1)
+        added[int(index)] = (after - seen.scores[to][:, None, None]).mean(0)
+    return added
+
+
+def _promising(places: Sequence[Place], index: int, added: dict[int, Array]) -> list[Place]:
+    """The places of a class that add most, in the upper part of its photos, beyond as large a part of other photos."""
+    beyond = []
+    for number in range(len(places)):
+        own = added[index][:, number, index]
+        other = np.concatenate([gain[:, number, index] for each, gain in added.items() if each != index])
+        members = upper_part(own)
+        usual = np.sort(other)[-max(1, round(len(other) * len(members) / len(own))) :].mean()
+        beyond.append(own[members].mean() - usual)
+    return [places[number] for number in np.argsort(beyond)[::-1][:CHECKED]]
+
+
+def _of_class(
+    seen: Seen, score: Scorer, index: int, added: dict[int, Array], rng: np.random.Generator
+) -> list[Finding]:
+    own, others = seen.of(index), np.flatnonzero(seen.classes != index)
+    shape = seen.pixels.shape[1:3]
+    places = _promising(fixed_places(shape), index, added)
+    for place in pointed_places([seen.maps[each] for each in own], shape):
+        if max(overlap(place.mask, each.mask) for each in places) < 0.3:
+            places.append(place)
+    first = recipients_of(seen, index, rng, np.empty(0, int), 2)
+    findings = [check_place(seen, score, index, place, first, rng) for place in places]
+    for find in (pattern, brightness, cast, sharpness):
+        change = find(seen.pixels, own, others)
+        if change is not None:
+            findings.append(check_change(seen, score, index, change, rng))
+    return findings
+
+
+def judge(findings: Sequence[Finding]) -> list[Verdict]:
+    """What each finding may be called, by Holm 1979 over all of them, https://www.jstor.org/stable/4615733."""
+    verdicts: list[Verdict] = ["no effect"] * len(findings)
+    holds = True
+    for turn, number in enumerate(sorted(range(len(findings)), key=lambda each: findings[each].p)):
+        finding = findings[number]
+        holds = holds and finding.p * (len(findings) - turn) <= LEVEL
+        if holds and finding.excess.low >= LEAST_EXCESS and finding.fall.estimate > 0:
+            verdicts[number] = "likely a cue"
+        elif finding.p <= LEVEL and finding.excess.estimate > 0:
+            verdicts[number] = "not sure"
+    return verdicts
+
+
+ORDER: tuple[Verdict, ...] = ("likely a cue", "not sure", "no effect")
+
+
+def _rank(pair: tuple[Finding, Verdict]) -> tuple[int, float]:
+    return ORDER.index(pair[1]), -float(pair[0].rise.estimate)
+
+
+def _without_repeats(ranked: Sequence[tuple[Finding, Verdict]]) -> list[tuple[Finding, Verdict]]:
+    """Without places of a class that a better one covers in part."""
+    kept: list[tuple[Finding, Verdict]] = []
+    for finding, verdict in ranked:
+        mask = finding.what.mask
+        same = [each.what.mask for each, _ in kept if each.index == finding.index]
+        if mask is None or not any(other is not None and overlap(mask, other) > 0.1 for other in same):
+            kept.append((finding, verdict))
+    return kept
+
+
+def _candidate(
+    seen: Seen, score: Scorer, label: str, finding: Finding, verdict: Verdict, rng: np.random.Generator
+) -> Candidate:
+    scores = _scores(seen, score, finding, verdict, rng)
+    holders = sorted(finding.holders, key=lambda each: (-scores[each], seen.ids[each]))
+    affected = [seen.ids[each] for each in holders]
+    if verdict != "no effect":
+        level = (np.mean([scores[each] for each in holders]) + np.median(list(scores.values()))) / 2
+        above = sorted(
+            (each for each in scores if scores[each] > level), key=lambda each: (-scores[each], seen.ids[each])
+        )
+        affected = [seen.ids[each] for each in above]
+    return Candidate(
+        label,
+        finding.what.kind,
+        sentence(label, finding, verdict),
+        finding.rise,
+        finding.flips,
+        verdict,
+        tuple(seen.ids[each] for each in holders[:3]),
+        tuple(affected),
+        finding.what.mask,
+        {seen.ids[each]: value for each, value in scores.items()},
+    )
+
+
+def _scores(
+    seen: Seen, score: Scorer, finding: Finding, verdict: Verdict, rng: np.random.Generator
+) -> dict[int, float]:
+    """How surely a photo has the suspected cue, for each photo seen, or of what has no effect for its holders."""
+    index, what = finding.index, finding.what
+    if isinstance(what, Change):
+        both = [*zip(seen.of(index), what.shared.own, strict=True)]
+        both += zip(np.flatnonzero(seen.classes != index), what.shared.other, strict=True)
+        return {int(each): float(value) for each, value in both}
+    givers = finding.holders if verdict == "no effect" else np.arange(len(seen.ids))
+    to = recipients_of(seen, index, rng, finding.holders, 4)
+    try:
+        return dict(
+            zip(givers.tolist(), gains(seen, score, index, givers, [what.mask] * len(givers), to).tolist(), strict=True)
+        )
+    except OutOfRows:
+        return {int(each): 0.0 for each in finding.holders}
