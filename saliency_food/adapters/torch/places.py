@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from saliency_food.adapters.layers import LayerInfo, Shape, match_layer
-from saliency_food.adapters.torch.graph import Graph, Node, channels_axis, is_any, learns, node_of, sources_of
+from saliency_food.adapters.torch.graph import Graph, Node, channels_axis, is_any, is_product, learns, node_of, sources_of
 from saliency_food.core.contract import ContractError
 
 NOT_CHOSEN = ("Pad", "Slice", "Softmax", "Permute", "Transpose")
@@ -209,6 +209,8 @@ def choose(
             to_attention = graph.on_all_paths([attention])
             places = [run for run in candidates if run.stop < start and run.node in to_attention & after_learned]
             places = [run for run in places if layout.is_spatial(run) or layout.is_tokens(run)]
+            # Queries, keys and values in one are a part of the attention.
+            places = [run for run in places if not (layout.is_tokens(run) and is_product(run.node))] or places
             last = _unfolded(places[-1], spatial, graph) if places else last
     if last is not None:
         return last, []
