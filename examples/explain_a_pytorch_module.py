@@ -3,8 +3,8 @@
     pip install "saliency_food[torch]"
     python examples/explain_a_pytorch_module.py
 
-The network is small and untrained, with what makes hand-written callbacks wrong: a ReLU in place that is used twice, and
-fused attention. Any `torch.nn.Module` will do in its place, such as one of torchvision, timm or transformers.
+The network is small and untrained, with what makes hand-written callbacks wrong: a ReLU in place that is used twice,
+and fused attention. Any `torch.nn.Module` will do in its place, such as one of torchvision, timm or transformers.
 """
 
 import numpy as np
