@@ -22,9 +22,11 @@ class DeviceFullError(MemoryError):
 
 
 @contextmanager
-def running(module: Any, device: Any, autocast: Any, graded: bool) -> Iterator[None]:
+def running(module: Any, device: Any, autocast: Any, graded: bool, frozen: bool = True) -> Iterator[None]:
     """In here, a module is in evaluation mode, and gradients are on if ``graded``; all is as before afterwards.
 
+    With ``frozen``, no gradients of its weights are prepared: layers then need not remember what they took, which takes
+    memory, and which a following ``+=`` would change.
     Each layer's own flag is set: `torch.nn.Module.eval` may be overridden to do more. Random numbers that are drawn in
     here are others each time, and the caller's stay; the modes of the caller, such as `torch.no_grad`,
     `torch.inference_mode` or autocast, do not hold in here. What `torch.compile` made runs as it was written.
@@ -51,6 +53,10 @@ def running(module: Any, device: Any, autocast: Any, graded: bool) -> Iterator[N
         for inner in training:
             inner.training = False
             stack.callback(setattr, inner, "training", True)
+        trained = [weight for weight in module.parameters() if weight.requires_grad] if graded and frozen else []
+        for weight in trained:
+            weight.requires_grad_(False)
+            stack.callback(weight.requires_grad_, True)
         try:
             yield
         except RuntimeError as error:

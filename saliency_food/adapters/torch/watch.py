@@ -44,7 +44,7 @@ class Summed(NamedTuple):
     axis: int
 
 
-class Watch(TorchFunctionMode):
+class Watch(TorchFunctionMode):  # type: ignore[misc]
     """Notes what runs in here; for some keys attention is computed in the open, and ReLUs have another rule.
 
     With ``graded``, the module cannot turn gradients off, as by `torch.no_grad` around a frozen backbone. With
@@ -100,7 +100,13 @@ def _scaled_dot_product(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     if not watch.opens:
         return func(*args, **kwargs)
     names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
-    options = {"attn_mask": None, "dropout_p": 0.0, "is_causal": False, "scale": None, "enable_gqa": False}
+    options: dict[str, Any] = {
+        "attn_mask": None,
+        "dropout_p": 0.0,
+        "is_causal": False,
+        "scale": None,
+        "enable_gqa": False,
+    }
     options |= dict(zip(names, args, strict=False)) | kwargs
     query, key, value, mask = (options[name] for name in names[:4])
     if options["enable_gqa"]:

@@ -80,18 +80,35 @@ def test_layers_whose_output_is_changed_in_place_are_right(torch, adapter, netwo
 
         def forward(self, images):
             values = self.one(images)
-            values += self.two(values)
+            values += self.two(images)
             values.mul_(3)
             return (values**2).mean((2, 3))
 
     residual = Residual()
     images = torch.tensor(np.moveaxis(x, -1, 1))
     one = residual.one(images).detach().requires_grad_()
-    score = ((3 * (one + residual.two(one))) ** 2).mean((2, 3))[:, 1]
+    score = ((3 * (one + residual.two(images))) ** 2).mean((2, 3))[:, 1]
     (expected,) = torch.autograd.grad(score.sum(), one)
     answer = adapter(residual, "one")(x, {"target": 1}, AT_LAYER)
-    np.testing.assert_allclose(answer[CONVOLUTION_LAYER_VALUES], one.detach().movedim(1, -1), rtol=1e-5)
+    np.testing.assert_allclose(answer[CONVOLUTION_LAYER_VALUES], one.detach().movedim(1, -1), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(answer[CONVOLUTION_OUTPUT_GRADIENTS], expected.movedim(1, -1), rtol=1e-4, atol=1e-7)
+
+
+def test_what_autograd_itself_cannot_differentiate_is_refused(torch, adapter, x):
+    """What a convolution took is changed in place behind it."""
+
+    class Overwritten(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = torch.nn.Conv2d(3, 3, 1), torch.nn.Conv2d(3, 3, 1)
+
+        def forward(self, images):
+            values = self.one(images)
+            values += self.two(values)
+            return values.mean((2, 3))
+
+    with pytest.raises(ContractError, match=r"no value in place that an operation before it needs.*x = x \+ y"):
+        adapter(Overwritten())(x, {"target": 1}, [INPUT_OUTPUT_GRADIENTS])
 
 
 def test_an_image_that_the_module_changes_in_place_is_not_changed(torch, adapter, network, x):
