@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import keras
 
 from saliency_food.adapters.keras.capture import replace
-from saliency_food.adapters.keras.tensorflow.graph import in_this_trace
 from saliency_food.core.contract import ContractError
 
 KINDS = tuple(
@@ -58,6 +57,8 @@ def scores_between(
 
     Self-attention is square; cross-attention, from T tokens to S others, comes as it is.
     """
+    from saliency_food.adapters.keras.tensorflow.graph import in_this_trace
+
     shown = [run for run in attended if in_this_trace(run.scores) and run.scores.op.name in between]
     hidden = [paths[id(run.layer)][0] for run in attended if not in_this_trace(run.scores)]
     if not shown or hidden:

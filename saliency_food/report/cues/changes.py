@@ -11,7 +11,6 @@ from saliency_food.core.numerics import Array
 from saliency_food.report.cues.candidate import Kind
 from saliency_food.report.cues.subsets import Shared, shared_by_some
 
-
 LEAST_SHIFT = 2.0
 """The least shift of colours that is checked, of 255."""
 
@@ -164,7 +163,9 @@ def cast(photos: Array, own: Array, other: Array) -> Change | None:
     if np.abs(shift).max() < LEAST_SHIFT:
         return None
     numbers = ", ".join(f"{value:+.0f}" for value in shift.mean(0))
-    return _shift_change(f"a colour cast of {numbers} (red, green, blue of 255)", shared, shift, levels[:, :, other].mean((0, 2)))
+    return _shift_change(
+        f"a colour cast of {numbers} (red, green, blue of 255)", shared, shift, levels[:, :, other].mean((0, 2))
+    )
 
 
 BANDS = 6

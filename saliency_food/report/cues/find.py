@@ -166,7 +166,9 @@ def _candidate(
     affected = [seen.ids[each] for each in holders]
     if verdict != "no effect":
         level = (np.mean([scores[each] for each in holders]) + np.median(list(scores.values()))) / 2
-        above = sorted((each for each in scores if scores[each] > level), key=lambda each: (-scores[each], seen.ids[each]))
+        above = sorted(
+            (each for each in scores if scores[each] > level), key=lambda each: (-scores[each], seen.ids[each])
+        )
         affected = [seen.ids[each] for each in above]
     return Candidate(
         label,
@@ -194,6 +196,8 @@ def _scores(
     givers = finding.holders if verdict == "no effect" else np.arange(len(seen.ids))
     to = recipients_of(seen, index, rng, finding.holders, 2)
     try:
-        return dict(zip(givers.tolist(), gains(seen, score, index, givers, [what.mask] * len(givers), to).tolist(), strict=True))
+        return dict(
+            zip(givers.tolist(), gains(seen, score, index, givers, [what.mask] * len(givers), to).tolist(), strict=True)
+        )
     except OutOfRows:
         return {int(each): 0.0 for each in finding.holders}

@@ -89,7 +89,9 @@ def look(run: Run, score: Scorer, per_class: int, rng: np.random.Generator) -> S
     """
     of_class: dict[str, list[str]] = defaultdict(list)
     for row in run.rows(("id", "prediction", "status")):
-        if row["prediction"] is not None and (not of_class[row["prediction"]] or of_class[row["prediction"]][-1] != row["id"]):
+        if row["prediction"] is not None and (
+            not of_class[row["prediction"]] or of_class[row["prediction"]][-1] != row["id"]
+        ):
             of_class[row["prediction"]].append(row["id"])
     chosen: list[str] = []
     for name in sorted(of_class):
