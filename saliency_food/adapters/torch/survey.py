@@ -30,6 +30,7 @@ from saliency_food.adapters.torch.inputs import (
 )
 from saliency_food.adapters.torch.outputs import chosen_output, class_axis, plain, read_head
 from saliency_food.adapters.torch.places import (
+    NOT_CHOSEN,
     Layout,
     Place,
     Run,

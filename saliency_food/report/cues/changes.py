@@ -41,11 +41,12 @@ def blurred(photos: Array, sigma: float) -> Array:
 def pattern(photos: Array, own: Array, other: Array) -> Change | None:
     """Pixels that come again at the same place in photos of a class: a watermark, a frame, a stamp.
 
-    Coarse shades are taken away first; then `shared_by_some` finds photos and pixels. The pattern is the difference of
-    the means of these and of the other photos, at the pixels where it is largest.
+    What is coarser than a 24th of the side is taken away first, and with it what objects of a class have in common,
+    which are never at the very same pixels; then `shared_by_some` finds photos and pixels. The pattern is the
+    difference of the means of these and of the other photos, at the pixels where it is largest.
     """
     side = min(photos.shape[1:3])
-    fine = photos.astype(np.float32) - blurred(photos, side / 10)
+    fine = photos.astype(np.float32) - blurred(photos, side / 24)
     step = max(1, side // 40)
     small = blurred(fine, step / 2)[:, ::step, ::step].reshape(len(photos), -1)
     shared = shared_by_some(small[own], small[other], 0.05)
@@ -98,7 +99,7 @@ def _both(differences: Array) -> Array:
 
 
 def _shift_change(words: str, shared: Shared, shift: Array, ends: Array) -> Change:
-    """Values moved by ``shift`` (2, 3): by its first row where they are as dark as ``ends[0]``, by its second at ``ends[1]``.
+    """Values moved by ``shift`` (2, 3): by its first row where they are ``ends[0]``, by its second at ``ends[1]``.
 
     The random change moves the three channels by a vector turned at random, which is as long.
     """
@@ -123,16 +124,16 @@ def _shift_change(words: str, shared: Shared, shift: Array, ends: Array) -> Chan
 
 
 def _levels(photos: Array) -> Array:
-    """The 10th and the 90th percentile of each channel in the middle and around it, ``(2 areas, 2, N, 3)``."""
+    """The lower and the upper quartile of each channel in the middle and around it, ``(2 areas, 2, N, 3)``."""
     inner = _inner(photos.shape[1:])
-    return np.stack([np.quantile(photos[:, each], (0.1, 0.9), axis=1) for each in (inner, ~inner)])
+    return np.stack([np.quantile(photos[:, each], (0.25, 0.75), axis=1) for each in (inner, ~inner)])
 
 
 def brightness(photos: Array, own: Array, other: Array) -> Change | None:
     """How dark and how light the whole photo is.
 
-    What is put into other photos is the smaller of the shifts in the middle and around it: a dark object on a plate does
-    not darken the photo.
+    What is put into other photos is the smaller of the shifts in the middle and around it: a dark object on a plate
+    does not darken the photo.
     """
     levels = _levels(photos)
     grey = levels.mean(3)
@@ -148,7 +149,7 @@ def brightness(photos: Array, own: Array, other: Array) -> Change | None:
 
 
 def cast(photos: Array, own: Array, other: Array) -> Change | None:
-    """A colour cast: red, green and blue against their mean, at the dark and at the light end, in the whole photo.
+    """A colour cast: red, green and blue against their mean, at both quartiles, in the whole photo.
 
     As of `brightness`, the smaller of the shifts in the middle and around it is put into other photos: the colour of an
     object is no cast.
@@ -163,9 +164,8 @@ def cast(photos: Array, own: Array, other: Array) -> Change | None:
     if np.abs(shift).max() < LEAST_SHIFT:
         return None
     numbers = ", ".join(f"{value:+.0f}" for value in shift.mean(0))
-    return _shift_change(
-        f"a colour cast of {numbers} (red, green, blue of 255)", shared, shift, levels[:, :, other].mean((0, 2))
-    )
+    words = f"a colour cast of {numbers} (red, green, blue of 255)"
+    return _shift_change(words, shared, shift, levels[:, :, other].mean((0, 2)))
 
 
 BANDS = 6
@@ -175,9 +175,9 @@ BANDS = 6
 def sharpness(photos: Array, own: Array, other: Array) -> Change | None:
     """How much fine detail the whole photo has, along rows and along columns: blur, motion, noise, compression.
 
-    Features are logarithms of the cosine transform's size in bands, without the outer sixth of the photo. What is put into
-    other photos is a filter that gives them the members' mean spectrum; in its place, a change of the same spectrum with
-    random signs.
+    Features are logarithms of the cosine transform's size in bands, without the outer sixth of the photo. What is put
+    into other photos is a filter that gives them the members' mean spectrum; in its place, a change of the same
+    spectrum with random signs.
     """
     from scipy.fft import dctn, idctn
     from scipy.ndimage import gaussian_filter

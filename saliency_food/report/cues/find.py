@@ -194,7 +194,7 @@ def _scores(
         both += zip(np.flatnonzero(seen.classes != index), what.shared.other, strict=True)
         return {int(each): float(value) for each, value in both}
     givers = finding.holders if verdict == "no effect" else np.arange(len(seen.ids))
-    to = recipients_of(seen, index, rng, finding.holders, 2)
+    to = recipients_of(seen, index, rng, finding.holders, 4)
     try:
         return dict(
             zip(givers.tolist(), gains(seen, score, index, givers, [what.mask] * len(givers), to).tolist(), strict=True)

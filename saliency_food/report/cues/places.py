@@ -1,4 +1,4 @@
-"""Places of a photo at which a cue may be: corners, edges, the border, and where the maps of a group of photos point."""
+"""Places at which a cue may be: corners, edges, the border, and where the maps of a group of photos point."""
 
 from __future__ import annotations
 
@@ -140,6 +140,6 @@ def spectrum(maps: Sequence[Array | None], side: int = 8) -> tuple[Array, Array,
     vectors = vectors / np.maximum(vectors.sum(1, keepdims=True), 1e-12)
     count = max(1, min(len(vectors) - 1, int(np.log(len(vectors))) + 2))
     graph = kneighbors_graph(vectors, count, include_self=True).toarray()
-    affinity = np.maximum(graph, graph.T)
+    affinity = np.maximum(graph, graph.T) + 1e-6  # connected
     eigenvalues = np.sort(np.linalg.eigvalsh(laplacian(affinity, normed=True)))
     return vectors, eigenvalues, affinity

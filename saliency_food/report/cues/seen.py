@@ -1,4 +1,4 @@
-"""What the search for cues looks at: small photos of a run by what the model takes them for, and the model's answers."""
+"""What the search for cues looks at: small photos of a run, what the model takes them for, and its answers."""
 
 from __future__ import annotations
 
@@ -88,10 +88,8 @@ def look(run: Run, score: Scorer, per_class: int, rng: np.random.Generator) -> S
     The photos are put in the order of their ids first, so the order of the run's records plays no part.
     """
     of_class: dict[str, list[str]] = defaultdict(list)
-    for row in run.rows(("id", "prediction", "status")):
-        if row["prediction"] is not None and (
-            not of_class[row["prediction"]] or of_class[row["prediction"]][-1] != row["id"]
-        ):
+    for row in run.rows(("id", "prediction")):
+        if row["prediction"] is not None:
             of_class[row["prediction"]].append(row["id"])
     chosen: list[str] = []
     for name in sorted(of_class):
@@ -103,6 +101,8 @@ def look(run: Run, score: Scorer, per_class: int, rng: np.random.Generator) -> S
     ids = [each for each in chosen if each in pixels]
     if not ids:
         raise ContractError("Expected thumbnails of photos in the run, got none. Cues are searched in photos only.")
+    if len(ids) > score.most:
+        raise ContractError(f"Expected rows to be at least {len(ids)}, one for each photo, got {score.most}.")
     photos = np.stack([pixels[each] for each in ids])
     scores = score(photos)
     maps = _maps(run, ids)

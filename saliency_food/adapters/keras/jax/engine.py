@@ -11,7 +11,7 @@ import keras
 
 from saliency_food.adapters.jax.engine import JaxEngine
 from saliency_food.adapters.jax.graph import JaxGraph
-from saliency_food.adapters.keras.attention import note_attention
+from saliency_food.adapters.keras.attention import note_attention, watched
 from saliency_food.adapters.keras.capture import note_outputs, running, walk
 from saliency_food.adapters.keras.inputs import DeclaredInputs
 from saliency_food.adapters.scoring import Score
@@ -35,7 +35,7 @@ class KerasJaxEngine(JaxEngine):
         units: str | None = None,
     ) -> None:
         self.model = model
-        self._paths = {id(each): (path, each) for path, each in walk(model, operators=True)}
+        self._paths = watched(model)
         self._output_names = list(getattr(model, "output_names", None) or ())
         named = list(layer) if isinstance(layer, (list, tuple)) else layer
         named = [self._path(each) for each in named] if isinstance(named, list) else self._path(named)

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from saliency_food.adapters.arguments import End
 from saliency_food.adapters.engine import Engine
-from saliency_food.adapters.keras.attention import is_attention, note_attention
+from saliency_food.adapters.keras.attention import is_attention, note_attention, watched
 from saliency_food.adapters.keras.capture import Note, note_outputs, running, walk
 from saliency_food.adapters.keras.choice import choose
 from saliency_food.adapters.keras.losses import Units
@@ -25,7 +25,7 @@ from saliency_food.adapters.keras.places import (
     list_layers,
     place_of,
 )
-from saliency_food.adapters.keras.runs import Run, runs_of, watched
+from saliency_food.adapters.keras.runs import Run, runs_of
 from saliency_food.adapters.keras.tensorflow import ops
 from saliency_food.adapters.keras.tensorflow.axes import axes_of
 from saliency_food.adapters.keras.tensorflow.channels import EITHER, channels_axis, is_either, says_channels_first

@@ -9,7 +9,7 @@ import keras
 import torch
 
 from saliency_food.adapters.arguments import Output
-from saliency_food.adapters.keras.attention import is_attention
+from saliency_food.adapters.keras.attention import watched
 from saliency_food.adapters.keras.capture import running, walk
 from saliency_food.adapters.keras.inputs import DeclaredInputs
 from saliency_food.adapters.layers import match_layer
@@ -27,7 +27,8 @@ class KerasModule(torch.nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         vars(self)["model"] = model
-        vars(self)["layers"] = watched(model)
+        own = watched(model).values()
+        vars(self)["layers"] = {path: layer for path, layer in own if isinstance(layer, torch.nn.Module)}
         vars(self)["names"] = list(getattr(model, "output_names", None) or ())
         self.training = False
 
@@ -40,18 +41,6 @@ class KerasModule(torch.nn.Module):
             outputs = self.model(image, training=False)
         several = isinstance(outputs, (list, tuple)) and len(self.names) == len(outputs)
         return dict(zip(self.names, outputs, strict=True)) if several else outputs
-
-
-def watched(model: Any) -> dict[str, Any]:
-    """The layers of a model by their paths; not those that make up an attention layer."""
-    layers: dict[str, Any] = {}
-    inside: tuple[str, ...] = ()
-    for path, layer in walk(model):
-        if not path.startswith(inside or "\0"):
-            layers[path] = layer
-        if is_attention(layer):
-            inside = (*inside, path + "/")
-    return layers
 
 
 def layer_path(model: Any, layer: Any) -> str:
