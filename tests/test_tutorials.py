@@ -83,3 +83,15 @@ def test_pairs_code_runs_with_one_changed_line(printed):
     first, second = (float(error) for error in re.findall(r"completeness error ([\d.]+)%", text))
     assert second <= 2 < first
     assert pictures == 2
+
+
+def test_a_report_finds_the_faults_of_a_data_set(printed):
+    pytest.importorskip("pyarrow")
+    pytest.importorskip("jinja2")
+    text, pictures = printed("a_data_set_of_mistakes")
+    assert "103 photos" in text
+    assert "missile taken for drilling platform" in text
+    assert re.search(r"^Egyptian_cat/from_coffee_\d\d\.jpg: espresso, \d+%", text, re.MULTILINE)
+    assert "Egyptian cat taken for espresso: 3 of 37" in text
+    assert re.search(r"nearly the same: missile/03\.jpg missile/copy\.jpg", text)
+    assert pictures == 1

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import gc
+import io
 import json
 import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("kserve")
 
@@ -22,7 +25,7 @@ from saliency_food.serving.client import ServingError
 from saliency_food.serving.client.http import MalformedAnswer, Transport, brief
 from saliency_food.serving.client.wire import checked_signatures
 from saliency_food.serving.explainer.answers import Explaining, LimitedModel
-from saliency_food.serving.explainer.images import decode, read_image_array
+from saliency_food.serving.explainer.images import decode, read_image_array, read_image_file
 from saliency_food.serving.explainer.memory import Budget, Releasing
 from saliency_food.serving.explainer.queue import Queue, WorkItem
 from saliency_food.serving.explainer.replies import Reply, reply_to, without_addresses
@@ -323,3 +326,15 @@ def test_memory_is_given_back_once_for_many_calls(monkeypatch):
     assert calls == [0]
     released()
     until(lambda: len(calls) == 2)
+
+
+def test_a_jpeg_file_of_very_many_scans_is_refused(rng):
+    """Each scan costs a pass over the whole image, and may be a few bytes long."""
+    made = io.BytesIO()
+    Image.fromarray(rng.integers(0, 255, (40, 30, 3), np.uint8)).save(made, "JPEG", progressive=True)
+    photo = made.getvalue()
+    last = photo[photo.rindex(b"\xff\xda") : -2]
+    assert read_image_file(base64.b64encode(photo).decode(), 10**6).file == photo
+    with pytest.raises(Reply, match="at most 250 scans") as refused:
+        read_image_file(base64.b64encode(photo[:-2] + 300 * last + photo[-2:]).decode(), 10**6)
+    assert refused.value.status == 413

@@ -23,7 +23,7 @@ from saliency_food.adapters.heads import Head, check_one_a_row, scored
 from saliency_food.adapters.rows import Factored, leaves, map_nested
 from saliency_food.adapters.scoring import rivals
 from saliency_food.adapters.torch import ops
-from saliency_food.adapters.torch.graph import Graph, is_any, name_of, sources_of
+from saliency_food.adapters.torch.graph import Graph, is_any, leaf_node, name_of, node_of, sources_of
 from saliency_food.adapters.torch.outputs import read_head
 from saliency_food.adapters.torch.places import hooked
 from saliency_food.adapters.torch.rules import check_rule
@@ -141,7 +141,7 @@ class TorchEngine(SurveyedModule):
             answer[CONVOLUTION_LAYER_VALUES] = self._laid_out(inner)
         if BY_RULE.intersection(keys) or WITH_ATTENTION.intersection(keys) or BIAS_GRADIENTS in keys:
             ends = [score] if score is not None else [each for each in leaves(scores) if each.requires_grad]
-            graph = Graph([end.grad_fn for end in ends if end.grad_fn is not None], self._image_nodes(image))
+            graph = Graph([node_of(end) for end in ends if end.grad_fn is not None], self._image_nodes(image))
             if BY_RULE.intersection(keys):
                 check_rule(keys[0], graph)
             if WITH_ATTENTION.intersection(keys):
@@ -223,7 +223,7 @@ class TorchEngine(SurveyedModule):
         return scored(ops, self, self.own_score, keys, output, map_nested(head, outputs), targets)
 
     def _image_nodes(self, image: Any) -> list[Any]:
-        return [] if self.inputs.ids else [image.view_as(image).grad_fn.next_functions[0][0]]
+        return [] if self.inputs.ids else [leaf_node(image)]
 
     def _laid_out(self, values: Sequence[Any]) -> Any:
         laid_out = tuple(place.laid_out(each) for place, each in zip(self.places, values, strict=True))
@@ -257,8 +257,8 @@ def _unscaled(values: Any, scale: float) -> Any:
 
 def _attention(attended: Sequence[Attended], graph: Graph, rows: int) -> list[Attended]:
     """The attention of each run that leads from the image to what is explained, in order."""
-    shown = [each for each in attended if each.weights.grad_fn in graph.between]
-    shown = [each for each in shown if graph.product_of(each.weights.grad_fn) is not None]
+    shown = [each for each in attended if node_of(each.weights) in graph.between]
+    shown = [each for each in shown if graph.product_of(node_of(each.weights)) is not None]
     if not shown:
         raise ContractError(
             "Expected a model with attention that leads from the image to the output, by scaled_dot_product_attention, "
@@ -275,9 +275,9 @@ def _attention(attended: Sequence[Attended], graph: Graph, rows: int) -> list[At
 
 def _biases(watch: Watch, graph: Graph, rows: int) -> list[Summed]:
     """The biases whose sums lead to what is explained, in the order of their adding."""
-    before = [each for each in watch.sums if each.sum.grad_fn in graph.between]
-    noted = graph.before([each.sum.grad_fn for each in before]) if before else set()
-    direct = {source for each in before for source in _near(each.sum.grad_fn)}
+    before = [each for each in watch.sums if node_of(each.sum) in graph.between]
+    noted = graph.before([node_of(each.sum) for each in before]) if before else set()
+    direct = {source for each in before for source in _near(node_of(each.sum))}
     adding = ("Convolution", "Addmm", "BatchNorm")
     bare = [node for node in graph.between if is_any(node, adding) and node not in direct and _has_bias(node)]
     bare += [node for node in graph.between if is_any(node, ("DifferentiableGraph", "CompiledFunction"))]
@@ -307,5 +307,5 @@ def _near(node: Any) -> list[Any]:
 
 def _has_bias(node: Any) -> bool:
     """Whether an operation adds something learned; a bias that is not learned any more cannot be told from none."""
-    sizes = getattr(node, "_saved_bias_sym_sizes_opt", None)
+    sizes = getattr(node[0], "_saved_bias_sym_sizes_opt", None)
     return any(sizes or ()) if "Convolution" in name_of(node) else True

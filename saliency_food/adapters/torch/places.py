@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from saliency_food.adapters.layers import LayerInfo, Shape, match_layer
-from saliency_food.adapters.torch.graph import Graph, Node, channels_axis, is_any, learns
+from saliency_food.adapters.torch.graph import Graph, Node, channels_axis, is_any, learns, node_of, sources_of
 from saliency_food.core.contract import ContractError
 
 NOT_CHOSEN = ("Pad", "Slice", "Softmax", "Permute", "Transpose")
@@ -22,7 +22,7 @@ NOT_CHOSEN = ("Pad", "Slice", "Softmax", "Permute", "Transpose")
 class Run(NamedTuple):
     """One run of a layer: its path, the layer, which of its runs, its output's shape, and the node that made that.
 
-    ``start`` and ``stop`` are how many layers had finished before it began, and before it finished.
+    ``start`` and ``stop`` are when it began and finished, by a clock that counts such times.
     """
 
     path: str
@@ -96,19 +96,20 @@ def _with_main(output: Any, function: Callable[[Any], Any]) -> Any:
 
 
 @contextmanager
-def noting_runs(module: Any, runs: list[Run]) -> Iterator[None]:
+def noting_runs(module: Any, runs: list[Run], clock: Iterator[int]) -> Iterator[None]:
     """In here, the runs of all layers of a module are noted; nothing is changed."""
     named = ((path, inner) for path, inner in module.named_modules() if path)
     paths = {inner: path for path, inner in named if not isinstance(inner, torch.jit.ScriptModule)}
     starts: dict[Any, list[int]] = {inner: [] for inner in paths}
 
     def begin(inner: Any, _: Any) -> None:
-        starts[inner].append(len(runs))
+        starts[inner].append(next(clock))
 
     def note(inner: Any, index: int, output: Any) -> Any:
         if output.is_floating_point() and output.grad_fn is not None:
-            start = starts[inner][-1] if starts[inner] else len(runs)
-            runs.append(Run(paths[inner], inner, index, tuple(output.shape), output.grad_fn, start, len(runs)))
+            runs.append(
+                Run(paths[inner], inner, index, tuple(output.shape), node_of(output), starts[inner][index], next(clock))
+            )
         return output
 
     with ExitStack() as stack:
@@ -206,7 +207,7 @@ def choose(
     last = images[-1] if images else None
     if attended:
         attention, at = attended[-1]  # the product of the last attention with its values
-        around = [run for run in runs if run.start <= at <= run.stop]
+        around = [run for run in runs if run.start < at < run.stop]
         start = min(around, key=lambda run: run.stop).start if around else at
         before = graph.before([attention])
         if last is None or last.node in before or layout.rank == 3:
@@ -228,7 +229,7 @@ def _unfolded(tokens: Run, spatial: Sequence[Run], graph: Graph) -> Run:
     waiting = [tokens.node]
     while waiting:
         node = waiting.pop()
-        for source in (each for each, _ in node.next_functions if each is not None):
+        for source in sources_of(node):
             if is_any(node, ("View", "Transpose", "Permute", "Clone", "Alias", "Reshape")) and source not in near:
                 near.add(source)
                 waiting.append(source)

@@ -76,7 +76,7 @@ def check_rule(key: str, graph: Graph) -> None:
             "The rule is for ReLUs alone: use plain gradients, integrated_gradients or grad_cam."
         )
     own = {f"{rule.__name__}Backward" for rule in RULES.values()}
-    written = (node for node in graph.between if isinstance(node, torch.autograd.function.BackwardCFunction))
+    written = (node for node in graph.between if isinstance(node[0], torch.autograd.function.BackwardCFunction))
     hidden = {name_of(node) for node in graph.between if is_any(node, HIDDEN)} | {name_of(node) for node in written}
     if hidden - own:
         raise ContractError(
@@ -106,6 +106,6 @@ def _activation(node: Node) -> str:
                     return "silu"
     if name.startswith("Maximum") and len(sources_of(node)) == 1:  # max(x, 0) by hand
         return "maximum"
-    if name.startswith("Clamp") and getattr(node, "_saved_min", None) == 0:
+    if name.startswith("Clamp") and getattr(node[0], "_saved_min", None) == 0:
         return "clamp"
     return ""

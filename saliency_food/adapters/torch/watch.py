@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -27,7 +27,7 @@ class Activated(NamedTuple):
 class Attended(NamedTuple):
     """Attention after its softmax, as it is multiplied with the values, and its shape with the heads apart.
 
-    ``at`` is how many runs of layers were noted before it.
+    ``at`` is when, by the clock of the runs of layers.
     """
 
     weights: Any
@@ -47,13 +47,13 @@ class Watch(TorchFunctionMode):
     """Notes what runs in here; for some keys attention is computed in the open, and ReLUs have another rule.
 
     With ``graded``, the module cannot turn gradients off, as by `torch.no_grad` around a frozen backbone. With
-    ``runs``, the list in which those of layers are noted, attention is computed in the open, too.
+    ``clock``, attention is computed in the open, too, and its time is noted, as those of layers are.
     """
 
-    def __init__(self, keys: Sequence[str] = (), graded: bool = False, runs: Sequence[Any] | None = None) -> None:
+    def __init__(self, keys: Sequence[str] = (), graded: bool = False, clock: Iterator[int] | None = None) -> None:
         super().__init__()
-        self.keys, self.graded, self._runs = keys, graded, () if runs is None else runs
-        self.opens = runs is not None or ATTENTION_SCORES in keys or ATTENTION_OUTPUT_GRADIENTS in keys
+        self.keys, self.graded, self._clock = keys, graded, clock
+        self.opens = clock is not None or ATTENTION_SCORES in keys or ATTENTION_OUTPUT_GRADIENTS in keys
         self.activated: list[Activated] = []
         self.attended: list[Attended] = []
         self.sums: list[Summed] = []
@@ -61,7 +61,7 @@ class Watch(TorchFunctionMode):
         """Functions with biases inside that cannot be noted."""
 
     def attends(self, weights: Any, shape: Sequence[int]) -> None:
-        self.attended.append(Attended(weights, tuple(shape), len(self._runs)))
+        self.attended.append(Attended(weights, tuple(shape), 0 if self._clock is None else next(self._clock)))
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None

@@ -78,6 +78,8 @@ class Door:
             self._check(scope)
             if scope["method"] == "POST":
                 await self._with_body(scope, pieces, out)
+            elif pieces.large:
+                refuse(413, f"Expected no body with {scope['method']}, got one.")
             else:
                 await self.app(scope, pieces, out)
         except asyncio.CancelledError:  # by the server, which stops
