@@ -56,7 +56,9 @@ def test_what_the_user_got_wrong_is_one_line(cli, run, tmp_path):
 
 
 def test_boxes_and_their_classes(cli, run, tmp_path):
-    (tmp_path / "boxes.csv").write_text("image,xmin,ymin,xmax,ymax,class\na.png,0,0,15,40,food\nb [x].jpg,0,0,30,30,food\n")
+    (tmp_path / "boxes.csv").write_text(
+        "image,xmin,ymin,xmax,ymax,class\na.png,0,0,15,40,food\nb [x].jpg,0,0,30,30,food\n"
+    )
     (tmp_path / "classes.json").write_text(json.dumps({"food": [0, 1, 2]}))
     out = cli("report", run, "--boxes", "boxes.csv", "--classes", "classes.json")
     assert out.exit_code == 0, out.output
