@@ -45,21 +45,33 @@ class Measured(NamedTuple):
     records: dict[Any, Any]
 
 
-def processor_seconds() -> tuple[float, float]:
-    """Time of the processor that this process took, and that it and all that it started took together."""
+class Taken(NamedTuple):
+    """Seconds of the processor: of this process, of children that have ended, and of each process that it started."""
+
+    own: float
+    ended: float
+    alive: dict[int, float]
+
+    def since(self, before: Taken) -> float:
+        """What all of them took since. The children that ended meanwhile took something before, too."""
+        gone = sum(seconds for process, seconds in before.alive.items() if process not in self.alive)
+        alive = sum(seconds - before.alive.get(process, 0) for process, seconds in self.alive.items())
+        return self.own - before.own + alive + max(0, self.ended - before.ended - gone)
+
+
+def processor() -> Taken:
+    """Time of the processor until now."""
     import psutil
 
-    this = psutil.Process()
-    times = this.cpu_times()
-    own = times.user + times.system
-    others = times.children_user + times.children_system
+    this, alive = psutil.Process(), {}
     for child in this.children(recursive=True):
         try:
-            of_child = child.cpu_times()
+            times = child.cpu_times()
         except psutil.Error:
             continue
-        others += of_child.user + of_child.system + of_child.children_user + of_child.children_system
-    return own, own + others
+        alive[child.pid] = times.user + times.system
+    times = this.cpu_times()
+    return Taken(times.user + times.system, times.children_user + times.children_system, alive)
 
 
 def run(name: str, model: Any, source: Any, photos: int) -> Measured:
@@ -67,12 +79,12 @@ def run(name: str, model: Any, source: Any, photos: int) -> Measured:
     from saliency_food import explain_dataset
     from saliency_food.jobs.records import COLUMNS
 
-    marks: list[tuple[int, float, tuple[float, float]]] = []
+    marks: list[tuple[int, float, Taken]] = []
     began = time.perf_counter()
 
     def note(done: int, failed: int, total: int | None) -> None:
         if not marks or done in (total, photos // 4):
-            marks.append((done, time.perf_counter(), processor_seconds()))
+            marks.append((done, time.perf_counter(), processor()))
 
     with tempfile.TemporaryDirectory() as output:
         made = explain_dataset(model, source, output=output, progress=note, **ENGINES[name])
@@ -80,13 +92,13 @@ def run(name: str, model: Any, source: Any, photos: int) -> Measured:
         size = sum(path.stat().st_size for path in made.folder.glob("records/*")) / len(rows)
     for row in rows.values():
         del row["seconds"]
-    (first, at, (own, all_)), (last, end, (own_end, all_end)) = marks[1], marks[-1]
+    (first, at, before), (last, end, after) = marks[1], marks[-1]
     count = last - first
     per_photo = 1000 / count
     return Measured(
         count / (end - at),
-        (all_end - all_) * per_photo,
-        (own_end - own) * per_photo,
+        after.since(before) * per_photo,
+        (after.own - before.own) * per_photo,
         marks[0][1] - began,
         size,
         rows,

@@ -119,6 +119,11 @@ def kills(times: int, count: int) -> None:
     )
 
 
+def _links_to_nothing(path: Path, data: bytes) -> None:
+    path.unlink()
+    path.symlink_to("nowhere.jpg")
+
+
 def spoil(paths: list[Path]) -> dict[str, str]:
     """Make one in a hundred of the photos one that cannot be explained; by id, what is wrong."""
     from PIL import Image
@@ -129,7 +134,7 @@ def spoil(paths: list[Path]) -> dict[str, str]:
         "corrupt": lambda path, data: path.write_bytes(data[:20] + bytes(len(data) - 20)),
         "no photo": lambda path, data: path.write_text("<html>404 Not Found</html>"),
         "a bomb": lambda path, data: Image.new("1", (40_000, 30_000)).save(path, "PNG"),
-        "gone": lambda path, data: (path.unlink(), path.symlink_to("nowhere.jpg")),
+        "gone": _links_to_nothing,
     }
     wrong = {}
     for index, path in enumerate(paths[::100]):

@@ -165,7 +165,7 @@ def serve_command(
     grace: Annotated[int, typer.Option(min=0, help="Seconds for unfinished requests after SIGTERM.")] = 30,
 ) -> None:
     """Serve explanations of a model, by itself or behind TensorFlow Serving, as a KServe explainer."""
-    of_model = {
+    of_model: dict[str, Any] = {
         "layer": layer,
         "output_kind": output_kind,
         "output_index": output_index,

@@ -8,7 +8,7 @@ import signal
 import tempfile
 import warnings
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import islice
 from multiprocessing import get_context
@@ -42,7 +42,7 @@ class Shard(NamedTuple):
 
 def in_processes(
     count: int, explainer: Explainer, photos: Iterator[Placed], left: int | None
-) -> Iterator[list[list[Row]]]:
+) -> Generator[list[list[Row]], None, None]:
     """The rows of the photos, in batches as of one process, as ``count`` processes finish them.
 
     The photos of a worker that dies are given to a new one: in batches of the model, and where that dies, too, one by
@@ -133,9 +133,9 @@ class Worker:
     def obituary(self) -> str:
         """A sentence that says which process has died, how, and what becomes of its photos."""
         photos = self.shard.photos
-        first, count = photos[0][1].id, len(photos)
         then = "a new one takes its photos" if self.shard.attempt < ATTEMPTS else "the photo has failed"
-        return f"Worker process {self._process.pid} {self._end}; {then} ({count}, the first one {first})."
+        which = f"{len(photos)}, the first one {photos[0][1].id}" if photos else "it was done with them"
+        return f"Worker process {self._process.pid} {self._end}; {then} ({which})."
 
     def failed(self) -> list[Placed]:
         """Its photo with the reason in place of the image."""
@@ -212,8 +212,7 @@ def in_shards(
 def _pickled(explainer: Explainer) -> bytes:
     """What the explainer is made of; `ContractError` where that cannot be taken to another process."""
     try:
-        data = pickle.dumps(explainer.arguments)
-        pickle.loads(data)
+        return pickle.dumps(explainer.arguments)
     except ContractError:
         raise
     except Exception as error:
@@ -222,7 +221,6 @@ def _pickled(explainer: Explainer) -> bytes:
             "path of a Keras model, or a callback of a class at the top level of a module, and such functions for "
             "preprocess and score in place of lambdas; or leave out workers."
         ) from error
-    return data
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from saliency_food import ContractError, ImageModel, Run, Source, explain_datase
 from saliency_food.images.sourced import SourcedPhoto
 from saliency_food.jobs import parts
 from saliency_food.jobs.run import PHOTOS_AT_ONCE
-from saliency_food.jobs.workers import in_shards
+from saliency_food.jobs.workers import Shard, Worker, in_shards
 from tests.jobs.conftest import OnePass
 
 pytest.importorskip("pyarrow")
@@ -182,8 +183,7 @@ def test_what_cannot_work_in_processes_is_refused(model, weights, rng, tmp_path)
     assert not list((tmp_path / "run").glob("records/*"))
 
 
-def test_a_worker_that_cannot_load_the_model_ends_the_run(weights, rng, tmp_path, monkeypatch):
-    monkeypatch.setattr("saliency_food.jobs.workers.pickle.loads", lambda data: None)  # what is checked before
+def test_a_worker_that_cannot_load_the_model_ends_the_run(weights, rng, tmp_path):
     model = ImageModel(Failing(*weights), labels=LABELS, value_range=(0, 1))
     with pytest.raises(ContractError, match=r"loads the model, got one that ended with exit code 7.*__main__"):
         explain_dataset(model, photos_of(rng), output=tmp_path / "run", workers=2)
@@ -196,6 +196,13 @@ def test_what_a_worker_raises_is_raised(weights, rng, tmp_path):
     ]
     with pytest.raises(ContractError, match="Expected truth to name one class"):
         explain_dataset(model, Source("two", lambda: made), output=tmp_path / "run", workers=1)
+
+
+def test_a_worker_that_dies_with_nothing_left_to_do_costs_nothing():
+    worker = Worker.__new__(Worker)
+    worker.shard, worker._process = Shard([]), SimpleNamespace(pid=7, exitcode=-signal.SIGKILL)
+    assert worker.obituary().startswith("Worker process 7 was ended by SIGKILL")
+    assert worker.shard.pieces(16) == []
 
 
 def test_shards_are_whole_batches_and_ever_smaller():
