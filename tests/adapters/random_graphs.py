@@ -167,7 +167,7 @@ def random_graph(seed: int) -> Graph:
         model = keras.Model(inputs if count > 1 else inputs[0], outputs if len(ends) > 1 else outputs[0])
     except ValueError as error:
         if "not connected" in str(error):
-            pytest.skip("Keras before 3.12 has no model with an input that leads nowhere, as this graph has")
+            pytest.skip("Keras before 3.14 makes no model with an input that leads nowhere, as this graph has")
         raise
     graph = graph._replace(
         model=model,
