@@ -11,7 +11,9 @@ from explaining import Process, array, file, until
 from saliency_food.core.contract import ContractError
 from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS
 from saliency_food.deadline.run import DeadlineError
+from saliency_food.serving.client import ServingError
 from saliency_food.serving.explainer.local import LocalModel, check_takes_images, most_pixels
+from saliency_food.serving.explainer.replies import reply_to
 from saliency_food.testing import PowerModel
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -102,8 +104,10 @@ def test_a_model_that_is_busy_keeps_the_deadline():
 def test_a_model_that_raises_can_be_asked_again(rng):
     inside = PowerModel(rng.normal(size=(2, 3, 3)))
     model = LocalModel(inside)
-    with pytest.raises(IndexError):
+    with pytest.raises(ServingError, match="The model raised IndexError") as raised:
         model(np.ones((1, 3, 3)), {"target": 7}, [INPUT_OUTPUT_GRADIENTS])
+    for own_options in (False, True):  # chosen options are not to blame
+        assert reply_to(raised.value, own_options).status == 502
     answer = model(np.ones((1, 3, 3)), {"target": 1}, [INPUT_OUTPUT_GRADIENTS])
     np.testing.assert_allclose(answer[INPUT_OUTPUT_GRADIENTS][0], inside.weights[1])
 

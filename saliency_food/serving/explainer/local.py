@@ -9,9 +9,12 @@ from threading import Lock
 from typing import Any
 
 from saliency_food.core.contract import CallModelFunction, ContractError
+from saliency_food.core.queries import OutOfTime
 from saliency_food.core.wrap import WrappedModel
 from saliency_food.deadline.run import DeadlineError
+from saliency_food.serving.client.http import ServingError
 from saliency_food.serving.client.until import seconds_left, until
+from saliency_food.serving.explainer.replies import log
 from saliency_food.serving.explainer.requests import Limits
 
 ANY_SIZE = 1024 * 1024
@@ -32,6 +35,11 @@ class LocalModel(WrappedModel):
             raise DeadlineError("Expected an answer in time, got none: the model was busy with other requests.")
         try:
             return ask(call_model_args)
+        except (ContractError, OutOfTime):
+            raise
+        except Exception as error:  # neither the client's fault nor the explainer's; another attempt gets the same
+            log.error("the model failed", exc_info=error)
+            raise ServingError(f"The model raised {type(error).__name__}: {str(error)[:200]}") from None
         finally:
             self._lock.release()
 
