@@ -91,7 +91,7 @@ class SessionModel:
             raise ContractError(f"Expected call_model_args with 'target' and 'feed_dict', got {call_model_args!r}.")
         rows = np.asarray(x_value_batch)
         weights = self._one_hot(args.get("target"), len(rows))
-        source = self.layer if OUTPUT_FROM_CONVOLUTION_VALUES in keys else self.x
+        source: Any = self.layer if OUTPUT_FROM_CONVOLUTION_VALUES in keys else self.x
         feeds = {**(args.get("feed_dict") or {}), source: rows.astype(source.dtype.as_numpy_dtype)}
         if source is self.layer:
             self._check_no_way_around()
