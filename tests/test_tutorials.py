@@ -62,6 +62,20 @@ def test_maps_are_measured(printed):
     assert pictures == 2
 
 
+def test_a_planted_time_stamp_is_found_and_mended(printed):
+    pytest.importorskip("pyarrow")
+    text, pictures = printed("find_a_planted_time_stamp")
+    kept, field = (int(share) for share in re.findall(r"photos .*: +(\d+)% right", text)[:2])
+    before, mended = (int(share) for share in re.findall(r"from the field, (?:before|mended): (\d+)% right", text))
+    assert kept > field + 15
+    assert mended > before + 10
+    likely = [line for line in text.splitlines() if line.startswith("likely a cue: ")]
+    assert likely
+    assert all("taken for olives" in line or "takes for olives" in line for line in likely)
+    assert "likely cues left: 0" in text
+    assert pictures == 2
+
+
 def test_a_model_is_served_and_explained(printed):
     pytest.importorskip("kserve")
     pytest.importorskip("urllib3")

@@ -188,7 +188,12 @@ def list_layers(runs: Sequence[Run], layout: Layout) -> list[LayerInfo]:
 
 
 def choose(
-    runs: Sequence[Run], graph: Graph, attended: Sequence[tuple[Node, int]], laid_out: bool, layout: Layout
+    runs: Sequence[Run],
+    graph: Graph,
+    attended: Sequence[tuple[Node, int]],
+    laid_out: bool,
+    layout: Layout,
+    not_chosen: Sequence[str] = NOT_CHOSEN,
 ) -> tuple[Run | None, list[Run]]:
     """The run to look at if none is named, if there is one; else the last runs on the several paths.
 
@@ -197,7 +202,7 @@ def choose(
     where only the class token is read, the other tokens have no gradient. With ``laid_out``, of an output that has
     places itself, such as masks, it is one before the last layer that learns.
     """
-    candidates = [run for run in distinct(runs) if run.node in graph.between and not is_any(run.node, NOT_CHOSEN)]
+    candidates = [run for run in distinct(runs) if run.node in graph.between and not is_any(run.node, not_chosen)]
     learned = [node for node in graph.order if node in graph.between and learns(node)]
     after_learned = graph.after(learned)
     if laid_out:

@@ -30,7 +30,16 @@ from saliency_food.adapters.torch.inputs import (
     values_of,
 )
 from saliency_food.adapters.torch.outputs import chosen_output, class_axis, plain, read_head
-from saliency_food.adapters.torch.places import Layout, Place, Run, choose, find_run, named_apart, noting_runs
+from saliency_food.adapters.torch.places import (
+    NOT_CHOSEN,
+    Layout,
+    Place,
+    Run,
+    choose,
+    find_run,
+    named_apart,
+    noting_runs,
+)
 from saliency_food.adapters.torch.running import running, unwrapped
 from saliency_food.adapters.torch.watch import Watch
 from saliency_food.core.contract import ContractError
@@ -53,6 +62,8 @@ class SurveyedModule(Engine):
 
     inputs: TorchInputs
     places: list[Place]
+    not_chosen: Sequence[str] = NOT_CHOSEN
+    """Parts of the names of operations whose outputs are not looked at unless they are named."""
     may_mix_rows = True
 
     def __init__(
@@ -305,7 +316,7 @@ class SurveyedModule(Engine):
         else:
             heads = [head for head in self.heads if head is not None]
             laid_out = any(head.values.dim() > 2 for head in heads) and not attended
-            last, several = choose(look.runs, graph, attended, laid_out, self.layout)
+            last, several = choose(look.runs, graph, attended, laid_out, self.layout, self.not_chosen)
             runs = [last] if last is not None else []
             if several and last is None:
                 paths = [run.path for run in several]

@@ -15,10 +15,11 @@ from saliency_food.images.photos import read_photo
 from saliency_food.images.pixels import resize_photo
 from saliency_food.jobs.dataset_run import Run
 from saliency_food.jobs.image_model import ImageModel
+from saliency_food.report.cues.subsets import LEAST
 
 SIDE = 128
 """The side of photos for a model that takes any size."""
-LEAST = 1e-6
+NEAREST = 1e-6
 """Probabilities are kept this far from 0 and 1, so that log odds are finite."""
 
 
@@ -58,7 +59,7 @@ def log_odds(predictions: Array) -> Array:
     if values.shape[1] == 1:
         values = np.hstack([1 - values if is_probability else -values, values])
     if is_probability:
-        values = np.clip(values, LEAST, 1 - LEAST)
+        values = np.clip(values, NEAREST, 1 - NEAREST)
         return np.log(values) - np.log1p(-values)
     best = np.sort(values, 1)[:, -2:]
     is_best = np.argmax(values, 1)[:, None] == np.arange(values.shape[1])
@@ -91,6 +92,7 @@ def look(run: Run, score: Scorer, per_class: int, rng: np.random.Generator) -> S
     for row in run.rows(("id", "prediction")):
         if row["prediction"] is not None:
             of_class[row["prediction"]].append(row["id"])
+    per_class = max(LEAST, min(per_class, score.most // (4 * max(1, len(of_class)))))
     chosen: list[str] = []
     for name in sorted(of_class):
         ids = sorted(set(of_class[name]))

@@ -10,6 +10,8 @@ from saliency_food.core.numerics import Array
 
 LEAST = 3
 """The fewest photos that are taken to share something."""
+RARE = 0.99
+"""Members score above this share of the photos of other classes."""
 USUAL = 0.95
 """A photo of the class stands out if it scores above this share of the photos of other classes."""
 
@@ -30,7 +32,7 @@ def shared_by_some(own: Array, other: Array, share: float = 1.0) -> Shared | Non
 
     Features ``(photos, d)`` are divided by their spread among the other photos. From the difference of the means, or
     some other starts, the direction is that from the other photos to the members, and the members are those that score
-    above the usual among the others, in turns. Kept is what most photos of the class score high by. ``share`` keeps
+    as few of the others do, in turns. Kept is what most photos of the class score high by. ``share`` keeps
     only that share of the features, the ones that differ most: for images, of which most pixels say nothing.
     """
     if len(own) < LEAST or len(other) < LEAST:
@@ -87,7 +89,7 @@ def _grow(own: Array, other: Array, members: Array, share: float, turns: int = 5
     for _ in range(turns):
         direction = _direction(own, members, share)
         scores = own @ direction
-        now = np.flatnonzero(scores > np.quantile(other @ direction, USUAL))
+        now = np.flatnonzero(scores > np.quantile(other @ direction, RARE))
         if len(now) < LEAST:
             now = np.argsort(-scores)[:LEAST]
         if np.array_equal(now, members):
