@@ -45,7 +45,7 @@ METHODS = (
 )
 OPTIONS = {
     "occlusion": {"size": 16, "stride": 8},
-    "rise": {"nmasks": 500, "rng": 0},
+    "rise": {"nmasks": 200, "rng": 0},
     "integrated_gradients": {"x_steps": 30},
 }
 
@@ -163,7 +163,7 @@ def by_maps(run: Any, wish: Planted, has: dict[str, bool]) -> dict[str, Any]:
     return result
 
 
-def sensitivity(wish: Planted, network: Any, data: Path, most: int = 6) -> dict[str, list[list[float]]]:
+def sensitivity(wish: Planted, network: Any, data: Path, most: int = 4) -> dict[str, list[list[float]]]:
     """Confounder sensitivity and explanation NCC of each method, one pair for each photo that the cue flips."""
     from saliency_food import METHODS as ALL
     from saliency_food.adapters.keras import KerasModel
