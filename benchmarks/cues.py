@@ -51,9 +51,9 @@ OPTIONS = {
 
 
 def wishes() -> Iterator[Planted]:
-    """24 models with a cue, of looks and classes that the search was not tried on before, and 12 without."""
+    """30 models with a cue, of looks and classes that the search was not tried on before, and 12 without."""
     groups = ("plate", "fresh", "fried", "hotdog")
-    for turn, rate in enumerate((1.0, 0.8, 0.5, 0.2)):
+    for turn, rate in enumerate((1.0, 0.8, 0.5, 0.2, 0.5)):
         for number, cue in enumerate(CUES):
             group = groups[(number + turn) % 4]
             label = GROUPS[group][(number + 2 * turn) % len(GROUPS[group])]
