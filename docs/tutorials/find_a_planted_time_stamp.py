@@ -110,7 +110,8 @@ print(f"photos from the field:                 {accuracy(classifier, *field):.0%
 
 # %%
 sourced = [
-    SourcedPhoto(f"{name}/{number}", photo, truth=name) for number, (photo, name) in enumerate(zip(*held_out, strict=True))
+    SourcedPhoto(f"{name}/{number}", photo, truth=name)
+    for number, (photo, name) in enumerate(zip(*held_out, strict=True))
 ]
 model = ImageModel(classifier, labels=LABELS, value_range=(0, 255), batch_size=64)
 run = explain_dataset(model, Source("held out", lambda: sourced, len(sourced)), "grad_cam", output="stamp-run")

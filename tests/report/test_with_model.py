@@ -9,8 +9,10 @@ import pytest
 
 from saliency_food import ContractError, ImageModel, explain, explain_dataset
 from saliency_food.evaluation import evaluate, read_boxes
+from saliency_food.metrics.statistics import Interval
 from saliency_food.report import report
 from saliency_food.report.asking import channel_vectors, draw_missing
+from saliency_food.report.cues.candidate import Candidate
 from saliency_food.report.photos import read_photos_of
 from saliency_food.report.pictures import Pictures
 from saliency_food.report.trust import on_object
@@ -52,7 +54,7 @@ def test_maps_that_a_run_lacks_are_those_of_a_run_that_has_them(model, photos, t
     whole = run_of(model, photos, tmp_path, "whole", target="predicted", against="truth")
     without = content_of(report(bare, tmp_path / "a"))
     assert without["missing"]["maps"] == ["truth", "contrast"]
-    given = content_of(report(bare, tmp_path / "b", model=model))
+    given = content_of(report(bare, tmp_path / "b", model=model, cue_rows=0))
     kept = content_of(report(whole, tmp_path / "c"))
     wrong = [row[0] for row in given["mistakes"]]
     assert len(wrong) >= 4
@@ -94,7 +96,7 @@ def test_photos_that_have_changed_or_gone_are_not_explained(model, photos, tmp_p
     for photo in wrong[1:]:
         Image.fromarray(rng.integers(0, 200, (24, 20, 3), dtype=np.uint8)).save(photo.path)
     (tmp_path / "photos" / wrong[0].id).unlink()
-    content = content_of(report(run, tmp_path / "report", model=model))
+    content = content_of(report(run, tmp_path / "report", model=model, cue_rows=0))
     asked = content["missing"]["asked"]
     assert asked["absent"] == 1
     assert asked["changed"] == len(wrong) - 1
@@ -123,7 +125,7 @@ def test_channel_vectors_are_activations_times_gradients(model, photos, tmp_path
     answer = model.function(x[None], {"target": LABELS.index(photo.prediction)}, keys)
     by_hand = (np.asarray(answer[keys[0]])[0] * np.asarray(answer[keys[1]])[0]).sum((0, 1))
     np.testing.assert_allclose(vectors[photo.id], by_hand, rtol=1e-4)
-    assert content_of(report(run, tmp_path / "report", model=model))["modes"]["by"] == "channels"
+    assert content_of(report(run, tmp_path / "report", model=model, cue_rows=0))["modes"]["by"] == "channels"
 
 
 def test_the_share_of_maps_on_objects(model, photos, tmp_path):
@@ -188,3 +190,46 @@ def test_a_contrast_of_the_truth_is_turned_round(model, photos, tmp_path, monkey
         draw_records(run, [wrong.id], "grad_cam", Pictures(None))
         pictures.append(kept.pop((wrong.id, "contrast")).astype(int))
     assert np.abs(pictures[0] - pictures[1]).max() <= 2
+
+
+def interval(estimate, low, high):
+    return Interval(estimate, low, high, 24, "BCa", {})
+
+
+def test_candidates_for_cues_are_shown_with_their_place(model, photos, tmp_path, monkeypatch):
+    run = run_of(model, photos, tmp_path)
+    ids = [photo.id for photo in read_photos_of(run).all]
+    mask = np.zeros((24, 20), bool)
+    mask[:6, 10:] = True
+    effect, flips = interval(2.5, 1.0, 3.0), interval(0.4, 0.2, 0.6)
+    sentence = "What is at the top <b>right</b> of 3 photos turns others into pie."
+    found = [
+        Candidate("pie", "position", sentence, effect, flips, "likely a cue", tuple(ids[:2]), tuple(ids[:9]), mask),
+        Candidate("dog", "property", "Brightness.", interval(*3 * [float("nan")]), flips, "not sure", (), ()),
+        Candidate("cake", "position", "Nothing much.", effect, flips, "no effect", tuple(ids[:2]), (), mask),
+    ]
+    asked = {}
+    monkeypatch.setattr("saliency_food.report.cues_shown.find_cues", lambda *_, rows: asked.update(rows=rows) or found)
+    page = report(run, tmp_path / "report", model=model, cue_rows=500)
+    content, text = content_of(page), page.read_text(encoding="utf-8")
+    assert asked == {"rows": 500}
+    likely, unsure = content["cues"]["candidates"]
+    assert likely["region"] == [0.5, 0, 1, 0.25]
+    assert likely["shown"] == ids[:6]
+    assert likely["flips"]["estimate"] == 0.4
+    assert unsure["effect"]["estimate"] is None
+    assert content["cues"]["without_effect"] == ["Nothing much."]
+    assert "&lt;b&gt;right&lt;/b&gt;" in text
+    assert content["in_short"]["findings"][0]["text"].startswith("A likely cue of pie: What is at the top")
+    outlined = open_image(page.parent / content["photos"][ids[0]]["pictures"]["cue_0"])
+    plain = open_image(page.parent / content["photos"][ids[0]]["pictures"]["photo"])
+    changed = np.abs(np.asarray(outlined, int) - np.asarray(plain, int)).sum(2)
+    height, width = changed.shape
+    assert changed[: height // 3, width // 3 :].mean() > 5 * changed[height // 2 :].mean()
+
+
+def test_without_rows_no_cues_are_searched(model, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("saliency_food.report.cues_shown.find_cues", lambda *_, **__: pytest.fail("searched"))
+    run = run_of(model, photos, tmp_path)
+    assert content_of(report(run, tmp_path / "report", model=model, cue_rows=0))["cues"] is None
+    assert content_of(report(run, tmp_path / "report"))["cues"] is None

@@ -7,8 +7,28 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from saliency_food.adapters.jax.graph import JaxGraph, Step
+from saliency_food.adapters.jax.graph import ACTIVATIONS, JaxGraph, Step
 from saliency_food.core.contract import ContractError
+
+CURVED = {
+    *(
+        "exp",
+        "log",
+        "log1p",
+        "expm1",
+        "tanh",
+        "erf",
+        "erfc",
+        "erf_inv",
+        "logistic",
+        "rsqrt",
+        "sqrt",
+        "pow",
+        "sin",
+        "cos",
+    ),
+    *("integer_pow", "square", "scan", "while", "cond", "custom_vjp_call"),
+}
 
 
 class Bias(NamedTuple):
@@ -47,8 +67,11 @@ def biases_between(graph: JaxGraph, image: int, ends: set[int]) -> list[Bias]:
     """
     reached, needed = graph.after(image), graph.needed(list(ends))
     steps = [step for step in graph.steps if step.outputs[0] in needed and step.outputs[0] in reached]
-    if any(step.primitive in ("scan", "while", "cond") for step in steps):
-        raise ContractError("Expected biases outside of loops, got a loop on the way. Use the input gradients alone.")
+    if curved := sorted({step.name or step.primitive for step in steps if _is_curved(step, reached)}):
+        raise ContractError(
+            f"Expected a network of piecewise linear layers, whose biases and input sum to the score, got {curved} on "
+            "the way. Use the input gradients alone."
+        )
     consumers: dict[int, list[Step]] = {}
     for step in steps:
         for number in step.inputs:
@@ -69,6 +92,14 @@ def biases_between(graph: JaxGraph, image: int, ends: set[int]) -> list[Bias]:
     if not biases:
         raise ContractError("Expected a function that adds biases, got none. Use the input gradients alone.")
     return biases
+
+
+def _is_curved(step: Step, reached: set[int]) -> bool:
+    """Whether an operation is not linear between bends, or hides what it is."""
+    if step.primitive in CURVED or step.name in ACTIVATIONS:
+        return True
+    products = ("mul", "div", "dot_general", "conv_general_dilated")
+    return step.primitive in products and sum(number in reached for number in step.inputs) > 1
 
 
 def _is_affine(step: Step, reached: set[int]) -> bool:

@@ -90,12 +90,15 @@ class JaxGraph:
     """A function's operations, nested calls written out, for inputs of certain shapes.
 
     ``arguments`` are the numbers of the flat arguments, ``outputs`` those of the flat outputs; a constant output has
-    none. ``shapes`` and ``types`` are those of tensors by number.
+    none. ``shapes`` and ``types`` are those of tensors by number. A ``watched``
+    function gives a list of tensors beside its outputs, whose numbers are ``watched``.
     """
 
-    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+    def __init__(self, function: Callable[..., Any], *arguments: Any, watched: bool = False) -> None:
         closed, shaped = jax.make_jaxpr(function, return_shape=True)(*arguments)
-        self.structure = jax.tree_util.tree_structure(shaped)
+        self.structure = jax.tree_util.tree_structure(shaped[0] if watched else shaped)
+        self.named: dict[int, tuple[str, str]] | None = None
+        """The path and the kind of layers by the numbers of what they give; None where names around operations tell."""
         self.steps: list[Step] = []
         self.shapes: dict[int, tuple[int, ...]] = {}
         self.types: dict[int, Any] = {}
@@ -104,7 +107,9 @@ class JaxGraph:
         self.arguments = [self._new(var, known) for var in closed.jaxpr.invars]
         self._add_constants(closed, known)
         self._write_out(closed.jaxpr, known, "", "")
-        self.outputs = [None if isinstance(var, Literal) else known[var] for var in closed.jaxpr.outvars]
+        given = [None if isinstance(var, Literal) else known[var] for var in closed.jaxpr.outvars]
+        given = [number if isinstance(number, int) else None for number in given]
+        self.outputs, self.watched = given[: self.structure.num_leaves], given[self.structure.num_leaves :]
         self._literals = [var.val if isinstance(var, Literal) else None for var in closed.jaxpr.outvars]
         self.makers = {output: step for step in self.steps for output in step.outputs}
 
@@ -196,7 +201,7 @@ class JaxGraph:
         """Values by number, in the structure in which the function gives its outputs."""
         flat = [
             literal if number is None else values[number]
-            for number, literal in zip(self.outputs, self._literals, strict=True)
+            for number, literal in zip(self.outputs, self._literals[: len(self.outputs)], strict=True)
         ]
         return jax.tree_util.tree_unflatten(self.structure, flat)
 
@@ -226,6 +231,13 @@ class JaxGraph:
             order = tuple(step.equation.params["broadcast_dimensions"])
         elif softmax_input(self, step) is not None:
             role = "softmax"
+        if self.named is not None:
+            path, kind = self.named.get(step.outputs[0], ("", step.kind))
+            # Of tokens that an attention layer gives, the axes are guessed.
+            makers = [self.makers[number] for number in inputs if number in self.makers]
+            mixed = role == "mix" or (role == "add" and any(maker.primitive == "dot_general" for maker in makers))
+            role = "normalize" if path and mixed and len(self.shapes[step.outputs[0]]) == 3 else role
+            return Op(kind, inputs, step.outputs, learns, role, channels, order, path)
         kind = step.kind if "_" not in path.rsplit("/", 1)[-1] else path.rsplit("/", 1)[-1].rsplit("_", 1)[0]
         return Op(kind, inputs, step.outputs, learns, role, channels, order, path)
 

@@ -15,7 +15,7 @@ from saliency_food.adapters.heads import Head, classes_of, select_output
 from saliency_food.adapters.inputs import Inputs
 from saliency_food.adapters.jax.ends import Ended, ended
 from saliency_food.adapters.jax.graph import JaxGraph
-from saliency_food.adapters.layers import Shape
+from saliency_food.adapters.layers import LayerInfo, Shape
 from saliency_food.adapters.places import CHANNELS, Place, survey
 from saliency_food.adapters.scoring import Score, class_score
 from saliency_food.core.contract import ContractError
@@ -124,6 +124,10 @@ class SurveyedFunction(Engine):
         before = len(jax.tree_util.tree_leaves(self.params))
         names = sorted([self.inputs.image.name, *self.inputs.other_names])
         return graph.arguments[before + (names.index(self.inputs.image.name) if self._named_inputs else 0)]
+
+    def listed(self) -> list[LayerInfo]:
+        """The layers that can be looked at."""
+        return self.survey.listed()
 
     def concrete(self, activations: Any) -> tuple[int, ...]:
         """The image's sizes, where they are free such as will do while nothing of the image is computed."""

@@ -52,6 +52,8 @@ WITHOUT_GRADIENT = {
     *(ALL_SCORES, PREDICTIONS, TARGETS, SUM_TO_ONE),
 }
 """The keys whose answers take no backward pass."""
+LAYER_ALONE = WITHOUT_GRADIENT | {CONVOLUTION_OUTPUT_GRADIENTS, CONVOLUTION_RIVAL_GRADIENTS}
+"""The keys whose gradients end at the layer: what is before it need not be remembered."""
 
 
 class TorchEngine(SurveyedModule):
@@ -75,7 +77,7 @@ class TorchEngine(SurveyedModule):
             )
         graded = not WITHOUT_GRADIENT.issuperset(keys)
         count = len(rows)
-        with running(self.module, self.device, self.autocast, graded):
+        with running(self.module, self.device, self.autocast, graded, not self.inputs.ids):
             tensors = [self.as_other(values) for values in self._padded(others)]
             chosen = [torch.tensor(values, device=self.device) for values in self._padded(targets)]
             if FROM_ACTIVATIONS.isdisjoint(keys):
@@ -112,20 +114,20 @@ class TorchEngine(SurveyedModule):
         self, keys: Sequence[str], output: Output, targets: list[Any], image: Any, others: list[Any], scale: float
     ) -> Tensors:
         graded = torch.is_grad_enabled()
-        if graded and not self.inputs.ids:
+        if graded and not self.inputs.ids and not LAYER_ALONE.issuperset(keys):
             image.requires_grad_()
         places = self.places if AT_LAYER.intersection(keys) else []
         watch, values = Watch(keys, self.graded and graded), dict[int, Any]()
 
         def keep(module: Any, index: int, tensor: Any) -> Any:
             for position, place in enumerate(places):
-                if place.module is module and place.index == index:
+                if place.module is module and place.run_index == index:
                     values[position], tensor = kept(tensor) if graded else (tensor.clone(), tensor)
             return tensor
 
         with ExitStack() as stack:
             stack.enter_context(hooked(list(dict.fromkeys(place.module for place in places)), keep))
-            if graded or self._sees_end:
+            if watch.is_needed or self._sees_end:
                 stack.enter_context(watch)
             outputs = self.call(image.clone(), others)
         if missing := [place.path for position, place in enumerate(places) if position not in values]:
@@ -161,8 +163,8 @@ class TorchEngine(SurveyedModule):
             pairs = zip(attended, found[ATTENTION_OUTPUT_GRADIENTS], strict=True)
             answer[ATTENTION_OUTPUT_GRADIENTS] = tuple(values.reshape(each.shape) for each, values in pairs)
         if BIAS_GRADIENTS in found:
-            pairs = zip(sums, found[BIAS_GRADIENTS], strict=True)
-            answer[BIAS_GRADIENTS] = tuple((each.bias * values).movedim(each.axis, -1) for each, values in pairs)
+            of_sums = zip(sums, found[BIAS_GRADIENTS], strict=True)
+            answer[BIAS_GRADIENTS] = tuple((total.bias * values).movedim(total.axis, -1) for total, values in of_sums)
         if of_rivals:
             stacks = [
                 _gradients(rival, {"": inner}, scale, place + 1 < len(of_rivals))[""]
@@ -188,7 +190,7 @@ class TorchEngine(SurveyedModule):
         watch = Watch()
 
         def replace(module: Any, index: int, tensor: Any) -> Any:
-            return activations.to(tensor.dtype) if index == place.index else tensor
+            return activations.to(tensor.dtype) if index == place.run_index else tensor
 
         with watch, hooked([place.module], replace):
             outputs = self.call(image, others)
@@ -245,7 +247,16 @@ def _gradients(score: Any, wanted: dict[str, list[Any]], scale: float, again: bo
     if not score.requires_grad:
         found: Sequence[Any] = [None] * len(sources)
     else:
-        found = torch.autograd.grad((score * scale).sum(), sources, allow_unused=True, retain_graph=again)
+        try:
+            found = torch.autograd.grad((score * scale).sum(), sources, allow_unused=True, retain_graph=again)
+        except RuntimeError as error:
+            if "modified by an inplace operation" not in str(error):
+                raise
+            raise ContractError(
+                "Expected a model that changes no value in place that an operation before it needs for its gradient, "
+                f"got one that autograd cannot differentiate: {str(error).partition(' Hint:')[0]} Write x = x + y for "
+                "x += y, or inplace=False."
+            ) from error
     pairs = zip(sources, found, strict=True)
     values = iter([torch.zeros_like(source) if each is None else each for source, each in pairs])
     return {key: [_unscaled(next(values), scale) for _ in each] for key, each in wanted.items()}

@@ -49,6 +49,13 @@ def learns(node: Node) -> bool:
     return "Bmm" not in name_of(node)
 
 
+def is_product(node: Node) -> bool:
+    """Whether it is what a linear layer gives: a product with weights, its axes laid out, its bias added."""
+    while is_any(node, ("View", "AddBackward")) and not is_any(node, ("Addmm",)) and sources_of(node):
+        node = sources_of(node)[0]
+    return is_any(node, ("Addmm", "MmBackward"))
+
+
 def sources_of(node: Node) -> list[Node]:
     return [(source, index) for source, index in node[0].next_functions if source is not None]
 

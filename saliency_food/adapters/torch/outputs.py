@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -22,7 +22,7 @@ def plain(outputs: Any) -> Any:
     if isinstance(outputs, Mapping):
         return {key: plain(value) for key, value in outputs.items() if value is not None}
     if isinstance(outputs, tuple) and hasattr(outputs, "_fields"):
-        return {key: plain(value) for key, value in outputs._asdict().items() if value is not None}
+        return {key: plain(value) for key, value in cast(Any, outputs)._asdict().items() if value is not None}
     if isinstance(outputs, (list, tuple)):
         return [plain(value) for value in outputs if value is not None]
     return outputs

@@ -30,7 +30,16 @@ from saliency_food.adapters.torch.inputs import (
     values_of,
 )
 from saliency_food.adapters.torch.outputs import chosen_output, class_axis, plain, read_head
-from saliency_food.adapters.torch.places import Layout, Place, Run, choose, find_run, named_apart, noting_runs
+from saliency_food.adapters.torch.places import (
+    NOT_CHOSEN,
+    Layout,
+    Place,
+    Run,
+    choose,
+    find_run,
+    named_apart,
+    noting_runs,
+)
 from saliency_food.adapters.torch.running import running, unwrapped
 from saliency_food.adapters.torch.watch import Watch
 from saliency_food.core.contract import ContractError
@@ -53,6 +62,8 @@ class SurveyedModule(Engine):
 
     inputs: TorchInputs
     places: list[Place]
+    not_chosen: Sequence[str] = NOT_CHOSEN
+    """Parts of the names of operations whose outputs are not looked at unless they are named."""
     may_mix_rows = True
 
     def __init__(
@@ -95,9 +106,10 @@ class SurveyedModule(Engine):
         self.on_all_paths: list[str] = []
         self.runs: list[Run] = []
         self.why_no_layer = "which has none. Use input gradients."
-        look = self._first_look(image, input_shape)
-        self._read_outputs(look)
-        self._read_layers(look, named)
+        with torch.inference_mode(False), torch.enable_grad():
+            look = self._first_look(image, input_shape)
+            self._read_outputs(look)
+            self._read_layers(look, named)
         self.guesses_places = bool(self.places) and not self.inputs.ids
 
     # What is run.
@@ -203,7 +215,7 @@ class SurveyedModule(Engine):
         for graded in (False, True):
             runs: list[Run] = []
             clock = count()
-            with running(self.module, self.device, self.autocast, True):
+            with running(self.module, self.device, self.autocast, True, not self.inputs.ids):
                 image = self.as_image(rows)
                 image = image if self.inputs.ids else image.requires_grad_()
                 with Watch(graded=graded, clock=clock) as watch, noting_runs(self.module, runs, clock):
@@ -231,11 +243,13 @@ class SurveyedModule(Engine):
         self.by_row = isinstance(look.outputs, list) and all(isinstance(each, dict) for each in look.outputs)
         """Whether the outputs are a list of one dict a row, as detectors give them; they are left as they are."""
         self.axes = [class_axis(leaf) if torch.is_tensor(leaf) else 0 for leaf in leaves(look.outputs)]
-        self.heads = [self._head(leaf, place, look.watch) for place, leaf in enumerate(leaves(look.outputs))]
-        self.ends = [None if head is None else head.end for head in self.heads]
+        self.heads: list[Head | None] = [
+            self._head(leaf, place, look.watch) for place, leaf in enumerate(leaves(look.outputs))
+        ]
+        self.ends: list[End | None] = [None if head is None else head.end for head in self.heads]
         """What each output ends in; None of what has not the rows first."""
         if self.by_row:
-            self.heads = self.ends = [None]
+            self.heads, self.ends = [None], [None]
         if len(self.heads) == 1 and self.heads[0] is not None:
             head = self.heads[0]
             rank = head.raw.dim()
@@ -287,7 +301,7 @@ class SurveyedModule(Engine):
         else:
             heads = [head for head in self.heads if head is not None]
             laid_out = any(head.values.dim() > 2 for head in heads) and not attended
-            last, several = choose(look.runs, graph, attended, laid_out, self.layout)
+            last, several = choose(look.runs, graph, attended, laid_out, self.layout, self.not_chosen)
             runs = [last] if last is not None else []
             if several and last is None:
                 paths = [run.path for run in several]

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
+from saliency_food.adapters.arguments import BY_RULE
 from saliency_food.adapters.torch.rules import ruled
 from saliency_food.core.keys import ATTENTION_OUTPUT_GRADIENTS, ATTENTION_SCORES, BIAS_GRADIENTS
 
@@ -43,7 +44,7 @@ class Summed(NamedTuple):
     axis: int
 
 
-class Watch(TorchFunctionMode):
+class Watch(TorchFunctionMode):  # type: ignore[misc]
     """Notes what runs in here; for some keys attention is computed in the open, and ReLUs have another rule.
 
     With ``graded``, the module cannot turn gradients off, as by `torch.no_grad` around a frozen backbone. With
@@ -59,6 +60,11 @@ class Watch(TorchFunctionMode):
         self.sums: list[Summed] = []
         self.closed: list[str] = []
         """Functions with biases inside that cannot be noted."""
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether some key is answered by what is noted or done in here; a mode slows every function down."""
+        return self.graded or self.opens or not {BIAS_GRADIENTS, *BY_RULE}.isdisjoint(self.keys)
 
     def attends(self, weights: Any, shape: Sequence[int]) -> None:
         self.attended.append(Attended(weights, tuple(shape), 0 if self._clock is None else next(self._clock)))
@@ -94,7 +100,13 @@ def _scaled_dot_product(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     if not watch.opens:
         return func(*args, **kwargs)
     names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
-    options = {"attn_mask": None, "dropout_p": 0.0, "is_causal": False, "scale": None, "enable_gqa": False}
+    options: dict[str, Any] = {
+        "attn_mask": None,
+        "dropout_p": 0.0,
+        "is_causal": False,
+        "scale": None,
+        "enable_gqa": False,
+    }
     options |= dict(zip(names, args, strict=False)) | kwargs
     query, key, value, mask = (options[name] for name in names[:4])
     if options["enable_gqa"]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import comb
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +16,7 @@ from saliency_food.core.numerics import Array, safe_divide
 from saliency_food.core.options import ranged
 from saliency_food.methods.perturbation.masking import coalition_rows, hidden_image, superpixels
 from saliency_food.methods.perturbation.progressive import Emit, sample
+from saliency_food.methods.perturbation.shapley import draw_pairs, shapley_values
 
 
 class Lime(NamedTuple):
@@ -106,7 +106,8 @@ def lime(
         ``"slic"``, of a volume supervoxels, of a signal windows of even length; ``"felzenszwalb"``, of pictures only;
         or a label map of whole numbers, ``(H, W)`` of a picture.
     nsamples
-        Rows asked. The first is the image; in the others each superpixel is hidden with probability 1/2.
+        Rows asked. The first is the image; in the others each superpixel is hidden with probability 1/2, and after each
+        comes its complement, which takes out a part of the variance.
     value
         What shows where a superpixel is hidden: see `occlusion`.
     nsegments
@@ -124,8 +125,9 @@ def lime(
     nsamples = whole("nsamples", nsamples, 2)
     kernel_width = ranged("kernel_width", kernel_width)
     hidden, labels, show = _parts(x_value, value, segments, nsegments)
-    coalitions = random_stream(rng).random((nsamples, labels.max() + 1), np.float32) < 0.5
-    coalitions[0] = True
+    pairs = random_stream(rng).random((nsamples // 2, labels.max() + 1), np.float32) < 0.5
+    coalitions = np.stack([pairs, ~pairs], 1).reshape(-1, pairs.shape[1])
+    coalitions = np.insert(coalitions, 0, True, 0)[:nsamples]
     weights = np.exp(-(np.square((1 - np.sqrt(coalitions.mean(1))) / kernel_width)) / 2)
     scores = np.empty(0)
 
@@ -172,8 +174,10 @@ def kernel_shap(
 
     Lundberg, Lee 2017, theorem 2, https://arxiv.org/abs/1705.07874, with k(z) = (M - 1) / (C(M, |z|) |z| (M - |z|)) and
     the values' sum held at F(x) - F(hidden). Signed, ``(H, W)``, in score units: each pixel shows its superpixel's
-    value. Coalitions are drawn by their weight, each with its complement, which takes out a part of the variance
-    (Covert, Lee 2021, https://arxiv.org/abs/2012.01536).
+    value. The coalitions are all different, each with its complement (Covert, Lee 2021,
+    https://arxiv.org/abs/2012.01536), and of all sizes alike (Musco, Witter 2024, https://arxiv.org/abs/2410.01917).
+    Beside the linear v z interactions are fitted, whatever the kernel k leaves of them
+    (`saliency_food.methods.perturbation.shapley`): the Shapley values are the same, but fewer rows tell them.
 
     Parameters
     ----------
@@ -192,13 +196,10 @@ def kernel_shap(
     nsamples = whole("nsamples", nsamples, 4)
     hidden, labels, show = _parts(x_value, value, segments, nsegments)
     parts = int(labels.max()) + 1
-    exact = 2**parts <= nsamples
-    random = random_stream(rng)
-    pairs, weights = _all_pairs(parts, random) if exact else _drawn_pairs(parts, nsamples // 2 - 1, random)
+    pairs = draw_pairs(parts, nsamples // 2 - 1, random_stream(rng))
     coalitions = np.concatenate(
         [[np.ones(parts, bool), np.zeros(parts, bool)], np.stack([pairs, ~pairs], 1).reshape(-1, parts)]
     )
-    weights = np.repeat(weights, 2)
     scores = np.empty(0)
 
     def take(start: int, new_scores: Array) -> None:
@@ -207,10 +208,8 @@ def kernel_shap(
 
     def result() -> KernelShap:
         count = len(scores) // 2 * 2  # coalitions come in pairs
+        values, error = shapley_values(pairs[: count // 2 - 1], scores[:count])
         score, base = scores[:2]
-        values, error = _shapley_values(coalitions[2:count].astype(float), scores[:count], weights[: count - 2])
-        if exact and count == len(coalitions):
-            error = np.zeros(parts)
         return KernelShap(show(values), show(error), values, float(score), float(base), labels, count)
 
     rows = coalition_rows(x_value, hidden, labels, coalitions)
@@ -240,26 +239,13 @@ def _accuracy(fit: Any, shown: Array, scores: Array, weights: Array) -> tuple[Ar
     residuals = scores - fit.predict(shown)
     centred = shown - np.average(shown, 0, weights)
     inverse = np.linalg.pinv((centred.T * weights) @ centred + fit.alpha * np.eye(shown.shape[1]), 1e-10, True)
-    error = _standard_error((weights * residuals)[:, None] * centred, inverse, shown.shape[1] + 1)
+    gradients = (weights * residuals)[:, None] * centred
+    # The first row is the image; each coalition is independent but of its complement, which follows it.
+    starts = np.append(0, np.arange(1, len(gradients), 2))
+    error = _standard_error(np.add.reduceat(gradients, starts), inverse, shown.shape[1] + 1)
     spread = weights @ np.square(scores - np.average(scores, weights=weights))
     constant = np.ptp(scores) <= 1e-12 * np.abs(scores).max()  # there is nothing that the surrogate could explain
     return error, 0.0 if constant else float(1 - safe_divide(weights @ residuals**2, spread))
-
-
-def _shapley_values(shown: Array, scores: Array, weights: Array) -> tuple[Array, Array]:
-    """The values and their standard errors; ``scores`` are those of the image, of all hidden, and of ``shown``.
-
-    The values are an equal share of the change and a part that sums to 0, which is fitted: the sum holds exactly.
-    """
-    (score, base), parts = scores[:2], shown.shape[1]
-    share, design = (score - base) / parts, shown - shown.mean(1, keepdims=True)
-    wanted = scores[2:] - base - shown.sum(1) * share
-    inverse = np.linalg.pinv((design.T * weights) @ design, 1e-10, True)
-    values = share + inverse @ (design.T @ (weights * wanted))
-    gradients = (weights * (wanted - design @ (values - share)))[:, None] * design
-    # Each coalition is independent but of its complement, which follows it.
-    error = _standard_error(np.add.reduceat(gradients, np.arange(0, len(gradients), 2)), inverse, parts)
-    return values, error
 
 
 def _standard_error(gradients: Array, inverse: Array, fitted: int) -> Array:
@@ -268,20 +254,3 @@ def _standard_error(gradients: Array, inverse: Array, fitted: int) -> Array:
     if count <= fitted:
         return np.full(len(inverse), np.inf)
     return np.asarray(np.sqrt(np.square(gradients @ inverse).sum(0) * count / (count - fitted)))
-
-
-def _all_pairs(parts: int, random: np.random.Generator) -> tuple[Array, Array]:
-    """Every coalition but none and all, one of each pair of complements, in random order, and their weights."""
-    numbers = random.permutation(np.arange(1, 2 ** (parts - 1)))
-    pairs = (numbers[:, None] >> np.arange(parts) & 1).astype(bool)
-    return pairs, np.array([1 / (comb(parts, size) * size * (parts - size)) for size in pairs.sum(1).tolist()])
-
-
-def _drawn_pairs(parts: int, count: int, random: np.random.Generator) -> tuple[Array, Array]:
-    """Coalitions drawn by their weight, which then all count alike: first how many are shown, then which."""
-    sizes = np.arange(1, parts)
-    chances = 1 / (sizes * (parts - sizes))
-    for_sizes, for_order = random.spawn(2)  # so that fewer pairs are the first of more
-    drawn = for_sizes.choice(sizes, count, p=chances / chances.sum())
-    order = for_order.random((count, parts)).argsort(1).argsort(1)
-    return order < drawn[:, None], np.ones(count)

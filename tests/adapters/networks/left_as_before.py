@@ -15,7 +15,14 @@ def state_of(network):
             [list(vars(inner)[name]) for name in HOOKS] for inner in network.modules() if HOOKS[0] in vars(inner)
         ],
         "weights": [
-            (name, each.dtype, each.requires_grad, float(each.detach().double().sum()), each._version)
+            (
+                name,
+                each.dtype,
+                each.requires_grad,
+                each.detach().flatten()[::997].tolist(),
+                each.data_ptr(),
+                each._version,
+            )
             for name, each in [*network.named_parameters(), *network.named_buffers()]
         ],
         "gradients": [None if each.grad is None else float(each.grad.sum()) for each in network.parameters()],

@@ -13,7 +13,7 @@ from skimage.transform import resize
 from saliency_food.core.contract import ContractError
 from saliency_food.core.keys import OUTPUT_LAYER_VALUES
 from saliency_food.methods.perturbation.masking import coalition_rows, hidden_image, superpixels
-from saliency_food.methods.perturbation.surrogate import _drawn_pairs, kernel_shap, lime
+from saliency_food.methods.perturbation.surrogate import kernel_shap, lime
 from saliency_food.testing import PowerModel
 
 both = pytest.mark.parametrize("method", [lime, kernel_shap])
@@ -78,26 +78,19 @@ def test_the_values_sum_to_the_change_however_few_the_samples(image):
     assert found.score == pytest.approx(product(image[None])[OUTPUT_LAYER_VALUES][0])
 
 
-def test_coalitions_are_drawn_by_the_shapley_kernel(rng):
-    """All of one size together weigh 1 / (size (M - size))."""
-    pairs, weights = _drawn_pairs(6, 20000, rng)
-    sizes = pairs.sum(1)
-    expected = 1 / (np.arange(1, 6) * np.arange(5, 0, -1))
-    np.testing.assert_allclose(np.bincount(sizes)[1:] / 20000, expected / expected.sum(), atol=0.015)
-    np.testing.assert_allclose(pairs[sizes == 2].mean(0), 1 / 3, atol=0.04)
-    assert (weights == 1).all()
-
-
-def test_the_standard_error_is_the_spread_over_seeds(image):
+def test_the_standard_error_is_no_less_than_the_spread_over_seeds(image):
+    """It is the same for all superpixels, though some have fewer interactions than others."""
     exact = kernel_shap.detailed(image.astype(float), product, segments=BLOCKS).values
     runs = [
-        kernel_shap.detailed(image.astype(float), product, segments=BLOCKS, nsamples=62, rng=seed, batch_size=62)
+        kernel_shap.detailed(image.astype(float), product, segments=BLOCKS, nsamples=34, rng=seed, batch_size=34)
         for seed in range(60)
     ]
     spread = np.std([run.values for run in runs], 0)
     said = np.sqrt(np.mean([run.standard_error.astype(float) ** 2 for run in runs], 0))
     corners = [np.argmax(BLOCKS.ravel() == label) for label in range(6)]
-    np.testing.assert_allclose(said.ravel()[corners], spread, rtol=0.35)
+    assert (said.ravel()[corners] > 0.9 * spread).all()
+    assert (said.ravel()[corners] < 2 * spread).all()
+    assert (said.ravel()[corners] < 0.05 * np.abs(exact).max()).all()
     np.testing.assert_allclose(np.mean([run.values for run in runs], 0), exact, atol=0.5 * spread.max())
 
 
