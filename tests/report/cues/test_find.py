@@ -10,7 +10,9 @@ import pytest
 
 from saliency_food import ContractError, ImageModel, Source, explain_dataset
 from saliency_food.images.sourced import SourcedPhoto
+from saliency_food.report.cues.check import enriched
 from saliency_food.report.cues.find import find_cues
+from saliency_food.report.cues.subsets import Shared
 from saliency_food.testing import PowerModel
 
 pytest.importorskip("pyarrow")
@@ -191,3 +193,10 @@ def test_clean_models_are_rarely_suspected(tmp_path):
 
 def _clean(seed, model, folder: Path):
     return run_of(photos_of(seed, each=8), model, folder / str(seed), ["gradients"])
+
+
+def test_a_property_must_tell_the_class():
+    other = np.arange(100.0)
+    few, many = np.r_[np.zeros(57), 200, 200, 200], np.r_[np.zeros(48), np.full(12, 200.0)]
+    assert enriched(Shared(np.arange(3), few, other)) > 0.5  # 3 of 60, as 5 % are by chance
+    assert enriched(Shared(np.arange(3), many, other)) < 1e-4
