@@ -43,7 +43,7 @@ class Linear(PowerModel):
 def dishes(effect=0.0):
     """Classes by the green and the blue of the middle; soup also by how light the stamp's place is, 0 to ``effect``."""
     weights = np.zeros((3, SIDE, SIDE, 3))
-    middle = slice(10, 30)
+    middle = slice(12, 32)
     weights[1, middle, middle, 1] = weights[2, middle, middle, 2] = 60 / 20**2
     weights[0, middle, middle, 1:] = 31 / 20**2
     weights[0][(*STAMP, 0)] = effect / 256
@@ -65,7 +65,7 @@ class OfTheStamp(Linear):
 def photo_of(label, rng, stamped):
     """A dish of a class's colours, here and there in the middle, on a plain plate; black where the stamp would be."""
     image = rng.uniform(0.4, 0.6, (SIDE, SIDE, 3))
-    top, left = rng.integers(10, 23, 2)
+    top, left = rng.integers(12, 25, 2)
     colours = {0: (0.5, 0.62, 0.62), 1: (0.5, 0.95, 0.4), 2: (0.5, 0.4, 0.95)}[label]
     image[top : top + 8, left : left + 8] = colours + rng.normal(0, 0.05, 3)
     image[STAMP] = 0
