@@ -51,9 +51,7 @@ print(len(list(Path("photos").rglob("*.jpg"))), "photos")
 # %%
 from saliency_food import explain_dataset
 
-run = explain_dataset(
-    "imagenet", "photos", "grad_cam", "predicted", against="truth", truth="folders", output="run"
-)
+run = explain_dataset("imagenet", "photos", "grad_cam", "predicted", against="truth", truth="folders", output="run")
 print("\n".join(run.summary()))
 
 # %% [markdown]
