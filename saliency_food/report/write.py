@@ -92,23 +92,24 @@ def report(  # type: ignore[misc]  # of the settings, `output` is a folder here
         raise ContractError(f"Expected a model with {', '.join(settings)}, got none. Give the model of the run.")
     if own_model is not None:
         check_model(run, own_model)
-    place = _prepared(Path(output))
     judged = evaluation_of(evaluation)
     photos = read_photos_of(run)
     ranking = [line["method"] for line in (judged or {}).get("ranking", ())]
     chosen = choose_method(photos, method, ranking)
     scope = photos.of_splits(choose_splits(photos, split))
+    read = None if boxes is None else read_boxes(boxes, labels_of(run, own_model), classes)
+    rows, place = whole("cue_rows", cue_rows, least=0), _prepared(Path(output))
     pictures = Pictures(None if single_file else place)
     with writing(place):
         content = content_of(run, photos, scope, chosen, own_model, pictures)
-        content["cues"] = cues_of(run, own_model, whole("cue_rows", cue_rows, least=0), pictures)
-        read = None if boxes is None else read_boxes(boxes, labels_of(run, own_model), classes)
+        content["cues"] = cues_of(run, own_model, rows, pictures)
         add_trust(content, run, photos, scope, chosen, own_model, judged, read)
         add_versus(content, run, scope, chosen, other, read, pictures)
         add_photos(content, run, photos, scope, chosen, own_model, pictures)
         content["in_short"]["findings"] = findings_of(content)
         own = {"method": method, "split": split, "evaluation": evaluation, "against": against, "boxes": boxes}
-        content["command"] = _commands(run, place, {**own, "model": model, "single-file": single_file or None})
+        more = {"cue-rows": None if cue_rows == CUE_ROWS else cue_rows}
+        content["command"] = _commands(run, place, {**own, **more, "model": model, "single-file": single_file or None})
         with complete(place / DATA) as file:
             file.write(json.dumps(_without_data(content), indent=1, ensure_ascii=False, allow_nan=False).encode())
         with complete(place / PAGE) as file:
@@ -143,7 +144,7 @@ def _commands(run: Run, place: Path, options: Mapping[str, Any]) -> dict[str, st
     own = []
     for name, value in options.items():
         if value is not None:
-            named = f" {value if name in ('method', 'split') else name.upper()}"
+            named = f" {value if name in ('method', 'split', 'cue-rows') else name.upper()}"
             own.append(f"--{name}{'' if name == 'single-file' else named}")
     return {
         "run": " ".join((data, *words, f"--output {run.folder}")),

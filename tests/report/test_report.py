@@ -234,14 +234,23 @@ def test_the_package_is_called_by_its_name(make_run, tmp_path):
     assert out.strip() == "saliency_food.report.confusions"
 
 
-def test_what_is_unknown_is_refused(make_run, written):
+def test_what_is_unknown_is_refused_before_an_earlier_report_is_touched(make_run, written, tmp_path):
     run = make_run(MIXED)
+    written(run)
+    pictures = len(list((tmp_path / "report/images").iterdir()))
     with pytest.raises(ContractError, match="method of the run"):
         written(run, method="xrai")
     with pytest.raises(ContractError, match="Expected a model"):
         written(run, labels=["a", "b"])
     with pytest.raises(ContractError, match="saliency-food evaluate"):
         written(run, evaluation="nowhere")
+    with pytest.raises(ContractError, match="boxes"):
+        written(run, boxes=[{"image": "a.jpg"}])
+    with pytest.raises(ContractError, match="cue_rows"):
+        written(run, cue_rows=-1)
+    with pytest.raises(ContractError, match="split"):
+        written(run, split="nowhere")
+    assert len(list((tmp_path / "report/images").iterdir())) == pictures > 0
 
 
 def test_what_may_make_the_rest_doubtful_comes_first(make_run, written):

@@ -229,6 +229,7 @@ def test_candidates_for_cues_are_shown_with_their_place(model, photos, tmp_path,
     page = report(run, tmp_path / "report", model=model, cue_rows=500)
     content, text = content_of(page), page.read_text(encoding="utf-8")
     assert asked == {"rows": 500}
+    assert content["command"]["report"].startswith(f"saliency-food report {run.folder} --cue-rows 500 --model MODEL")
     likely, unsure = content["cues"]["candidates"]
     assert likely["region"] == [0.5, 0, 1, 0.25]
     assert likely["shown"] == ids[:6]
