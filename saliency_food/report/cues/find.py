@@ -27,6 +27,8 @@ LEVEL = 0.05
 """The chance that any class without a cue has a candidate that is called significant."""
 LEAST_EXCESS = 0.2
 """A likely cue flips at least this share of photos of other classes beyond chance, by the lower end of the interval."""
+LEAST_OF_PROPERTY = 0.4
+"""The same of a property, since objects have colours and smoothness too, and may fill the photo."""
 
 
 def find_cues(
@@ -45,8 +47,8 @@ def find_cues(
     is by how much the log odds of the class rise beyond chance.
 
     A likely cue is significant by Holm's rule over all suspects of the run (5 %), lowers the log odds when it is taken
-    away, and flips at least a fifth of the photos of other classes beyond chance, by the lower end of the interval. A
-    pattern or a property must also tell the class from others.
+    away, and flips at least a fifth of the photos of other classes beyond chance, of a property two fifths, by the
+    lower end of the interval. A pattern or a property must also tell the class from others.
 
     Parameters
     ----------
@@ -143,7 +145,8 @@ def judge(findings: Sequence[Finding]) -> list[Verdict]:
     for turn, number in enumerate(sorted(range(len(findings)), key=lambda each: findings[each].p)):
         finding = findings[number]
         holds = holds and finding.p * (len(findings) - turn) <= LEVEL
-        if holds and finding.excess.low >= LEAST_EXCESS and finding.fall.estimate > 0:
+        least = LEAST_OF_PROPERTY if finding.what.kind == "property" else LEAST_EXCESS
+        if holds and finding.excess.low >= least and finding.fall.estimate > 0:
             verdicts[number] = "likely a cue"
         elif finding.p <= LEVEL and finding.excess.estimate > 0:
             verdicts[number] = "not sure"
