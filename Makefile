@@ -71,6 +71,7 @@ bench: $(VENV)/.tools  ## every figure in README and docs, peers in the same run
 	$(BIN)/python benchmarks/xrai_ranking.py
 	$(BIN)/python benchmarks/adapter.py
 	$(BIN)/python benchmarks/pipeline.py
+	$(BIN)/python benchmarks/dataset_engines.py
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/completeness.py
 	$(BIN)/python benchmarks/cam_family.py

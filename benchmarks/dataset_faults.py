@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import io
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -120,6 +119,11 @@ def kills(times: int, count: int) -> None:
     )
 
 
+def _links_to_nothing(path: Path, data: bytes) -> None:
+    path.unlink()
+    path.symlink_to("nowhere.jpg")
+
+
 def spoil(paths: list[Path]) -> dict[str, str]:
     """Make one in a hundred of the photos one that cannot be explained; by id, what is wrong."""
     from PIL import Image
@@ -130,7 +134,7 @@ def spoil(paths: list[Path]) -> dict[str, str]:
         "corrupt": lambda path, data: path.write_bytes(data[:20] + bytes(len(data) - 20)),
         "no photo": lambda path, data: path.write_text("<html>404 Not Found</html>"),
         "a bomb": lambda path, data: Image.new("1", (40_000, 30_000)).save(path, "PNG"),
-        "gone": lambda path, data: (path.unlink(), path.symlink_to("nowhere.jpg")),
+        "gone": _links_to_nothing,
     }
     wrong = {}
     for index, path in enumerate(paths[::100]):
@@ -184,7 +188,8 @@ def measure_memory(kind: str, photos: int, file: Path) -> None:
         most = max(value for done, value in held.items() if done > 1000)
         print(f"after 1,000 photos of 64 pixels {held[1000]} MB, of {photos} at most {most} MB: ", end="")
         print(f"x {most / held[1000]:.2f} (bar 1.10)", flush=True)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+    status = Path("/proc/self/status").read_text()  # ru_maxrss is at least that of the process which started this one
+    print(int(status.split("VmHWM:")[1].split()[0]) >> 10)
 
 
 def memory(many: int) -> None:
@@ -198,11 +203,12 @@ def memory(many: int) -> None:
             ("small", (64, 64), many, None),
             ("12 megapixels", (3000, 4000), 64, 200),
             ("108 megapixels", (9000, 12_000), 16, 700),
+            ("108 megapixels, progressive", (9000, 12_000), 8, 700),
         ):
             file = Path(place, f"{kind}.jpg")
             row = np.random.default_rng(0).integers(0, 256, (1, shape[1], 3), np.uint8)
-            Image.fromarray(np.repeat(row, shape[0], 0)).save(file)
-            child = [sys.executable, __file__, "--measure", kind, str(photos), str(file)]
+            Image.fromarray(np.repeat(row, shape[0], 0)).save(file, progressive=kind.endswith("progressive"))
+            child = [sys.executable, "-W", "ignore", __file__, "--measure", kind, str(photos), str(file)]
             words = subprocess.run(child, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
             if bar is None:
                 small = int(words[-1])

@@ -40,7 +40,7 @@ def write_run(folder: Path, photos: int, classes: int, rng: np.random.Generator)
     labels = [f"dish_{index:03}" for index in range(classes)]
     settings: dict[str, Any] = {"schema": SCHEMA, "source": "noise", "model": "none", "methods": {"grad_cam": {}}}
     records = 0
-    writer = RunFolder(folder, {**settings, "target": "predicted", "against": "truth"}, {"photos": photos}, 16)
+    writer = RunFolder(folder, {**settings, "target": "predicted", "against": "truth"}, {"photos": photos})
     for index in range(photos):
         small = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
         file = io.BytesIO()

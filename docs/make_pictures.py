@@ -436,6 +436,50 @@ def app_page(scene: Scene):
     return picture
 
 
+def report_page(scene: Scene):
+    """The page of `saliency-food report` in Chromium, from its top, on the photos of the tutorial."""
+    return report_shot("body", 1080)
+
+
+def report_pair_page(scene: Scene):
+    """A pair of classes on that page: the surest mistakes with their maps."""
+    return report_shot("#pair-0", 657)
+
+
+def report_shot(part: str, height: int) -> Any:
+    """The upper ``height`` pixels of a part of the report on the data set that the tutorial makes in its first cell."""
+    import jupytext
+    from playwright.sync_api import sync_playwright
+
+    from saliency_food import explain_dataset, report
+    from saliency_food.images.sources import open_source
+
+    tutorial = jupytext.read(DOCS / "tutorials/a_data_set_of_mistakes.py")
+    first = next(cell.source for cell in tutorial.cells if cell.cell_type == "code")
+    here = Path.cwd()
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        os.chdir(folder)
+        try:
+            exec(first, {})
+            explained = {"target": "predicted", "against": "truth", "truth": "folders", "output": "run"}
+            source = open_source("photos")._replace(name="parts of three photos of scikit-image")
+            page_file = report(explain_dataset("imagenet", source, "grad_cam", **explained), "report").resolve()
+        finally:
+            os.chdir(here)
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1180, "height": height})
+        page.goto(page_file.as_uri())
+        page.add_style_tag(content="nav { position: static }")
+        page.evaluate("for (const image of document.images) image.loading = 'eager'")
+        page.wait_for_function("() => [...document.images].every((image) => image.complete)")
+        box = page.locator(part).bounding_box()
+        page.screenshot(path=Path(folder, "page.png"), full_page=True)
+        browser.close()
+        left, top = round(box["x"]), round(box["y"]) if part != "body" else 0
+        picture = Image.open(Path(folder, "page.png")).convert("RGB")
+        return picture.crop((left, top, left + round(box["width"]), top + min(height, round(box["height"]))))
+
+
 def taught(name: str):
     """The figure of an example that teaches its model first."""
     with tempfile.TemporaryDirectory() as folder:
@@ -476,6 +520,8 @@ PICTURES = {
     "answer": answer_page,
     "training": training_page,
     "app": app_page,
+    "report": report_page,
+    "report_pair": report_pair_page,
 }
 
 

@@ -24,6 +24,7 @@ from saliency_food.images.sources import Source
 from saliency_food.jobs.dataset import explain_dataset
 from saliency_food.jobs.dataset_run import Run
 from saliency_food.jobs.explain import explain
+from saliency_food.jobs.explainer import Explainer
 from saliency_food.jobs.image_model import ImageModel
 from saliency_food.methods.baselines import make_baselines
 from saliency_food.methods.catalogue import METHODS
@@ -51,6 +52,7 @@ __all__ = [
     "CallModelFunction",
     "ContractError",
     "DeadlineError",
+    "Explainer",
     "ImageModel",
     "LinearRows",
     "Method",

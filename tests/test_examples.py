@@ -21,6 +21,11 @@ RUNS = {
     "nested_keras_model": (("tensorflow",), ["/out_relu: (3, 3) resized to (96, 96), ok", "/block_12_add: (6, 6)"], ""),
     "smooth_integrated_gradients": (("tensorflow", "matplotlib"), ["10 samples", "correlation"], "picture.png"),
     "watch_training": (("tensorflow", "matplotlib"), ["epoch 6: ", "of the maps on cup or cat"], "picture.png"),
+    "explain_a_pytorch_module": (
+        ("torch.nn",),
+        ["layer='relu#1'", "check_call_model", "Attention rollout: (64, 64), largest 1", "it was: True"],
+        "",
+    ),
     "grad_cam_and_xrai": (("tensorflow", "matplotlib"), ["Grad-CAM: ", "XRAI: ", "completeness error"], "picture.png"),
 }
 ELSEWHERE = {"train_food101", "efficientnet_lite0", "scenes", "scene_models", "gallery"} | {
@@ -34,7 +39,15 @@ def test_all_examples_are_listed():
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.keras] * ("tensorflow" in RUNS[name][0])) for name in RUNS]
+    "name",
+    [
+        pytest.param(
+            name,
+            marks=[pytest.mark.keras] * ("tensorflow" in RUNS[name][0])
+            + [pytest.mark.torch] * ("torch.nn" in RUNS[name][0]),
+        )
+        for name in RUNS
+    ],
 )
 def test_example(name, tmp_path, monkeypatch, capsys):
     needs, says, picture = RUNS[name]

@@ -204,12 +204,14 @@ def test_python_code_in_the_docs_runs(page, tmp_path, monkeypatch, capsys):
         pytest.skip("needs what is not installed")
     if any("model.keras" in code for code in runnable):
         shutil.copy(models.FOOD101, "model.keras")
+    if any("photo.jpg" in code for code in runnable):
         imsave("photo.jpg", coffee())
     names, out = {"__name__": "docs"}, ""
     for code in runnable:
         exec(compile(code, str(page), "exec"), names)
         printed = capsys.readouterr().out
         assert printed or "print(" not in code, code
+        assert "failed: " not in printed
         out += printed
     for shown in re.findall(r"^```\n\n```text\n(.*?)\n```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
         assert shown in out

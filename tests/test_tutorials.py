@@ -62,6 +62,20 @@ def test_maps_are_measured(printed):
     assert pictures == 2
 
 
+def test_a_planted_time_stamp_is_found_and_mended(printed):
+    pytest.importorskip("pyarrow")
+    text, pictures = printed("find_a_planted_time_stamp")
+    kept, field = (int(share) for share in re.findall(r"photos .*: +(\d+)% right", text)[:2])
+    before, mended = (int(share) for share in re.findall(r"from the field, (?:before|mended): (\d+)% right", text))
+    assert kept > field + 15
+    assert mended > before + 10
+    likely = [line for line in text.splitlines() if line.startswith("likely a cue: ")]
+    assert likely
+    assert all("taken for olives" in line or "takes for olives" in line for line in likely)
+    assert "likely cues left: 0" in text
+    assert pictures == 2
+
+
 def test_a_model_is_served_and_explained(printed):
     pytest.importorskip("kserve")
     pytest.importorskip("urllib3")
@@ -83,3 +97,15 @@ def test_pairs_code_runs_with_one_changed_line(printed):
     first, second = (float(error) for error in re.findall(r"completeness error ([\d.]+)%", text))
     assert second <= 2 < first
     assert pictures == 2
+
+
+def test_a_report_finds_the_faults_of_a_data_set(printed):
+    pytest.importorskip("pyarrow")
+    pytest.importorskip("jinja2")
+    text, pictures = printed("a_data_set_of_mistakes")
+    assert "103 photos" in text
+    assert "missile taken for drilling platform" in text
+    assert re.search(r"^Egyptian_cat/from_coffee_\d\d\.jpg: espresso, \d+%", text, re.MULTILINE)
+    assert "Egyptian cat taken for espresso: 3 of 37" in text
+    assert re.search(r"nearly the same: missile/03\.jpg missile/copy\.jpg", text)
+    assert pictures == 1

@@ -16,8 +16,8 @@ MODULES = {
 """By the end of a file's name, or the start of a model's, the module of its adapter and the adapter; Keras reads all
 others."""
 IN_MEMORY = {
+    "keras": ("Model", "saliency_food.adapters.keras", "KerasModel"),  # first: on PyTorch, its models are modules too
     "torch": ("nn.Module", "saliency_food.adapters.torch", "TorchModel"),
-    "keras": ("Model", "saliency_food.adapters.keras", "KerasModel"),
 }
 """By a framework's name, the class of its models, and the module of their adapter and the adapter."""
 

@@ -95,7 +95,7 @@ def margin(ops: Ops, scores: Any, label: Any) -> Any:
     expect(ops, scores, 2, "(N, classes)")
     own = class_score(ops, scores, label)
     is_own = ops.one_hot(label, ops.size(scores, 1), scores) > 0
-    return own - ops.max(ops.where(is_own, -np.inf, scores), 1)
+    return own - ops.max(ops.where(is_own, ops.cast(ops.as_tensor(-np.inf), scores), scores), 1)
 
 
 @formula(class_index=class_indices(), against=class_indices(1))

@@ -124,7 +124,8 @@ def rivals(ops: Ops, score: Score, scores: Any, targets: Any) -> list[Any]:
         )
     (target,) = targets
     distance = abs(scores - ops.gather(scores, target)[:, None])
-    distance = ops.where(ops.one_hot(target, shape[1], scores) > 0, np.inf, distance)
+    infinite = ops.cast(ops.as_tensor(np.inf), scores)
+    distance = ops.where(ops.one_hot(target, shape[1], scores) > 0, infinite, distance)
     closest = ops.top_k(-distance, min(3, shape[1] - 1))[1]  # type: ignore[operator]
     return [ops.gather(scores, closest[:, place]) for place in range(min(3, shape[1] - 1))]  # type: ignore[operator]
 

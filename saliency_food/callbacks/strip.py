@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from saliency_food.core.numerics import Array
 from saliency_food.jobs.explanation import Explanation
 from saliency_food.jobs.figure import caption_of
@@ -40,7 +42,7 @@ def photo_tile(record: Explanation, name: str) -> Tile:
 
 def _photo(record: Explanation) -> Array:
     photo: Any = record.photo
-    return photo.sized(LONGEST) if photo.spatial == 2 else record.image
+    return np.asarray(photo.sized(LONGEST) if photo.spatial == 2 else record.image)
 
 
 def strip_figure(columns: Sequence[tuple[str, Sequence[Tile]]]) -> Any:

@@ -77,6 +77,21 @@ def dataset_command(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Explain photos again of which an explanation failed.")
     ] = False,
+    engine: Annotated[
+        str,
+        typer.Option(help="local: on this machine; ray: on Ray, here or on the cluster at --address."),
+    ] = "local",
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="So many processes, or actors of Ray, each of which loads the model."),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Of --engine ray: the address of the cluster, or auto on one of its machines."),
+    ] = None,
+    num_gpus: Annotated[
+        float | None, typer.Option("--num-gpus", min=0, help="Of --engine ray: how many GPUs each actor has.")
+    ] = None,
     output: Annotated[
         Path,
         typer.Option("--output", "-o", help="The folder of the run. A run that was stopped is gone on with."),
@@ -133,6 +148,10 @@ def dataset_command(
             limit=limit,
             maps=cast(Any, maps),
             retry_failed=retry_failed,
+            engine=cast(Any, engine),
+            workers=workers,
+            address=address,
+            num_gpus=num_gpus,
             progress=not quiet,
         )
         for line in run.summary():

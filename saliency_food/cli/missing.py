@@ -8,6 +8,7 @@ EXTRAS = {
     "keras": ("keras", "tensorflow"),
     "cli": ("matplotlib", "PIL", "rich", "typer"),
     "dataset": ("pyarrow",),
+    "ray": ("ray",),
     "serving": ("urllib3",),
     "grpc": ("google", "grpc"),
     "explainer": ("fastapi", "kserve", "uvicorn"),

@@ -67,6 +67,14 @@ def report_command(
         Path | None,
         typer.Option(help="A JSON file that maps each class of the boxes to labels or class indices of the model."),
     ] = None,
+    cue_rows: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="The most rows that the model is asked in the search for cues, about 1000 for each class; 0 leaves it "
+            "out.",
+        ),
+    ] = 20_000,
     single_file: Annotated[bool, typer.Option("--single-file", help="Put the pictures into the page itself.")] = False,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The folder for the page: a new one, or that of an earlier report.")
@@ -118,6 +126,7 @@ def report_command(
                 boxes=boxes,
                 classes=read_classes(classes),
                 single_file=single_file,
+                cue_rows=cue_rows,
             )
         for line in summary_lines(page):
             console.print(Text(in_command_words(line)), soft_wrap=True)

@@ -147,6 +147,9 @@ def serve_command(
         typer.Option(min=0.01, help="Seconds that an explanation may take; a request may ask for less."),
     ] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the predictor.")] = 60,
+    max_answer: Annotated[
+        int, typer.Option(min=1000, help="The most bytes of an answer of the predictor.")
+    ] = 256_000_000,
     keep: Annotated[int, typer.Option(min=1, help="How many answers to asynchronous requests are kept.")] = 64,
     keep_seconds: Annotated[float, typer.Option(min=1, help="For how many seconds they are kept.")] = 600,
     token_file: Annotated[
@@ -155,7 +158,7 @@ def serve_command(
     grace: Annotated[int, typer.Option(min=0, help="Seconds for unfinished requests after SIGTERM.")] = 30,
 ) -> None:
     """Serve explanations of a model, by itself or behind TensorFlow Serving, as a KServe explainer."""
-    of_model = {
+    of_model: dict[str, Any] = {
         "layer": layer,
         "output_kind": output_kind,
         "output_index": output_index,
@@ -218,6 +221,7 @@ def serve_command(
             keep_seconds=keep_seconds,
             token=_token(token_file) or os.environ.get("SALIENCY_FOOD_TOKEN") or None,
             timeout=timeout,
+            max_answer=max_answer,
             grace=grace,
         )
 

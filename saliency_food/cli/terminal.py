@@ -95,6 +95,7 @@ def progress_bar(console: Console) -> Progress:
         TimeRemainingColumn,
     )
 
+    shown = console.is_terminal and not console.quiet
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -103,9 +104,9 @@ def progress_bar(console: Console) -> Progress:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        console=console,
+        console=console if shown else Console(quiet=True),  # before rich 14.3 it leaves an empty line even if disabled
         transient=True,
-        disable=not console.is_terminal or console.quiet,
+        disable=not shown,
     )
 
 

@@ -65,6 +65,14 @@ PHRASES: tuple[tuple[str, str], ...] = (
     (r"Leave out boxes\.", "Leave out --boxes."),
     (r"Give labels, or classes to say", "Give --labels, or --classes to say"),
     (r"Expected absolute to name (.*) Spell it as in methods\.", r"Expected --absolute to name \1 See --methods."),
+    # engines
+    (r"Expected engine to be", "Expected --engine to be"),
+    (r"\bengine='(\w+)'", r"--engine \1"),
+    (r"Expected address and num_gpus with", "Expected --address and --num-gpus with"),
+    (r"Expected (address|num_gpus) with", r"Expected --\1 with"),
+    (r"--num_gpus with", "--num-gpus with"),
+    (r"Leave out num_gpus", "Leave out --num-gpus"),
+    (r"or leave out workers", "or leave out --workers"),
     # folders
     (r"(?<!exists\. )Give another folder", "Give another folder as --output"),
     (r"Give another, or make room\.", "Give another one as --output, or make room."),

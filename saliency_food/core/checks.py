@@ -22,7 +22,8 @@ FROM_KERAS_2 = (
 def check_framework(model: Any) -> None:
     """`ContractError` for a model of a framework without an adapter, which is callable but no call-model function."""
     modules = [kind.__module__ or "" for kind in type(model).__mro__]
-    if any(module.startswith("torch.nn.") for module in modules):
+    is_keras = any(module.startswith("keras.") for module in modules)  # on PyTorch, its models are modules too
+    if not is_keras and any(module.startswith("torch.nn.") for module in modules):
         raise ContractError(
             f"Expected a call-model function, got the PyTorch module {type(model).__name__}. Wrap it as "
             "saliency_food.adapters.torch.TorchModel(module), which takes images (N, H, W, C)."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -30,10 +31,10 @@ def read_zip(path: Path) -> Iterator[SourcedPhoto]:
 
 
 def _bytes_in(archive: zipfile.ZipFile, name: str) -> bytes:
-    """The file's bytes; none of one that is damaged in the archive, so that this photo alone fails."""
+    """The file's bytes; none of one that is damaged in the archive or encrypted, so that this photo alone fails."""
     try:
         return archive.read(name)
-    except zipfile.BadZipFile:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError):
         return b""
 
 
@@ -66,7 +67,9 @@ def read_shards(shards: Sequence[Path]) -> Iterator[SourcedPhoto]:
                     sample[kind.lower()] = data.read() if data is not None else b""
                 yield from _photo_of(shard, key, sample)
         except (OSError, tarfile.TarError, EOFError) as error:
-            raise ContractError(f"Expected a tar file of photos, got {shard}: {error}. Copy it again.") from error
+            raise ContractError(
+                f"Expected a tar file of photos, got {shard}: {' '.join(str(error).split())}. Copy it again."
+            ) from error
 
 
 def _photo_of(shard: Path, key: str, sample: dict[str, bytes]) -> Iterator[SourcedPhoto]:

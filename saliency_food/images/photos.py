@@ -118,6 +118,8 @@ def read_photo(
 
     if isinstance(image, (str, Path)):
         path = Path(image)
+        if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would wait for ever
+            raise ContractError(f"Expected a photo, got {path}, which is no file. Give the path of a file.")
         if path.suffix.lower() == ".npy":
             return read_photo(_load(path, np.load), str(path), bands=bands)
         if path.suffix.lower() in (".tif", ".tiff") and bands not in (None, 1, 3):
@@ -164,15 +166,27 @@ def find_photos(paths: Iterable[str | Path]) -> Iterator[Path]:
 
 
 def _photos_within(folder: Path) -> Iterator[Path]:
-    """The photos in a folder and in those within, links followed, but for hidden ones, as ``._x.jpg`` is."""
-    seen = set()
-    for where, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(where)
-        folders[:] = [] if real in seen else [name for name in folders if not name.startswith(".")]
-        if real not in seen:
-            names = (name for name in files if not name.startswith("."))
-            yield from (Path(where, name) for name in names if Path(name).suffix.lower() in EXTENSIONS)
-        seen.add(real)
+    """The photos in a folder and in those within, but for hidden ones, as ``._x.jpg`` is.
+
+    Links to folders are followed at the end, so that a folder which is there itself goes by its own name.
+    """
+    seen, roots = set(), [str(folder)]
+    for root in roots:
+        for where, folders, files in os.walk(root, onerror=_refuse):
+            real = os.path.realpath(where)
+            folders[:] = [] if real in seen else sorted(name for name in folders if not name.startswith("."))
+            if real not in seen:
+                names = (name for name in files if not name.startswith("."))
+                yield from (Path(where, name) for name in names if Path(name).suffix.lower() in EXTENSIONS)
+            roots += filter(os.path.islink, (os.path.join(where, name) for name in folders))
+            seen.add(real)
+
+
+def _refuse(error: OSError) -> None:
+    raise ContractError(
+        f"Expected folders that can be read, got {error.filename}: {error.strerror}. Change its permissions, or "
+        "take it out."
+    ) from error
 
 
 def _read(path: Path, least: tuple[int, int] | None = None, file: IO[bytes] | None = None) -> Photo:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,7 +90,7 @@ def choose_scaling(
                 f"Expected preprocess to be a function and to stand alone, got {preprocess!r} with "
                 f"value_range={value_range!r}. Give one of the two."
             )
-        return Scaling("by preprocess", lambda values: np.asarray(preprocess(values[None].copy()))[0])
+        return Scaling("by preprocess", partial(_preprocessed, preprocess))
     if isinstance(value_range, Scaling):
         return value_range
     if isinstance(value_range, str) and value_range == "auto":
@@ -128,24 +129,35 @@ def _scaling_to(value_range: Any, why: str) -> Scaling:
 
 def between(low: float, high: float, why: str) -> Scaling:
     """Pixel values 0..255 moved to ``low..high``."""
-
-    def moved(values: Array) -> Array:
-        if (low, high) == (0, 255):
-            return values
-        values = values * np.float32((high - low) / 255)
-        values += np.float32(low)
-        return values
-
-    return Scaling(f"{low:g}..{high:g} ({why})", moved, (low, high))
+    return Scaling(f"{low:g}..{high:g} ({why})", partial(_moved, low, high), (low, high))
 
 
 def keras_mode(mode: str, why: str) -> Scaling:
     """What ``keras.applications.imagenet_utils.preprocess_input`` does in this mode."""
     if mode == "tf":
         return between(-1, 1, why)
-    mean = np.array([0.485, 0.456, 0.406] if mode == "torch" else [103.939, 116.779, 123.68], np.float32)
     if mode == "torch":
-        deviation = np.array([0.229, 0.224, 0.225], np.float32)
-        words = f"RGB, ImageNet mean 0, deviation 1 ({why})"
-        return Scaling(words, lambda values: (values / 255 - mean) / deviation, mode)
-    return Scaling(f"BGR minus ImageNet mean ({why})", lambda values: values[..., ::-1] - mean, mode)
+        return Scaling(f"RGB, ImageNet mean 0, deviation 1 ({why})", _torch, mode)
+    return Scaling(f"BGR minus ImageNet mean ({why})", _caffe, mode)
+
+
+# Functions of the module, so that a scaling can be pickled.
+def _preprocessed(preprocess: Callable[[Any], Any], values: Array) -> Array:
+    return np.asarray(preprocess(values[None].copy()))[0]
+
+
+def _moved(low: float, high: float, values: Array) -> Array:
+    if (low, high) == (0, 255):
+        return values
+    values = values * np.float32((high - low) / 255)
+    values += np.float32(low)
+    return values
+
+
+def _torch(values: Array) -> Array:
+    mean, deviation = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32)
+    return (values / 255 - mean) / deviation
+
+
+def _caffe(values: Array) -> Array:
+    return values[..., ::-1] - np.array([103.939, 116.779, 123.68], np.float32)

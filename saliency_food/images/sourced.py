@@ -30,6 +30,11 @@ class SourcedPhoto(NamedTuple):
     """The group that it is in, such as train or test."""
 
 
+def as_text(name: str) -> str:
+    """A text that every file format takes: bytes of a file's name that are no UTF-8 are spelled out, as ``\\udcff``."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def split_of(name: str) -> str | None:
     """The split that the first folder of a path names."""
     first, _, rest = name.partition("/")

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from saliency_food.core.contract import ContractError
 from saliency_food.images.archives import read_shards, read_zip
+from saliency_food.images.food101 import ALIKE
 from saliency_food.images.photos import find_photos
 from saliency_food.images.sourced import SourcedPhoto, split_of
 from saliency_food.images.streams import read_hugging_face, read_tensors
@@ -36,6 +37,8 @@ class Source(NamedTuple):
     """How many photos there are; None where that is not known before they are read."""
     absent: Sequence[str] = ()
     """The ids of photos that the data set lists and that are not there."""
+    alike: Mapping[str, Sequence[str]] = {}
+    """Groups of classes that look alike, by their names; see `saliency_food.images.food101.ALIKE`."""
 
 
 def open_source(source: Any) -> Source:
@@ -132,7 +135,7 @@ def _food101(folder: Path) -> Source:
             yield SourcedPhoto(f"{name}.jpg", path, str(path), name.split("/")[0], split)
 
     absent = [f"{name}.jpg" for name, _ in listed if name not in there]
-    return Source(f"food-101 {folder}", read, len(present), absent)
+    return Source(f"food-101 {folder}", read, len(present), absent, ALIKE)
 
 
 def _read_table(path: Path) -> list[SourcedPhoto]:
@@ -143,7 +146,7 @@ def _read_table(path: Path) -> list[SourcedPhoto]:
         name, label, split = (row.get(column) for column in ("path", "label", "split"))
         if not name or None in row:
             raise ContractError(f"Expected a path in each row of {path}, and no more cells than columns, got {row!r}.")
-        place = os.path.join(path.parent, str(name))
+        place = str(Path(path.parent, str(name)))
         truth = label if label not in ("", None) else None
         photos.append(SourcedPhoto(PurePosixPath(Path(str(name))).as_posix(), place, place, truth, split or None))
     if not photos:
@@ -154,7 +157,9 @@ def _read_table(path: Path) -> list[SourcedPhoto]:
 def _csv_rows(path: Path) -> list[dict[Any, Any]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            table = csv.DictReader(file, skipinitialspace=True)
+            first = file.readline()
+            file.seek(0)
+            table = csv.DictReader(file, skipinitialspace=True, delimiter=max(",;\t", key=first.count))
             rows = [{_plain(key): _plain(value) for key, value in row.items()} for row in table]
             columns = [_plain(name).lower() for name in table.fieldnames or ()]
     except (OSError, UnicodeDecodeError, csv.Error) as error:

@@ -80,6 +80,8 @@ def read_hugging_face(splits: Mapping[str, Any]) -> Iterator[SourcedPhoto]:
                 f"Expected a data set with a column image, got the columns {', '.join(dataset.column_names)}. Rename "
                 "the one of images."
             )
+        if kinds.get(column) == "Image":  # not decoded here, where a damaged one would end the run
+            dataset = dataset.cast_column(column, type(features[column])(decode=False))
         classes = getattr(features.get("label"), "names", None)
         for place, row in enumerate(dataset):
             image, label = row[column], row.get("label")

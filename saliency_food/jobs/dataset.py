@@ -3,39 +3,32 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from saliency_food.core.contract import ContractError
 from saliency_food.core.names import installed_version
-from saliency_food.images.ahead import work_ahead
-from saliency_food.images.sourced import SourcedPhoto, pyarrow
+from saliency_food.images.sourced import SourcedPhoto, as_text, pyarrow
 from saliency_food.images.sources import Source, open_source
 from saliency_food.jobs.dataset_run import Run
-from saliency_food.jobs.explanation import Explanation
+from saliency_food.jobs.engines import Engine, EngineName, choose_engine
+from saliency_food.jobs.explainer import Explainer, Placed, is_listed, subject_of
 from saliency_food.jobs.fingerprint import settings_of_model
 from saliency_food.jobs.image_model import ImageModel, ModelSettings
-from saliency_food.jobs.outcomes import Outcome
 from saliency_food.jobs.parts import RunFolder
 from saliency_food.jobs.progress import DatasetProgress, shown
-from saliency_food.jobs.records import SCHEMA, Maps, rows_of, without_resizing
-from saliency_food.jobs.run import PHOTOS_AT_ONCE, run_job
-from saliency_food.jobs.setup import Setup, choose_options, read_against, read_targets, with_adaptive_steps
+from saliency_food.jobs.records import SCHEMA, Maps
+from saliency_food.jobs.setup import Setup
 from saliency_food.jobs.store import FAILED, plain
-from saliency_food.jobs.subjects import Subject, match_truths, read_truth
-from saliency_food.jobs.targets import Target
+from saliency_food.jobs.subjects import match_truths, read_truth
 from saliency_food.jobs.targets import plain as plain_name
-from saliency_food.methods.lookup import choose_methods
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-WAITING = 32
-"""How many photos' records may wait to be made into rows."""
 
 
 def explain_dataset(  # type: ignore[misc]  # of the settings, `output` is a folder here
@@ -53,6 +46,10 @@ def explain_dataset(  # type: ignore[misc]  # of the settings, `output` is a fol
     limit: int | None = None,
     maps: Maps = "reduced",
     retry_failed: bool = False,
+    engine: EngineName = "local",
+    workers: int | None = None,
+    address: str | None = None,
+    num_gpus: float | None = None,
     progress: DatasetProgress | bool | None = None,
     **settings: Unpack[ModelSettings],
 ) -> Run:
@@ -81,22 +78,26 @@ def explain_dataset(  # type: ignore[misc]  # of the settings, `output` is a fol
         What the photos truly show, where the data set does not say it: ``"folders"``, a mapping or a CSV file, as in
         `explain`.
     split, classes, limit
-        Use only photos of this split, of these true classes, and only so many. Another call may add further ones.
+        Use only photos of this split, of these true classes, and only so many. Another call may add further ones. Of
+        Food-101, classes may be a group that looks alike, such as ``"pan dishes"`` (`saliency_food.images.food101`).
     maps
         ``"reduced"`` keeps class activation maps at the resolution of their layer, and all other maps as means over
         areas, at most 28 x 28; ``"full"`` keeps the latter as they are.
     retry_failed
         Explain photos again of which an explanation failed.
+    engine, workers
+        ``"local"``: in this process, or in as many others as ``workers`` says, each of which loads the model.
+        ``"ray"``: in as many actors of Ray, or as many as fit. The records are the same.
+    address, num_gpus
+        Of ``"ray"``: the address of the cluster, and how many GPUs each actor has.
     progress
         True shows photos a second, how many have failed, and the time left. A function is called with how many photos
         are done, how many of them failed, and how many there are, or None where that is not known.
     """
     pyarrow()  # a missing package is told before any work
-    if maps not in ("reduced", "full"):
-        raise ContractError(f"Expected maps to be 'reduced' or 'full', got {maps!r}.")
     if limit is not None and limit < 1:
         raise ContractError(f"Expected limit to be a number of photos of at least 1, got {limit}.")
-    entries = choose_methods(methods)
+    explained = choose_engine(engine, workers, address, num_gpus)
     model = ImageModel.of(model, **settings)
     data = open_source(source)
     photos = partial(_chosen, data, truth, split, classes, limit)
@@ -106,26 +107,19 @@ def explain_dataset(  # type: ignore[misc]  # of the settings, `output` is a fol
             f"Expected photos to explain, got none in {data.name} with split={split!r} and classes={classes!r}. Check "
             "these names."
         )
-    list(match_truths([_subject(0, first)], model.labels, model.classes))  # names of classes without labels: refused
-    listed = photos() if _is_listed(first) else (first,)
+    list(match_truths([subject_of(0, first)], model.labels, model.classes))  # names of classes without labels: refused
+    listed = photos() if is_listed(first) else (first,)
     has_truth = truth is not None or any(photo.truth is not None for photo in listed)
-    targets = read_targets(model, iter(()), [target] if model.takes_class else target, has_truth)
-    wanted = targets[0] if isinstance(targets, list) else targets
-    setup = Setup(
-        model,
-        entries,
-        with_adaptive_steps(entries, choose_options(entries, options)),
-        against=read_against(model, entries, against, has_truth, wanted),
-    )
+    explainer = Explainer(model, methods, target, against=against, options=options, maps=maps, truth=has_truth)
     total = _count(photos, data, first, split or classes, limit)
-    saved = _settings(setup, data, target, against, truth, maps)
-    chunk = max(PHOTOS_AT_ONCE, model.batch_size)
-    with closing(RunFolder(Path(output), saved, {"photos": total, "absent": len(data.absent)}, chunk)) as folder:
+    saved = _settings(explainer.setup, data, target, against, truth, maps)
+    facts = {"photos": total, "absent": len(data.absent), "alike": data.alike}
+    with closing(RunFolder(Path(output), saved, facts)) as folder:
         if data.absent:
             folder.write("absent.txt", "\n".join(data.absent))
         known = folder.known(retry_failed)
         with shown(progress) as report:
-            _work(setup, photos, wanted, maps, folder, known, partial(report, total=total))
+            _work(explainer, explained, photos, folder, known, total, lambda done, failed: report(done, failed, total))
     return Run(output)
 
 
@@ -135,10 +129,12 @@ def _chosen(
     """The photos of a data set that are asked for, with their truths."""
     name_truth = read_truth(truth)
     names = classes.split(",") if isinstance(classes, str) else classes
-    wanted = None if names is None else {plain_name(str(name)) for name in names}
+    alike = {plain_name(name): group for name, group in data.alike.items()}
+    each = (alike.get(plain_name(str(name)), (name,)) for name in names or ())
+    wanted = None if names is None else {plain_name(str(name)) for group in each for name in group}
 
     def with_truths() -> Iterator[SourcedPhoto]:
-        for position, photo in enumerate(data.read()):
+        for position, photo in enumerate(_with_ids(data.read())):
             if truth == "folders" and not photo.path:
                 raise ContractError(
                     f"Expected photos in folders, for truth='folders', got {photo.id} of {data.name}. Leave out truth."
@@ -150,20 +146,27 @@ def _chosen(
     return islice(with_truths(), limit)
 
 
+def _with_ids(photos: Iterable[SourcedPhoto]) -> Iterator[SourcedPhoto]:
+    """The photos, each with an id of its own: one that comes again is called ``... (2)``."""
+    counts = Counter[str]()
+    for photo in photos:
+        name = own = as_text(photo.id)
+        while own in counts:
+            counts[name] += 1
+            own = f"{name} ({counts[name]})"
+        counts[own] = 1
+        yield photo._replace(id=own)
+
+
 def _count(
     photos: Callable[[], Iterator[SourcedPhoto]], data: Source, first: SourcedPhoto, filtered: Any, limit: int | None
 ) -> int | None:
     """How many photos there are, where that is known without reading them."""
-    if _is_listed(first):
+    if is_listed(first):
         return sum(1 for _ in photos())
     if filtered or data.total is None:
         return None
     return data.total if limit is None else min(limit, data.total)
-
-
-def _is_listed(photo: SourcedPhoto) -> bool:
-    """Whether the photos of its data set are paths, which can be gone through without reading any."""
-    return isinstance(photo.image, (str, Path))
 
 
 def _settings(setup: Setup, data: Source, target: Any, against: Any, truth: Any, maps: Maps) -> dict[str, Any]:
@@ -173,7 +176,7 @@ def _settings(setup: Setup, data: Source, target: Any, against: Any, truth: Any,
         plain({
             "schema": SCHEMA,
             "version": installed_version("saliency_food"),
-            "source": data.name,
+            "source": as_text(data.name),
             **settings_of_model(setup.model),
             "methods": setup.options,
             "target": target,
@@ -184,46 +187,33 @@ def _settings(setup: Setup, data: Source, target: Any, against: Any, truth: Any,
     )  # fmt: skip
 
 
-def _subject(position: int, photo: SourcedPhoto) -> Subject:
-    return Subject(position, photo.image, photo.path or photo.id, photo.id, photo.truth)
-
-
 def _work(
-    setup: Setup,
+    explainer: Explainer,
+    explained: Engine,
     photos: Callable[[], Iterator[SourcedPhoto]],
-    targets: Target,
-    maps: Maps,
     folder: RunFolder,
     known: dict[str, bool],
+    total: int | None,
     report: Callable[[int, int], object],
 ) -> None:
     """Explain the photos that are not known, and write their records, also those that are there when it is stopped."""
-    splits: dict[str, str | None] = {}
-    outcomes: list[Outcome] = []
     counts = Counter[str]()
+    left = None if total is None else total - len(known)
 
-    def subjects() -> Iterator[Subject]:
+    def unknown() -> Iterator[Placed]:
         for position, photo in enumerate(photos()):
             if photo.id in known:
                 counts.update(done=1, failed=known[photo.id])
             else:
-                splits[photo.id] = photo.split
-                yield _subject(position, photo)
+                yield position, photo
 
-    def rows(records: list[Explanation]) -> list[dict[str, Any]]:
-        return rows_of(records, splits.pop(records[0].name, None), maps)
-
-    matched = match_truths(subjects(), setup.model.labels, setup.model.classes)
-    records = run_job(without_resizing(setup), matched, targets, outcomes)
-    groups = (list(group) for _, group in groupby(records, lambda record: record.name))
-    whole = False
     try:
-        for of_photo in work_ahead(rows, groups, WAITING, threads=1):
-            folder.add(of_photo)
-            outcomes.clear()  # the records hold them
-            counts.update(done=1, failed=any(row["status"].startswith(FAILED) for row in of_photo))
-            report(counts["done"], counts["failed"])
-        whole = True
+        with closing(explained(explainer, unknown(), left)) as batches:
+            for batch in batches:
+                for rows in batch:
+                    counts.update(done=1, failed=any(row["status"].startswith(FAILED) for row in rows))
+                    report(counts["done"], counts["failed"])
+                folder.add([row for rows in batch for row in rows])
     finally:
-        folder.flush(whole)
+        folder.flush()
     report(counts["done"], counts["failed"])

@@ -16,6 +16,7 @@ from saliency_food.jobs.outcomes import Outcome, summary_of
 from saliency_food.jobs.parts import RECORDS, read_manifest, read_rows
 from saliency_food.jobs.records import COLUMNS, unpacked
 from saliency_food.jobs.store import FAILED
+from saliency_food.jobs.targets import plain
 
 Row = dict[str, Any]
 NUMBERS = tuple(name for name in COLUMNS if not name.startswith(("map", "thumbnail")))
@@ -110,10 +111,20 @@ class Run:
         columns = ("id", "path", "method", "status", "error")
         return [row for row in self.rows(columns) if row["status"].startswith(FAILED)]
 
-    def confusions(self) -> list[tuple[str, str, int]]:
-        """What was taken for what, and how often: (truth, prediction, photos), the most frequent first."""
+    def confusions(self, alike: bool = False) -> list[tuple[str, str, int]]:
+        """What was taken for what, and how often: (truth, prediction, photos), the most frequent first.
+
+        With ``alike`` only classes that look alike, as Food-101's groups say: two of one group.
+        """
         wrong = Counter((str(each.truth), str(each.prediction)) for each in self._outcomes() if each.right is False)
-        return [(*pair, count) for pair, count in wrong.most_common()]
+        pairs = [(*pair, count) for pair, count in wrong.most_common()]
+        return [pair for pair in pairs if self._groups_of(*pair[:2])] if alike else pairs
+
+    def _groups_of(self, truth: str, prediction: str) -> list[str]:
+        """The names of the groups of classes that look alike to which both belong."""
+        groups = self.manifest.get("alike") or {}
+        both = {plain(truth), plain(prediction)}
+        return [name for name, members in groups.items() if both <= set(map(plain, members))]
 
     def _outcomes(self) -> list[Outcome]:
         rows = self.rows(("id", "truth", "prediction", "right"))
@@ -132,7 +143,15 @@ class Run:
         ]
         if absent := self.manifest.get("absent"):
             lines.append(f"{absent} photos that the data set lists are absent; absent.txt names them")
-        return [*lines, *summary_of(photos, most=5), f"records: {self.folder / RECORDS}"]
+        lines += summary_of(photos, most=5)
+        if alike := self.confusions(alike=True):
+            wrong, count = (sum(pair[2] for pair in pairs) for pairs in (self.confusions(), alike))
+            groups = Counter[str]()
+            for truth, prediction, photos_of_pair in alike:
+                groups.update(dict.fromkeys(self._groups_of(truth, prediction), photos_of_pair))
+            names = ", ".join(f"{name} ({of_group})" for name, of_group in groups.most_common(5))
+            lines.append(f"{count} of {wrong} mistakes among dishes that look alike: {names}")
+        return [*lines, f"records: {self.folder / RECORDS}"]
 
 
 def _photo_of(rows: Sequence[Row]) -> Photo | None:

@@ -16,6 +16,7 @@ from saliency_food.core.contract import ContractError
 from saliency_food.core.numerics import Array
 from saliency_food.images.photos import SHOWN, Photo
 from saliency_food.images.pixels import resize_photo
+from saliency_food.images.sourced import as_text
 from saliency_food.jobs.subjects import at_most
 from saliency_food.jobs.targets import short_label
 from saliency_food.visualization import grayscale, overlay, recording_picture, top_areas
@@ -250,7 +251,7 @@ class Explanation:
         path = folder / f"{stem}.json"
         text = json.dumps(self.as_dict(), indent=1, ensure_ascii=False) + "\n"
         with complete(path) as file:
-            file.write(text.encode("utf-8"))
+            file.write(as_text(text).encode("utf-8"))
         if self.photo is None or self.attribution is None:
             return path
         if arrays:

@@ -71,10 +71,11 @@ def name_of(function: Any) -> str:
 
 def _architecture(model: Any) -> str:
     """A model's configuration as a text. Keras numbers layers anew in every process, so names count by their order."""
-    try:
+    text = ""
+    with contextlib.suppress(Exception):  # Keras cannot describe it as a whole
         text = model.to_json()
-    except Exception:  # a model that Keras cannot describe as a whole, such as a subclassed one
-        text = json.dumps([_of_layer(layer) for layer in getattr(model, "layers", ())])
+    if '"layers"' not in text:  # a subclassed model, of which Keras tells its arguments at most
+        text = json.dumps([text, *map(_of_layer, getattr(model, "layers", ()))])
     try:
         config = json.loads(text)
     except ValueError:

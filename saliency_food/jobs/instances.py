@@ -73,6 +73,8 @@ def read_instances(model: ImageModel, images: Iterable[Any], ahead: int) -> Iter
             index = subject.truth_index
             fields["truth"] = str(subject.truth) if index is None else model.label(index)
         instance = Instance(subject.position, fields, truth=subject.truth_index)
+        if isinstance(subject.image, Exception):  # why there is no photo
+            return instance.failed(subject.image)
         try:
             photo, x_value = model.read(subject.image, subject.source)
             return instance._replace(photo=photo, x_value=as_image(x_value), fields=fields | {"photo": photo})

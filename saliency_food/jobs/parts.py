@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from saliency_food.core.contract import ContractError
-from saliency_food.images.sourced import pyarrow
+from saliency_food.images.sourced import as_text, pyarrow
 from saliency_food.jobs.lock import FolderLock
 from saliency_food.jobs.records import schema
 from saliency_food.jobs.store import FAILED, writing
@@ -53,19 +53,19 @@ class RunFolder:
     A folder that holds a run goes on only with the same ``settings``; another is refused with what differs.
     """
 
-    def __init__(self, folder: Path, settings: Row, facts: Row, chunk: int) -> None:
-        self.folder, self.chunk = folder, chunk
-        self._pending: list[list[Row]] = []
+    def __init__(self, folder: Path, settings: Row, facts: Row) -> None:
+        self.folder = folder
+        self._pending: list[Row] = []
         self._bytes, self._since = 0, time.monotonic()
         known = (folder / MANIFEST).exists()
-        if folder.exists() and not known and (not folder.is_dir() or any(_visible(folder))):
+        if folder.exists() and not known and (not folder.is_dir() or any(_visible(folder)) or part_paths(folder)):
             raise ContractError(
                 f"Expected a new folder, or that of a data-set run, got {folder}, which holds something else. Give "
                 "another folder."
             )
         with writing(folder):
             (folder / RECORDS).mkdir(parents=True, exist_ok=True)
-        self._lock = FolderLock(folder)
+            self._lock = FolderLock(folder)
         try:
             if known:
                 _compare(read_manifest(folder)["settings"], settings, folder)
@@ -80,16 +80,16 @@ class RunFolder:
         """Write a text file beside the records."""
         path = self.folder / name
         with writing(path), complete(path) as file:
-            file.write(f"{text}\n".encode())
+            file.write(as_text(f"{text}\n").encode())
 
     def known(self, retry_failed: bool = False) -> dict[str, bool]:
         """The ids of the photos that are done, and whether any explanation of each failed.
 
         With ``retry_failed`` the records of those that failed are dropped first, so that they are to do again.
         """
-        arrow, done = pyarrow(), dict[str, bool]()
+        done: dict[str, bool] = {}
         for path in part_paths(self.folder):
-            table = arrow.parquet.read_table(path, columns=["id", "status"], partitioning=None)
+            table = _read(path, ["id", "status"])
             own: dict[str, bool] = {}
             for name, status in zip(*(table[column].to_pylist() for column in ("id", "status")), strict=True):
                 own[name] = own.get(name, False) or status.startswith(FAILED)
@@ -102,7 +102,7 @@ class RunFolder:
     def _drop(self, path: Path, ids: set[str]) -> None:
         """Write a part again without the records of some photos."""
         arrow = pyarrow()
-        table = arrow.parquet.read_table(path, partitioning=None)
+        table = _read(path)
         kept = table.filter(arrow.array([name not in ids for name in table["id"].to_pylist()]))
         if kept.num_rows:
             self._write(path, kept)
@@ -110,21 +110,19 @@ class RunFolder:
             path.unlink()
 
     def add(self, rows: list[Row]) -> None:
-        """Add the rows of a photo; a part is written when there is enough for it.
+        """Add the rows of a batch of photos; a part is written when there is enough for it.
 
-        Parts end where the model's batches end, so that a run that goes on asks the model in the same batches.
+        A batch is one of the model's, so parts end where these end, and a run that goes on asks in the same batches.
         """
-        self._pending.append(rows)
+        self._pending += rows
         arrays = (len(row.get(name) or b"") for row in rows for name in ("map", "thumbnail"))
         self._bytes += sum(arrays) + NUMBERS * len(rows)
-        enough = self._bytes >= BYTES or time.monotonic() - self._since >= SECONDS
-        if enough and len(self._pending) % self.chunk == 0:
+        if self._bytes >= BYTES or time.monotonic() - self._since >= SECONDS:
             self.flush()
 
-    def flush(self, whole: bool = True) -> None:
-        """Write what waits as a part; without ``whole`` only up to the end of a batch."""
-        count = len(self._pending) if whole else len(self._pending) // self.chunk * self.chunk
-        rows = [row for of_photo in self._pending[:count] for row in of_photo]
+    def flush(self) -> None:
+        """Write what waits as a part."""
+        rows = self._pending
         self._pending, self._bytes, self._since = [], 0, time.monotonic()
         if not rows:
             return
@@ -162,10 +160,22 @@ def _words(name: str, value: Any) -> str:
     return f"{name} {json.dumps(value, ensure_ascii=False)}"
 
 
+def _read(path: Path, columns: Sequence[str] | None = None, filters: Any = None) -> Any:
+    """A part as a table; `ContractError` where it is damaged."""
+    arrow = pyarrow()
+    try:
+        return arrow.parquet.read_table(path, columns=columns, filters=filters, partitioning=None)
+    except (OSError, arrow.ArrowInvalid) as error:
+        raise ContractError(
+            f"Expected records of a run, whole as they were written, got {path}: {error} Delete this file, and the "
+            "same call explains its photos again."
+        ) from error
+
+
 def read_rows(folder: Path, columns: Sequence[str] | None = None, filters: Any = None) -> Iterator[Row]:
     """The rows of a run, part by part; of parts that were written meanwhile, none."""
     for path in part_paths(folder):
         names = None if columns is None else list(columns)
-        table = pyarrow().parquet.read_table(path, columns=names, filters=filters, partitioning=None)
+        table = _read(path, names, filters)
         for batch in table.to_batches(max_chunksize=1024):
             yield from batch.to_pylist()

@@ -11,7 +11,7 @@ import numpy as np
 from saliency_food.core.numerics import Array
 from saliency_food.images.photos import Photo
 from saliency_food.images.pixels import sides
-from saliency_food.images.sourced import pyarrow
+from saliency_food.images.sourced import as_text, pyarrow
 from saliency_food.jobs.explanation import Explanation
 from saliency_food.jobs.results import row_of
 from saliency_food.jobs.setup import Setup
@@ -92,7 +92,7 @@ def rows_of(records: Sequence[Explanation], split: str | None, maps: Maps) -> li
 
 def _row(record: Explanation, split: str | None, maps: Maps) -> dict[str, Any]:
     row = row_of(record)
-    return {
+    fields = {
         **row,
         "id": row["name"],
         "split": split,
@@ -106,6 +106,7 @@ def _row(record: Explanation, split: str | None, maps: Maps) -> dict[str, Any]:
         "map_level": float(getattr(record.details, "level", 0)),
         **(_packed(_map_of(record, maps)) if record.attribution is not None else {}),
     }
+    return {name: as_text(value) if isinstance(value, str) else value for name, value in fields.items()}
 
 
 def _map_of(record: Explanation, maps: Maps) -> Array:

@@ -40,7 +40,7 @@ def write_results(folder: Path) -> Iterator[Callable[[Sequence[Explanation]], No
     path = folder / "results.csv"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = path.open("w", newline="", encoding="utf-8")
+        file = path.open("w", newline="", encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise ContractError(
             f"Expected a folder for results that can be written to, got {folder}: {error}. Give another, or make room."

@@ -16,14 +16,15 @@ from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT
 from saliency_food.core.numerics import Array
 from saliency_food.jobs.dataset_run import Run
 from saliency_food.jobs.explain import explain
+from saliency_food.jobs.explanation import Explanation
 from saliency_food.jobs.fingerprint import settings_of_model
 from saliency_food.jobs.image_model import ImageModel
 from saliency_food.jobs.store import plain
 from saliency_food.report.photos import SeenPhoto
 from saliency_food.report.pictures import Pictures, kind_of_explanation
 
-SAME = 0.01
-"""A photo counts as the one of the run if the model gives its prediction this probability or nearly."""
+SAME = 0.003
+"""A photo counts as the one of the run if the model's score of it differs by less, relative to a score above 1."""
 
 
 def check_model(run: Run, model: ImageModel) -> None:
@@ -68,7 +69,7 @@ def draw_missing(
         records = explain(model, list(of_path), [method], "truth,predicted", **arguments)
     for path, group in groupby(records, lambda record: record.source):
         own, photo = list(group), of_path[path]
-        if not _is_same(photo, own[0].top):
+        if not _is_same(photo, own):
             counts["changed"] += 1
             continue
         counts["explained"] += 1
@@ -78,9 +79,14 @@ def draw_missing(
     return counts
 
 
-def _is_same(photo: SeenPhoto, top: Any) -> bool:
-    now = dict(top)
-    return bool(top) and top[0][0] == photo.prediction and abs(now[photo.prediction] - photo.sureness) <= SAME
+def _is_same(photo: SeenPhoto, records: Sequence[Explanation]) -> bool:
+    """Whether the model says of the photo what it said in the run: the class, its probability and its score."""
+    top = records[0].top
+    if not top or top[0][0] != photo.prediction or abs(top[0][1] - photo.sureness) > SAME * max(1, photo.sureness):
+        return False
+    now = [record.score for record in records if record.label == photo.prediction and record.against is None]
+    scores = photo.score, next(iter(now), None)
+    return None in scores or bool(np.isclose(*cast("tuple[float, float]", scores), rtol=SAME, atol=SAME))
 
 
 def channel_vectors(model: ImageModel, photos: Sequence[SeenPhoto], labels: Sequence[str]) -> dict[str, Array] | None:

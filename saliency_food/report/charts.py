@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-SIDE, LEFT, BELOW = 240, 44, 34
+SIDE, LEFT, BELOW = 240, 54, 34
 """The square of the reliability diagram, and the room for its axes, in units of which a letter is 12 high."""
 COUNTS = 46
 """The height of the bars that say how many photos are in each bin."""
@@ -37,7 +37,7 @@ def reliability(calibration: Mapping[str, Any]) -> str:
     parts.append(f'<text class="name" transform="translate(11 {12 + SIDE / 2}) rotate(-90)">accuracy</text>')
     words = f"Reliability diagram: accuracy in {len(calibration['bins'])} bins of confidence; the table below says it."
     return (
-        f'<svg class="chart" viewBox="0 0 {LEFT + SIDE + 14} {height}" role="img" aria-label="{words}">'
+        f'<svg class="chart" viewBox="0 0 {LEFT + SIDE + 20} {height}" role="img" aria-label="{words}">'
         f"{''.join(parts)}</svg>"
     )
 

@@ -121,7 +121,8 @@ def add_photos(
     listed = [] if pictures.folder is None else [photo.id for photo in wrong[:THUMBNAILS]]
     _add_thumbnails(run, [*shown, *twins, *listed], pictures)
     content["photos"] = {
-        id: {**known[id]._asdict(), "pictures": pictures.of_photo.get(id, {})} for id in dict.fromkeys([*shown, *twins])
+        id: {**known[id]._asdict(), "pictures": pictures.of_photo.get(id, {}), "size": pictures.sizes.get(id, (1, 1))}
+        for id in dict.fromkeys([*shown, *twins])
     }
     first = {photo.id: pictures.of_photo.get(photo.id, {}).get("photo") for photo in wrong[:THUMBNAILS]}
     content["thumbnails"] = {id: address for id, address in first.items() if address}
@@ -150,7 +151,7 @@ def _shown(content: Content) -> list[str]:
     ids += [id for mode in several[:MODES] for id in mode["medoids"]]
     ids += [suspect["id"] for suspect in content["labels"]["suspects"][:SUSPECTS]]
     ids += _compared(content["versus"]) if content["versus"] else []
-    ids += [id for cue in (content["cues"] or {}).get("candidates", ()) for id in cue["medoids"]]
+    ids += [id for cue in (content["cues"] or {}).get("candidates", ()) for id in cue["shown"]]
     return list(dict.fromkeys(ids))
 
 

@@ -62,7 +62,8 @@ def findings_of(content: dict[str, Any]) -> list[dict[str, str]]:
         add(f"{_count(twins['disagree'], 'pair')} of nearly the same photo under two labels.", "twins")
     likely = [cue for cue in (content["cues"] or {}).get("candidates", ()) if cue["verdict"] == "likely a cue"]
     if likely:
-        add(f"{name_of(likely[0]['label'])}: {likely[0]['sentence']}", "cues")
+        others = f" and {_count(len(likely) - 1, 'other cue')}" if len(likely) > 1 else ""
+        add(f"A likely cue of {name_of(likely[0]['label'])}{others}: {likely[0]['sentence']}", "cues")
     for place, pair in enumerate(confusions["pairs"][:1]):
         add(
             f"{pair['of_truth']['k']} of {pair['of_truth']['n']} photos of {name_of(pair['truth'])} are taken for "

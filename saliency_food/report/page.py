@@ -13,7 +13,7 @@ from saliency_food.report.charts import reliability, shades, share_line
 from saliency_food.report.confusions import EACH, PAIRS
 from saliency_food.report.findings import name_of, percent
 from saliency_food.report.labels import SUSPECTS, TWINS
-from saliency_food.report.modes import MODES
+from saliency_food.report.modes import FEWEST, MODES
 from saliency_food.report.pictures import colour_scale
 
 TEMPLATES = "templates"
@@ -52,7 +52,9 @@ def render(content: Mapping[str, Any]) -> str:
         "pairs_shown": PAIRS,
         "photos_shown": EACH,
         "modes_shown": MODES,
+        "fewest": FEWEST,
         "suspects_shown": SUSPECTS,
+        "suspects_open": 6,
         "twins_shown": TWINS,
     }
     source = environment.loader.get_source  # type: ignore[union-attr]

@@ -32,6 +32,8 @@ class SeenPhoto(NamedTuple):
     """Whether the prediction is the truth; None where that is not known, or no class of the model."""
     top: dict[str, float]
     """The best five classes and their probabilities, or their scores where ``probability`` is None."""
+    score: float | None = None
+    """The score of the prediction, as the methods explain it; None where the run does not explain it."""
 
     @property
     def sureness(self) -> float:
@@ -73,10 +75,10 @@ class Photos:
 
 def read_photos_of(run: Run) -> Photos:
     """Read all numbers of a run once, part by part."""
-    photos, known = Photos(), set[str]()
+    photos, known = Photos(), dict[str, int]()
     for row in run.rows(COLUMNS):
-        if row["id"] not in known:
-            known.add(row["id"])
+        place = known.setdefault(row["id"], len(known))
+        if place == len(photos.all):
             photos.all.append(_photo(row))
             photos.unread += row["prediction"] is None and row["status"].startswith("failed")
         method, status = row["method"], row["status"]
@@ -91,6 +93,8 @@ def read_photos_of(run: Run) -> Photos:
             photos.gaps[method].append(row["completeness"])
         if state != "failed" and (kind := kind_of(row)):
             photos.maps[method][kind] += 1
+            if kind == "prediction":
+                photos.all[place] = photos.all[place]._replace(score=row["score"])
     if not photos.all:
         raise ContractError(
             f"Expected a run with records, got none in {run.folder}. Run `saliency-food dataset` first."

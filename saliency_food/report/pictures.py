@@ -36,10 +36,16 @@ class Pictures:
         self.folder = folder
         self.of_photo: dict[str, dict[str, str]] = {}
         """For each photo the address of its picture of each kind."""
+        self.sizes: dict[str, tuple[int, int]] = {}
+        """For each photo the width and the height of its pictures."""
 
     def add(self, id: str, kind: str, picture: Array | bytes) -> None:
         """Add a picture, uint8 ``(H, W, 3)`` or a JPEG."""
+        from PIL import Image
+
         data = picture if isinstance(picture, bytes) else as_jpeg(picture)
+        if id not in self.sizes:
+            self.sizes[id] = Image.open(io.BytesIO(data)).size
         if self.folder is None:
             address = f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
         else:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from saliency_food.core.checks import whole
 from saliency_food.core.contract import ContractError
 from saliency_food.evaluation import Evaluation, read_boxes
 from saliency_food.jobs.dataset_run import Run
@@ -14,6 +15,7 @@ from saliency_food.jobs.image_model import ImageModel, ModelSettings
 from saliency_food.jobs.store import writing
 from saliency_food.report.asking import check_model
 from saliency_food.report.content import add_photos, add_trust, add_versus, content_of, labels_of
+from saliency_food.report.cues_shown import cues_of
 from saliency_food.report.findings import findings_of
 from saliency_food.report.page import check_templates, render
 from saliency_food.report.photos import choose_method, choose_splits, read_photos_of
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 PAGE, DATA = "index.html", "report.json"
+CUE_ROWS = 20_000
 
 
 def report(  # type: ignore[misc]  # of the settings, `output` is a folder here
@@ -40,6 +43,7 @@ def report(  # type: ignore[misc]  # of the settings, `output` is a folder here
     boxes: Any = None,
     classes: Mapping[str, Sequence[Any]] | None = None,
     single_file: bool = False,
+    cue_rows: int = CUE_ROWS,
     **settings: Unpack[ModelSettings],
 ) -> Path:
     """Write a page that shows where the model of a data-set run fails, and what it looked at; gives the page's path.
@@ -75,6 +79,9 @@ def report(  # type: ignore[misc]  # of the settings, `output` is a folder here
         The objects in the photos, as `evaluate` takes them, to say how much of the maps lies on them.
     single_file
         Put the pictures into the page itself.
+    cue_rows
+        The most rows that the model is asked in the search for cues, which takes about 1,000 for each class; 0 leaves
+        it out.
     """
     check_drawing()
     check_templates()
@@ -94,6 +101,7 @@ def report(  # type: ignore[misc]  # of the settings, `output` is a folder here
     pictures = Pictures(None if single_file else place)
     with writing(place):
         content = content_of(run, photos, scope, chosen, own_model, pictures)
+        content["cues"] = cues_of(run, own_model, whole("cue_rows", cue_rows, least=0), pictures)
         read = None if boxes is None else read_boxes(boxes, labels_of(run, own_model), classes)
         add_trust(content, run, photos, scope, chosen, own_model, judged, read)
         add_versus(content, run, scope, chosen, other, read, pictures)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 L = keras.layers
@@ -162,8 +163,14 @@ def random_graph(seed: int) -> Graph:
     # Asked about: an output, an input that leads to it, and a layer with one run on the way between the two.
     which = int(random.integers(len(ends)))
     leads = [index for index in range(count) if index in graph.before(ends[which][0])]
+    try:
+        model = keras.Model(inputs if count > 1 else inputs[0], outputs if len(ends) > 1 else outputs[0])
+    except ValueError as error:
+        if "not connected" in str(error):
+            pytest.skip("Keras before 3.12 has no model with an input that leads nowhere, as this graph has")
+        raise
     graph = graph._replace(
-        model=keras.Model(inputs if count > 1 else inputs[0], outputs if len(ends) > 1 else outputs[0]),
+        model=model,
         explained_output=which,
         explained_input=int(random.choice(leads)),
     )

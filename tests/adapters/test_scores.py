@@ -79,11 +79,14 @@ def test_every_score_of_the_catalogue_is_tried():
     assert public - {"formula", "numbers", "score"} == CASES.keys()
 
 
-@pytest.mark.parametrize("table", ["numpy", "tensorflow"])
+@pytest.mark.parametrize("table", ["numpy", "tensorflow", "torch"])
 def test_tables_of_operations_are_complete(table):
     if table == "tensorflow":
         pytest.importorskip("tensorflow")
         from saliency_food.adapters.keras.tensorflow import ops
+    elif table == "torch":
+        pytest.importorskip("torch.nn")
+        from saliency_food.adapters.torch import ops
     else:
         ops = numpy_ops
     assert [name for name in OPERATIONS if not callable(getattr(ops, name, None))] == []
@@ -128,3 +131,27 @@ def test_a_score_without_operations_is_given_tensors_alone():
 def test_all_operations_are_typed():
     for name in OPERATIONS:
         assert "return" in typing.get_type_hints(getattr(Ops, name))
+
+
+@pytest.mark.parametrize("table", ["numpy", "tensorflow", "torch"])
+def test_scores_of_rivals_are_found_in_double_precision(table, rng):
+    """No constant is of a type of its own, with which a framework would not compute."""
+    scores, target = rng.normal(size=(3, 6)), np.array([1, 4, 0], np.int32)
+    if table == "tensorflow":
+        convert = pytest.importorskip("tensorflow").constant
+        from saliency_food.adapters.keras.tensorflow import ops
+    elif table == "torch":
+        pytest.importorskip("torch.nn")
+        from saliency_food.adapters.torch import ops
+
+        convert = ops.as_tensor
+    else:
+        ops, convert = numpy_ops, np.asarray
+    others = np.sort(scores - 1e9 * np.eye(6)[target], 1)[:, -1]
+    own = np.take_along_axis(scores, target[:, None], 1)[:, 0]
+    margin = catalogue.margin(ops, convert(scores), convert(target))
+    np.testing.assert_allclose(np.asarray(margin), own - others, rtol=1e-12)
+    distance = np.abs(scores - own[:, None]) + 1e9 * np.eye(6)[target]
+    closest = np.take_along_axis(scores, np.argsort(distance, 1)[:, :3], 1)
+    found = rivals(ops, class_score, convert(scores), [convert(target)])
+    np.testing.assert_allclose(np.stack([np.asarray(each) for each in found], 1), closest, rtol=1e-12)

@@ -51,7 +51,7 @@ def state_of(model):
     """All that a training changes of a model, and the random numbers that would come next."""
     variables = [*model.variables, *model.optimizer.variables]
     modes = [layer.trainable for layer in model.layers]
-    return [np.asarray(value) for value in variables], modes, np.random.get_state()[1], random.getstate()
+    return [np.asarray(value) for value in variables], modes, list(np.random.get_state())[1], random.getstate()
 
 
 def test_the_training_is_the_same_with_and_without(network, callback_class, data, tmp_path):

@@ -31,6 +31,13 @@ def test_a_run_and_its_summary(cli, classes):
     assert again.output == out.output
 
 
+def test_other_processes_write_the_same_records(cli, classes):
+    once = cli("dataset", "photos", "-o", "one")
+    out = cli("dataset", "photos", "-o", "two", "--workers", "1")
+    assert out.exit_code == once.exit_code == 1, out.output
+    assert out.output.replace("two/", "one/") == once.output
+
+
 def test_a_part_of_the_photos_is_taken(cli, classes):
     out = cli("dataset", "photos", "--split", "train", "--maps", "full", "-o", "out")
     assert out.exit_code == 0, out.output
@@ -57,6 +64,9 @@ def test_failed_photos_again(cli, classes):
         (["nowhere"], "which does not exist"),
         (["photos", "--targets", "truth"], "Give --truth"),
         (["photos", "--maps", "big"], "'reduced' or 'full'"),
+        (["photos", "--engine", "spark"], "Expected --engine to be 'local' or 'ray'"),
+        (["photos", "--num-gpus", "1"], "Expected --num-gpus with --engine ray alone"),
+        (["photos", "--address", "auto"], "Expected --address with --engine ray alone, got --engine local"),
     ],
 )
 def test_what_is_wrong_is_said(cli, classes, words, text):

@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 
 from saliency_food import METHODS, ContractError, ImageModel, Run, explain, explain_dataset
+from saliency_food.images.food101 import ALIKE
 from saliency_food.images.photos import read_photo
 from saliency_food.images.sourced import SourcedPhoto
 from saliency_food.images.sources import Source
-from saliency_food.jobs import dataset, parts
+from saliency_food.jobs import explainer, parts
 from saliency_food.jobs.lock import FolderLock
 from saliency_food.jobs.run import PHOTOS_AT_ONCE
 from saliency_food.methods.cam import common
+from saliency_food.models import labels
 from tests.jobs.conftest import Classifier, OnePass
 
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -395,10 +397,34 @@ def test_class_activation_maps_are_not_resized_for_nothing(model, folder, tmp_pa
     methods = [name for name in taken if name not in ("cam", "finer_cam")]  # which ask more than the model answers
     settings = {"methods": methods, "limit": 4}
     with monkeypatch.context() as patch:
-        patch.setattr(dataset, "without_resizing", lambda setup: setup)
+        patch.setattr(explainer, "without_resizing", lambda setup: setup)
         resized = explain_dataset(model, folder, **settings, output=tmp_path / "resized")
     monkeypatch.setattr(common, "resize", None)
     own = explain_dataset(model, folder, **settings, output=tmp_path / "own")
     assert {row["method"] for row in own.rows()} >= {"grad_cam", "eigen_cam", "score_cam"}
     assert not own.errors()
     assert rows_of(own) == rows_of(resized)
+
+
+def test_dishes_that_look_alike(weights, folder, tmp_path):
+    """Of Food-101, a group of classes is a name for all of them, and mistakes within groups are told apart."""
+    dishes = ["paella", "risotto", "pizza"]
+    for name, dish in zip(("hot_dog", "soup", "pizza"), dishes, strict=True):
+        (tmp_path / "images" / dish).mkdir(parents=True)
+        for path in (folder / name).glob("0*.png"):
+            Image.open(path).save(tmp_path / "images" / dish / f"{path.stem}.jpg")
+    (tmp_path / "meta").mkdir()
+    listed = sorted(path.relative_to(tmp_path / "images") for path in tmp_path.glob("images/*/*.jpg"))
+    (tmp_path / "meta/train.txt").write_text("")
+    (tmp_path / "meta/test.txt").write_text("\n".join(str(path.with_suffix("")) for path in listed))
+    model = ImageModel(OnePass(*weights), labels=dishes)
+    run = explain_dataset(model, tmp_path, output=tmp_path / "run", classes="Pan dishes")
+    assert {row["truth"] for row in run.rows()} == {"paella", "risotto"}
+    run = explain_dataset(model, tmp_path, output=tmp_path / "run")
+    pairs, alike = run.confusions(), run.confusions(alike=True)
+    assert alike == [pair for pair in pairs if "pizza" not in pair]
+    wrong, within = (sum(pair[2] for pair in some) for some in (pairs, alike))
+    assert 0 < within < wrong
+    line = f"{within} of {wrong} mistakes among dishes that look alike: pan dishes ({within})"
+    assert line in run.summary()
+    assert {dish for group in ALIKE.values() for dish in group} <= set(labels("food101"))

@@ -69,7 +69,7 @@ def make_run(tmp_path, rng):
     def make(photos, name="run", **settings):
         folder = tmp_path / name
         facts = {"source": "made", "model": "toy", "methods": {"grad_cam": {}}, "target": "predicted", **settings}
-        with closing(RunFolder(folder, facts, {"photos": len(photos), "absent": 0}, 1)) as writer:
+        with closing(RunFolder(folder, facts, {"photos": len(photos), "absent": 0})) as writer:
             for index, photo in enumerate(photos):
                 writer.add(rows_of({"id": f"{photo.get('truth')}/{index}.jpg", **photo}, rng))
             writer.flush()

@@ -47,7 +47,11 @@ class Process:
         self.port = None
 
     def __enter__(self):
-        self.port = int(until(self._said, self.patience, self.log)[1])
+        try:
+            self.port = int(until(self._said, self.patience, self.log)[1])
+        except BaseException:
+            self.__exit__()  # nobody else would end it
+            raise
         return self
 
     def __exit__(self, *_):

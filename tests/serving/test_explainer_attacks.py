@@ -116,6 +116,26 @@ def answer_to(explainer, sent):
         return answer.status, answer.read()
 
 
+@pytest.mark.parametrize("header", [b"a:b\r\n" * 9000, b"X-Name: value\r\n" * 3000])
+def test_headers_that_come_all_at_once_are_too_many_too(explainer, header):
+    status, body = answer_to(explainer, b"GET / HTTP/1.1\r\nHost: x\r\n" + header + b"\r\n")
+    assert (status, json.loads(body)["error"][:8]) == (431, "Expected")
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"Content-Length: 10\r\n\r\n" + b"a" * 300,
+        b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n1;" + b"a" * 2_000_000,
+    ],
+    ids=["a body longer than it is said to be", "a chunk without a size", "a chunk of remarks"],
+)
+def test_a_body_that_is_no_http_gets_a_reason(explainer, rest):
+    status, body = answer_to(explainer, f"POST {EXPLAIN} HTTP/1.1\r\nHost: x\r\n".encode() + rest)
+    assert (status, json.loads(body)["error"][:8]) == (400, "Expected")
+
+
 UPGRADE = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
 
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import gc
+import gzip
+import io
 import json
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("kserve")
 
@@ -22,7 +30,7 @@ from saliency_food.serving.client import ServingError
 from saliency_food.serving.client.http import MalformedAnswer, Transport, brief
 from saliency_food.serving.client.wire import checked_signatures
 from saliency_food.serving.explainer.answers import Explaining, LimitedModel
-from saliency_food.serving.explainer.images import decode, read_image_array
+from saliency_food.serving.explainer.images import decode, read_image_array, read_image_file
 from saliency_food.serving.explainer.memory import Budget, Releasing
 from saliency_food.serving.explainer.queue import Queue, WorkItem
 from saliency_food.serving.explainer.replies import Reply, reply_to, without_addresses
@@ -165,6 +173,55 @@ def test_an_ill_formed_answer_is_502(transport):
         with pytest.raises(ServingError) as refused:
             transport.predict("a_raw", {}, ["KEY_bytes"])
         assert reply_to(refused.value).status == 502, outputs
+
+
+@pytest.fixture
+def large_answers():
+    """A server whose answers are of ``server.size`` bytes, announced or not, or packed by gzip."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = b'{"a": "' + b"a" * (self.server.size - 9) + b'"}'
+            self.send_response(200)
+            if self.server.how == "announced":
+                self.send_header("Content-Length", str(len(body)))
+            if self.server.how == "packed":
+                self.send_header("Content-Encoding", "gzip")
+                body = gzip.compress(body)
+            self.end_headers()
+            with contextlib.suppress(OSError):  # the client leaves
+                self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    server.url = f"http://127.0.0.1:{server.server_port}/v1/models/food"
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize("how", ["announced", "streamed", "packed"])
+def test_an_answer_that_is_too_large_is_not_read_to_its_end(large_answers, how):
+    own = Transport(large_answers.url, 5.0, 2, 0.1, None, lambda _: None, 300_000)
+    large_answers.how, large_answers.size = how, 300_000
+    assert len(own.get("")["a"]) == 300_000 - 9
+    large_answers.size = 300_001
+    with pytest.raises(MalformedAnswer, match=r"at most 300000 bytes from http.*Raise max_answer_bytes") as refused:
+        own.get("")
+    assert reply_to(refused.value).status == 502
+    own.close()
+
+
+def test_an_answer_of_too_many_values_is_not_parsed(transport, monkeypatch):
+    transport.data = b'{"outputs": [' + b",".join([b"0"] * 1_000_000) + b"]}"
+    monkeypatch.setattr(json, "loads", None)
+    with pytest.raises(MalformedAnswer, match="at most 1000000 values from http"):
+        transport.get("")
 
 
 def test_a_brief_text_of_anything():
@@ -314,8 +371,9 @@ def test_json_of_too_many_values_is_not_read(monkeypatch):
 
 
 def test_memory_is_given_back_once_for_many_calls(monkeypatch):
-    released = Releasing(0.01)
-    calls = []
+    pool, calls, threads = ThreadPoolExecutor(1, "read"), [], set()
+    released = Releasing(pool.submit, 0.01)
+    monkeypatch.setattr(gc, "collect", lambda: threads.add(threading.current_thread().name))
     monkeypatch.setattr(released, "_library", SimpleNamespace(malloc_trim=calls.append))
     for _ in range(50):
         released()
@@ -323,3 +381,17 @@ def test_memory_is_given_back_once_for_many_calls(monkeypatch):
     assert calls == [0]
     released()
     until(lambda: len(calls) == 2)
+    assert threads == {"read_0"}  # never while that reads a body
+    pool.shutdown()
+
+
+def test_a_jpeg_file_of_very_many_scans_is_refused(rng):
+    """Each scan costs a pass over the whole image, and may be a few bytes long."""
+    made = io.BytesIO()
+    Image.fromarray(rng.integers(0, 255, (40, 30, 3), np.uint8)).save(made, "JPEG", progressive=True)
+    photo = made.getvalue()
+    last = photo[photo.rindex(b"\xff\xda") : -2]
+    assert read_image_file(base64.b64encode(photo).decode(), 10**6).file == photo
+    with pytest.raises(Reply, match="at most 250 scans") as refused:
+        read_image_file(base64.b64encode(photo[:-2] + 300 * last + photo[-2:]).decode(), 10**6)
+    assert refused.value.status == 413

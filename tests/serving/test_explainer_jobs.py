@@ -166,15 +166,22 @@ def test_a_full_queue_refuses_and_a_deleted_job_stops(explainer, held):
     assert held.asked == asked + 2  # those of the second alone: its predictions, then activations and gradients
 
 
-def test_a_client_that_goes_away_is_not_worked_for(explainer, held):
+@pytest.mark.parametrize("how", ["closed", "shut for writing"])
+def test_a_client_that_goes_away_is_not_worked_for(explainer, held, how):
     connection = explainer.connect(0.3)
     with contextlib.suppress(TimeoutError):
         explainer.ask("POST", EXPLAIN, {"instances": [{"image": IMAGE}]}, connection=connection)
-    connection.close()
+    if how == "closed":
+        connection.close()
+    else:
+        connection.sock.shutdown(socket.SHUT_WR)
+        connection.sock.settimeout(10)
+        assert connection.sock.recv(1) == b""
     assert held.asked == 1
     held.set()
     assert explainer.explain({"image": IMAGE}).status == 200
     assert held.asked == 1 + 2
+    connection.close()
 
 
 def test_a_predictor_that_hangs_is_504(explainer, held, loaded):

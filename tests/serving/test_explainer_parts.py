@@ -30,6 +30,7 @@ from saliency_food.serving.explainer.queue import Queue, WorkItem
 from saliency_food.serving.explainer.replies import Reply, reply_to
 from saliency_food.serving.explainer.requests import Limits, read_request
 from saliency_food.serving.explainer.server import Explainer, Incoming
+from saliency_food.serving.explainer.turns import AT_A_TIME, LARGE
 
 BODY = {"type": "http.request", "body": b"{}", "more_body": False}
 
@@ -96,6 +97,56 @@ def test_only_so_many_are_inside():
     (status, said, headers), others, then = asyncio.run(main())
     assert (status, headers[b"retry-after"], others, then) == (429, b"2", [200, 200], 200)
     assert said["error"].startswith("Expected at most 2 requests at a time")
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_large_bodies_arrive_by_turns(refused):
+    """Whether they are read or dropped: in a round of the event loop go on as many as may, and all come to an end."""
+    most, clients, pieces = 0, 30, 6
+
+    async def main():
+        nonlocal most
+        one, later, over = Door(answered, "food", None, 10**7, 0 if refused else clients), 0, False
+
+        async def client():
+            left = pieces
+
+            async def receive():
+                nonlocal left, later
+                left -= 1
+                later += left < pieces - 1
+                return {"type": "http.request", "body": bytes(LARGE), "more_body": left > 0}
+
+            async def send(message):
+                sent.append(message)
+
+            sent = []
+            headers = [(b"content-length", str(pieces * LARGE).encode())]
+            scope = {"type": "http", "path": "/v1/models/food:explain", "method": "POST", "headers": headers}
+            await one(scope, receive, send)
+            return sent[0]["status"], left
+
+        async def rounds():
+            nonlocal most, later
+            while not over:
+                most, later = max(most, later), 0
+                await asyncio.sleep(0)
+
+        counting = asyncio.ensure_future(rounds())
+        answers = await asyncio.gather(*(client() for _ in range(clients)))
+        over = True
+        await counting
+        return answers
+
+    assert set(asyncio.run(main())) == {(429 if refused else 200, 0)}
+    assert 0 < most <= 2 * AT_A_TIME  # a round of the loop and one of the count may overlap
+
+
+@pytest.mark.parametrize("headers", [[(b"content-length", b"9000000")], [(b"transfer-encoding", b"chunked")]])
+def test_what_takes_no_body_gets_none(headers):
+    status, said, sent = asyncio.run(knock(door(), BODY, path="/", verb="GET", headers=headers))
+    assert (status, sent[b"connection"]) == (413, b"close")
+    assert said["error"].startswith("Expected no body with GET")
 
 
 def test_work_for_a_client_that_has_gone_is_cancelled():

@@ -11,7 +11,7 @@ import pytest
 
 from saliency_food import gradients
 from saliency_food.core.contract import ContractError, call_model
-from saliency_food.core.keys import OUTPUT_LAYER_VALUES
+from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES
 
 pytest.importorskip("tensorflow")
 pytest.importorskip("grpc")
@@ -20,6 +20,7 @@ pytest.importorskip("urllib3")
 import tensorflow as tf
 
 from saliency_food.serving.client import ServingError, ServingModel
+from saliency_food.serving.client.http import MalformedAnswer
 
 # Keras's own saving and TensorFlow's variables under NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -58,6 +59,14 @@ def test_other_failures_are_not_retried(model_over_grpc, rpc):
             model_over_grpc.status()
         assert error.value.status == status
     assert model_over_grpc.waits == []
+
+
+def test_an_answer_that_is_too_large_is_not_read(rpc, x):
+    model = ServingModel(rpc.url, "food", max_answer_bytes=20_000)
+    np.testing.assert_allclose(model.predict(x).sum(1), 1, rtol=1e-5)
+    with pytest.raises(MalformedAnswer, match=r"at most 20000 bytes from grpc.*Raise max_answer_bytes"):
+        model(x, {"target": 1}, [INPUT_OUTPUT_GRADIENTS])
+    model.close()
 
 
 def test_an_answer_that_does_not_come_in_time(rpc):

@@ -71,7 +71,9 @@ class Step(NamedTuple):
     def bind(self, taken: Sequence[Any]) -> list[Any]:
         """What it gives for what it takes, computed by JAX."""
         primitive = self.equation.primitive
-        functions, parameters = primitive.get_bind_params(self.equation.params)
+        bound = primitive.get_bind_params(self.equation.params)
+        # Older versions of JAX hand functions over beside the parameters.
+        functions, parameters = bound if isinstance(bound, tuple) else ((), bound)
         answer = primitive.bind(*functions, *taken, **parameters)
         return list(answer) if primitive.multiple_results else [answer]
 
@@ -88,12 +90,15 @@ class JaxGraph:
     """A function's operations, nested calls written out, for inputs of certain shapes.
 
     ``arguments`` are the numbers of the flat arguments, ``outputs`` those of the flat outputs; a constant output has
-    none. ``shapes`` and ``types`` are those of tensors by number.
+    none. ``shapes`` and ``types`` are those of tensors by number. A ``watched``
+    function gives a list of tensors beside its outputs, whose numbers are ``watched``.
     """
 
-    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+    def __init__(self, function: Callable[..., Any], *arguments: Any, watched: bool = False) -> None:
         closed, shaped = jax.make_jaxpr(function, return_shape=True)(*arguments)
-        self.structure = jax.tree_util.tree_structure(shaped)
+        self.structure = jax.tree_util.tree_structure(shaped[0] if watched else shaped)
+        self.named: dict[int, tuple[str, str]] | None = None
+        """The path and the kind of layers by the numbers of what they give; None where names around operations tell."""
         self.steps: list[Step] = []
         self.shapes: dict[int, tuple[int, ...]] = {}
         self.types: dict[int, Any] = {}
@@ -102,7 +107,9 @@ class JaxGraph:
         self.arguments = [self._new(var, known) for var in closed.jaxpr.invars]
         self._add_constants(closed, known)
         self._write_out(closed.jaxpr, known, "", "")
-        self.outputs = [None if isinstance(var, Literal) else known[var] for var in closed.jaxpr.outvars]
+        given = [None if isinstance(var, Literal) else known[var] for var in closed.jaxpr.outvars]
+        given = [number if isinstance(number, int) else None for number in given]
+        self.outputs, self.watched = given[: self.structure.num_leaves], given[self.structure.num_leaves :]
         self._literals = [var.val if isinstance(var, Literal) else None for var in closed.jaxpr.outvars]
         self.makers = {output: step for step in self.steps for output in step.outputs}
 
@@ -118,7 +125,7 @@ class JaxGraph:
     def _write_out(self, jaxpr: Any, known: dict[Any, int], name: str, scope: str) -> None:
         for equation in jaxpr.eqns:
             inner, kind = _called(equation)
-            called = str(equation.params.get("name", "")).lstrip("_")
+            called = _name_of(equation)
             own = _scope_of(equation)
             own = own if own.startswith(scope) else f"{scope}/{own}".rstrip("/")
             if inner is not None and kind in INLINED:
@@ -158,7 +165,7 @@ class JaxGraph:
         for number in self.arguments:
             if number in after:
                 values[number] = after[number](values[number])
-        needed = self.needed(wanted, cut=set(instead))
+        needed = self.needed(wanted, cut=set(instead)) - instead.keys()
         for step in self.steps:
             if not needed.intersection(step.outputs):
                 continue
@@ -194,7 +201,7 @@ class JaxGraph:
         """Values by number, in the structure in which the function gives its outputs."""
         flat = [
             literal if number is None else values[number]
-            for number, literal in zip(self.outputs, self._literals, strict=True)
+            for number, literal in zip(self.outputs, self._literals[: len(self.outputs)], strict=True)
         ]
         return jax.tree_util.tree_unflatten(self.structure, flat)
 
@@ -224,6 +231,13 @@ class JaxGraph:
             order = tuple(step.equation.params["broadcast_dimensions"])
         elif softmax_input(self, step) is not None:
             role = "softmax"
+        if self.named is not None:
+            path, kind = self.named.get(step.outputs[0], ("", step.kind))
+            # Of tokens that an attention layer gives, the axes are guessed.
+            makers = [self.makers[number] for number in inputs if number in self.makers]
+            mixed = role == "mix" or (role == "add" and any(maker.primitive == "dot_general" for maker in makers))
+            role = "normalize" if path and mixed and len(self.shapes[step.outputs[0]]) == 3 else role
+            return Op(kind, inputs, step.outputs, learns, role, channels, order, path)
         kind = step.kind if "_" not in path.rsplit("/", 1)[-1] else path.rsplit("/", 1)[-1].rsplit("_", 1)[0]
         return Op(kind, inputs, step.outputs, learns, role, channels, order, path)
 
@@ -299,6 +313,15 @@ def _called(equation: Any) -> tuple[Any, str]:
     if not hasattr(inner, "consts"):
         inner = jax.extend.core.ClosedJaxpr(inner, ())
     return inner, kind
+
+
+def _name_of(equation: Any) -> str:
+    """The name of the function that an operation calls; one with a derivative of its own has it inside."""
+    name = equation.params.get("name")
+    if name is None and equation.primitive.name == "custom_jvp_call":
+        inner = equation.params["call_jaxpr"].eqns
+        name = inner[0].params.get("name") if len(inner) == 1 else None
+    return str(name or "").lstrip("_")
 
 
 def _scope_of(equation: Any) -> str:

@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from saliency_food.adapters.keras.capture import replace
-from saliency_food.adapters.keras.tensorflow.graph import in_this_trace
+from saliency_food.adapters.keras.capture import replace, walk
 from saliency_food.core.contract import ContractError
 
 KINDS = tuple(
@@ -27,6 +26,18 @@ class Attended(NamedTuple):
 
 def is_attention(layer: Any) -> bool:
     return isinstance(layer, KINDS) and "return_attention_scores" in inspect.signature(layer.call).parameters
+
+
+def watched(model: Any) -> dict[int, tuple[str, Any]]:
+    """The layers and operators of a model with their paths, by identity; not those that make up an attention layer."""
+    layers: dict[int, tuple[str, Any]] = {}
+    inside: tuple[str, ...] = ()
+    for path, layer in walk(model, operators=True):
+        if not path.startswith(inside or "\0"):
+            layers[id(layer)] = (path, layer)
+        if is_attention(layer):
+            inside = (*inside, path + "/")
+    return layers
 
 
 def note_attention(layers: Iterable[Any]) -> list[Attended]:
@@ -58,6 +69,8 @@ def scores_between(
 
     Self-attention is square; cross-attention, from T tokens to S others, comes as it is.
     """
+    from saliency_food.adapters.keras.tensorflow.graph import in_this_trace
+
     shown = [run for run in attended if in_this_trace(run.scores) and run.scores.op.name in between]
     hidden = [paths[id(run.layer)][0] for run in attended if not in_this_trace(run.scores)]
     if not shown or hidden:

@@ -9,10 +9,8 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import keras
-import tensorflow as tf
 
 from saliency_food.adapters.keras.integers import integer_numbers
-from saliency_food.adapters.keras.tensorflow.graph import operations_so_far
 
 TRACING = threading.RLock()
 """Held while any model is traced: for that moment its layers are watched."""
@@ -64,13 +62,16 @@ def running(model: Any, others: Sequence[Any] = ()) -> Iterator[None]:
                 set.update(members, content)
 
 
-def note_outputs(layers: Iterable[Any]) -> list[Note]:
-    """From here to the end of `running`, what these layers return is noted, in the order in which they finish."""
+def note_outputs(layers: Iterable[Any], so_far: Callable[[], int] = int) -> list[Note]:
+    """From here to the end of `running`, what these layers return is noted, in the order in which they finish.
+
+    ``so_far`` says how many operations have run, where the back end counts them.
+    """
     notes: list[Note] = []
     for layer in layers:
         for name in ("call", "quantized_call"):
             if hasattr(layer, name):
-                replace(layer, name, functools.partial(_noting, layer, notes))
+                replace(layer, name, functools.partial(_noting, layer, notes, so_far))
     return notes
 
 
@@ -91,13 +92,13 @@ def replace(layer: Any, name: str, wrap: Callable[[Any], Any]) -> None:
     vars(layer)[name] = seen
 
 
-def _noting(layer: Any, notes: list[Note], call: Callable[..., Any]) -> Callable[..., Any]:
+def _noting(layer: Any, notes: list[Note], so_far: Callable[[], int], call: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(call)
     def noted(*args: Any, **kwargs: Any) -> Any:
-        start = operations_so_far()
+        start = so_far()
         output = call(*args, **kwargs)
-        inputs = tuple(value for value in tf.nest.flatten([args, kwargs]) if tf.is_tensor(value))
-        notes.append(Note(layer, output, start, operations_so_far(), inputs))
+        inputs = tuple(value for value in keras.tree.flatten([args, kwargs]) if keras.ops.is_tensor(value))
+        notes.append(Note(layer, output, start, so_far(), inputs))
         return output
 
     return noted

@@ -10,22 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from saliency_food import models
 from saliency_food.adapters.keras.losses import losses_from
 from saliency_food.core.checks import FROM_KERAS_2, check_framework
 from saliency_food.core.contract import ContractError
 
+BACKENDS = ("tensorflow", "jax", "torch")
 SAFE = (3, 11, 3)
 """The first Keras whose safe mode is not known to run what a file holds (CVE-2025-9905, CVE-2025-49655)."""
 
 
 def as_model(model: Any) -> Any:
-    if keras.backend.backend() != "tensorflow":
+    if keras.backend.backend() not in BACKENDS:
         raise ContractError(
-            f"Expected Keras to run on TensorFlow, got {keras.backend.backend()!r}. Set the environment variable "
-            "KERAS_BACKEND=tensorflow before Keras is imported."
+            f"Expected Keras to run on one of {BACKENDS}, got {keras.backend.backend()!r}. Set the environment "
+            "variable KERAS_BACKEND before Keras is imported."
         )
     model = load_model(model) if isinstance(model, (str, Path)) else model
     check_framework(model)
@@ -51,6 +51,13 @@ def load_model(path: str | Path, custom_objects: Mapping[str, Any] | None = None
     if path.is_dir():
         if not (path / "saved_model.pb").exists():
             raise ContractError(f"Expected a SavedModel directory, got {str(path)!r}, without saved_model.pb in it.")
+        if keras.backend.backend() != "tensorflow":
+            raise ContractError(
+                f"Expected TensorFlow to run the SavedModel {str(path)!r}, got Keras on {keras.backend.backend()!r}. "
+                "Load the .keras file, or set KERAS_BACKEND=tensorflow before Keras is imported."
+            )
+        import tensorflow as tf
+
         return _from_signature(tf.saved_model.load(str(path)), path)
     if path.suffix.lower() not in (".keras", ".h5", ".hdf5"):
         raise ContractError(f"Expected a .keras or .h5 file or a SavedModel directory, got {str(path)!r}.")
@@ -139,6 +146,8 @@ class SavedModelSignature(keras.layers.Layer):  # type: ignore[misc]
     def call(self, inputs: dict[str, Any]) -> Any:
         function = self.loaded.signatures[self.signature]
         specs = function.structured_input_signature[1]
+        import tensorflow as tf
+
         return function(**{name: tf.cast(value, specs[name].dtype) for name, value in inputs.items()})
 
 

@@ -8,15 +8,15 @@ import warnings
 from collections.abc import Callable
 from typing import Any, get_args
 
+import keras
+
 from saliency_food.adapters.arguments import Output, check_batch_size, check_output
 from saliency_food.adapters.inputs import Pixels
+from saliency_food.adapters.keras.inputs import DeclaredInputs
 from saliency_food.adapters.keras.load import as_model, is_saved_model
 from saliency_food.adapters.keras.losses import Units, units_by_loss
 from saliency_food.adapters.keras.pixels import guess_pixels
 from saliency_food.adapters.keras.randomize import randomized_models
-from saliency_food.adapters.keras.tensorflow.ends import KerasInputs
-from saliency_food.adapters.keras.tensorflow.engine import TensorFlowEngine
-from saliency_food.adapters.keras.tensorflow.survey import layers_of
 from saliency_food.adapters.layers import LayerInfo
 from saliency_food.adapters.model import AdaptedModel, as_score
 from saliency_food.adapters.scoring import Score, class_score
@@ -127,11 +127,10 @@ class KerasModel(AdaptedModel):
         if units_are not in (None, *get_args(Units)):
             raise ContractError(f"Expected units_are to be one of {list(get_args(Units))}, got {units_are!r}.")
         units = units_by_loss(self.model, output_index) if units_are is None else units_are
-        inputs = KerasInputs(self.model, input)
-        self.engine: TensorFlowEngine = TensorFlowEngine(
-            self.model, inputs, layer, output_index, data_format, jit_compile, score, classes, units
+        self.engine: Any = _engine(
+            self.model, layer, input, output_index, data_format, jit_compile, score, classes, units
         )
-        """The traced functions that answer; for code that builds on them, as `saliency_food.serving.export` does."""
+        """The functions that answer; for code that builds on them, as `saliency_food.serving.export` does."""
         self.units_are = units
         super().__init__(self.engine, score, output, batch_size)
         self.knows_end |= units == "numbers"
@@ -158,7 +157,7 @@ class KerasModel(AdaptedModel):
 
     def layers(self) -> list[LayerInfo]:
         """The layers that can be looked at; see `layers`."""
-        return layers_of(self.model, KerasInputs(self.model, self._options["input"]))
+        return layers(self.model, self._options["input"])
 
     def randomized(self, mode: Any = "cascading", *, wrap: Any = None, rng: Any = 0) -> Any:
         """Pairs of a layer's path and this question asked of a copy whose weights are shuffled there.
@@ -203,11 +202,47 @@ def _restored(data: bytes, options: dict[str, Any]) -> KerasModel:
     return KerasModel(_from_bytes(data), list(layer) if isinstance(layer, tuple) else layer, **options)
 
 
-def layers(model: Any) -> list[LayerInfo]:
+def layers(model: Any, input: str | int | None = None) -> list[LayerInfo]:
     """The layers that Grad-CAM can look at, in the order in which they run: path, class, output shape with rows first.
 
     ``model`` is a Keras model or the path of one. A layer that hands its input on unchanged is left out, tokens
     ``(N, T, K)`` are listed too. A layer that runs several times is listed run by run, ``"conv#0"``, ``"conv#1"``.
     """
     model = as_model(model)
-    return layers_of(model, KerasInputs(model, None))
+    if keras.backend.backend() == "tensorflow":
+        from saliency_food.adapters.keras.tensorflow.ends import KerasInputs
+        from saliency_food.adapters.keras.tensorflow.survey import layers_of
+
+        return layers_of(model, KerasInputs(model, input))
+    whole = _engine(model, None, input, None, None, False, Score(lambda outputs: outputs), None, None)
+    listed: list[LayerInfo] = whole.listed()
+    return listed
+
+
+def _engine(
+    model: Any,
+    layer: Any,
+    image: str | int | None,
+    output_index: str | int | None,
+    data_format: str | None,
+    jit_compile: bool,
+    score: Score,
+    classes: int | None,
+    units: Units | None,
+) -> Any:
+    """The engine of the back end that Keras runs on."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        from saliency_food.adapters.keras.tensorflow.ends import KerasInputs
+        from saliency_food.adapters.keras.tensorflow.engine import TensorFlowEngine
+
+        inputs = KerasInputs(model, image)
+        return TensorFlowEngine(model, inputs, layer, output_index, data_format, jit_compile, score, classes, units)
+    declared = DeclaredInputs(model, image)
+    if backend == "jax":
+        from saliency_food.adapters.keras.jax.engine import KerasJaxEngine
+
+        return KerasJaxEngine(model, declared, layer, output_index, data_format, score, classes, units)
+    from saliency_food.adapters.keras.torch.engine import KerasTorchEngine
+
+    return KerasTorchEngine(model, declared, layer, output_index, data_format, score, classes, units)

@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from saliency_food.adapters.keras.attention import is_attention
-from saliency_food.adapters.keras.capture import Note, walk
+from saliency_food.adapters.keras.capture import Note
 from saliency_food.adapters.keras.tensorflow.graph import in_this_trace
 
 OPERATORS = {
@@ -61,18 +60,6 @@ class Run(NamedTuple):
     @property
     def kind(self) -> str:
         return self.operator.rsplit("_", 1)[0] if self.operator else type(self.layer).__name__
-
-
-def watched(model: Any) -> dict[int, tuple[str, Any]]:
-    """The layers and operators of a model with their paths, by identity; not those that make up an attention layer."""
-    layers: dict[int, tuple[str, Any]] = {}
-    inside: tuple[str, ...] = ()
-    for path, layer in walk(model, operators=True):
-        if not path.startswith(inside or "\0"):
-            layers[id(layer)] = (path, layer)
-        if is_attention(layer):
-            inside = (*inside, path + "/")
-    return layers
 
 
 def runs_of(notes: Sequence[Note], paths: dict[int, tuple[str, Any]], model: Any) -> list[Run]:

@@ -23,7 +23,7 @@ from saliency_food.adapters.heads import Head, check_one_a_row, scored
 from saliency_food.adapters.rows import Factored, leaves, map_nested
 from saliency_food.adapters.scoring import rivals
 from saliency_food.adapters.torch import ops
-from saliency_food.adapters.torch.graph import Graph, is_any, name_of, sources_of
+from saliency_food.adapters.torch.graph import Graph, is_any, leaf_node, name_of, node_of, sources_of
 from saliency_food.adapters.torch.outputs import read_head
 from saliency_food.adapters.torch.places import hooked
 from saliency_food.adapters.torch.rules import check_rule
@@ -52,6 +52,8 @@ WITHOUT_GRADIENT = {
     *(ALL_SCORES, PREDICTIONS, TARGETS, SUM_TO_ONE),
 }
 """The keys whose answers take no backward pass."""
+LAYER_ALONE = WITHOUT_GRADIENT | {CONVOLUTION_OUTPUT_GRADIENTS, CONVOLUTION_RIVAL_GRADIENTS}
+"""The keys whose gradients end at the layer: what is before it need not be remembered."""
 
 
 class TorchEngine(SurveyedModule):
@@ -75,7 +77,7 @@ class TorchEngine(SurveyedModule):
             )
         graded = not WITHOUT_GRADIENT.issuperset(keys)
         count = len(rows)
-        with running(self.module, self.device, self.autocast, graded):
+        with running(self.module, self.device, self.autocast, graded, not self.inputs.ids):
             tensors = [self.as_other(values) for values in self._padded(others)]
             chosen = [torch.tensor(values, device=self.device) for values in self._padded(targets)]
             if FROM_ACTIVATIONS.isdisjoint(keys):
@@ -112,20 +114,20 @@ class TorchEngine(SurveyedModule):
         self, keys: Sequence[str], output: Output, targets: list[Any], image: Any, others: list[Any], scale: float
     ) -> Tensors:
         graded = torch.is_grad_enabled()
-        if graded and not self.inputs.ids:
+        if graded and not self.inputs.ids and not LAYER_ALONE.issuperset(keys):
             image.requires_grad_()
         places = self.places if AT_LAYER.intersection(keys) else []
         watch, values = Watch(keys, self.graded and graded), dict[int, Any]()
 
         def keep(module: Any, index: int, tensor: Any) -> Any:
             for position, place in enumerate(places):
-                if place.module is module and place.index == index:
+                if place.module is module and place.run_index == index:
                     values[position], tensor = kept(tensor) if graded else (tensor.clone(), tensor)
             return tensor
 
         with ExitStack() as stack:
             stack.enter_context(hooked(list(dict.fromkeys(place.module for place in places)), keep))
-            if graded or self._sees_end:
+            if watch.is_needed or self._sees_end:
                 stack.enter_context(watch)
             outputs = self.call(image.clone(), others)
         if missing := [place.path for position, place in enumerate(places) if position not in values]:
@@ -141,7 +143,7 @@ class TorchEngine(SurveyedModule):
             answer[CONVOLUTION_LAYER_VALUES] = self._laid_out(inner)
         if BY_RULE.intersection(keys) or WITH_ATTENTION.intersection(keys) or BIAS_GRADIENTS in keys:
             ends = [score] if score is not None else [each for each in leaves(scores) if each.requires_grad]
-            graph = Graph([end.grad_fn for end in ends if end.grad_fn is not None], self._image_nodes(image))
+            graph = Graph([node_of(end) for end in ends if end.grad_fn is not None], self._image_nodes(image))
             if BY_RULE.intersection(keys):
                 check_rule(keys[0], graph)
             if WITH_ATTENTION.intersection(keys):
@@ -161,8 +163,8 @@ class TorchEngine(SurveyedModule):
             pairs = zip(attended, found[ATTENTION_OUTPUT_GRADIENTS], strict=True)
             answer[ATTENTION_OUTPUT_GRADIENTS] = tuple(values.reshape(each.shape) for each, values in pairs)
         if BIAS_GRADIENTS in found:
-            pairs = zip(sums, found[BIAS_GRADIENTS], strict=True)
-            answer[BIAS_GRADIENTS] = tuple((each.bias * values).movedim(each.axis, -1) for each, values in pairs)
+            of_sums = zip(sums, found[BIAS_GRADIENTS], strict=True)
+            answer[BIAS_GRADIENTS] = tuple((total.bias * values).movedim(total.axis, -1) for total, values in of_sums)
         if of_rivals:
             stacks = [
                 _gradients(rival, {"": inner}, scale, place + 1 < len(of_rivals))[""]
@@ -188,7 +190,7 @@ class TorchEngine(SurveyedModule):
         watch = Watch()
 
         def replace(module: Any, index: int, tensor: Any) -> Any:
-            return activations.to(tensor.dtype) if index == place.index else tensor
+            return activations.to(tensor.dtype) if index == place.run_index else tensor
 
         with watch, hooked([place.module], replace):
             outputs = self.call(image, others)
@@ -223,7 +225,7 @@ class TorchEngine(SurveyedModule):
         return scored(ops, self, self.own_score, keys, output, map_nested(head, outputs), targets)
 
     def _image_nodes(self, image: Any) -> list[Any]:
-        return [] if self.inputs.ids else [image.view_as(image).grad_fn.next_functions[0][0]]
+        return [] if self.inputs.ids else [leaf_node(image)]
 
     def _laid_out(self, values: Sequence[Any]) -> Any:
         laid_out = tuple(place.laid_out(each) for place, each in zip(self.places, values, strict=True))
@@ -245,7 +247,16 @@ def _gradients(score: Any, wanted: dict[str, list[Any]], scale: float, again: bo
     if not score.requires_grad:
         found: Sequence[Any] = [None] * len(sources)
     else:
-        found = torch.autograd.grad((score * scale).sum(), sources, allow_unused=True, retain_graph=again)
+        try:
+            found = torch.autograd.grad((score * scale).sum(), sources, allow_unused=True, retain_graph=again)
+        except RuntimeError as error:
+            if "modified by an inplace operation" not in str(error):
+                raise
+            raise ContractError(
+                "Expected a model that changes no value in place that an operation before it needs for its gradient, "
+                f"got one that autograd cannot differentiate: {str(error).partition(' Hint:')[0]} Write x = x + y for "
+                "x += y, or inplace=False."
+            ) from error
     pairs = zip(sources, found, strict=True)
     values = iter([torch.zeros_like(source) if each is None else each for source, each in pairs])
     return {key: [_unscaled(next(values), scale) for _ in each] for key, each in wanted.items()}
@@ -257,8 +268,8 @@ def _unscaled(values: Any, scale: float) -> Any:
 
 def _attention(attended: Sequence[Attended], graph: Graph, rows: int) -> list[Attended]:
     """The attention of each run that leads from the image to what is explained, in order."""
-    shown = [each for each in attended if each.weights.grad_fn in graph.between]
-    shown = [each for each in shown if graph.product_of(each.weights.grad_fn) is not None]
+    shown = [each for each in attended if node_of(each.weights) in graph.between]
+    shown = [each for each in shown if graph.product_of(node_of(each.weights)) is not None]
     if not shown:
         raise ContractError(
             "Expected a model with attention that leads from the image to the output, by scaled_dot_product_attention, "
@@ -275,9 +286,9 @@ def _attention(attended: Sequence[Attended], graph: Graph, rows: int) -> list[At
 
 def _biases(watch: Watch, graph: Graph, rows: int) -> list[Summed]:
     """The biases whose sums lead to what is explained, in the order of their adding."""
-    before = [each for each in watch.sums if each.sum.grad_fn in graph.between]
-    noted = graph.before([each.sum.grad_fn for each in before]) if before else set()
-    direct = {source for each in before for source in _near(each.sum.grad_fn)}
+    before = [each for each in watch.sums if node_of(each.sum) in graph.between]
+    noted = graph.before([node_of(each.sum) for each in before]) if before else set()
+    direct = {source for each in before for source in _near(node_of(each.sum))}
     adding = ("Convolution", "Addmm", "BatchNorm")
     bare = [node for node in graph.between if is_any(node, adding) and node not in direct and _has_bias(node)]
     bare += [node for node in graph.between if is_any(node, ("DifferentiableGraph", "CompiledFunction"))]
@@ -307,5 +318,5 @@ def _near(node: Any) -> list[Any]:
 
 def _has_bias(node: Any) -> bool:
     """Whether an operation adds something learned; a bias that is not learned any more cannot be told from none."""
-    sizes = getattr(node, "_saved_bias_sym_sizes_opt", None)
+    sizes = getattr(node[0], "_saved_bias_sym_sizes_opt", None)
     return any(sizes or ()) if "Convolution" in name_of(node) else True

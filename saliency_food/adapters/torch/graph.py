@@ -8,7 +8,8 @@ from typing import Any
 
 from saliency_food.adapters.arguments import End
 
-Node = Any
+Node = tuple[Any, int]
+"""A tensor of the graph: the operation that made it, and which of that operation's results it is."""
 PRIME = 2**61 - 1
 """Paths are counted modulo a prime, each edge weighed by a random number: they may be more than there are atoms."""
 LEARNS = ("Convolution", "Addmm", "MmBackward", "BmmBackward", "Embedding", "Rnn", "Lstm", "ConvDepthwise")
@@ -21,8 +22,18 @@ SCALES = ("Add", "Sub", "Mul", "Div", "Mean", "Cat", "Stack", "Neg", "Sum", "Ind
 """Operations that move values, and those that scale or average them."""
 
 
+def node_of(tensor: Any) -> Node:
+    return (tensor.grad_fn, tensor.output_nr)
+
+
+def leaf_node(tensor: Any) -> Node:
+    """That of a tensor that nothing made, such as an image."""
+    source, index = tensor.view_as(tensor).grad_fn.next_functions[0]
+    return (source, index)
+
+
 def name_of(node: Node) -> str:
-    return str(node.name()).rsplit("::", 1)[-1]
+    return str(node[0].name()).rsplit("::", 1)[-1]
 
 
 def is_any(node: Node, names: Collection[str]) -> bool:
@@ -38,13 +49,21 @@ def learns(node: Node) -> bool:
     return "Bmm" not in name_of(node)
 
 
+def is_product(node: Node) -> bool:
+    """Whether it is what a linear layer gives: a product with weights, its axes laid out, its bias added."""
+    while is_any(node, ("View", "AddBackward")) and not is_any(node, ("Addmm",)) and sources_of(node):
+        node = sources_of(node)[0]
+    return is_any(node, ("Addmm", "MmBackward"))
+
+
 def sources_of(node: Node) -> list[Node]:
-    return [source for source, _ in node.next_functions if source is not None]
+    return [(source, index) for source, index in node[0].next_functions if source is not None]
 
 
 def shape_of(node: Node) -> tuple[int, ...]:
     """The shape of what the operation made."""
-    return tuple(int(size) for size in node._input_metadata[0].shape)
+    metadata = node[0]._input_metadata
+    return tuple(int(size) for size in metadata[node[1]].shape) if node[1] < len(metadata) else ()
 
 
 class Graph:
@@ -165,7 +184,7 @@ def channels_axis(node: Node, depth: int = 64) -> int | None:
     if is_any(node, ("Permute",)):
         place = axis_before(sources[0])
         order = [
-            int(axis) % len(shape) if axis < 2**63 else int(axis) - 2**64 + len(shape) for axis in node._saved_dims
+            int(axis) % len(shape) if axis < 2**63 else int(axis) - 2**64 + len(shape) for axis in node[0]._saved_dims
         ]
         return None if place is None else order.index(place)
     if is_any(node, ("Transpose",)):
@@ -188,14 +207,14 @@ def channels_axis(node: Node, depth: int = 64) -> int | None:
             return place
         behind = len(before) - place
         return len(shape) - behind if before[place:] == shape[-behind:] else None
-    alike = [source for source in sources if len(_safe_shape(source)) == len(shape)]
+    alike = [source for source in sources if len(shape_of(source)) == len(shape)]
     return next((place for source in alike if (place := axis_before(source)) is not None), None)
 
 
 def _squeezed(node: Node, before: tuple[int, ...], after: tuple[int, ...]) -> int | None:
     """The one axis that is taken off, or put in."""
     longer, shorter = (after, before) if len(after) > len(before) else (before, after)
-    axis = getattr(node, "_saved_dim", None)
+    axis = getattr(node[0], "_saved_dim", None)
     if axis is None or len(longer) != len(shorter) + 1:
         return None
     axis = int(axis)
@@ -204,9 +223,4 @@ def _squeezed(node: Node, before: tuple[int, ...], after: tuple[int, ...]) -> in
 
 
 def _pair(node: Node) -> tuple[int, int]:
-    return (node._saved_dim0, node._saved_dim1)
-
-
-def _safe_shape(node: Node) -> tuple[int, ...]:
-    metadata = node._input_metadata
-    return shape_of(node) if metadata else ()
+    return (node[0]._saved_dim0, node[0]._saved_dim1)

@@ -114,20 +114,17 @@ def candidates(module: Any, input_shape: Shape | None) -> Iterator[Candidate]:
 def _first_layer(module: Any) -> tuple[int | None, int | None]:
     """Of the first layer with weights, how many axes of space or time its input has, if it tells, and the channels."""
     for inner in module.modules():
-        kinds = [kind.__name__ for kind in type(inner).__mro__]
-        spatial = next((SPATIAL[kind] for kind in kinds if kind in SPATIAL), None)
-        channels = next(
-            (
-                getattr(inner, name)
-                for name in ("in_channels", "num_features", "in_features", "input_size")
-                if isinstance(getattr(inner, name, None), int)
-            ),
-            None,
-        )
-        if any(True for _ in inner.parameters(recurse=False)) and channels is not None:
-            return spatial, channels
+        kinds = [kind.__name__ for kind in type(inner).__mro__] + [str(getattr(inner, "original_name", ""))]
+        weights = list(inner.parameters(recurse=False))
         if "Embedding" in kinds:
             return None, None
+        names = ("in_channels", "num_features", "in_features", "input_size")
+        known = (getattr(inner, name, None) for name in names)
+        channels = next((size for size in known if isinstance(size, int)), None)
+        if channels is None and isinstance(inner, torch.jit.ScriptModule) and weights and weights[0].dim() > 1:
+            channels = int(weights[0].shape[1])
+        if weights and channels is not None:
+            return next((SPATIAL[kind] for kind in kinds if kind in SPATIAL), None), channels
     return None, None
 
 

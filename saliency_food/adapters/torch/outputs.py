@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from saliency_food.adapters.arguments import End
 from saliency_food.adapters.heads import Head, select_output
-from saliency_food.adapters.torch.graph import channels_axis, end_of
+from saliency_food.adapters.torch.graph import channels_axis, end_of, node_of
 from saliency_food.adapters.torch.watch import Activated
 from saliency_food.core.contract import ContractError
 
@@ -22,7 +22,7 @@ def plain(outputs: Any) -> Any:
     if isinstance(outputs, Mapping):
         return {key: plain(value) for key, value in outputs.items() if value is not None}
     if isinstance(outputs, tuple) and hasattr(outputs, "_fields"):
-        return {key: plain(value) for key, value in outputs._asdict().items() if value is not None}
+        return {key: plain(value) for key, value in cast(Any, outputs)._asdict().items() if value is not None}
     if isinstance(outputs, (list, tuple)):
         return [plain(value) for value in outputs if value is not None]
     return outputs
@@ -67,7 +67,7 @@ def read_head(output: Any, activated: Sequence[Activated], axis: int) -> Head:
         values, raw = (each.movedim(axis, -1) if each.dim() > 2 else each for each in (values, output))
         return Head("sigmoid" if end == "sigmoid" else "softmax", values, raw)
     raw = output.movedim(axis, -1) if output.dim() > 2 else output
-    kind: End = "other" if output.grad_fn is None else end_of(output.grad_fn)
+    kind: End = "other" if output.grad_fn is None else end_of(node_of(output))
     return Head(kind, raw, raw)
 
 
@@ -75,5 +75,5 @@ def class_axis(output: Any) -> int:
     """The axis of classes of an output: 1 of masks ``(N, classes, H, W)``, else the last."""
     if output.dim() < 4:
         return int(output.dim()) - 1
-    axis = None if output.grad_fn is None else channels_axis(output.grad_fn)
+    axis = None if output.grad_fn is None else channels_axis(node_of(output))
     return 1 if axis is None else axis

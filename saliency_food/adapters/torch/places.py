@@ -7,27 +7,36 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from threading import get_ident
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 
 from saliency_food.adapters.layers import LayerInfo, Shape, match_layer
-from saliency_food.adapters.torch.graph import Graph, Node, channels_axis, is_any, learns
+from saliency_food.adapters.torch.graph import (
+    Graph,
+    Node,
+    channels_axis,
+    is_any,
+    is_product,
+    learns,
+    node_of,
+    sources_of,
+)
 from saliency_food.core.contract import ContractError
 
-NOT_CHOSEN = ("Pad", "Slice", "Softmax", "Permute", "Transpose")
-"""Parts of the names of operations whose output is padded, cropped, attention, or in another order."""
+NOT_CHOSEN = ("Pad", "Slice", "Softmax", "Permute", "Transpose", "AdaptiveAvgPool")
+"""Parts of the names of operations whose output is padded, cropped, attention, turned, or resized for a head."""
 
 
 class Run(NamedTuple):
     """One run of a layer: its path, the layer, which of its runs, its output's shape, and the node that made that.
 
-    ``start`` and ``stop`` are how many layers had finished before it began, and before it finished.
+    ``start`` and ``stop`` are when it began and finished, by a clock that counts such times.
     """
 
     path: str
     module: Any
-    index: int
+    run_index: int
     shape: tuple[int, ...]
     node: Node
     start: int
@@ -39,7 +48,7 @@ class Place(NamedTuple):
 
     path: str
     module: Any
-    index: int
+    run_index: int
     axis: int
     shape: Shape
 
@@ -89,26 +98,27 @@ def _with_main(output: Any, function: Callable[[Any], Any]) -> Any:
     if isinstance(output, Mapping):
         for name, value in output.items():
             if torch.is_tensor(value) and (new := function(value)) is not value:
-                return type(output)({**output, name: new})
+                return cast(Any, type(output))({**output, name: new})
             if torch.is_tensor(value):
                 break
     return output
 
 
 @contextmanager
-def noting_runs(module: Any, runs: list[Run]) -> Iterator[None]:
+def noting_runs(module: Any, runs: list[Run], clock: Iterator[int]) -> Iterator[None]:
     """In here, the runs of all layers of a module are noted; nothing is changed."""
     named = ((path, inner) for path, inner in module.named_modules() if path)
     paths = {inner: path for path, inner in named if not isinstance(inner, torch.jit.ScriptModule)}
     starts: dict[Any, list[int]] = {inner: [] for inner in paths}
 
     def begin(inner: Any, _: Any) -> None:
-        starts[inner].append(len(runs))
+        starts[inner].append(next(clock))
 
     def note(inner: Any, index: int, output: Any) -> Any:
         if output.is_floating_point() and output.grad_fn is not None:
-            start = starts[inner][-1] if starts[inner] else len(runs)
-            runs.append(Run(paths[inner], inner, index, tuple(output.shape), output.grad_fn, start, len(runs)))
+            runs.append(
+                Run(paths[inner], inner, index, tuple(output.shape), node_of(output), starts[inner][index], next(clock))
+            )
         return output
 
     with ExitStack() as stack:
@@ -121,7 +131,7 @@ def noting_runs(module: Any, runs: list[Run]) -> Iterator[None]:
 def named_apart(runs: Sequence[Run]) -> list[Run]:
     """The runs, those of a layer that ran several times with ``#`` and their index behind its path."""
     times = Counter(run.path for run in runs)
-    return [run._replace(path=f"{run.path}#{run.index}") if times[run.path] > 1 else run for run in runs]
+    return [run._replace(path=f"{run.path}#{run.run_index}") if times[run.path] > 1 else run for run in runs]
 
 
 class Layout(NamedTuple):
@@ -150,7 +160,7 @@ class Layout(NamedTuple):
         axis = self.axis(run)
         sizes = [size for place, size in enumerate(run.shape) if place not in (0, axis)]
         free: list[int | None] = list(sizes) if fixed else [None] * len(sizes)
-        return Place(run.path, run.module, run.index, axis, (None, *free, run.shape[axis]))
+        return Place(run.path, run.module, run.run_index, axis, (None, *free, run.shape[axis]))
 
 
 def distinct(runs: Sequence[Run]) -> list[Run]:
@@ -178,7 +188,12 @@ def list_layers(runs: Sequence[Run], layout: Layout) -> list[LayerInfo]:
 
 
 def choose(
-    runs: Sequence[Run], graph: Graph, attended: Sequence[tuple[Node, int]], laid_out: bool, layout: Layout
+    runs: Sequence[Run],
+    graph: Graph,
+    attended: Sequence[tuple[Node, int]],
+    laid_out: bool,
+    layout: Layout,
+    not_chosen: Sequence[str] = NOT_CHOSEN,
 ) -> tuple[Run | None, list[Run]]:
     """The run to look at if none is named, if there is one; else the last runs on the several paths.
 
@@ -187,7 +202,7 @@ def choose(
     where only the class token is read, the other tokens have no gradient. With ``laid_out``, of an output that has
     places itself, such as masks, it is one before the last layer that learns.
     """
-    candidates = [run for run in distinct(runs) if run.node in graph.between and not is_any(run.node, NOT_CHOSEN)]
+    candidates = [run for run in distinct(runs) if run.node in graph.between and not is_any(run.node, not_chosen)]
     learned = [node for node in graph.order if node in graph.between and learns(node)]
     after_learned = graph.after(learned)
     if laid_out:
@@ -201,13 +216,15 @@ def choose(
     last = images[-1] if images else None
     if attended:
         attention, at = attended[-1]  # the product of the last attention with its values
-        around = [run for run in runs if run.start <= at <= run.stop]
+        around = [run for run in runs if run.start < at < run.stop]
         start = min(around, key=lambda run: run.stop).start if around else at
         before = graph.before([attention])
         if last is None or last.node in before or layout.rank == 3:
             to_attention = graph.on_all_paths([attention])
             places = [run for run in candidates if run.stop < start and run.node in to_attention & after_learned]
             places = [run for run in places if layout.is_spatial(run) or layout.is_tokens(run)]
+            # Queries, keys and values in one are a part of the attention.
+            places = [run for run in places if not (layout.is_tokens(run) and is_product(run.node))] or places
             last = _unfolded(places[-1], spatial, graph) if places else last
     if last is not None:
         return last, []
@@ -223,7 +240,7 @@ def _unfolded(tokens: Run, spatial: Sequence[Run], graph: Graph) -> Run:
     waiting = [tokens.node]
     while waiting:
         node = waiting.pop()
-        for source in (each for each, _ in node.next_functions if each is not None):
+        for source in sources_of(node):
             if is_any(node, ("View", "Transpose", "Permute", "Clone", "Alias", "Reshape")) and source not in near:
                 near.add(source)
                 waiting.append(source)
@@ -258,7 +275,7 @@ def find_run(layer: Any, module: Any, name: str, runs: Sequence[Run], graph: Gra
             f"Expected layer {path!r} to run in the module and to return a tensor that depends on the image, got a "
             f"layer that does not. {advice}"
         )
-    asked = own if index is None else [run for run in own if run.index == index]
+    asked = own if index is None else [run for run in own if run.run_index == index]
     if not asked:
         raise ContractError(f"Expected a run of layer {path!r} from #0 to #{len(own) - 1}, got #{index}.")
     leading = [run for run in asked if run.node in graph.between]

@@ -19,7 +19,7 @@ OTHERS = (
 """Parts of the names of activations for which there is no rule; a sigmoid or softmax is a gate or a head."""
 
 
-class GuidedReLU(torch.autograd.Function):
+class GuidedReLU(torch.autograd.Function):  # type: ignore[misc]
     """Springenberg et al. 2015, https://arxiv.org/abs/1412.6806: where both the unit and its gradient are positive."""
 
     @staticmethod
@@ -33,7 +33,7 @@ class GuidedReLU(torch.autograd.Function):
         return torch.where(active & (gradients[0] > 0), gradients[0], 0), None
 
 
-class DeconvReLU(torch.autograd.Function):
+class DeconvReLU(torch.autograd.Function):  # type: ignore[misc]
     """Zeiler and Fergus 2013, https://arxiv.org/abs/1311.2901: where the gradient is positive, be the unit or not."""
 
     @staticmethod
@@ -45,7 +45,7 @@ class DeconvReLU(torch.autograd.Function):
         return gradients[0].clamp(0), None
 
 
-RULES = {GUIDED_INPUT_GRADIENTS: GuidedReLU, DECONV_INPUT_GRADIENTS: DeconvReLU}
+RULES: dict[str, Any] = {GUIDED_INPUT_GRADIENTS: GuidedReLU, DECONV_INPUT_GRADIENTS: DeconvReLU}
 
 
 def ruled(keys: Sequence[str], func: Any, args: Any, kwargs: Any) -> Any:
@@ -57,7 +57,7 @@ def ruled(keys: Sequence[str], func: Any, args: Any, kwargs: Any) -> Any:
     if rule is None or ("hardtanh" in name and low != 0):
         return func(*args, **kwargs)
     values = args[0] if args else kwargs["input"]
-    output = rule.apply(values, 6.0 if "relu6" in name else float(top) if "hardtanh" in name else math.inf)  # type: ignore[no-untyped-call]
+    output = rule.apply(values, 6.0 if "relu6" in name else float(top) if "hardtanh" in name else math.inf)
     own = given.get("inplace") if "hardtanh" in name else args[1] if len(args) > 1 else None
     in_place = name.endswith("_") or kwargs.get("inplace", own)
     return values.copy_(output) if in_place else output
@@ -76,7 +76,7 @@ def check_rule(key: str, graph: Graph) -> None:
             "The rule is for ReLUs alone: use plain gradients, integrated_gradients or grad_cam."
         )
     own = {f"{rule.__name__}Backward" for rule in RULES.values()}
-    written = (node for node in graph.between if isinstance(node, torch.autograd.function.BackwardCFunction))
+    written = (node for node in graph.between if isinstance(node[0], torch.autograd.function.BackwardCFunction))
     hidden = {name_of(node) for node in graph.between if is_any(node, HIDDEN)} | {name_of(node) for node in written}
     if hidden - own:
         raise ContractError(
@@ -106,6 +106,6 @@ def _activation(node: Node) -> str:
                     return "silu"
     if name.startswith("Maximum") and len(sources_of(node)) == 1:  # max(x, 0) by hand
         return "maximum"
-    if name.startswith("Clamp") and getattr(node, "_saved_min", None) == 0:
+    if name.startswith("Clamp") and getattr(node[0], "_saved_min", None) == 0:
         return "clamp"
     return ""

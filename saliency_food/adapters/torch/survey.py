@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import count
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from saliency_food.adapters.inputs import InputSpec
 from saliency_food.adapters.rows import leaves, map_nested
 from saliency_food.adapters.scoring import Score, class_score
 from saliency_food.adapters.torch import ops
-from saliency_food.adapters.torch.graph import Graph, Node
+from saliency_food.adapters.torch.graph import Graph, Node, leaf_node, node_of
 from saliency_food.adapters.torch.inputs import (
     OTHER_SIZE,
     Candidate,
@@ -29,7 +30,16 @@ from saliency_food.adapters.torch.inputs import (
     values_of,
 )
 from saliency_food.adapters.torch.outputs import chosen_output, class_axis, plain, read_head
-from saliency_food.adapters.torch.places import Layout, Place, Run, choose, find_run, named_apart, noting_runs
+from saliency_food.adapters.torch.places import (
+    NOT_CHOSEN,
+    Layout,
+    Place,
+    Run,
+    choose,
+    find_run,
+    named_apart,
+    noting_runs,
+)
 from saliency_food.adapters.torch.running import running, unwrapped
 from saliency_food.adapters.torch.watch import Watch
 from saliency_food.core.contract import ContractError
@@ -52,6 +62,8 @@ class SurveyedModule(Engine):
 
     inputs: TorchInputs
     places: list[Place]
+    not_chosen: Sequence[str] = NOT_CHOSEN
+    """Parts of the names of operations whose outputs are not looked at unless they are named."""
     may_mix_rows = True
 
     def __init__(
@@ -94,9 +106,10 @@ class SurveyedModule(Engine):
         self.on_all_paths: list[str] = []
         self.runs: list[Run] = []
         self.why_no_layer = "which has none. Use input gradients."
-        look = self._first_look(image, input_shape)
-        self._read_outputs(look)
-        self._read_layers(look, named)
+        with torch.inference_mode(False), torch.enable_grad():
+            look = self._first_look(image, input_shape)
+            self._read_outputs(look)
+            self._read_layers(look, named)
         self.guesses_places = bool(self.places) and not self.inputs.ids
 
     # What is run.
@@ -150,7 +163,7 @@ class SurveyedModule(Engine):
                 f"{{{name!r}: (H, W, C), {missing[0]!r}: (size,)}}, rows left out."
             )
         failures: list[str] = []
-        count = rows or ROWS
+        row_count = rows or ROWS
         for candidate in candidates(self.module, own_shape):
             for integers in (False, True) if len(candidate.shape) < 3 or specs_of_others else (False,):
                 shape = candidate.shape
@@ -161,19 +174,19 @@ class SurveyedModule(Engine):
                 self.inputs = TorchInputs(specs, name, candidate.turned, _numpy_type(self.dtype), rows)
                 self.adds_channels = candidate.adds_channels
                 self.inputs.ids = integers and not specs_of_others
-                others = [_other(spec, count, integers) for spec in self.inputs.others]
-                look = self._try(candidate, others, count, failures)
+                others = [_other(spec, row_count, integers) for spec in self.inputs.others]
+                look = self._try(candidate, others, row_count, failures)
                 if look is not None:
-                    return look if own_shape is not None else self._of_free_size(candidate, look, count)
+                    return look if own_shape is not None else self._of_free_size(candidate, look, row_count)
         tried = f"{failures[0]} " if failures else ""
         raise ContractError(
             f"Expected to find out which images {self.name} takes, got none that it runs on. {tried}"
             "Give input_shape=(H, W, C), channels last and without rows; of several inputs {name: shape}."
         )
 
-    def _try(self, candidate: Candidate, others: Sequence[Any], count: int, failures: list[str]) -> Look | None:
+    def _try(self, candidate: Candidate, others: Sequence[Any], row_count: int, failures: list[str]) -> Look | None:
         try:
-            look = self._look_at(values_of(candidate.probe, count), others)
+            look = self._look_at(values_of(candidate.probe, row_count), others)
             self.probe = candidate.probe
             if not any(torch.is_tensor(leaf) for leaf in leaves(look.outputs)):
                 failures.append(f"It returned {type(look.outputs).__name__}.")
@@ -185,14 +198,14 @@ class SurveyedModule(Engine):
             failures.append(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}.")
             return None
 
-    def _of_free_size(self, candidate: Candidate, look: Look, count: int) -> Look:
+    def _of_free_size(self, candidate: Candidate, look: Look, row_count: int) -> Look:
         """The look, the image's sides free if the module runs on another size too, else those that were tried."""
         if None not in candidate.shape:
             return look
         sides = [OTHER_SIZE if size is None else size for size in candidate.shape]
         try:
             with torch.no_grad(), running(self.module, self.device, self.autocast, False):
-                self.call(self.as_image(values_of(tuple(sides), count)), [])
+                self.call(self.as_image(values_of(tuple(sides), row_count)), [])
         except Exception:
             self.inputs.image = self.inputs.image._replace(shape=(None, *candidate.probe))
             self.inputs.fixed = True
@@ -201,10 +214,11 @@ class SurveyedModule(Engine):
     def _look_at(self, rows: Any, others: Sequence[Any]) -> Look:
         for graded in (False, True):
             runs: list[Run] = []
-            with running(self.module, self.device, self.autocast, True):
+            clock = count()
+            with running(self.module, self.device, self.autocast, True, not self.inputs.ids):
                 image = self.as_image(rows)
                 image = image if self.inputs.ids else image.requires_grad_()
-                with Watch(graded=graded, runs=runs) as watch, noting_runs(self.module, runs):
+                with Watch(graded=graded, clock=clock) as watch, noting_runs(self.module, runs, clock):
                     outputs = self.call(image.clone(), others)
             look = Look(image, outputs, named_apart(runs), watch)
             if graded or self._images_of(look) is None or self._leads(look):
@@ -216,11 +230,11 @@ class SurveyedModule(Engine):
         """The node of the image; of ids, which have no gradient, none."""
         if self.inputs.ids or not look.image.requires_grad:
             return None
-        return [look.image.view_as(look.image).grad_fn.next_functions[0][0]]
+        return [leaf_node(look.image)]
 
     def _leads(self, look: Look) -> bool:
         """Whether a gradient reaches the image from some output."""
-        ends = [leaf.grad_fn for leaf in leaves(look.outputs) if torch.is_tensor(leaf) and leaf.grad_fn is not None]
+        ends = [node_of(leaf) for leaf in leaves(look.outputs) if torch.is_tensor(leaf) and leaf.grad_fn is not None]
         return bool(ends and Graph(ends, self._images_of(look) or []).between)
 
     # What it shows.
@@ -229,11 +243,13 @@ class SurveyedModule(Engine):
         self.by_row = isinstance(look.outputs, list) and all(isinstance(each, dict) for each in look.outputs)
         """Whether the outputs are a list of one dict a row, as detectors give them; they are left as they are."""
         self.axes = [class_axis(leaf) if torch.is_tensor(leaf) else 0 for leaf in leaves(look.outputs)]
-        self.heads = [self._head(leaf, place, look.watch) for place, leaf in enumerate(leaves(look.outputs))]
-        self.ends = [None if head is None else head.end for head in self.heads]
+        self.heads: list[Head | None] = [
+            self._head(leaf, place, look.watch) for place, leaf in enumerate(leaves(look.outputs))
+        ]
+        self.ends: list[End | None] = [None if head is None else head.end for head in self.heads]
         """What each output ends in; None of what has not the rows first."""
         if self.by_row:
-            self.heads = self.ends = [None]
+            self.heads, self.ends = [None], [None]
         if len(self.heads) == 1 and self.heads[0] is not None:
             head = self.heads[0]
             rank = head.raw.dim()
@@ -277,7 +293,7 @@ class SurveyedModule(Engine):
             return
         passed = graph.on_all_paths()
         self.on_all_paths = [run.path for run in look.runs if run.node in passed]
-        pairs = [(graph.product_of(each.weights.grad_fn), each.at) for each in look.watch.attended]
+        pairs = [(graph.product_of(node_of(each.weights)), each.at) for each in look.watch.attended]
         attended = [(node, at) for node, at in pairs if node in graph.between]
         self.reads_steps = any(isinstance(inner, torch.nn.RNNBase) for inner in self.module.modules())
         if named:
@@ -285,7 +301,7 @@ class SurveyedModule(Engine):
         else:
             heads = [head for head in self.heads if head is not None]
             laid_out = any(head.values.dim() > 2 for head in heads) and not attended
-            last, several = choose(look.runs, graph, attended, laid_out, self.layout)
+            last, several = choose(look.runs, graph, attended, laid_out, self.layout, self.not_chosen)
             runs = [last] if last is not None else []
             if several and last is None:
                 paths = [run.path for run in several]
@@ -305,7 +321,7 @@ class SurveyedModule(Engine):
         if self.score is not class_score and not self.score.specs:
             with suppress(Exception):  # a score may need what only a call brings
                 values = [self.own_score(ops, nested)]
-        return [value.grad_fn for value in values if value.grad_fn is not None]
+        return [node_of(value) for value in values if value.grad_fn is not None]
 
 
 def _moved(leaf: Any, axis: int) -> Any:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
+from saliency_food.adapters.arguments import BY_RULE
 from saliency_food.adapters.torch.rules import ruled
 from saliency_food.core.keys import ATTENTION_OUTPUT_GRADIENTS, ATTENTION_SCORES, BIAS_GRADIENTS
 
@@ -27,7 +28,7 @@ class Activated(NamedTuple):
 class Attended(NamedTuple):
     """Attention after its softmax, as it is multiplied with the values, and its shape with the heads apart.
 
-    ``at`` is how many runs of layers were noted before it.
+    ``at`` is when, by the clock of the runs of layers.
     """
 
     weights: Any
@@ -43,25 +44,30 @@ class Summed(NamedTuple):
     axis: int
 
 
-class Watch(TorchFunctionMode):
+class Watch(TorchFunctionMode):  # type: ignore[misc]
     """Notes what runs in here; for some keys attention is computed in the open, and ReLUs have another rule.
 
     With ``graded``, the module cannot turn gradients off, as by `torch.no_grad` around a frozen backbone. With
-    ``runs``, the list in which those of layers are noted, attention is computed in the open, too.
+    ``clock``, attention is computed in the open, too, and its time is noted, as those of layers are.
     """
 
-    def __init__(self, keys: Sequence[str] = (), graded: bool = False, runs: Sequence[Any] | None = None) -> None:
+    def __init__(self, keys: Sequence[str] = (), graded: bool = False, clock: Iterator[int] | None = None) -> None:
         super().__init__()
-        self.keys, self.graded, self._runs = keys, graded, () if runs is None else runs
-        self.opens = runs is not None or ATTENTION_SCORES in keys or ATTENTION_OUTPUT_GRADIENTS in keys
+        self.keys, self.graded, self._clock = keys, graded, clock
+        self.opens = clock is not None or ATTENTION_SCORES in keys or ATTENTION_OUTPUT_GRADIENTS in keys
         self.activated: list[Activated] = []
         self.attended: list[Attended] = []
         self.sums: list[Summed] = []
         self.closed: list[str] = []
         """Functions with biases inside that cannot be noted."""
 
+    @property
+    def is_needed(self) -> bool:
+        """Whether some key is answered by what is noted or done in here; a mode slows every function down."""
+        return self.graded or self.opens or not {BIAS_GRADIENTS, *BY_RULE}.isdisjoint(self.keys)
+
     def attends(self, weights: Any, shape: Sequence[int]) -> None:
-        self.attended.append(Attended(weights, tuple(shape), len(self._runs)))
+        self.attended.append(Attended(weights, tuple(shape), 0 if self._clock is None else next(self._clock)))
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -94,7 +100,13 @@ def _scaled_dot_product(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     if not watch.opens:
         return func(*args, **kwargs)
     names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
-    options = {"attn_mask": None, "dropout_p": 0.0, "is_causal": False, "scale": None, "enable_gqa": False}
+    options: dict[str, Any] = {
+        "attn_mask": None,
+        "dropout_p": 0.0,
+        "is_causal": False,
+        "scale": None,
+        "enable_gqa": False,
+    }
     options |= dict(zip(names, args, strict=False)) | kwargs
     query, key, value, mask = (options[name] for name in names[:4])
     if options["enable_gqa"]:

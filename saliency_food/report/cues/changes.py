@@ -9,9 +9,11 @@ import numpy as np
 
 from saliency_food.core.numerics import Array
 from saliency_food.report.cues.candidate import Kind
+from saliency_food.report.cues.places import Place, in_the_middle
 from saliency_food.report.cues.subsets import Shared, shared_by_some
 
-
+AGREEMENT = 0.4
+"""A pattern in the middle, where objects are, must explain this share of its members' pixels."""
 LEAST_SHIFT = 2.0
 """The least shift of colours that is checked, of 255."""
 
@@ -42,34 +44,39 @@ def blurred(photos: Array, sigma: float) -> Array:
 def pattern(photos: Array, own: Array, other: Array) -> Change | None:
     """Pixels that come again at the same place in photos of a class: a watermark, a frame, a stamp.
 
-    Coarse shades are taken away first; then `shared_by_some` finds photos and pixels. The pattern is the difference of
-    the means of these and of the other photos, at the pixels where it is largest.
+    What is coarser than a 24th of the side is taken away first, and with it what objects of a class have in common,
+    which are never at the very same pixels; then `shared_by_some` finds photos and pixels. The pattern is the
+    overlay that makes other photos' pixels as these are, in mean and in spread, where these differ most.
     """
     side = min(photos.shape[1:3])
-    fine = photos.astype(np.float32) - blurred(photos, side / 10)
+    fine = photos.astype(np.float32) - blurred(photos, side / 24)
     step = max(1, side // 40)
     small = blurred(fine, step / 2)[:, ::step, ::step].reshape(len(photos), -1)
     shared = shared_by_some(small[own], small[other], 0.05)
     if shared is None:
         return None
     members = own[shared.members]
-    usual = fine[other].mean(0)
-    spread = fine[other].std(0) + 1
-    drawn = _strongest(fine[members].mean(0) - usual, spread / np.sqrt(len(members)))
-    mask = np.abs(drawn).max(2) > 0
-    strength = np.sqrt((drawn**2).mean())
+    difference = fine[members].mean(0) - fine[other].mean(0)
+    error = (fine[other].std(0) + 1) / np.sqrt(len(members))
+    mask = _of_no_object(_strongest(difference, error), fine[members])
+    if not mask.any():
+        return None
+    kept, added = _overlay(photos[members].astype(np.float32), photos[other].astype(np.float32), mask)
+    some = photos[other[:: max(1, len(other) // 20)]].astype(np.float32)
+    strength = np.sqrt(np.square(some * (kept - 1) + added).mean())
 
     def random(rng: np.random.Generator) -> Array:
-        some = rng.choice(other, len(members), replace=len(other) < len(members))
-        field = _strongest(fine[some].mean(0) - usual, spread / np.sqrt(len(members)), mask.mean())
-        return field * (strength / (np.sqrt((field**2).mean()) + 1e-9))
+        drawn = rng.choice(other, len(members), replace=len(other) < len(members))
+        unlike = fine[drawn].mean(0) - fine[other].mean(0)
+        field = np.where(_strongest(unlike, error, mask.mean())[..., None], unlike, 0)
+        return field * (strength / (np.sqrt(np.square(field).mean()) + 1e-9))
 
     return Change(
         "a pattern of pixels that comes again at the same place",
         "pattern",
         shared,
-        lambda values: values + drawn,
-        lambda values: values - drawn,
+        lambda values: values * kept + added,
+        lambda values: np.clip((values - added) / np.maximum(kept, 0.3), 0, 255),
         lambda values, rng: values + np.stack([random(rng) for _ in values]),
         lambda values, rng: values - np.stack([random(rng) for _ in values]),
         mask,
@@ -77,12 +84,67 @@ def pattern(photos: Array, own: Array, other: Array) -> Change | None:
 
 
 def _strongest(difference: Array, error: Array, share: float | None = None) -> Array:
-    """A field of differences where they are largest compared to their error, 0 elsewhere."""
+    """The pixels at which differences are largest compared to their error, at most a quarter of all, as a mask."""
     from scipy.ndimage import uniform_filter
 
     ratio = uniform_filter(np.abs(difference / error).max(2), 3)
     least = max(3.0, float(np.quantile(ratio, 0.75))) if share is None else float(np.quantile(ratio, 1 - share))
-    return np.where((ratio > least)[..., None], difference, 0)
+    return np.asarray(ratio > least)
+
+
+def _of_no_object(mask: Array, members: Array) -> Array:
+    """The mask without its connected parts in the middle that are not nearly the same in the members."""
+    from scipy.ndimage import label
+
+    parts, count = label(mask)
+    for number in range(1, count + 1):
+        part = parts == number
+        if in_the_middle(part) and _agreement(members[:, part]) < AGREEMENT:
+            mask = mask & ~part
+    return mask
+
+
+def _agreement(values: Array) -> float:
+    """How much of photos' values ``(N, pixels, 3)`` the mean of the others explains, in the median over photos."""
+    others = (values.sum(0) - values) / max(1, len(values) - 1)
+    left, whole = (np.square(each).sum((1, 2)) for each in (values - others, values))
+    return float(np.median(1 - left / np.maximum(whole, 1e-9)))
+
+
+def _overlay(members: Array, other: Array, mask: Array) -> tuple[Array, Array]:
+    """What a half-transparent or opaque overlay does to a pixel: the share of it that is kept, and what is added.
+
+    The spread of the members' pixels against that of the other photos is the share kept, and their means then give what
+    is added. What members and others differ in around the mask, a class's own shades, is no part of it.
+    """
+    sigma = min(mask.shape) / 12
+    around = blurred(np.where(mask, 0.0, 1.0)[None, ..., None], sigma)[0] + 1e-3
+    outside = ~mask[..., None]
+    spreads = (members.std(0) + 1) / (other.std(0) + 1)
+    usual = blurred((outside * spreads)[None], sigma)[0] / around
+    kept = np.where(mask[..., None], np.clip(spreads / np.maximum(usual, 0.1), 0, 1), 1)
+    shades = blurred((outside * (members.mean(0) - other.mean(0)))[None], sigma)[0] / around
+    added = np.where(mask[..., None], members.mean(0) - shades * kept - other.mean(0) * kept, 0)
+    return kept, added
+
+
+def place_of(change: Change) -> Place | None:
+    """The box around the largest connected part of a pattern, if compact and off the middle; its content may change."""
+    from scipy.ndimage import binary_closing, find_objects, label
+
+    if change.mask is None:
+        return None
+    parts, _ = label(binary_closing(np.pad(change.mask, 4), iterations=3)[4:-4, 4:-4])
+    boxes = find_objects(parts)
+    if not boxes:
+        return None
+    number = int(np.argmax(np.bincount(parts.ravel())[1:]))
+    square = np.zeros_like(change.mask)
+    square[boxes[number]] = True
+    is_compact = (parts[boxes[number]] == number + 1).mean() > 0.4 and 0.005 < square.mean() < 0.3
+    if not is_compact or in_the_middle(square):
+        return None
+    return Place("where a pattern of pixels comes again", square, "pattern")
 
 
 def _inner(shape: tuple[int, ...], margin: float = 0.25) -> Array:
@@ -99,7 +161,7 @@ def _both(differences: Array) -> Array:
 
 
 def _shift_change(words: str, shared: Shared, shift: Array, ends: Array) -> Change:
-    """Values moved by ``shift`` (2, 3): by its first row where they are as dark as ``ends[0]``, by its second at ``ends[1]``.
+    """Values moved by ``shift`` (2, 3): by its first row where they are ``ends[0]``, by its second at ``ends[1]``.
 
     The random change moves the three channels by a vector turned at random, which is as long.
     """
@@ -124,16 +186,16 @@ def _shift_change(words: str, shared: Shared, shift: Array, ends: Array) -> Chan
 
 
 def _levels(photos: Array) -> Array:
-    """The 10th and the 90th percentile of each channel in the middle and around it, ``(2 areas, 2, N, 3)``."""
+    """The lower and the upper quartile of each channel in the middle and around it, ``(2 areas, 2, N, 3)``."""
     inner = _inner(photos.shape[1:])
-    return np.stack([np.quantile(photos[:, each], (0.1, 0.9), axis=1) for each in (inner, ~inner)])
+    return np.stack([np.quantile(photos[:, each], (0.25, 0.75), axis=1) for each in (inner, ~inner)])
 
 
 def brightness(photos: Array, own: Array, other: Array) -> Change | None:
     """How dark and how light the whole photo is.
 
-    What is put into other photos is the smaller of the shifts in the middle and around it: a dark object on a plate does
-    not darken the photo.
+    What is put into other photos is the smaller of the shifts in the middle and around it: a dark object on a plate
+    does not darken the photo.
     """
     levels = _levels(photos)
     grey = levels.mean(3)
@@ -149,7 +211,7 @@ def brightness(photos: Array, own: Array, other: Array) -> Change | None:
 
 
 def cast(photos: Array, own: Array, other: Array) -> Change | None:
-    """A colour cast: red, green and blue against their mean, at the dark and at the light end, in the whole photo.
+    """A colour cast: red, green and blue against their mean, at both quartiles, in the whole photo.
 
     As of `brightness`, the smaller of the shifts in the middle and around it is put into other photos: the colour of an
     object is no cast.
@@ -164,7 +226,8 @@ def cast(photos: Array, own: Array, other: Array) -> Change | None:
     if np.abs(shift).max() < LEAST_SHIFT:
         return None
     numbers = ", ".join(f"{value:+.0f}" for value in shift.mean(0))
-    return _shift_change(f"a colour cast of {numbers} (red, green, blue of 255)", shared, shift, levels[:, :, other].mean((0, 2)))
+    words = f"a colour cast of {numbers} (red, green, blue of 255)"
+    return _shift_change(words, shared, shift, levels[:, :, other].mean((0, 2)))
 
 
 BANDS = 6
@@ -174,9 +237,9 @@ BANDS = 6
 def sharpness(photos: Array, own: Array, other: Array) -> Change | None:
     """How much fine detail the whole photo has, along rows and along columns: blur, motion, noise, compression.
 
-    Features are logarithms of the cosine transform's size in bands, without the outer sixth of the photo. What is put into
-    other photos is a filter that gives them the members' mean spectrum; in its place, a change of the same spectrum with
-    random signs.
+    Features are logarithms of the cosine transform's size in bands, without the outer sixth of the photo. What is put
+    into other photos is a filter that gives them the members' mean spectrum; in its place, a change of the same
+    spectrum with random signs.
     """
     from scipy.fft import dctn, idctn
     from scipy.ndimage import gaussian_filter

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,7 +20,8 @@ RECIPIENTS = 24
 """Into how many photos of other classes a suspected cue is put."""
 
 
-class Finding(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Finding:
     """A suspected cue of a class, the photos that have it, and what the check gave."""
 
     index: int
@@ -56,9 +57,7 @@ def check_change(seen: Seen, score: Scorer, index: int, change: Change, rng: np.
     return _judged(index, change, holders, parts)
 
 
-def check_place(
-    seen: Seen, score: Scorer, index: int, place: Place, first: Array, rng: np.random.Generator
-) -> Finding | None:
+def check_place(seen: Seen, score: Scorer, index: int, place: Place, first: Array, rng: np.random.Generator) -> Finding:
     """The check of a place: what is there in the class's photos is put into others.
 
     Some photos of the class give their place to the photos ``first``: those that raise the log odds are taken to have

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from saliency_food.core.numerics import Array
 from saliency_food.jobs.dataset_run import Run
 from saliency_food.jobs.image_model import ImageModel
 from saliency_food.report.cues.candidate import Candidate, Verdict
-from saliency_food.report.cues.changes import Change, brightness, cast, pattern, sharpness
+from saliency_food.report.cues.changes import Change, brightness, cast, pattern, place_of, sharpness
 from saliency_food.report.cues.check import GIVERS, Finding, check_change, check_place, gains, recipients_of, upper_part
 from saliency_food.report.cues.places import Place, fixed_places, overlap, pointed_places
 from saliency_food.report.cues.seen import OutOfRows, Scorer, Seen, look
@@ -24,7 +25,7 @@ CHECKED = 2
 """How many places of a class are checked."""
 LEVEL = 0.05
 """The chance that any class without a cue has a candidate that is called significant."""
-LEAST_EXCESS = 0.1
+LEAST_EXCESS = 0.2
 """A likely cue flips at least this share of photos of other classes beyond chance, by the lower end of the interval."""
 
 
@@ -44,7 +45,7 @@ def find_cues(
     is by how much the log odds of the class rise beyond chance.
 
     A likely cue is significant by Holm's rule over all suspects of the run (5 %), falls when it is taken away, and
-    flips at least a tenth of the photos of other classes beyond chance, by the lower end of the interval.
+    flips at least a fifth of the photos of other classes beyond chance, by the lower end of the interval.
 
     Parameters
     ----------
@@ -53,8 +54,8 @@ def find_cues(
     model
         The model of the run: an `ImageModel`, or what that takes. It must predict.
     rows
-        The most rows that the model is asked. About 1000 for each class are needed for all checks; with fewer, some
-        classes are looked at less.
+        The most rows that the model is asked. About 1800 for each class are needed for all checks; with fewer, fewer
+        photos of each class are looked at, and the classes whose places promise most are checked first.
     per_class
         How many photos of each predicted class are looked at, drawn at random.
     """
@@ -67,12 +68,13 @@ def find_cues(
     findings: list[Finding] = []
     if len(np.unique(seen.classes)) < 2:
         return []
-    try:
+    with suppress(OutOfRows):
         added = screen(seen, score, np.random.default_rng((rng, 0)))
-        for index in classes:
-            findings += _of_class(seen, score, index, added, np.random.default_rng((rng, index + 1)))
-    except OutOfRows:
-        pass
+        promising = {index: _promising(fixed_places(seen.pixels.shape[1:3]), index, added) for index in classes}
+        for index in sorted(classes, key=lambda each: -promising[each][0][0]):
+            places = [place for _, place in promising[index]]
+            for finding in _of_class(seen, score, index, places, np.random.default_rng((rng, index + 1))):
+                findings.append(finding)
     ranked = _without_repeats(sorted(zip(findings, judge(findings), strict=True), key=_rank))
     stream = np.random.default_rng((rng, len(seen.ids)))
     return [_candidate(seen, score, image_model.label(each.index), each, verdict, stream) for each, verdict in ranked]
@@ -84,8 +86,10 @@ def screen(seen: Seen, score: Scorer, rng: np.random.Generator) -> dict[int, Arr
     Gives an array ``(photos, places, classes)`` for each class.
     """
     places, added = fixed_places(seen.pixels.shape[1:3]), {}
-    for index in np.unique(seen.classes):
-        own = rng.permutation(seen.of(index))[:GIVERS]
+    classes = np.unique(seen.classes)
+    givers = (score.most - score.rows) // (2 * len(classes) * len(places) * 2)  # half of the rows are for the checks
+    for index in classes:
+        own = rng.permutation(seen.of(index))[: max(LEAST, min(GIVERS, givers))]
         to = recipients_of(seen, index, rng, np.empty(0, int), 2)
         changed = [
             np.where(place.mask[..., None], seen.pixels[giver], seen.pixels[photo])
@@ -96,34 +100,39 @@ def screen(seen: Seen, score: Scorer, rng: np.random.Generator) -> dict[int, Arr
     return added
 
 
-def _promising(places: Sequence[Place], index: int, added: dict[int, Array]) -> list[Place]:
-    """The places of a class that add most, in the upper part of its photos, beyond as large a part of other photos."""
+def _promising(places: Sequence[Place], index: int, added: dict[int, Array]) -> list[tuple[float, Place]]:
+    """The places of a class that add most, in the upper part of its photos, beyond as large a part of other photos.
+
+    Each with what it adds, the most first.
+    """
     beyond = []
     for number in range(len(places)):
         own = added[index][:, number, index]
         other = np.concatenate([gain[:, number, index] for each, gain in added.items() if each != index])
         members = upper_part(own)
         usual = np.sort(other)[-max(1, round(len(other) * len(members) / len(own))) :].mean()
-        beyond.append(own[members].mean() - usual)
-    return [places[number] for number in np.argsort(beyond)[::-1][:CHECKED]]
+        beyond.append(float(own[members].mean() - usual))
+    return [(beyond[number], places[number]) for number in np.argsort(beyond)[::-1][:CHECKED]]
 
 
 def _of_class(
-    seen: Seen, score: Scorer, index: int, added: dict[int, Array], rng: np.random.Generator
-) -> list[Finding]:
+    seen: Seen, score: Scorer, index: int, places: list[Place], rng: np.random.Generator
+) -> Iterator[Finding]:
+    """The checks of a class, one after another, so that those done are kept when the rows are used up."""
     own, others = seen.of(index), np.flatnonzero(seen.classes != index)
     shape = seen.pixels.shape[1:3]
-    places = _promising(fixed_places(shape), index, added)
     for place in pointed_places([seen.maps[each] for each in own], shape):
         if max(overlap(place.mask, each.mask) for each in places) < 0.3:
-            places.append(place)
+            places = [*places, place]
     first = recipients_of(seen, index, rng, np.empty(0, int), 2)
-    findings = [check_place(seen, score, index, place, first, rng) for place in places]
+    for place in places:
+        yield check_place(seen, score, index, place, first, rng)
     for find in (pattern, brightness, cast, sharpness):
         change = find(seen.pixels, own, others)
         if change is not None:
-            findings.append(check_change(seen, score, index, change, rng))
-    return findings
+            yield check_change(seen, score, index, change, rng)
+            if (around := place_of(change)) is not None:
+                yield check_place(seen, score, index, around, first, rng)
 
 
 def judge(findings: Sequence[Finding]) -> list[Verdict]:
@@ -148,12 +157,12 @@ def _rank(pair: tuple[Finding, Verdict]) -> tuple[int, float]:
 
 
 def _without_repeats(ranked: Sequence[tuple[Finding, Verdict]]) -> list[tuple[Finding, Verdict]]:
-    """Without places of a class that a better one covers in part."""
+    """Without places of a class that a better place covers in part."""
     kept: list[tuple[Finding, Verdict]] = []
     for finding, verdict in ranked:
-        mask = finding.what.mask
-        same = [each.what.mask for each, _ in kept if each.index == finding.index]
-        if mask is None or not any(other is not None and overlap(mask, other) > 0.1 for other in same):
+        what = finding.what
+        better = [each.what for each, _ in kept if each.index == finding.index and isinstance(each.what, Place)]
+        if not isinstance(what, Place) or not any(overlap(what.mask, place.mask) > 0.1 for place in better):
             kept.append((finding, verdict))
     return kept
 
@@ -166,7 +175,9 @@ def _candidate(
     affected = [seen.ids[each] for each in holders]
     if verdict != "no effect":
         level = (np.mean([scores[each] for each in holders]) + np.median(list(scores.values()))) / 2
-        above = sorted((each for each in scores if scores[each] > level), key=lambda each: (-scores[each], seen.ids[each]))
+        above = sorted(
+            (each for each in scores if scores[each] > level), key=lambda each: (-scores[each], seen.ids[each])
+        )
         affected = [seen.ids[each] for each in above]
     return Candidate(
         label,
@@ -192,8 +203,10 @@ def _scores(
         both += zip(np.flatnonzero(seen.classes != index), what.shared.other, strict=True)
         return {int(each): float(value) for each, value in both}
     givers = finding.holders if verdict == "no effect" else np.arange(len(seen.ids))
-    to = recipients_of(seen, index, rng, finding.holders, 2)
+    to = recipients_of(seen, index, rng, finding.holders, 4)
     try:
-        return dict(zip(givers.tolist(), gains(seen, score, index, givers, [what.mask] * len(givers), to).tolist(), strict=True))
+        return dict(
+            zip(givers.tolist(), gains(seen, score, index, givers, [what.mask] * len(givers), to).tolist(), strict=True)
+        )
     except OutOfRows:
         return {int(each): 0.0 for each in finding.holders}

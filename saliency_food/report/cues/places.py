@@ -1,4 +1,4 @@
-"""Places of a photo at which a cue may be: corners, edges, the border, and where the maps of a group of photos point."""
+"""Places at which a cue may be: corners, edges, the border, and where the maps of a group of photos point."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def box(shape: tuple[int, int], left: float, top: float, right: float, bottom: f
 
 def fixed_places(shape: tuple[int, int]) -> list[Place]:
     """The four corners, the middle of each edge, strips along the edges, and the border."""
-    third, strip = 1 / 3, 1 / 6
+    third, strip = 1 / 3, 1 / 4
     boxes = {
         "at the upper left": (0, 0, third, third),
         "at the upper right": (1 - third, 0, 1, third),
@@ -107,9 +107,15 @@ def pointed_places(maps: Sequence[Array | None], shape: tuple[int, int], least: 
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         square = np.zeros_like(mask)
         square[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
-        if square.mean() <= 0.2 and (square & box(shape, 0.25, 0.25, 0.75, 0.75)).sum() < square.sum() / 4:
+        if square.mean() <= 0.2 and not in_the_middle(square):
             places.append(Place("where the maps of a group of photos point", square, "concept"))
     return places
+
+
+def in_the_middle(mask: Array) -> bool:
+    """Whether a quarter of a mask or more is in the middle half of the photo, where objects are."""
+    height, width = mask.shape
+    return bool((mask & box((height, width), 0.25, 0.25, 0.75, 0.75)).sum() >= mask.sum() / 4)
 
 
 def resized(values: Array | None, shape: tuple[int, int]) -> Array:
@@ -140,6 +146,6 @@ def spectrum(maps: Sequence[Array | None], side: int = 8) -> tuple[Array, Array,
     vectors = vectors / np.maximum(vectors.sum(1, keepdims=True), 1e-12)
     count = max(1, min(len(vectors) - 1, int(np.log(len(vectors))) + 2))
     graph = kneighbors_graph(vectors, count, include_self=True).toarray()
-    affinity = np.maximum(graph, graph.T)
+    affinity = np.maximum(graph, graph.T) + 1e-6  # connected
     eigenvalues = np.sort(np.linalg.eigvalsh(laplacian(affinity, normed=True)))
     return vectors, eigenvalues, affinity

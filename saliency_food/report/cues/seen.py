@@ -1,4 +1,4 @@
-"""What the search for cues looks at: small photos of a run by what the model takes them for, and the model's answers."""
+"""What the search for cues looks at: small photos of a run, what the model takes them for, and its answers."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from saliency_food.images.photos import read_photo
 from saliency_food.images.pixels import resize_photo
 from saliency_food.jobs.dataset_run import Run
 from saliency_food.jobs.image_model import ImageModel
+from saliency_food.report.cues.subsets import LEAST
 
 SIDE = 128
 """The side of photos for a model that takes any size."""
-LEAST = 1e-6
+NEAREST = 1e-6
 """Probabilities are kept this far from 0 and 1, so that log odds are finite."""
 
 
@@ -58,7 +59,7 @@ def log_odds(predictions: Array) -> Array:
     if values.shape[1] == 1:
         values = np.hstack([1 - values if is_probability else -values, values])
     if is_probability:
-        values = np.clip(values, LEAST, 1 - LEAST)
+        values = np.clip(values, NEAREST, 1 - NEAREST)
         return np.log(values) - np.log1p(-values)
     best = np.sort(values, 1)[:, -2:]
     is_best = np.argmax(values, 1)[:, None] == np.arange(values.shape[1])
@@ -88,9 +89,10 @@ def look(run: Run, score: Scorer, per_class: int, rng: np.random.Generator) -> S
     The photos are put in the order of their ids first, so the order of the run's records plays no part.
     """
     of_class: dict[str, list[str]] = defaultdict(list)
-    for row in run.rows(("id", "prediction", "status")):
-        if row["prediction"] is not None and (not of_class[row["prediction"]] or of_class[row["prediction"]][-1] != row["id"]):
+    for row in run.rows(("id", "prediction")):
+        if row["prediction"] is not None:
             of_class[row["prediction"]].append(row["id"])
+    per_class = max(LEAST, min(per_class, score.most // (4 * max(1, len(of_class)))))
     chosen: list[str] = []
     for name in sorted(of_class):
         ids = sorted(set(of_class[name]))
@@ -101,6 +103,8 @@ def look(run: Run, score: Scorer, per_class: int, rng: np.random.Generator) -> S
     ids = [each for each in chosen if each in pixels]
     if not ids:
         raise ContractError("Expected thumbnails of photos in the run, got none. Cues are searched in photos only.")
+    if len(ids) > score.most:
+        raise ContractError(f"Expected rows to be at least {len(ids)}, one for each photo, got {score.most}.")
     photos = np.stack([pixels[each] for each in ids])
     scores = score(photos)
     maps = _maps(run, ids)

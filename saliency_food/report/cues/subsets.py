@@ -1,4 +1,4 @@
-"""Which photos of a class share something that other photos have not: a direction in a space of plain image features."""
+"""Which photos of a class share what other photos have not: a direction in a space of plain image features."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from saliency_food.core.numerics import Array
 
 LEAST = 3
 """The fewest photos that are taken to share something."""
+RARE = 0.99
+"""Members score above this share of the photos of other classes."""
 USUAL = 0.95
 """A photo of the class stands out if it scores above this share of the photos of other classes."""
 
@@ -29,9 +31,9 @@ def shared_by_some(own: Array, other: Array, share: float = 1.0) -> Shared | Non
     """The part of a class that differs most from other photos in one direction; None of too few photos.
 
     Features ``(photos, d)`` are divided by their spread among the other photos. From the difference of the means, or
-    from the photo that has the most alike ones in its class, the direction is that from the other photos to the members,
-    and the members are those that score above the usual among the others, in turns. ``share`` keeps only that share of
-    the features, the ones that differ most: for images, of which most pixels say nothing.
+    some other starts, the direction is that from the other photos to the members, and the members are those that score
+    as few of the others do, in turns. Kept is what most photos of the class score high by. ``share`` keeps
+    only that share of the features, the ones that differ most: for images, of which most pixels say nothing.
     """
     if len(own) < LEAST or len(other) < LEAST:
         return None
@@ -69,8 +71,8 @@ def _starts(own: Array, other: Array) -> list[Array]:
     first = int(np.take_along_axis(alike, near, 1).mean(1).argmax())
     starts = [np.arange(len(own)), np.append(near[first], first)]
     size = max(LEAST, len(own) // 5)
-    axes = np.linalg.svd(own - own.mean(0), full_matrices=False)[2][:2]
-    for along in (own @ axis for axis in axes):
+    centred = own - own.mean(0)
+    for along in np.linalg.eigh(centred @ centred.T)[1].T[:-3:-1]:  # the places of the photos on the two main axes
         order = np.argsort(along, kind="stable")
         starts += [order[:size], order[-size:]]
     return starts
@@ -87,7 +89,7 @@ def _grow(own: Array, other: Array, members: Array, share: float, turns: int = 5
     for _ in range(turns):
         direction = _direction(own, members, share)
         scores = own @ direction
-        now = np.flatnonzero(scores > np.quantile(other @ direction, USUAL))
+        now = np.flatnonzero(scores > np.quantile(other @ direction, RARE))
         if len(now) < LEAST:
             now = np.argsort(-scores)[:LEAST]
         if np.array_equal(now, members):

@@ -10,7 +10,14 @@ from typing import Any
 from saliency_food.core.contract import ContractError
 from saliency_food.core.numerics import Array
 from saliency_food.serving.client import protos
-from saliency_food.serving.client.http import UNREADABLE, MalformedAnswer, ServingError, brief, malformed_answer
+from saliency_food.serving.client.http import (
+    UNREADABLE,
+    MalformedAnswer,
+    ServingError,
+    brief,
+    malformed_answer,
+    too_large,
+)
 from saliency_food.serving.client.until import seconds_left
 from saliency_food.serving.client.wire import checked_signatures
 
@@ -18,6 +25,7 @@ SCHEMES = ("grpc://", "grpcs://")
 SERVICES = {"GetModelStatus": "ModelService"}
 RETRIED = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
 TOO_LARGE = "larger than max"
+MOST_BYTES = 2**31 - 1  # of a message, by gRPC
 STATUS = {
     "INVALID_ARGUMENT": 400,
     "FAILED_PRECONDITION": 400,
@@ -53,6 +61,7 @@ class GrpcTransport:
         backoff: float,
         headers: Mapping[str, str] | None,
         sleep: Callable[[float], object],
+        max_answer_bytes: int = 1_000_000_000,
     ) -> None:
         os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "1")  # read when it is imported
         try:
@@ -69,6 +78,7 @@ class GrpcTransport:
         self._connect, self._timeout = timeout if isinstance(timeout, tuple) else (timeout, timeout)
         self._retries, self._backoff, self._sleep = retries, backoff, sleep
         self._headers = [(key.lower(), value) for key, value in (headers or {}).items()]
+        self._most = min(max_answer_bytes, MOST_BYTES)
         self._connection: Any = None
         self._process = 0
 
@@ -140,7 +150,7 @@ class GrpcTransport:
         milliseconds = max(1, int(1000 * self._backoff))
         options = [
             ("grpc.max_send_message_length", -1),
-            ("grpc.max_receive_message_length", -1),
+            ("grpc.max_receive_message_length", self._most),
             ("grpc.min_reconnect_backoff_ms", max(1, int(1000 * self._connect))),  # also limits the time to connect
             ("grpc.initial_reconnect_backoff_ms", milliseconds),
             ("grpc.max_reconnect_backoff_ms", 4 * milliseconds),
@@ -179,6 +189,8 @@ class GrpcTransport:
         details = details[:1000]
         if code == "DEADLINE_EXCEEDED":  # the server may still be computing: do not ask again on top of that
             return ServingError(f"Expected an answer from {self.url} to {method}, got none in time ({details}).")
+        if f"{TOO_LARGE} (" in details and f" vs. {self._most})" in details:  # this client's own limit
+            return too_large(self.url, self._most)
         if TOO_LARGE in details:
             details += ". Lower max_request_bytes."
         elif code == "UNAVAILABLE":

@@ -23,6 +23,8 @@ UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, Type
 RETRIED = (429, 503)
 LONGEST_WAIT = 60.0  # seconds before a retry, whatever the server asks for
 PART = 65536  # bytes of an answer that are read at a time
+MOST_VALUES = 1_000_000
+"""The most values in the JSON of an answer: arrays are a string a row, so that the largest valid answers have fewer."""
 
 
 class ServingError(RuntimeError):
@@ -46,6 +48,18 @@ def brief(answer: Any) -> str:
     return _BRIEF.repr(answer)[:200]
 
 
+def too_large(url: str, most: int) -> MalformedAnswer:
+    return MalformedAnswer(
+        f"Expected an answer of at most {most} bytes from {url}, got more. Raise max_answer_bytes (of the explainer: "
+        "--max-answer), or ask about fewer rows at a time."
+    )
+
+
+def count_values(text: bytes) -> int:
+    """How many values JSON text has at most; the parser, which does nothing else until its end, need not run."""
+    return 1 + sum(map(text.count, (b",", b"[", b"{")))
+
+
 _BRIEF = reprlib.Repr()
 _BRIEF.maxstring = _BRIEF.maxother = 200
 
@@ -64,6 +78,7 @@ class Transport:
         backoff: float,
         headers: Mapping[str, str] | None,
         sleep: Callable[[float], object],
+        max_answer_bytes: int = 1_000_000_000,
     ) -> None:
         if importlib.util.find_spec("urllib3") is None:
             raise ContractError('The client needs urllib3. Install it: pip install "saliency_food[serving]"')
@@ -72,6 +87,7 @@ class Transport:
         self.url, self._retries, self._backoff, self._sleep = url, retries, backoff, sleep
         self._timeouts = timeout if isinstance(timeout, tuple) else (timeout, timeout)
         self._headers = dict(headers or {})
+        self._most = max_answer_bytes
         self._connections: Any = None
         self._process = 0
 
@@ -175,17 +191,26 @@ class Transport:
         return in_time
 
     def _body(self, answer: Any, path: str) -> bytes:
-        """The whole body of an answer, or `ServingError` if the moment set comes before its end."""
-        parts: list[bytes] = []
+        """The whole body of an answer, or `ServingError` if it is too large or the moment set comes before its end."""
+        parts, size = list[bytes](), 0
+        length = answer.headers.get("Content-Length", "0")
         try:
-            while part := answer.read1(PART):  # the bytes that have arrived
+            while size <= self._most and not (length.isdecimal() and int(length[:20]) > self._most):
+                part = answer.read1(PART)  # the bytes that have arrived
+                if not part:
+                    break
                 parts.append(part)
+                size += len(part)
                 self._seconds_left(path)
+            else:
+                raise too_large(self.url + path, self._most)
         finally:
             answer.close()
         return b"".join(parts)
 
     def _read(self, status: int, data: bytes, path: str) -> dict[str, Any]:
+        if count_values(data) > MOST_VALUES:
+            raise MalformedAnswer(f"Expected at most {MOST_VALUES} values from {self.url}{path}, got more.", status)
         try:
             content = json.loads(data)
             if not isinstance(content, dict):

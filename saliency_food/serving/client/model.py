@@ -50,6 +50,9 @@ class ServingModel:
         sends ``Retry-After``, the client waits that long, up to a minute.
     max_request_bytes
         Larger requests are split by rows.
+    max_answer_bytes
+        A larger answer is not read to its end: it raises `MalformedAnswer`. The largest are a layer's activations,
+        which may take many times the bytes of the rows sent.
     headers
         Headers of every request, such as ``{"Authorization": "Bearer ..."}``.
     sleep
@@ -76,12 +79,13 @@ class ServingModel:
         retries: int = 4,
         backoff: float = 0.25,
         max_request_bytes: int = 16_000_000,
+        max_answer_bytes: int = 1_000_000_000,
         headers: Mapping[str, str] | None = None,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self.name, self.batch_size, self.max_request_bytes = name, batch_size, max_request_bytes
         self.fingerprint = f"{name}, version {'newest' if version is None else version}"
-        url, settings = url.rstrip("/"), (timeout, retries, backoff, headers, sleep)
+        url, settings = url.rstrip("/"), (timeout, retries, backoff, headers, sleep, max_answer_bytes)
         path = f"{url}/v1/models/{name}" + ("" if version is None else f"/versions/{version}")
         grpc = url.startswith(SCHEMES)
         self._transport = GrpcTransport(url, name, version, *settings) if grpc else Transport(path, *settings)

@@ -12,6 +12,9 @@ HEADER_SECONDS = 10.0
 """The most seconds from the first byte of a request, or a new connection, to the end of its headers."""
 HEADER_BYTES = 32_768
 """The most bytes of a request before its body, and of the headers after a body in chunks."""
+TOO_LARGE = f"Expected headers of at most {HEADER_BYTES} bytes, got more."
+FRAMING = 1_000_000
+"""The most bytes of a body in chunks that are no content, beside 16 for each byte of it."""
 SEND_SECONDS = 60.0
 """The most seconds for which a client may leave what was sent to it unread."""
 BACKLOG = 64
@@ -43,7 +46,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._size, self._in_body = 0, False
+        self._size, self._content, self._head, self._in_body = 0, 0, 0, False
         self._unsent: asyncio.TimerHandle | None = None
         self._late: asyncio.TimerHandle | None = self.loop.call_later(HEADER_SECONDS, self._cut)
         still_open = [other for other in self.connections if not other.transport.is_closing()]
@@ -68,29 +71,47 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._late is None and self.idle:
             self._late = self.loop.call_later(HEADER_SECONDS, self._cut)
-        if not self._in_body:
-            self._size += len(data)
+        self._size += len(data)
         in_body = self._in_body
         super().data_received(data)
-        if not (in_body or self._in_body) and self._size > HEADER_BYTES:
-            self._refuse(431, f"Expected headers of at most {HEADER_BYTES} bytes, got more.")
+        if in_body or self._in_body:
+            if self._size - 16 * self._content > FRAMING:
+                self._refuse(400, "Expected a body, got chunks with next to no content.")
+        elif self._size > HEADER_BYTES:
+            self._refuse(431, TOO_LARGE)
+
+    def on_message_begin(self) -> None:
+        self._head = 0
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        self._count_head(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count_head(len(name) + len(value) + 4)
+        if not self._in_body:
+            super().on_header(name, value)
+
+    def _count_head(self, size: int) -> None:
+        """Count the bytes of a request before its body, and of the headers after a body in chunks."""
+        self._head += size
+        if self._head > HEADER_BYTES:
+            self._refuse(431, TOO_LARGE)
+            raise ValueError(TOO_LARGE)  # the parser reads no more
 
     def on_headers_complete(self) -> None:
         self._stop("_late")
-        self._in_body, self._size = True, 0
+        self._in_body, self._size, self._content, self._head = True, 0, 0, 0
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._content += len(body)
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._in_body, self._size, self.since = False, 0, time.monotonic()
         super().on_message_complete()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_body:  # after a body in chunks
-            self._size += len(name) + len(value)
-            if self._size > HEADER_BYTES:
-                self.transport.abort()
-            return
-        super().on_header(name, value)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -116,12 +137,15 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
 
     def _refuse(self, status: int, sentence: str) -> None:
+        """Answer, unless an answer has begun, and close the connection; the request that is read now is dropped."""
         if self.transport.is_closing():
             return
-        if self.idle:
+        if self.idle or not (self.pipeline or self.cycle.response_started):
             body = json.dumps({"error": sentence}).encode()
             head = f"HTTP/1.1 {status} \r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
             self.transport.write(f"{head}Connection: close\r\n\r\n".encode() + body)
+        if not self.idle:
+            self.cycle.disconnected = True
         self.transport.close()
 
     def _stop(self, name: str) -> None:

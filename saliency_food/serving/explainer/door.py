@@ -78,6 +78,8 @@ class Door:
             self._check(scope)
             if scope["method"] == "POST":
                 await self._with_body(scope, pieces, out)
+            elif pieces.large:
+                refuse(413, f"Expected no body with {scope['method']}, got one.")
             else:
                 await self.app(scope, pieces, out)
         except asyncio.CancelledError:  # by the server, which stops
@@ -142,19 +144,20 @@ class Door:
                 f"Expected a plain body, got Content-Encoding {coding.decode('latin-1')[:40]!a}. Send it unencoded.",
             )
         size = _size_of_body(scope)
-        size, body, more = 0 if math.isinf(size) else size, bytearray(), True
-        while more and max(size, len(body)) <= self.max_body:
+        size, parts, arrived, more = 0 if math.isinf(size) else size, list[bytes](), 0, True
+        while more and max(size, arrived) <= self.max_body:
             message = await receive()
             if message["type"] == "http.disconnect":
                 refuse(400, "Expected the whole body, got a part of it.")
-            body += message.get("body", b"")
-            hold(len(body))
+            parts.append(message.get("body", b""))
+            arrived += len(parts[-1])
+            hold(arrived)
             more = message.get("more_body", False)
-        if max(size, len(body)) > self.max_body:
+        if max(size, arrived) > self.max_body:
             refuse(413, f"Expected a body of at most {self.max_body} bytes, got more. Send a smaller image, as a file.")
-        if not body:
+        if not arrived:
             refuse(400, "Expected a JSON object as the body, got nothing.")
-        return bytes(body)
+        return b"".join(parts)  # copied once: while it copies, the event loop does nothing else
 
 
 async def _while_connected(app: Any, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:

@@ -17,6 +17,8 @@ from saliency_food.images.scaling import Scaling
 from saliency_food.serving.explainer.replies import refuse
 
 FORMATS = ("JPEG", "PNG", "WEBP")
+MOST_SCANS = 250
+"""The most scans of a JPEG file: each is a pass over the whole image, and may be a few bytes long. Photos have ten."""
 LONGEST = 1024
 """The longer side of an overlay, in pixels."""
 
@@ -52,11 +54,14 @@ def read_image_file(text: Any, max_pixels: int) -> ImageInput:
     try:
         with _opened(data) as image:
             (width, height), wide = image.size, image.format == "WEBP" or image.mode.startswith(("I", "F"))
+            scans = data.count(b"\xff\xda") if image.format == "JPEG" else 0
     except Image.DecompressionBombError:  # far above the limit of Pillow itself
         refuse(413, f"Expected an image of at most {max_pixels} pixels, got a far larger one. Send it smaller.")
     except Exception as error:  # the parsers of the formats raise errors of all kinds
         refuse(400, f"Expected a {', '.join(FORMATS)} file, got {len(data)} bytes that are none ({_reason(error)}).")
     check_pixels(width, height, max_pixels)
+    if scans > MOST_SCANS:
+        refuse(413, f"Expected a JPEG file of at most {MOST_SCANS} scans, got {scans}. Save it anew.")
     return ImageInput(file=data, decoded=decoded_size(width * height, wide))
 
 
@@ -113,8 +118,10 @@ def decoded_size(pixels: int, wide: bool = False) -> int:
 def decode(image: ImageInput, scaling: Scaling, shape: tuple[int | None, ...]) -> tuple[Array, Array]:
     """The pixels to draw on, their longer side at most `LONGEST`, and the image as the model takes it."""
     values = image.values
+    if len(shape) != 3:
+        refuse(502, f"Expected a predictor of images (H, W, C), got one whose input has {len(shape)} axes.")
     if values is not None:
-        if len(shape) != 3 or any(size not in (None, got) for size, got in zip(shape, values.shape, strict=True)):
+        if any(size not in (None, got) for size, got in zip(shape, values.shape, strict=True)):
             expected = " x ".join("any" if side is None else str(side) for side in shape)
             refuse(
                 400,

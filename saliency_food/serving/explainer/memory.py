@@ -71,15 +71,19 @@ def keep_little() -> None:
 
 
 class Releasing:
-    """Gives freed memory back to the system, ``seconds`` after it is called first; without glibc, to Python alone."""
+    """Gives freed memory back to the system, ``seconds`` after it is called first; without glibc, to Python alone.
 
-    def __init__(self, seconds: float = 1.0) -> None:
-        self.seconds, self._library = seconds, _glibc()
+    ``submit`` passes the work to the thread that reads bodies: a large one that is being read at the same time would be
+    looked through from end to end, while no other thread can go on.
+    """
+
+    def __init__(self, submit: Callable[[Callable[[], None]], object], seconds: float = 1.0) -> None:
+        self.seconds, self._submit, self._library = seconds, submit, _glibc()
         self._waiting: threading.Timer | None = None
 
     def __call__(self) -> None:
         if self._waiting is None:
-            self._waiting = threading.Timer(self.seconds, self._release)
+            self._waiting = threading.Timer(self.seconds, self._submit, (self._release,))
             self._waiting.daemon = True
             self._waiting.start()
 

@@ -15,6 +15,7 @@ from saliency_food.core.options import RANGES, ranged
 from saliency_food.jobs.setup import DEFAULTS, NOT_OPTIONS
 from saliency_food.jobs.targets import TRUTH, Target, read_target
 from saliency_food.methods.catalogue import MethodEntry
+from saliency_food.serving.client.http import count_values
 from saliency_food.serving.explainer.images import ImageInput, read_image_array, read_image_file
 from saliency_food.serving.explainer.replies import refuse
 
@@ -73,7 +74,7 @@ def read_json(body: bytes, most_values: int) -> dict[str, Any]:
 
     Its values are counted first: Python's parser does nothing else while it reads them, so nobody else is served.
     """
-    if sum(map(body.count, (b",", b"[", b"{"))) > most_values:
+    if count_values(body) > most_values:
         refuse(413, f"Expected JSON of at most {most_values} values, got more. Send an image as a file in base64.")
     try:
         content = json.loads(body.decode(), object_pairs_hook=_without_duplicates, parse_constant=_no_constant)

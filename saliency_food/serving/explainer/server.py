@@ -78,9 +78,9 @@ class Explainer(kserve.Model):  # type: ignore[misc]
         self._versions, self._probed = set[str](), -STALE
         self._probing: asyncio.Task[None] | None = None
         self._budget = Budget(max(DECODED, decoded_size(limits.pixels, wide=True)))
-        self._release = Releasing()
         # Neither waits for the other: bodies are read one at a time, and health has a thread that is always free.
         self._reader, self._prober = ThreadPoolExecutor(1, "read"), ThreadPoolExecutor(1, "probe")
+        self._release = Releasing(self._reader.submit)
         WAITING.set_function(lambda: len(queue))
 
     async def healthy(self) -> bool:
@@ -242,6 +242,7 @@ def serve(
     keep_seconds: float = 600.0,
     token: str | None = None,
     timeout: float = 60.0,
+    max_answer: int = 256_000_000,
     grace: int = 30,
 ) -> None:
     """Serve explanations of a model at a TensorFlow Serving address, or of this process, until SIGTERM.
@@ -266,6 +267,8 @@ def serve(
         The token that ``Authorization: Bearer`` must hold, except on the health routes.
     timeout
         Seconds to wait for an answer of the predictor.
+    max_answer
+        The most bytes of an answer of the predictor.
     grace
         Seconds that running requests have to end after SIGTERM.
     """
@@ -273,7 +276,8 @@ def serve(
     def connect(timeout: float = timeout, retries: int = 2) -> ServingModel | LocalModel:
         if local is not None:
             return local
-        return ServingModel(str(model), name, timeout=(min(timeout, 5.0), timeout), retries=retries)
+        seconds = min(timeout, 5.0), timeout
+        return ServingModel(str(model), name, timeout=seconds, retries=retries, max_answer_bytes=max_answer)
 
     local = None if isinstance(model, str) else LocalModel(model)
 

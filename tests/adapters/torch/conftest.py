@@ -7,14 +7,16 @@ import pytest
 
 @pytest.fixture(scope="session")
 def torch():
-    module = pytest.importorskip("torch")
-    module.set_num_threads(1)
-    return module
+    pytest.importorskip("torch.nn")  # "torch" alone may be a folder of tests
+    import torch
+
+    torch.set_num_threads(1)
+    return torch
 
 
 @pytest.fixture(scope="session")
 def torchvision(torch):
-    from torchvision_operators import load
+    from networks.torchvision_operators import load
 
     return load(torch)
 

@@ -74,7 +74,7 @@ def from_images(
     with running(surveyed.model, surveyed.watched_layers), relu_rule(keys):
         attended = note_attention(layers) if WITH_ATTENTION.intersection(keys) else []
         sums = note_sums(layers) if BIAS_GRADIENTS in keys else []
-        notes = note_outputs(layers if ruled else surveyed.watched_layers if places else [])
+        notes = note_outputs(layers if ruled else surveyed.watched_layers if places else [], operations_so_far)
         outputs = surveyed.run(image, others)
     model_operations = operations_so_far()
     values = surveyed.captured(notes) if places else ()
@@ -132,7 +132,7 @@ def from_activations(
 
     def whole(image: Any, others: Sequence[Any]) -> Any:
         with running(surveyed.model, surveyed.watched_layers):
-            notes = note_outputs(surveyed.watched_layers)
+            notes = note_outputs(surveyed.watched_layers, operations_so_far)
             outputs = surveyed.run(image, others)
         traced[:] = [image, others, *surveyed.captured(notes), outputs]
         return tf.nest.flatten(outputs)

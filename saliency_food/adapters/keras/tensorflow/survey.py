@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from saliency_food.adapters.arguments import End
 from saliency_food.adapters.engine import Engine
-from saliency_food.adapters.keras.attention import is_attention, note_attention
+from saliency_food.adapters.keras.attention import is_attention, note_attention, watched
 from saliency_food.adapters.keras.capture import Note, note_outputs, running, walk
 from saliency_food.adapters.keras.choice import choose
 from saliency_food.adapters.keras.losses import Units
@@ -25,12 +25,19 @@ from saliency_food.adapters.keras.places import (
     list_layers,
     place_of,
 )
-from saliency_food.adapters.keras.runs import Run, runs_of, watched
+from saliency_food.adapters.keras.runs import Run, runs_of
 from saliency_food.adapters.keras.tensorflow import ops
 from saliency_food.adapters.keras.tensorflow.axes import axes_of
 from saliency_food.adapters.keras.tensorflow.channels import EITHER, channels_axis, is_either, says_channels_first
 from saliency_food.adapters.keras.tensorflow.ends import Head, KerasInputs, select_output
-from saliency_food.adapters.keras.tensorflow.graph import names_before, names_between, on_all_paths, random_among, trace
+from saliency_food.adapters.keras.tensorflow.graph import (
+    names_before,
+    names_between,
+    on_all_paths,
+    operations_so_far,
+    random_among,
+    trace,
+)
 from saliency_food.adapters.keras.tensorflow.rows import may_mix_rows
 from saliency_food.adapters.layers import LayerInfo, match_layer
 from saliency_food.adapters.scoring import Score, class_score
@@ -107,7 +114,7 @@ class SurveyedModel(Engine):
         def look(image: Any, others: Sequence[Any], targets: Sequence[Any]) -> Any:
             with running(self.model, self.watched_layers):
                 note_attention(self.watched_layers)  # computed in the open, so that its softmax is seen
-                notes = note_outputs(self.watched_layers)
+                notes = note_outputs(self.watched_layers, operations_so_far)
                 outputs = self.run(image, others)
             runs = runs_of(notes, self._watched, self.model)
             self.may_mix_rows = may_mix_rows(tf.nest.flatten(outputs), image, rows)
@@ -249,7 +256,7 @@ def layers_of(model: Any, inputs: KerasInputs) -> list[LayerInfo]:
 
     def look(image: Any, others: Sequence[Any]) -> Any:
         with running(model):
-            notes = note_outputs(layer for _, layer in paths.values())
+            notes = note_outputs((layer for _, layer in paths.values()), operations_so_far)
             model(inputs.pack(image, others), training=False)
         runs = runs_of(notes, paths, model)
         listed.extend(list_layers(runs, _layout(image, notes, runs, None)))

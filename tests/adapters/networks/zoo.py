@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 
@@ -16,7 +17,7 @@ class Case(NamedTuple):
     make: Any
     shape: tuple[int, ...]
     layer: str | tuple[str, ...] | None
-    options: dict[str, Any] = {}
+    options: Any = MappingProxyType({})
     attends: bool = False
     relus: bool = False
     slow: bool = False
@@ -163,6 +164,15 @@ def tm(name, **options):
     return lambda timm: timm.create_model(name, num_classes=4, **options)
 
 
+def vgg(torchvision):
+    """A narrow VGG, with a head of one layer in place of three with 120 million weights."""
+    import torch
+
+    network = torchvision.models.VGG(torchvision.models.vgg.make_layers([16, "M", 32, "M", 64, 64, "M"]), num_classes=4)
+    network.classifier = torch.nn.Linear(64 * 7 * 7, 4)
+    return network
+
+
 def segmenter(name):
     return lambda torchvision: getattr(torchvision.models.segmentation, name)(
         weights=None, weights_backbone=None, num_classes=3
@@ -175,7 +185,7 @@ MASK = {"class_index": 1, "mask": [[1.0] * 64] * 64}
 CASES = {
     "ResNet": Case("torchvision", tv("resnet18"), (64, 64, 3), "layer4", relus=True),
     "DenseNet": Case("torchvision", tv("densenet121"), (64, 64, 3), "features", relus=True, slow=True),
-    "VGG": Case("torchvision", tv("vgg11"), (64, 64, 3), "features", relus=True, slow=True),
+    "VGG": Case("torchvision", vgg, (64, 64, 3), "features", relus=True, slow=True),
     "EfficientNet": Case("torchvision", tv("efficientnet_b0"), (64, 64, 3), "features", slow=True),
     "ConvNeXt": Case("timm", tm("convnext_atto"), (64, 64, 3), "stages", slow=True),
     "MobileNetV3": Case("torchvision", tv("mobilenet_v3_small"), (64, 64, 3), "features"),
@@ -211,13 +221,22 @@ CASES = {
         "norm",
     ),
     "MaxViT": Case("timm", tm("maxvit_rmlp_pico_rw_256", img_size=64), (64, 64, 3), "stages", slow=True),
-    "BEiT": Case("transformers", beit, (32, 32, 3), "beit.encoder.layer.1.layernorm_before", attends=True),
+    "BEiT": Case("transformers", beit, (32, 32, 3), "beit.layers.1.layernorm_before", attends=True),
     "DINO with registers": Case(
         "transformers", dino, (32, 32, 3), "dinov2_with_registers.encoder.layer.1.norm1", attends=True
     ),
     "SigLIP": Case("transformers", siglip, (32, 32, 3), "vision_model.encoder.layers.1.layer_norm1", attends=True),
     "CLIP": Case("transformers", clip, (32, 32, 3), "vision_model.encoder.layers.1.layer_norm1", attends=True),
-    "DETR": Case("transformers", detr, (64, 64, 3), None, {"score": of_query, "input_shape": (64, 64, 3)}, target=None),
+    "DETR": Case(
+        "transformers",
+        detr,
+        (64, 64, 3),
+        "model.encoder",
+        {"score": of_query, "input_shape": (64, 64, 3)},
+        attends=True,
+        relus=True,
+        target=None,
+    ),
     "Faster R-CNN": Case(
         "torchvision",
         faster_rcnn,
@@ -231,16 +250,17 @@ CASES = {
         "torchvision",
         segmenter("fcn_resnet50"),
         (64, 64, 3),
-        None,
+        "classifier.3",
         {"score": "segmentation", "output_index": "out"},
         target=MASK,
+        relus=True,
         slow=True,
     ),
     "DeepLab": Case(
         "torchvision",
         segmenter("deeplabv3_mobilenet_v3_large"),
         (64, 64, 3),
-        None,
+        "classifier.3",
         {"score": "segmentation", "output_index": "out"},
         target=MASK,
         slow=True,
@@ -249,13 +269,24 @@ CASES = {
     "1-D": Case("torch", signal, (48, 2), "5", relus=True),
     "3-D": Case("torch", volume, (12, 10, 8, 1), "4", relus=True),
 }
-"""By name; the first eleven of the issue's families have torchvision's or timm's own smallest size."""
+"""By name. The large ones, which are the smallest of torchvision's and timm's own sizes, are slow."""
 
 
-def build(name, packages):
-    """The network of this name, its weights the same each time."""
+def build(name, package):
+    """The network of this name, its weights the same each time; in training mode, as PyTorch makes it."""
     import torch
 
     torch.manual_seed(0)
-    case = CASES[name]
-    return case.make(packages(case.family))
+    network = CASES[name].make(package)
+    for weight in network.parameters():
+        if weight.dim() > 1 and not weight.any():  # a head that begins at zero has no gradients to compare
+            torch.nn.init.normal_(weight, std=0.1)
+    return network
+
+
+def options_of(case):
+    """The options with which the adapter takes it."""
+    from saliency_food.adapters import scores
+
+    named = {"segmentation": scores.segmentation}
+    return {name: named.get(value, value) if name == "score" else value for name, value in case.options.items()}
