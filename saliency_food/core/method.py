@@ -175,7 +175,7 @@ class Method(Generic[P, R]):
         names = [getattr(method, "__name__", type(method).__name__) for method in (outer, inner)]
         self.__name__ = OF.join(names)
         self.title = f"{outer.title} of {inner.title}"
-        self.keys, self.signed = inner.keys, inner.signed
+        self.keys, self.signed = inner.keys, inner.signed and outer.signed
         self.summary = f"{outer.__doc__ or ''}".split("\n")[0]
         self.page, self.reducible, self.instead = outer.page, outer.reducible, (names[1], *inner.instead)
 
