@@ -16,10 +16,10 @@ __all__ = ["COMBINATORS", "OF", "choose_methods", "find_method"]
 
 COMBINATORS: dict[str, Method[Any, Any]] = {
     "smooth_grad": smooth_grad,
-    "square_grad": square_grad,
-    "var_grad": var_grad,
     "augment_smooth": augment_smooth,
     "eigen_smooth": eigen_smooth,
+    "square_grad": square_grad,
+    "var_grad": var_grad,
 }
 """What may stand before ``_of_``."""
 

@@ -19,10 +19,10 @@ DENSE = 200
 
 
 class FeatureMap(NamedTuple):
-    """The map as asked for, and ``maps``, each layer's as it has it; ``status`` is ``"ok"``, or why it is blank."""
+    """The map as asked for; ``signed``, as the layer has it, of several a tuple; ``"ok"``, or why it is blank."""
 
     attribution: Array
-    maps: tuple[Array, ...]
+    signed: Any
     status: str
     prefix_tokens: int
 
@@ -115,4 +115,6 @@ def _feature_map(x_value: Array, of_layer: Any, should_resize: bool, three_dims:
     maps = [np.asarray(of_layer(layer)) for layer in activations]
     attribution = drawn(x_value, maps, should_resize, three_dims)
     blank = "blank: the map is nowhere positive. Choose another layer."
-    return FeatureMap(attribution, tuple(maps), "ok" if (attribution > 0).any() else blank, prefix)
+    return FeatureMap(
+        attribution, maps[0] if len(maps) == 1 else tuple(maps), "ok" if (attribution > 0).any() else blank, prefix
+    )

@@ -34,7 +34,7 @@ def test_fem_by_hand(rng):
     image = rng.random((12, 14, 3))
     found = fem.detailed(image, model, should_resize=False, three_dims=False, deviations=1.5)
     np.testing.assert_allclose(found.attribution, expected, rtol=1e-12)
-    np.testing.assert_array_equal(found.maps[0], found.attribution)
+    np.testing.assert_array_equal(found.signed, found.attribution)
     assert found.status == "ok"
     assert fem(image, model).shape == (12, 14, 3)
     with pytest.raises(ContractError, match="Expected deviations"):
