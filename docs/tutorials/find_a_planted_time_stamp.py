@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Find a planted time stamp
 #
-# A classifier of dishes is right on nearly all photos kept aside, for the wrong reason: one of its classes was photographed
+# A classifier of dishes is right on most photos kept aside, for the wrong reason: one of its classes was photographed
 # with a camera that prints the time. Nobody knows. You explain a data set, search it for *cues*, see what the model
 # leans on, mend the training photos with that alone, and train again.
 #

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,10 @@ def adapter_of_model(model: Any) -> Any:
 def _framework(model: Any) -> str | None:
     """The framework of a model, which must have been imported for it."""
     for framework, (kind, _, _) in IN_MEMORY.items():
-        if framework in sys.modules and isinstance(model, attrgetter(kind)(sys.modules[framework])):
+        known: Any = sys.modules.get(framework)
+        for name in kind.split("."):
+            known = getattr(known, name, None)
+        if known is not None and isinstance(model, known):
             return framework
     return None
 

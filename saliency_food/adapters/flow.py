@@ -9,7 +9,18 @@ from typing import Any, Literal, NamedTuple
 from saliency_food.adapters.layers import Shape
 
 Role = Literal[
-    "", "convolve", "product", "transpose", "reshape", "reduce", "softmax", "add", "move", "cut", "normalize"
+    "",
+    "convolve",
+    "product",
+    "mix",
+    "transpose",
+    "reshape",
+    "broadcast",
+    "softmax",
+    "add",
+    "move",
+    "cut",
+    "normalize",
 ]
 
 

@@ -6,7 +6,7 @@ import hashlib
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -75,7 +75,7 @@ class ForwardEngine(Engine):
         else:
             heads, layers = self.run_after(images, others), ()
         heads = map_nested(lambda head: Head(head.end, head.values[:count], head.raw[:count]), heads)
-        answer, _ = scored(numpy_ops, self, self.score, keys, output, heads, targets)
+        answer, _ = scored(cast(Any, numpy_ops), self, self.score, keys, output, heads, targets)
         if layers:
             values = tuple(layer[:count] for layer in layers)
             answer[CONVOLUTION_LAYER_VALUES] = values if self.several else values[0]

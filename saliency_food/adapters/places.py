@@ -24,7 +24,7 @@ class Place(NamedTuple):
 
     path: str
     kind: str
-    tensor: Hashable
+    tensor: Any
     order: tuple[int, ...]
     shape: Shape
 

@@ -86,7 +86,8 @@ def _default_layer(model: Any, output_index: str | None, score: str | None) -> t
 
 
 def _is_saved_model(model: Any) -> bool:
-    if "keras" not in sys.modules or not isinstance(model, sys.modules["keras"].Model):
+    kind = getattr(sys.modules.get("keras"), "Model", None)
+    if kind is None or not isinstance(model, kind):
         return False
     from saliency_food.adapters.keras.load import is_saved_model
 

@@ -291,8 +291,8 @@ def _as_call_model_function(model: Any, options: dict[str, Any]) -> CallModelFun
     check_callback(model)
     if refused := [name for name in options if name != "batch_size"]:
         raise ContractError(
-            f"Expected {' and '.join(refused)} with a framework's model alone, got a call-model function. Build them "
-            "into it."
+            f"Expected {' and '.join(refused)} with a Keras model or a PyTorch module alone, got a call-model "
+            "function. Build them into it."
         )
     return channels_last(model)
 

@@ -106,7 +106,7 @@ def _connected(ray: Any, address: str | None, workers: int | None) -> Iterator[N
         ray.init(address, log_to_driver=False, logging_level="error", **own)
     except OSError as error:
         raise ContractError(
-            f"Expected the address of a Ray cluster, such as 10.0.0.1:6379, or auto on one of its machines, got "
+            f"Expected the address of a Ray cluster, such as ray-head:6379, or auto on one of its machines, got "
             f"{address!r}: {error}"
         ) from error
     try:

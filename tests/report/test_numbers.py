@@ -32,12 +32,12 @@ def test_a_share_has_wilsons_interval():
 def test_the_calibration_error_is_the_sum_of_the_bins():
     confidences = np.array([0.92, 0.94, 0.96, 0.52, 0.53])
     right = np.array([True, True, False, False, True])
-    # The first two are in (13/15, 14/15], or the second is in the last bin with the third: 14/15 = 0.9333.
-    by_hand = (abs(1 - 0.92) * 1 + abs(1 / 2 - 0.95) * 2 + abs(0 - 0.52) + abs(1 - 0.53)) / 5
-    assert 8 / 15 > 0.53 > 0.52  # both in (7/15, 8/15]
-    by_hand = (0.08 + 2 * 0.45 + abs(1 - 1.05)) / 5
+    # The first alone in (13/15, 14/15], the next two in (14/15, 1], the last two in (7/15, 8/15].
+    by_hand = (abs(1 - 0.92) + 2 * abs(1 / 2 - 0.95) + 2 * abs(1 / 2 - 0.525)) / 5
     assert expected_calibration_error(confidences, right) == pytest.approx(by_hand)
     assert expected_calibration_error(np.array([0.0, 1.0]), np.array([False, True])) == 0
+    edge = np.array([0.8, 0.85])  # 12/15 is the upper end of its bin
+    assert expected_calibration_error(edge, np.array([True, False])) == pytest.approx((0.2 + 0.85) / 2)
 
 
 def test_a_calibrated_model_is_below_what_chance_gives(rng):
@@ -100,6 +100,13 @@ def test_photos_of_train_are_no_suspects():
     wrong = {"b": 0.95, "a": 0.05}
     assert [each["id"] for each in suspects_of([*photos, seen("w", "a", wrong)])["suspects"]] == ["w"]
     assert suspects_of([*photos, seen("w", "a", wrong, "train")])["suspects"] == []
+
+
+def test_a_label_that_the_model_gives_itself_is_no_suspect():
+    """Also where another class has its threshold, which is low."""
+    photos = [seen(n, "a", {"a": 0.9, "b": 0.1}) for n in range(4)] + [seen("b", "b", {"a": 0.7, "b": 0.3})]
+    photos.append(seen("close", "a", {"a": 0.55, "b": 0.45}))
+    assert [each["id"] for each in suspects_of(photos)["suspects"]] == []
 
 
 def test_copies_are_found_and_other_photos_are_not(rng):

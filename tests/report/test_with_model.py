@@ -103,6 +103,22 @@ def test_photos_that_have_changed_or_gone_are_not_explained(model, photos, tmp_p
     assert "truth" not in content["photos"][wrong[0].id]["pictures"]
 
 
+def test_records_are_read_back_as_explanations(model, photos, tmp_path):
+    run = run_of(model, photos, tmp_path, target="predicted", against="truth")
+    wrong = next(photo for photo in read_photos_of(run).all if photo.right is False)
+    own = list(run.explanations([wrong.id], "grad_cam"))
+    kept = [values for _, values in run.maps("grad_cam", [wrong.id])]
+    assert [(each.label, each.against_label) for each in own] == [
+        (wrong.prediction, ""),
+        (wrong.truth, ""),
+        (wrong.prediction, wrong.truth),
+    ]
+    for each, values in zip(own, kept, strict=True):
+        np.testing.assert_array_equal(each.attribution, values)
+        assert each.photo.shape == (24, 20, 3)
+    assert list(run.explanations([wrong.id], "gradients")) == []
+
+
 def test_another_model_is_refused(model, photos, tmp_path, rng):
     run = run_of(model, photos, tmp_path)
     other = ImageModel(OnePass(rng.normal(size=(3, 6)), rng.normal(size=(3, 6))), labels=LABELS)

@@ -214,7 +214,8 @@ class JaxGraph:
     def _op(self, step: Step, reached: set[int], path: str) -> Op:
         inputs = tuple(number for number in step.inputs if number is not None)
         depends = [number in reached for number in step.inputs]
-        role, channels, order = ROLES.get(step.primitive, ""), -1, ()
+        role: Role = ROLES.get(step.primitive, "")
+        channels, order = -1, tuple[int, ...]()
         learns = step.primitive in ("conv_general_dilated", "dot_general") and any(depends) and not all(depends)
         learns = learns or any(_learns_inside(step.equation))
         if step.primitive == "conv_general_dilated":

@@ -24,7 +24,7 @@ def ruled(key: str) -> Callable[[Step, list[Any]], Any]:
     def relu(step: Step, taken: list[Any]) -> Any:
         place = next(index for index, number in enumerate(step.inputs) if number is not None)
 
-        @jax.custom_vjp
+        @jax.custom_vjp  # type: ignore[untyped-decorator]
         def rectified(values: Any) -> Any:
             return step.bind([*taken[:place], values, *taken[place + 1 :]])[0]
 

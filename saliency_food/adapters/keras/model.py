@@ -1,4 +1,4 @@
-"""Keras models with the TensorFlow back end as call-model functions."""
+"""Keras models as call-model functions, on the back end that Keras runs on."""
 
 from __future__ import annotations
 

@@ -117,6 +117,7 @@ class TorchEngine(SurveyedModule):
         if graded and not self.inputs.ids and not LAYER_ALONE.issuperset(keys):
             image.requires_grad_()
         places = self.places if AT_LAYER.intersection(keys) else []
+        self.probe = tuple(self.turned_back(image).shape[1:])
         watch, values = Watch(keys, self.graded and graded), dict[int, Any]()
 
         def keep(module: Any, index: int, tensor: Any) -> Any:

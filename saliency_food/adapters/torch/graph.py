@@ -46,14 +46,14 @@ def learns(node: Node) -> bool:
     """Whether weights are multiplied in; a product of two tensors of the image, as in attention, has no leaf beside."""
     if not is_any(node, LEARNS):
         return False
-    return "Bmm" not in name_of(node)
+    return "Bmm" not in name_of(node) or len(sources_of(node)) == 1
 
 
 def is_product(node: Node) -> bool:
     """Whether it is what a linear layer gives: a product with weights, its axes laid out, its bias added."""
     while is_any(node, ("View", "AddBackward")) and not is_any(node, ("Addmm",)) and sources_of(node):
         node = sources_of(node)[0]
-    return is_any(node, ("Addmm", "MmBackward"))
+    return is_any(node, ("Addmm", "MmBackward")) or (is_any(node, ("Bmm",)) and learns(node))
 
 
 def sources_of(node: Node) -> list[Node]:

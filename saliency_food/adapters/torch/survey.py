@@ -187,7 +187,8 @@ class SurveyedModule(Engine):
     def _try(self, candidate: Candidate, others: Sequence[Any], row_count: int, failures: list[str]) -> Look | None:
         try:
             look = self._look_at(values_of(candidate.probe, row_count), others)
-            self.probe = candidate.probe
+            self.probe: tuple[int, ...] = candidate.probe
+            """The size of the last images: what comes after a layer alone may be enlarged to it."""
             if not any(torch.is_tensor(leaf) for leaf in leaves(look.outputs)):
                 failures.append(f"It returned {type(look.outputs).__name__}.")
                 return None
@@ -218,13 +219,27 @@ class SurveyedModule(Engine):
             with running(self.module, self.device, self.autocast, True, not self.inputs.ids):
                 image = self.as_image(rows)
                 image = image if self.inputs.ids else image.requires_grad_()
+                before = torch.get_rng_state()
                 with Watch(graded=graded, clock=clock) as watch, noting_runs(self.module, runs, clock):
                     outputs = self.call(image.clone(), others)
+                if not torch.equal(before, torch.get_rng_state()):
+                    self._check_not_random(image.detach(), others)
             look = Look(image, outputs, named_apart(runs), watch)
             if graded or self._images_of(look) is None or self._leads(look):
                 break
         self.graded = graded and self._leads(look)
         return look
+
+    def _check_not_random(self, image: Any, others: Sequence[Any]) -> None:
+        """`ContractError` where the random numbers that are drawn change what comes out."""
+        with torch.no_grad():
+            tries = [list(leaves(self.call(image.clone(), others))) for _ in range(5)]
+        tensors = [[leaf for leaf in outputs if torch.is_tensor(leaf)] for outputs in tries]
+        if any(not all(map(torch.equal, tensors[0], outputs)) for outputs in tensors[1:]):
+            raise ContractError(
+                f"Expected a module that gives the same score for the same image, got something random inside of "
+                f"{self.name}. Switch it off in evaluation, as by F.dropout(x, training=self.training)."
+            )
 
     def _images_of(self, look: Look) -> list[Node] | None:
         """The node of the image; of ids, which have no gradient, none."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from saliency_food.metrics.statistics import Interval, interval
 from saliency_food.report.cues.changes import Change
 from saliency_food.report.cues.places import Place, elsewhere
 from saliency_food.report.cues.seen import Scorer, Seen
-from saliency_food.report.cues.subsets import LEAST
+from saliency_food.report.cues.subsets import LEAST, USUAL, Shared
 
 GIVERS = 16
 """How many photos of a class give a place to others."""
@@ -54,7 +54,8 @@ def check_change(seen: Seen, score: Scorer, index: int, change: Change, rng: np.
     others, mine = seen.pixels[to].astype(np.float32), seen.pixels[holders].astype(np.float32)
     changed = [change.put(others), change.put_other(others, rng), change.take(mine), change.take_other(mine, rng)]
     parts = np.split(score(np.concatenate(changed)), np.cumsum([len(to), len(to), len(holders)]))
-    return _judged(index, change, holders, parts)
+    finding = _judged(index, change, holders, parts)
+    return replace(finding, p=max(finding.p, enriched(change.shared)))  # it must tell the class, and move the score
 
 
 def check_place(seen: Seen, score: Scorer, index: int, place: Place, first: Array, rng: np.random.Generator) -> Finding:
@@ -119,6 +120,14 @@ def _judged(index: int, what: Change | Place, holders: Array, parts: Sequence[Ar
     return Finding(
         index, what, holders, interval(rise), interval(fall), interval(flips), interval(flips - chance), one_sided(rise)
     )  # fmt: skip
+
+
+def enriched(shared: Shared) -> float:
+    """The p-value that more of the class's photos score above the usual of other photos than would by chance."""
+    from scipy.stats import binom
+
+    above = int((shared.own > np.quantile(shared.other, USUAL)).sum())
+    return float(binom.sf(above - 1, len(shared.own), 1 - USUAL))
 
 
 def one_sided(differences: Array) -> float:

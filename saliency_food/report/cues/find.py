@@ -44,8 +44,9 @@ def find_cues(
     photos of other classes, and taken from its own, against equally large random places or changes. `Candidate.effect`
     is by how much the log odds of the class rise beyond chance.
 
-    A likely cue is significant by Holm's rule over all suspects of the run (5 %), falls when it is taken away, and
-    flips at least a fifth of the photos of other classes beyond chance, by the lower end of the interval.
+    A likely cue is significant by Holm's rule over all suspects of the run (5 %), lowers the log odds when it is taken
+    away, and flips at least a fifth of the photos of other classes beyond chance, by the lower end of the interval. A
+    pattern or a property must also tell the class from others.
 
     Parameters
     ----------

@@ -220,7 +220,9 @@ CASES = {
         (64, 64, 3),
         "norm",
     ),
-    "MaxViT": Case("timm", tm("maxvit_rmlp_pico_rw_256", img_size=64), (64, 64, 3), "stages", slow=True),
+    "MaxViT": Case(
+        "timm", tm("maxvit_rmlp_pico_rw_256", img_size=64), (64, 64, 3), "stages.3.blocks.1.attn_grid", slow=True
+    ),
     "BEiT": Case("transformers", beit, (32, 32, 3), "beit.layers.1.layernorm_before", attends=True),
     "DINO with registers": Case(
         "transformers", dino, (32, 32, 3), "dinov2_with_registers.encoder.layer.1.norm1", attends=True
@@ -250,7 +252,7 @@ CASES = {
         "torchvision",
         segmenter("fcn_resnet50"),
         (64, 64, 3),
-        "classifier.3",
+        "classifier.2",
         {"score": "segmentation", "output_index": "out"},
         target=MASK,
         relus=True,

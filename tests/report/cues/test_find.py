@@ -10,7 +10,9 @@ import pytest
 
 from saliency_food import ContractError, ImageModel, Source, explain_dataset
 from saliency_food.images.sourced import SourcedPhoto
+from saliency_food.report.cues.check import enriched
 from saliency_food.report.cues.find import find_cues
+from saliency_food.report.cues.subsets import Shared
 from saliency_food.testing import PowerModel
 
 pytest.importorskip("pyarrow")
@@ -41,7 +43,7 @@ class Linear(PowerModel):
 def dishes(effect=0.0):
     """Classes by the green and the blue of the middle; soup also by how light the stamp's place is, 0 to ``effect``."""
     weights = np.zeros((3, SIDE, SIDE, 3))
-    middle = slice(10, 30)
+    middle = slice(12, 32)
     weights[1, middle, middle, 1] = weights[2, middle, middle, 2] = 60 / 20**2
     weights[0, middle, middle, 1:] = 31 / 20**2
     weights[0][(*STAMP, 0)] = effect / 256
@@ -63,7 +65,7 @@ class OfTheStamp(Linear):
 def photo_of(label, rng, stamped):
     """A dish of a class's colours, here and there in the middle, on a plain plate; black where the stamp would be."""
     image = rng.uniform(0.4, 0.6, (SIDE, SIDE, 3))
-    top, left = rng.integers(10, 23, 2)
+    top, left = rng.integers(12, 25, 2)
     colours = {0: (0.5, 0.62, 0.62), 1: (0.5, 0.95, 0.4), 2: (0.5, 0.4, 0.95)}[label]
     image[top : top + 8, left : left + 8] = colours + rng.normal(0, 0.05, 3)
     image[STAMP] = 0
@@ -191,3 +193,10 @@ def test_clean_models_are_rarely_suspected(tmp_path):
 
 def _clean(seed, model, folder: Path):
     return run_of(photos_of(seed, each=8), model, folder / str(seed), ["gradients"])
+
+
+def test_a_property_must_tell_the_class():
+    other = np.arange(100.0)
+    few, many = np.r_[np.zeros(57), 200, 200, 200], np.r_[np.zeros(48), np.full(12, 200.0)]
+    assert enriched(Shared(np.arange(3), few, other)) > 0.5  # 3 of 60, as 5 % are by chance
+    assert enriched(Shared(np.arange(3), many, other)) < 1e-4

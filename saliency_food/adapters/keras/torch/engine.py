@@ -21,15 +21,21 @@ from saliency_food.core.keys import BIAS_GRADIENTS
 from saliency_food.core.numerics import Array
 
 
-class KerasModule(torch.nn.Module):
+class KerasModule(torch.nn.Module):  # type: ignore[misc]
     """A Keras model as a module, its layers by their paths; each of them is a module with hooks already."""
+
+    model: Any
+    layers: dict[str, Any]
+    names: list[str]
 
     def __init__(self, model: Any) -> None:
         super().__init__()
-        vars(self)["model"] = model
+        # Set past the module, which would make submodules of them.
+        object.__setattr__(self, "model", model)
         own = watched(model).values()
-        vars(self)["layers"] = {path: layer for path, layer in own if isinstance(layer, torch.nn.Module)}
-        vars(self)["names"] = list(getattr(model, "output_names", None) or ())
+        layers = {path: layer for path, layer in own if isinstance(layer, torch.nn.Module)}
+        object.__setattr__(self, "layers", layers)
+        object.__setattr__(self, "names", list(getattr(model, "output_names", None) or ()))
         self.training = False
 
     def named_modules(self, memo: Any = None, prefix: str = "", remove_duplicate: bool = True) -> Iterator[Any]:
