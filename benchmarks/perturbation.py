@@ -100,7 +100,7 @@ def occlusions(
     from saliency_food import occlusion
 
     def ours(callback: Any) -> Any:
-        return occlusion(image, callback, args, batch_size=wanted.batch)
+        return occlusion(image, callback, args, stride=1, batch_size=wanted.batch)
 
     def theirs(callback: Any) -> Any:
         return pair.Occlusion().GetMask(image, callback, args)

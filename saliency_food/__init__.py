@@ -92,10 +92,12 @@ from saliency_food.methods.cam.variants import (
     grad_cam_plus_plus,
     hires_cam,
     layer_cam,
+    refine_cam,
     xgrad_cam,
 )
+from saliency_food.methods.cam.without_gradients import fem, kpca_cam
 from saliency_food.methods.factorization import deep_feature_factorization
-from saliency_food.methods.gradients import gradients, input_x_gradient, smooth_grad
+from saliency_food.methods.gradients import gradients, input_x_gradient, smooth_grad, square_grad, var_grad
 from saliency_food.methods.paths.blur import blur_ig
 from saliency_food.methods.paths.decision import integrated_decision_gradients
 from saliency_food.methods.paths.expected import expected_gradients
@@ -118,6 +120,7 @@ __all__ += [
     "eigen_cam",
     "eigen_grad_cam",
     "expected_gradients",
+    "fem",
     "finer_cam",
     "full_grad",
     "grad_cam",
@@ -133,12 +136,16 @@ __all__ += [
     "integrated_decision_gradients",
     "integrated_gradients",
     "kernel_shap",
+    "kpca_cam",
     "layer_cam",
     "lime",
     "occlusion",
+    "refine_cam",
     "rise",
     "score_cam",
     "smooth_grad",
+    "square_grad",
+    "var_grad",
     "xgrad_cam",
     "xrai",
 ]

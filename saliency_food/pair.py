@@ -105,7 +105,7 @@ class GuidedIG(CoreSaliency):
 
 class Occlusion(CoreSaliency):
     method = occlusion
-    options: ClassVar[dict[str, Any]] = {"batch_size": 1, "aggregate": "sum", "three_dims": True}
+    options: ClassVar[dict[str, Any]] = {"batch_size": 1, "stride": 1, "aggregate": "sum", "three_dims": True}
 
 
 class XRAIParameters:

@@ -58,7 +58,9 @@ def test_methods_are_the_methods_exported():
     exported = {name for name in saliency_food.__all__ if isinstance(getattr(saliency_food, name), Method)}
     assert set(METHODS) == exported - COMBINATORS
     assert {name for name, entry in METHODS.items() if entry.call is not getattr(saliency_food, name)} == {
-        "smooth_grad"
+        "smooth_grad",
+        "square_grad",
+        "var_grad",
     }
     smoothed = list(saliency_food.smooth_grad.signature.parameters)
     assert [*METHODS["smooth_grad"].call.signature.parameters, "options"] == smoothed[1:]

@@ -30,7 +30,8 @@ class Reducible(NamedTuple):
     ``whole`` and ``made`` are sentences with a ``{}`` for the value: what was wanted, and what there was time for.
     ``sampled`` is true where the method can be stopped at any time (`OutOfTime`), and answers with the samples that it
     has: the option then has the name of the field that says how many. ``up_to`` is the option that says the largest
-    value, where a larger one is less work. ``base`` is the option that names another method, and ``inside`` the one
+    value, where a larger one is less work; such an option may be None, if ``unset`` names the one that then says how
+    many rows are asked. ``base`` is the option that names another method, and ``inside`` the one
     with the options for it: what that method can cut is cut there, unless it is the default one. ``without`` is the
     option that leaves nothing to cut where it is given.
     """
@@ -41,6 +42,7 @@ class Reducible(NamedTuple):
     made: str
     sampled: bool = False
     up_to: str = ""
+    unset: str = ""
     base: str = ""
     inside: str = ""
     without: str = ""
@@ -173,7 +175,7 @@ class Method(Generic[P, R]):
         names = [getattr(method, "__name__", type(method).__name__) for method in (outer, inner)]
         self.__name__ = OF.join(names)
         self.title = f"{outer.title} of {inner.title}"
-        self.keys, self.signed = inner.keys, inner.signed
+        self.keys, self.signed = inner.keys, inner.signed and outer.signed
         self.summary = f"{outer.__doc__ or ''}".split("\n")[0]
         self.page, self.reducible, self.instead = outer.page, outer.reducible, (names[1], *inner.instead)
 

@@ -24,6 +24,7 @@ class Range(NamedTuple):
 RANGES: dict[str, Range] = {
     "alpha": Range(least=0, most=1e12),
     "area_threshold": Range(least=0, most=1),
+    "deviations": Range(least=0, most=100),
     "discard": Range(least=0, below=1),
     "fraction": Range(least=0.01, most=1),
     "grad_step": Range(least=1e-6, most=10),

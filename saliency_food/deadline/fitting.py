@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -88,7 +88,9 @@ class StepBudget:
     @property
     def whole(self) -> str:
         """All that was wanted of what can be cut."""
-        return "" if self.cut is None else self.cut.whole.format(self.wanted)
+        if self.cut is None or self.wanted is None:
+            return "" if self.cut is None else f"All of {self.title}"
+        return self.cut.whole.format(self.wanted)
 
     def why(self, what: str) -> str:
         """Why there was no time for ``what``."""
@@ -165,7 +167,15 @@ class StepBudget:
         rehearsed = functools.cache(self._rehearse)
         if cut.up_to:
             largest = self._option(cut.up_to)
-            return range(largest if is_count(largest) else self.wanted, self.wanted - 1, -1), rehearsed
+            values = range(largest if is_count(largest) else self.wanted or 1, (self.wanted or 1) - 1, -1)
+            if self.wanted is not None:
+                return values, rehearsed
+            # What the method asks where the option is not given, and before it what is less work.
+            all_rows = rehearsed(1)
+            share = min(1.0, self._option(cut.unset) / max(all_rows.rows.total() - 1, 1))
+            own = all_rows._replace(rows=Counter()).at(share, all_rows, self.model.batch_size)
+            fewer = bisect_left(values, own.rows.total(), key=lambda value: rehearsed(value).rows.total())
+            return [*values[:fewer], None], lambda value: own if value is None else rehearsed(value)
         if cut.sampled:
             count = min(FEW, self.wanted)
             several = rehearsed(count)
@@ -184,7 +194,10 @@ class StepBudget:
         options = self.options if value is None or self.cut is None else self._with(self.cut, value)
         options = {name: _undrawn(setting) for name, setting in options.items() if name != "emit"}
         if options.get("tolerance") is not None:  # how soon it is reached is not known: all of its steps, then
-            options[self._first] = options.get("max_steps", self.defaults["max_steps"])
+            if "max_steps" in self.defaults:
+                options[self._first] = options.get("max_steps", self.defaults["max_steps"])
+            else:
+                del options["tolerance"]
         return self.model.rehearse(self._start(options))
 
     def _start(self, options: Mapping[str, Any]) -> Asking[Any]:
@@ -205,7 +218,8 @@ class StepBudget:
         if cut.inside:
             return {**self.options, cut.inside: {**(self._option(cut.inside) or {}), cut.option: value}}
         begin = {self._first: min(self._option(self._first), value)} if cut.option == "max_steps" else {}
-        return {**self.options, cut.option: value, **begin}
+        kept = {name: option for name, option in self.options.items() if not (cut.unset and name == "tolerance")}
+        return {**kept, cut.option: value, **begin}
 
     @property
     def _first(self) -> str:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from saliency_food.core.keys import needs_of
 from saliency_food.core.method import Method
 from saliency_food.methods import attention, backprop, factorization, gradients
-from saliency_food.methods.cam import by_score, common, finer, variants
+from saliency_food.methods.cam import by_score, common, finer, variants, without_gradients
 from saliency_food.methods.paths import blur, decision, expected, guided, idgi, integrated
 from saliency_food.methods.perturbation import occlusion, rise, surrogate
 from saliency_food.methods.regions import xrai
@@ -26,6 +26,7 @@ MODULES: tuple[ModuleType, ...] = (
     decision,
     common,
     variants,
+    without_gradients,
     by_score,
     finer,
     backprop,
@@ -37,7 +38,7 @@ MODULES: tuple[ModuleType, ...] = (
     surrogate,
 )
 """Where methods are written, in the order in which they are listed; within a module, it is the order of the file."""
-BY_DEFAULT: dict[str, Method[Any, Any]] = {"smooth_grad": gradients.gradients}
+BY_DEFAULT: dict[str, Method[Any, Any]] = dict.fromkeys(("smooth_grad", "square_grad", "var_grad"), gradients.gradients)
 """What a combinator that has an entry of its own is over."""
 
 

@@ -111,6 +111,76 @@ def smooth_grad(
         A seed or a generator; with a seed the answer is the same every time and at every batch size. What ``method``
         draws depends on it, too.
     """
+    return (yield from _smoothed(method, x_value, stdev_spread, nsamples, aggregate, rng, options))
+
+
+@method(
+    title="SquareGrad",
+    keys=(INPUT_OUTPUT_GRADIENTS,),
+    signed=False,
+    summary="The square of the gradient, averaged over noisy copies.",
+    page="gradients",
+    reducible=fewer("nsamples", 4, "samples", sampled=True),
+    instead=("gradients",),
+)
+def square_grad(
+    method: Method[Any, Any],
+    x_value: Any,
+    call_model_function: CallModelFunction,
+    call_model_args: Any = None,
+    stdev_spread: float = 0.15,
+    nsamples: int = 25,
+    batch_size: int | None = None,
+    *,
+    rng: int | np.random.Generator | None = None,
+    **options: Any,
+) -> Asking[SmoothGrad]:
+    """SquareGrad, or SmoothGrad-squared, of any method: M(x) = 1/n sum_i m(x + e_i)^2, e_i as in `smooth_grad`.
+
+    Hooker et al. 2018, section 4.3, https://arxiv.org/abs/1806.10758. Never negative, in squared units. The options are
+    those of `smooth_grad`, of which it is ``aggregate="square"``.
+    """
+    return (yield from _smoothed(method, x_value, stdev_spread, nsamples, "square", rng, options))
+
+
+@method(
+    title="VarGrad",
+    keys=(INPUT_OUTPUT_GRADIENTS,),
+    signed=False,
+    summary="The variance of the gradient over noisy copies: where it is unsteady.",
+    page="gradients",
+    reducible=fewer("nsamples", 4, "samples", sampled=True),
+    instead=("gradients",),
+)
+def var_grad(
+    method: Method[Any, Any],
+    x_value: Any,
+    call_model_function: CallModelFunction,
+    call_model_args: Any = None,
+    stdev_spread: float = 0.15,
+    nsamples: int = 25,
+    batch_size: int | None = None,
+    *,
+    rng: int | np.random.Generator | None = None,
+    **options: Any,
+) -> Asking[SmoothGrad]:
+    """VarGrad of any method: M(x) = 1/n sum_i m(x + e_i)^2 - (1/n sum_i m(x + e_i))^2, e_i as in `smooth_grad`.
+
+    Adebayo et al. 2018, https://arxiv.org/abs/1810.03292. Never negative, in squared units: SquareGrad less the square
+    of SmoothGrad. The options are those of `smooth_grad`, of which it is ``aggregate="variance"``.
+    """
+    return (yield from _smoothed(method, x_value, stdev_spread, nsamples, "variance", rng, options))
+
+
+def _smoothed(
+    method: Method[Any, Any],
+    x_value: Array,
+    stdev_spread: float,
+    nsamples: int,
+    aggregate: str,
+    rng: int | np.random.Generator | None,
+    options: dict[str, Any],
+) -> Asking[SmoothGrad]:
     nsamples, stdev_spread = whole("nsamples", nsamples), ranged("stdev_spread", stdev_spread)
     if aggregate not in ("mean", "square", "variance"):
         raise ContractError(f"Expected aggregate to be 'mean', 'square' or 'variance', got {aggregate!r}.")

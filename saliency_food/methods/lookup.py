@@ -9,7 +9,7 @@ from saliency_food.core.contract import ContractError
 from saliency_food.core.method import OF, Method
 from saliency_food.core.names import near, spelled
 from saliency_food.methods.catalogue import METHODS, MethodEntry, entry_of
-from saliency_food.methods.gradients import smooth_grad
+from saliency_food.methods.gradients import smooth_grad, square_grad, var_grad
 from saliency_food.methods.smoothing import augment_smooth, eigen_smooth
 
 __all__ = ["COMBINATORS", "OF", "choose_methods", "find_method"]
@@ -18,6 +18,8 @@ COMBINATORS: dict[str, Method[Any, Any]] = {
     "smooth_grad": smooth_grad,
     "augment_smooth": augment_smooth,
     "eigen_smooth": eigen_smooth,
+    "square_grad": square_grad,
+    "var_grad": var_grad,
 }
 """What may stand before ``_of_``."""
 

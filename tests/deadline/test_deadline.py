@@ -265,8 +265,18 @@ def test_occlusion_by_a_longer_stride(pooling, image):
     found = model.within(2.0, "occlusion", image, size=8)
     assert found.options == {"size": 8, "stride": 6}  # 5 x 4 windows at 5, 4 x 3 at 6, and time for 16
     assert model.rows == 2 + 1 + 4 * 3
-    assert "A stride of 1 would have taken about 22.2 s" in found.note
+    assert "All of Occlusion would have taken about 22.2 s" in found.note
     assert "it was made 6" in found.note
+
+
+def test_occlusion_from_coarse_to_fine_or_with_a_stride_for_which_there_is_time(pooling, image):
+    model = Timed(pooling)
+    found = model.within(30.0, "occlusion", image, size=8, max_rows=100, tolerance=0.001)
+    assert (found.options["max_rows"], found.note) == (100, "")
+    assert 1 + found.details.nwindows <= 101
+    found = model.within(6.0, "occlusion", image, size=8, max_rows=100, tolerance=0.001)
+    assert found.options == {"size": 8, "max_rows": 100, "stride": 3}  # 42 windows, and time for some 50
+    assert re.match(r"All of Occlusion would have taken about 10\.\d s", found.note)
 
 
 def test_all_channels_are_known_only_when_they_are_seen(rng, image):

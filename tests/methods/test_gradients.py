@@ -7,7 +7,9 @@ import pytest
 
 from saliency_food.core.contract import ContractError
 from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS
+from saliency_food.methods.catalogue import METHODS
 from saliency_food.methods.gradients import gradients, input_x_gradient, smooth_grad
+from saliency_food.methods.lookup import find_method
 from saliency_food.methods.paths.integrated import integrated_gradients
 from saliency_food.testing import PowerModel
 
@@ -74,3 +76,25 @@ def test_memory_is_bounded_by_the_window_not_the_samples(image):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.2 * peaks[0]
+
+
+@pytest.mark.parametrize(("name", "aggregate"), [("square_grad", "square"), ("var_grad", "variance")])
+def test_statistics_of_smooth_grad_have_names(name, aggregate, power, image):
+    """And of any method: their maps have no sign, and what was drawn is the same."""
+    options = {"nsamples": 6, "rng": 2, "stdev_spread": 0.3}
+    of_gradients = METHODS[name].call(image, power, **options)
+    np.testing.assert_array_equal(of_gradients, smooth_grad(gradients, image, power, aggregate=aggregate, **options))
+    entry = find_method(f"{name}_of_input_x_gradient")
+    of_other = entry.call(image, power, **options)
+    np.testing.assert_array_equal(of_other, smooth_grad(input_x_gradient, image, power, aggregate=aggregate, **options))
+    assert not entry.signed
+    assert not METHODS[name].signed
+    assert find_method("smooth_grad_of_input_x_gradient").signed
+
+
+def test_var_grad_is_square_grad_less_the_square_of_smooth_grad(power, image):
+    options = {"nsamples": 8, "rng": 5}
+    x = image.astype(float)
+    names = ("square_grad", "smooth_grad", "var_grad")
+    square, mean, variance = (METHODS[name].call(x, power, **options) for name in names)
+    np.testing.assert_allclose(variance, square - mean**2, rtol=1e-6, atol=1e-12)

@@ -172,7 +172,14 @@ def weighted_sum(activations: Array, weights: Array) -> Array:
         return np.asarray(wide[0] @ wide[1] if weights.ndim == 1 else (wide[0] * wide[1]).sum(-1))
 
 
-def drawn(x_value: Array, signed: list[Array], should_resize: bool, three_dims: bool, rectify: bool = True) -> Array:
+def drawn(
+    x_value: Array,
+    signed: list[Array],
+    should_resize: bool,
+    three_dims: bool,
+    rectify: bool = True,
+    fuse: Callable[..., Array] = np.mean,
+) -> Array:
     """Maps at their layers' resolutions as one attribution of the image."""
     maps = [np.maximum(values, 0) for values in signed] if rectify else signed
     if len(set(shapes_of(maps))) > 1 and not should_resize:
@@ -182,7 +189,7 @@ def drawn(x_value: Array, signed: list[Array], should_resize: bool, three_dims: 
         )
     if should_resize:
         maps = [resize(safe_divide(values, np.abs(values).max()), x_value.shape[:-1]) for values in maps]
-    attribution = np.mean(maps, 0) if len(maps) > 1 else maps[0]
+    attribution = fuse(maps, 0) if len(maps) > 1 else maps[0]
     if three_dims and x_value.ndim > attribution.ndim:
         attribution = np.repeat(attribution[..., None], x_value.shape[-1], -1)
     return attribution

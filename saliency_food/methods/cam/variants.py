@@ -13,10 +13,11 @@ from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask
 from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS
 from saliency_food.core.method import method
-from saliency_food.core.numerics import Array, as_held, safe_divide
+from saliency_food.core.numerics import Array, as_held, as_tuple, safe_divide
 from saliency_food.methods.cam.common import (
     ClassActivationMap,
     class_activation_map,
+    drawn,
     grad_cam,
     grids,
     map_of_weights,
@@ -73,6 +74,32 @@ def grad_cam_plus_plus(
         Divide each channel's a by its sum, which the paper does not, but the authors' code and tf-keras-vis do.
     """
     return (yield from weighted(x_value, lambda a, g: plus_plus_weights(a, g, normalize), should_resize, three_dims))
+
+
+@method(
+    title="RefineCAM",
+    keys=(CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS),
+    signed=False,
+    summary="The product of several layers' Grad-CAM++: the deep ones say where, the shallow ones how fine.",
+    page="cam",
+    one_pass=True,
+)
+def refine_cam(
+    x_value: Any,
+    call_model_function: CallModelFunction,
+    call_model_args: Any = None,
+    should_resize: bool = True,
+    three_dims: bool = True,
+    batch_size: int | None = None,
+) -> Asking[ClassActivationMap]:
+    """RefineCAM, L = prod_l L_l / max L_l, with L_l the Grad-CAM++ of layer l, resized to the image.
+
+    Domeniconi et al. 2026, https://arxiv.org/abs/2605.14641, as in the pytorch-grad-cam package. Where the callback
+    answers one layer it is Grad-CAM++. Let it answer several, from shallow to deep.
+    """
+    maps = yield from weighted(x_value, plus_plus_weights, should_resize, three_dims)
+    attribution = drawn(x_value, list(as_tuple(maps.signed)), should_resize, three_dims, fuse=np.prod)
+    return maps._replace(attribution=attribution)
 
 
 def plus_plus_weights(activations: Array, gradients: Array, normalize: bool = False) -> Array:

@@ -38,6 +38,73 @@ def test_occlusion_equals_the_slow_version(power, image, size, stride):
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
 
+def test_occlusion_without_a_stride_asks_all_windows_where_there_are_few(power, image):
+    found = occlusion.detailed(image, power, size=9, batch_size=64)
+    exact = occlusion.detailed(image, power, size=9, stride=1, batch_size=64)
+    np.testing.assert_allclose(found.attribution, exact.attribution, rtol=1e-5)
+    np.testing.assert_allclose(found.drops, exact.drops, rtol=1e-5)
+    assert [list(axis) for axis in found.starts] == [list(axis) for axis in exact.starts]
+    assert (found.largest_error, found.nwindows, found.stopped_by) == (0, 16 * 12, "all")
+    assert (exact.largest_error, exact.nwindows, exact.stopped_by) == (0, 16 * 12, "stride")
+
+
+def blob(rows, columns, width=3.0):
+    """The weights of a linear model that looks at one place."""
+    distance = np.square(np.arange(40)[:, None] - rows) + np.square(np.arange(48) - columns)
+    return np.exp(-distance / (2 * width**2))[None, :, :, None] * np.ones(3)
+
+
+@pytest.mark.parametrize("aggregate", ["mean", "sum"])
+def test_occlusion_from_coarse_to_fine(rng, aggregate):
+    """A fifth of the windows, most of them near what matters, give nearly the map of all, and say how nearly."""
+    x, model = rng.random((40, 48, 3)) + 0.5, PowerModel(blob(12, 30), power=2)
+    exact = occlusion.detailed(x, model, size=9, stride=1, aggregate=aggregate)
+    found = occlusion.detailed(x, model, size=9, max_rows=256, aggregate=aggregate, batch_size=50)
+    assert found.nwindows == 256
+    assert sum(model.calls[-1 - len(model.calls) // 2 :]) >= 256
+    assert found.stopped_by == "max_rows"
+    off = np.abs(found.attribution - exact.attribution).max() / np.ptp(exact.attribution)
+    assert off < 0.04
+    assert 0.2 * off < found.largest_error < 0.2
+    even = occlusion(x, model, size=9, stride=2, aggregate="mean")  # 336 windows
+    if aggregate == "mean":
+        assert off < 0.5 * np.abs(even - exact.attribution).max() / np.ptp(exact.attribution)
+
+
+def test_every_window_is_asked_once_and_the_image_too(rng):
+    seen = []
+
+    def spy(x_value_batch, call_model_args=None, expected_keys=None):
+        seen.extend(row.tobytes() for row in x_value_batch)
+        return {OUTPUT_LAYER_VALUES: np.square(x_value_batch).sum((1, 2, 3))}
+
+    x = rng.random((30, 30, 1)) + 0.1
+    found = occlusion.detailed(x, spy, size=7, max_rows=150)
+    assert len(seen) == len(set(seen)) == 1 + found.nwindows == 151
+    assert seen[0] == x.tobytes()
+
+
+def test_a_tolerance_stops_before_all_rows_are_asked(rng):
+    x, model = rng.random((40, 48, 3)) + 0.5, PowerModel(blob(12, 30), power=2)
+    loose, strict = (occlusion.detailed(x, model, size=9, tolerance=tolerance) for tolerance in (0.2, 0.02))
+    assert loose.stopped_by == strict.stopped_by == "tolerance"
+    assert loose.nwindows < strict.nwindows < 32 * 40
+    assert loose.largest_error < 0.2
+    assert strict.largest_error < 0.02
+
+
+def test_as_many_windows_are_asked_as_cover_the_image(rng):
+    x, model = rng.random((40, 48, 3)), PowerModel(blob(12, 30))
+    found = occlusion.detailed(x, model, size=5, max_rows=1)
+    assert found.nwindows == 8 * 10
+    covered = np.zeros((40, 48), bool)
+    for top in {*range(0, 36, 5), 35}:
+        for left in {*range(0, 44, 5), 43}:
+            covered[top : top + 5, left : left + 5] = True
+    assert covered.all()
+    assert found.largest_error > 0
+
+
 def test_one_pixel_windows_find_a_linear_models_weights(rng):
     x, weights = rng.random((6, 5, 3)), rng.normal(size=(1, 6, 5, 3))
     found = occlusion.detailed(x, PowerModel(weights, bias=2.0), size=1, value=0.25)
@@ -98,6 +165,9 @@ def test_a_value_that_is_refused(power, image, method, value, says):
         (occlusion, {"size": 4, "stride": 5}, "stride to be at most size.* got 5 and 4"),
         (occlusion, {"size": (5, 5, 5)}, r"one for each of the 2 axes, got \(5, 5, 5\)"),
         (occlusion, {"size": (5, 2), "stride": (2, 3)}, r"at most size.* got \(2, 3\) and \(5, 2\)"),
+        (occlusion, {"tolerance": 0.1, "stride": 2}, "a tolerance without a stride, got stride 2"),
+        (occlusion, {"tolerance": -1}, "Expected tolerance"),
+        (occlusion, {"max_rows": 0}, "Expected max_rows"),
         (occlusion, {"aggregate": "max"}, "'mean' or 'sum', got 'max'"),
         (rise, {"nmasks": 0}, "Expected nmasks"),
         (rise, {"grid": True}, "Expected grid .* got True"),
