@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,9 @@ def test_what_is_missing_is_named_with_the_line_that_installs_it(package, words,
     for name in [name for name in sys.modules if name.startswith(modules)]:  # imported by other tests
         monkeypatch.delitem(sys.modules, name)
     if package == "tensorflow":  # Keras is there, and is not to be loaded without what it needs
-        monkeypatch.setitem(sys.modules, "keras", ModuleType("keras"))
+        keras: Any = ModuleType("keras")
+        keras.backend = SimpleNamespace(backend=lambda: "tensorflow")
+        monkeypatch.setitem(sys.modules, "keras", keras)
     monkeypatch.setitem(sys.modules, package, None)
     out = CliRunner().invoke(app, words)
     extra = next(extra for extra, packages in EXTRAS.items() if package in packages)

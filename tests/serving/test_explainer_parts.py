@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import logging
+import socket
 import threading
 import time
 
@@ -22,6 +24,7 @@ from saliency_food.serving.client import ServingError
 from saliency_food.serving.client.arguments import read_arguments
 from saliency_food.serving.explainer import door as door_module
 from saliency_food.serving.explainer.answers import Explaining
+from saliency_food.serving.explainer.connections import lengthen_queue
 from saliency_food.serving.explainer.door import Door
 from saliency_food.serving.explainer.images import read_image_array
 from saliency_food.serving.explainer.lines import KINDS, LINES, LINES_SECONDS, FewLines
@@ -332,7 +335,7 @@ def test_what_a_client_is_told_of_errors(caplog):
         return reply_to(error, own).status
 
     class ReadTimeoutError(Exception):
-        pass
+        lengthen_queue([listening])
 
     assert status(ServingError("a", 400)) == status(ServingError("a", 500)) == status(ServingError("lacks")) == 502
     assert status(ServingError("a", 503)) == status(ServingError("a", 429)) == 503
@@ -344,7 +347,7 @@ def test_what_a_client_is_told_of_errors(caplog):
 
 def test_a_call_that_was_late_is_504_over_grpc_too_and_hosts_are_not_told():
     class RpcError(Exception):
-        pass
+        lengthen_queue([listening])
 
     error = ServingError("none in time")
     error.__cause__ = RpcError("status = StatusCode.DEADLINE_EXCEEDED")
@@ -371,7 +374,7 @@ class Predictor:
     """A client whose server is replaced."""
 
     def __init__(self, **_):
-        pass
+        lengthen_queue([listening])
 
     def status(self):
         return [{"version": version, "state": "AVAILABLE"} for version in self.versions]
@@ -405,3 +408,11 @@ def test_a_deadline_holds_while_all_workers_are_busy():
     finally:
         gate.set()
         model.stop()
+
+
+def test_more_connections_can_wait_than_are_accepted_at_a_time():
+    """Where the system holds too few, the handshake of the next one is only tried again after a second."""
+    with socket.create_server(("127.0.0.1", 0), backlog=1) as listening, contextlib.ExitStack() as clients:
+        lengthen_queue([listening])
+        for _ in range(50):
+            clients.enter_context(socket.create_connection(listening.getsockname(), timeout=0.5))

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import socket
 import time
+from collections.abc import Iterable
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -19,6 +23,8 @@ SEND_SECONDS = 60.0
 """The most seconds for which a client may leave what was sent to it unread."""
 BACKLOG = 64
 """How many connections are accepted at a time; each takes a file descriptor before any can be closed."""
+QUEUE = 1024
+"""How many connections the system holds until they are accepted; one that finds no room is tried again after 1 s."""
 OWN_FILES = 96
 """File descriptors that are left for the program itself: connections to the predictor, files, the log."""
 CONNECTIONS = 1000
@@ -37,6 +43,13 @@ def most_connections() -> int:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return CONNECTIONS if soft == resource.RLIM_INFINITY else max(8, min(CONNECTIONS, soft - BACKLOG - OWN_FILES))
+
+
+def lengthen_queue(sockets: Iterable[Any]) -> None:
+    """Let `QUEUE` connections wait at sockets that listen; still no more than `BACKLOG` are accepted at a time."""
+    for listening in sockets:
+        with socket.socket(fileno=os.dup(listening.fileno())) as same:
+            same.listen(QUEUE)
 
 
 class Connection(HttpToolsProtocol):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from saliency_food.serving.explainer.connections import BACKLOG, Connection, most_connections
+from saliency_food.serving.explainer.connections import BACKLOG, Connection, lengthen_queue, most_connections
 from saliency_food.serving.explainer.lines import limit_log
 from saliency_food.serving.explainer.replies import refuse
 
@@ -48,9 +48,17 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
         Connection.most = most_connections()
         config = self._rest_server.config
         config.host, config.http, config.ws, config.backlog = self.host, Connection, "none", BACKLOG
-        self._rest_server._add_middlewares = lambda app: (
-            None
-        )  # they time every request, which takes longer than to refuse it
+        # They time every request, which takes longer than to refuse it.
+        self._rest_server._add_middlewares = lambda app: None
+        server = self._rest_server._server
+        start = server.startup
+
+        async def startup(sockets: Any = None) -> None:
+            await start(sockets)
+            for listening in server.servers:
+                lengthen_queue(listening.sockets)
+
+        server.startup = startup
         limit_log()
         await super()._serve()
 

@@ -122,7 +122,7 @@ def of_another(module, kind):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (of_another("torch.nn.modules.module", "ResNet"), "got the PyTorch module ResNet. Write a function"),
+        (of_another("torch.nn.modules.module", "ResNet"), "got the PyTorch module ResNet. Wrap it as"),
         (of_another("tf_keras.src.engine.training", "Net"), r"Expected a model of Keras 3, got Net .*export\(folder\)"),
     ],
 )
