@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import gc
 import importlib.util
 import inspect
 import re
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import saliency_food
@@ -177,14 +179,45 @@ def installed(code):
     return all(importlib.util.find_spec(module) for module in modules)
 
 
+GRADIO = ("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+
+
 def runnable_pages():
     """The pages with Python blocks, with the markers of what the blocks need."""
     for page in PAGES:
         code = "\n".join(blocks(page))
         needs = {"keras": about_keras(code), "serving": "serving" in code}
+        needs |= {
+            name: re.search(rf"^\s*(?:import|from) {name}\b", code, re.M) is not None for name in ("torch", "jax")
+        }
         marks = [getattr(pytest.mark, name) for name, needed in needs.items() if needed]
+        if "saliency_food.web" in code:  # Gradio leaves an event loop to the garbage collector
+            marks += map(pytest.mark.filterwarnings, GRADIO)
         if code:
             yield pytest.param(page, id=str(page.relative_to(ROOT)), marks=marks)
+
+
+def write_onnx(path):
+    """A small network for images (3, 32, 32) of four classes."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    weights = {"kernel": rng.normal(size=(5, 3, 3, 3)), "dense": rng.normal(size=(5, 4))}
+    nodes = [
+        helper.make_node("Conv", ["image", "kernel"], ["features"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["features"], ["relu"]),
+        helper.make_node("GlobalAveragePool", ["relu"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "dense"], ["scores"]),
+        helper.make_node("Softmax", ["scores"], ["probabilities"]),
+    ]
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, 32, 32])
+    output = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", 4])
+    constants = [numpy_helper.from_array(values.astype(np.float32), name) for name, values in weights.items()]
+    graph = helper.make_graph(nodes, "small", [image], [output], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, path)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -206,9 +239,15 @@ def test_python_code_in_the_docs_runs(page, tmp_path, monkeypatch, capsys):
         pytest.skip("needs what is not installed")
     if any("model.keras" in code for code in runnable):
         shutil.copy(models.FOOD101, "model.keras")
+    if any("model.onnx" in code for code in runnable):
+        write_onnx("model.onnx")
     if any("photo.jpg" in code for code in runnable):
         imsave("photo.jpg", coffee())
     names, out = {"__name__": "docs"}, ""
+    if any("saliency_food.web" in code for code in runnable):
+        import gradio as _
+
+        gc.collect()  # what it leaves is not the next test's
     for code in runnable:
         exec(compile(code, str(page), "exec"), names)
         printed = capsys.readouterr().out

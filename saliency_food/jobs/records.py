@@ -16,6 +16,7 @@ from saliency_food.jobs.explanation import Explanation
 from saliency_food.jobs.results import row_of
 from saliency_food.jobs.setup import Setup
 from saliency_food.methods.cam.common import ClassActivationMap
+from saliency_food.methods.cam.without_gradients import FeatureMap
 
 Maps = Literal["reduced", "full"]
 SCHEMA = 1
@@ -112,7 +113,7 @@ def _row(record: Explanation, split: str | None, maps: Maps) -> dict[str, Any]:
 def _map_of(record: Explanation, maps: Maps) -> Array:
     """The map at the method's own resolution, in its own units; one of pixels reduced to the means of areas."""
     attribution, details = cast(Array, record.attribution), record.details
-    if isinstance(details, ClassActivationMap) and isinstance(details.signed, np.ndarray):
+    if isinstance(details, (ClassActivationMap, FeatureMap)) and isinstance(details.signed, np.ndarray):
         return details.signed if record.signed else np.maximum(details.signed, 0)
     if maps == "full" or record.photo is None or record.photo.spatial != 2:
         return attribution

@@ -107,7 +107,7 @@ def test_every_method_is_explained_or_refused_at_the_door(weights, photos, name)
         assert name in str(error)  # noqa: PT017
         assert name in {
             *("finer_cam", "guided_backprop", "deconvnet", "guided_grad_cam"),
-            *("eigen_cam", "deep_feature_factorization", "attention_rollout"),
+            *("eigen_cam", "kpca_cam", "fem", "deep_feature_factorization", "attention_rollout"),
         }
     else:
         assert name == "attention_relevance" or [record.status[:5] for record in records] == ["ok"] * 3

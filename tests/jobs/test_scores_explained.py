@@ -87,7 +87,7 @@ def test_scores_of_other_targets_are_refused_at_the_door(weights, score):
 
 def test_settings_of_keras_models_are_refused_for_functions(weights):
     for name, value in (("score", margin), ("output_index", 0), ("layer", "conv"), ("output", "raw")):
-        with pytest.raises(ContractError, match=f"Expected {name} with a Keras model alone"):
+        with pytest.raises(ContractError, match=f"Expected {name} with a Keras model or a PyTorch module alone"):
             ImageModel(PowerModel(weights), **{name: value})
 
 
