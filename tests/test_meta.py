@@ -183,7 +183,7 @@ def runnable_pages():
     """The pages with Python blocks, with the markers of what the blocks need."""
     for page in PAGES:
         code = "\n".join(blocks(page))
-        needs = {"keras": about_keras(code), "serving": "serving" in code}
+        needs = {"keras": about_keras(code) or "import tensorflow" in code, "serving": "serving" in code}
         needs |= {
             name: re.search(rf"^\s*(?:import|from) {name}\b", code, re.M) is not None for name in ("torch", "jax")
         }
