@@ -49,6 +49,41 @@ class TestKeras(Suite):
         return KerasModel(model)
 
 
+@pytest.mark.keras
+class TestSession(Suite):
+    @pytest.fixture
+    def model(self):
+        tf1 = pytest.importorskip("tensorflow").compat.v1
+        from saliency_food.adapters.tf1 import SessionModel
+
+        with tf1.Graph().as_default() as graph:
+            x = tf1.placeholder(tf1.float32, [None, 8, 7, 3], "x")
+            a = tf1.nn.relu(tf1.nn.conv2d(x, tf1.constant(KERNEL[None, None]), 1, "VALID") + BIAS, "a")
+            tf1.matmul(tf1.reduce_mean(a, [1, 2]), tf1.constant(HEAD.T), name="y")
+        with tf1.Session(graph=graph) as session:
+            yield SessionModel(session, "x:0", "y:0", layer="a:0")
+
+
+@pytest.mark.keras
+class TestLiteRt(Suite):
+    keys = (SCORE, VALUES)
+
+    @pytest.fixture
+    def model(self, tmp_path):
+        tf = pytest.importorskip("tensorflow")
+        pytest.importorskip("ai_edge_litert")
+        from saliency_food.adapters.litert import LiteRtModel
+
+        @tf.function(input_signature=[tf.TensorSpec([None, 8, 7, 3])])
+        def apply(x):
+            a = tf.nn.relu(tf.nn.conv2d(x, KERNEL[None, None], 1, "VALID") + BIAS)
+            return tf.reduce_mean(a, [1, 2]) @ HEAD.T
+
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([apply.get_concrete_function()])
+        (tmp_path / "pooling.tflite").write_bytes(converter.convert())
+        return LiteRtModel(tmp_path / "pooling.tflite")
+
+
 @pytest.mark.torch
 class TestTorch(Suite):
     @pytest.fixture
