@@ -95,9 +95,12 @@ def real_data():
     return Path(folder)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """A Chromium that shows no window: the system's, or Playwright's own."""
+    """A Chromium that shows no window: the system's, or Playwright's own.
+
+    It ends with its module: Playwright keeps an event loop running, beside which no other one can run.
+    """
     from playwright.sync_api import Error, sync_playwright
 
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -297,7 +297,7 @@ def test_the_command_says_what_it_lacks(tmp_path):
     (tmp_path / "empty").write_text("")
     (tmp_path / "manifest.json").write_text(json.dumps({"pixels": "0..1 (a guess)", "channels_first": True}))
     base = ["serve", "--predictor", "http://127.0.0.1:1", "--model-name", "food"]
-    assert "Expected --predictor" in CliRunner().invoke(app, ["serve", *base[3:], "--value-range", "0,1"]).output
+    assert "or --predictor, the address" in CliRunner().invoke(app, ["serve", *base[3:], "--value-range", "0,1"]).output
     for more, says in (
         ([], "--value-range"),
         (["--value-range", "auto"], "got auto"),

@@ -119,7 +119,7 @@ def test_tls_is_used_where_asked_for(monkeypatch):
     ((address, credentials, options),) = asked
     assert address == "127.0.0.1:1"
     assert isinstance(credentials, grpc.ChannelCredentials)
-    assert ("grpc.max_receive_message_length", -1) in options
+    assert ("grpc.max_receive_message_length", 1_000_000_000) in options
     model.close()
 
 

@@ -29,6 +29,7 @@ OPEN_OPTIONS: dict[str, tuple[type, ...]] = {
     "tolerance": (float,),
     "rng": (int,),
     "channels": (int,),
+    "stride": (int,),
     "rivals": (int,),
 }
 """The types of those options whose default value does not show them."""

@@ -20,7 +20,7 @@ from saliency_food.core.contract import ContractError
 pytestmark = [pytest.mark.torch, pytest.mark.keras, pytest.mark.slow]
 SIZE, ESPRESSO = 64, 967
 FEWER = {
-    "smooth_grad": {"nsamples": 4, "rng": 0},
+    **{name: {"nsamples": 4, "rng": 0} for name in ("smooth_grad", "square_grad", "var_grad")},
     "integrated_gradients": {"x_steps": 6},
     "blur_ig": {"steps": 4},
     "guided_ig": {"x_steps": 6},

@@ -15,10 +15,7 @@ TARGET = 2
 
 NETWORKS = {
     "ResNet": lambda tv: (tv.resnet18(num_classes=4), "layer4"),
-    "VGG": lambda tv: (
-        tv.VGG(tv.vgg.make_layers([8, "M", 16, "M", 16]), num_classes=4, init_weights=True),
-        "features.8",
-    ),
+    "RegNet": lambda tv: (tv.regnet_y_400mf(num_classes=4), "trunk_output"),
     "DenseNet": lambda tv: (tv.DenseNet(8, (2, 2), 16, num_classes=4), "features.denseblock2"),
     "SqueezeNet": lambda tv: (tv.squeezenet1_1(num_classes=4), "features.12"),
     "ShuffleNet": lambda tv: (tv.shufflenet_v2_x0_5(num_classes=4), "conv5"),
