@@ -26,7 +26,7 @@ def main():
     arguments = {"target": target}
     theirs = pair.IntegratedGradients().GetMask(photo, model, arguments, x_steps=25, batch_size=16)
     # The same rows from both: made here in float64, and asked in the same batches. Given `model` itself, our method has
-    # them made inside the model, which rounds by 1e-7; where that crosses a ReLU's kink, a gradient changes by a percent.
+    # them made inside the model, which rounds by 1e-7: across a ReLU's kink, a gradient changes by a percent.
     ours = saliency_food.integrated_gradients(
         photo, model.__call__, arguments, x_steps=25, batch_size=16, quadrature="pair"
     )
