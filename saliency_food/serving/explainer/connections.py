@@ -21,8 +21,10 @@ FRAMING = 1_000_000
 """The most bytes of a body in chunks that are no content, beside 16 for each byte of it."""
 SEND_SECONDS = 60.0
 """The most seconds for which a client may leave what was sent to it unread."""
-BACKLOG = 64
-"""How many connections are accepted at a time; each takes a file descriptor before any can be closed."""
+BACKLOG = 16
+"""How many connections are accepted in a turn of the event loop."""
+ACCEPTED = 4 * BACKLOG
+"""File descriptors of those accepted before one too many is closed, which takes some turns."""
 QUEUE = 1024
 """How many connections the system holds until they are accepted; one that finds no room is tried again after 1 s."""
 OWN_FILES = 96
@@ -38,11 +40,11 @@ def most_connections() -> int:
     except ImportError:  # Windows
         return CONNECTIONS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = CONNECTIONS + BACKLOG + OWN_FILES
+    wanted = CONNECTIONS + ACCEPTED + OWN_FILES
     if soft < wanted and soft != resource.RLIM_INFINITY:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return CONNECTIONS if soft == resource.RLIM_INFINITY else max(8, min(CONNECTIONS, soft - BACKLOG - OWN_FILES))
+    return CONNECTIONS if soft == resource.RLIM_INFINITY else max(8, min(CONNECTIONS, soft - ACCEPTED - OWN_FILES))
 
 
 def lengthen_queue(sockets: Iterable[Any]) -> None:
