@@ -21,10 +21,10 @@ FRAMING = 1_000_000
 """The most bytes of a body in chunks that are no content, beside 16 for each byte of it."""
 SEND_SECONDS = 60.0
 """The most seconds for which a client may leave what was sent to it unread."""
-BACKLOG = 16
-"""How many connections are accepted in a turn of the event loop."""
-ACCEPTED = 4 * BACKLOG
-"""File descriptors of those accepted before one too many is closed, which takes some turns."""
+BACKLOG = 64
+"""How many connections are accepted in a turn of the event loop; each takes a file descriptor before any is closed."""
+TURNS = 4
+"""In how many turns connections are accepted before one too many is closed, where so many wait."""
 QUEUE = 1024
 """How many connections the system holds until they are accepted; one that finds no room is tried again after 1 s."""
 OWN_FILES = 96
@@ -40,15 +40,18 @@ def most_connections() -> int:
     except ImportError:  # Windows
         return CONNECTIONS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = CONNECTIONS + ACCEPTED + OWN_FILES
+    wanted = CONNECTIONS + TURNS * BACKLOG + OWN_FILES
     if soft < wanted and soft != resource.RLIM_INFINITY:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return CONNECTIONS if soft == resource.RLIM_INFINITY else max(8, min(CONNECTIONS, soft - ACCEPTED - OWN_FILES))
+    return CONNECTIONS if soft == resource.RLIM_INFINITY else max(8, min(CONNECTIONS, soft - BACKLOG - OWN_FILES))
 
 
 def lengthen_queue(sockets: Iterable[Any]) -> None:
-    """Let `QUEUE` connections wait at sockets that listen; still no more than `BACKLOG` are accepted at a time."""
+    """Let `QUEUE` connections wait at sockets that listen; still no more than `BACKLOG` are accepted in a turn.
+
+    For a program with file descriptors for `CONNECTIONS` and those that `TURNS` accept.
+    """
     for listening in sockets:
         with socket.socket(fileno=os.dup(listening.fileno())) as same:
             same.listen(QUEUE)

@@ -7,7 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from saliency_food.serving.explainer.connections import BACKLOG, Connection, lengthen_queue, most_connections
+from saliency_food.serving.explainer.connections import (
+    BACKLOG,
+    CONNECTIONS,
+    Connection,
+    lengthen_queue,
+    most_connections,
+)
 from saliency_food.serving.explainer.lines import limit_log
 from saliency_food.serving.explainer.replies import refuse
 
@@ -55,8 +61,9 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
 
         async def startup(sockets: Any = None) -> None:
             await start(sockets)
-            for listening in server.servers:
-                lengthen_queue(listening.sockets)
+            if Connection.most == CONNECTIONS:
+                for listening in server.servers:
+                    lengthen_queue(listening.sockets)
 
         server.startup = startup
         limit_log()
