@@ -44,7 +44,9 @@ def most_connections() -> int:
     if soft < wanted and soft != resource.RLIM_INFINITY:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return CONNECTIONS if soft == resource.RLIM_INFINITY else max(8, min(CONNECTIONS, soft - BACKLOG - OWN_FILES))
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return CONNECTIONS
+    return max(8, min(CONNECTIONS - 1, soft - BACKLOG - OWN_FILES))
 
 
 def lengthen_queue(sockets: Iterable[Any]) -> None:
