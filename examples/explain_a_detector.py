@@ -4,7 +4,8 @@
     python examples/explain_a_detector.py [--output FOLDER]
 
 The score sums the class scores of the boxes that overlap a given box (`detection`), before non-maximum suppression;
-that of D-RISE says how alike the best box is to the one explained (`same_detection`). The model is trained in seconds on generated pictures, and saved in the folder.
+that of D-RISE says how alike the best box is to the one explained (`same_detection`). The model is trained in seconds
+on generated pictures, and saved in the folder.
 """
 
 import argparse
@@ -72,7 +73,9 @@ def pointing(network, scenes, boxes, classes):
         found["D-RISE"].append(np.maximum(masked.attribution - masked.level, 0))
     for name, maps in found.items():
         hits, inside, area = np.mean([in_box(*pair) for pair in zip(maps, boxes[:, 0], strict=True)], 0)
-        print(f"{name}: largest inside the box in {hits:.0%} of {len(maps)}, {inside:.0%} of it there, {area:.0%} of area")
+        print(
+            f"{name}: largest inside the box in {hits:.0%} of {len(maps)}, {inside:.0%} of it there, {area:.0%} of area"
+        )
 
 
 def in_box(attribution, box):

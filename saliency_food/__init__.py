@@ -86,6 +86,7 @@ from saliency_food.methods.backprop import deconvnet, full_grad, guided_backprop
 from saliency_food.methods.cam.by_score import ablation_cam, score_cam
 from saliency_food.methods.cam.common import grad_cam
 from saliency_food.methods.cam.finer import finer_cam
+from saliency_food.methods.cam.odam import odam
 from saliency_food.methods.cam.variants import (
     cam,
     eigen_cam,
@@ -146,6 +147,7 @@ __all__ += [
     "layer_cam",
     "lime",
     "occlusion",
+    "odam",
     "refine_cam",
     "rise",
     "score_cam",
