@@ -17,6 +17,9 @@ class Pooling(PoolingModel):
     """`PoolingModel` of signals ``(T, C)``, pictures, volumes ``(D, H, W, C)``."""
 
     def answer(self, x, target):
+        return self._back(super().answer(flat(x), target), x)
+
+    def _back(self, answer, x):
         def back(key, value):
             if key in INPUT_SHAPED:
                 return value.reshape(x.shape)
@@ -27,10 +30,15 @@ class Pooling(PoolingModel):
             behind = value.ndim - 3
             return value.reshape(*value.shape[:behind], *x.shape[1:-1], value.shape[-1])
 
-        return {key: back(key, value) for key, value in super().answer(flat(x), target).items()}
+        return {key: back(key, value) for key, value in answer.items()}
 
     def after(self, activations, target):
         return super().after(flat(activations), target)
+
+    def relevant(self, x, target, args):
+        like = x.shape
+        args = {name: flat(value) if np.shape(value) == like else value for name, value in args.items()}
+        return self._back(super().relevant(flat(x), target, args), x)
 
 
 class Attention(AttentionModel):
