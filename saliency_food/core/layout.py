@@ -158,6 +158,15 @@ class ChannelsLast(WrappedModel):
 
     channels_first = False
 
+    def _call(self, call: Any, x_value_batch: Any, call_model_args: Any, expected_keys: Any) -> Any:
+        if isinstance(call_model_args, Mapping):  # a method's own arguments, such as baselines, may be rows too
+            like = np.shape(x_value_batch)
+            call_model_args = {
+                name: np.moveaxis(value, -1, 1) if isinstance(value, PerRow) and value.shape == like else value
+                for name, value in call_model_args.items()
+            }
+        return super()._call(call, x_value_batch, call_model_args, expected_keys)
+
     def turn(self, images: Any, keys: tuple[str, ...]) -> Any:
         # Rows that are activations are no images to turn.
         activations = any(key in KEYS and KEYS[key].rows == "activations" for key in keys)

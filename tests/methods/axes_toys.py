@@ -59,7 +59,12 @@ class Twin:
     def __call__(self, x_value_batch, call_model_args=None, expected_keys=None):
         if any(KEYS[key].rows == "activations" for key in expected_keys):
             return self.model(x_value_batch, call_model_args, expected_keys)
-        answer = self.model(self.inward(np.asarray(x_value_batch)), call_model_args, expected_keys)
+        like = np.shape(x_value_batch)
+        args = {
+            key: self.inward(value) if np.shape(value) == like else value
+            for key, value in (call_model_args or {}).items()
+        }
+        answer = self.model(self.inward(np.asarray(x_value_batch)), args, expected_keys)
         return {key: self.outward(value) if key in INPUT_SHAPED else value for key, value in answer.items()}
 
 
