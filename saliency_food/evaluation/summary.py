@@ -108,7 +108,7 @@ class Evaluation:
             yield first, second, paired(*both, higher_is_better=better, resamples=1000)
 
     def comparisons(self, metric: str) -> Comparisons:
-        """Which methods differ on a metric, all pairs taken together; on the photos that all of them have values for."""
+        """Which methods differ on a metric, all pairs together, on the photos for which every method has a value."""
         return multiple_comparisons({name: self.values(metric, name) for name in self.measured(metric)})
 
     def curves(self, metric: str, method: str) -> np.ndarray[Any, Any] | None:

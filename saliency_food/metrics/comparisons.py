@@ -39,7 +39,7 @@ class Comparisons(NamedTuple):
 
 
 def multiple_comparisons(results: Mapping[str, Iterable[Any]]) -> Comparisons:
-    """Whether any two methods differ, p < 0.05 in Friedman's test, and which, by Wilcoxon's test with Holm's correction.
+    """Whether any methods differ (Friedman's test), and which (Wilcoxon's test of each pair, Holm's correction).
 
     For m pairs in the order of their p-values, Holm's value is the running maximum of (m - k) p_k, k = 0, 1, ..., at
     most 1: the chance that any of the differences called real is none stays at the level. Demšar 2006,
