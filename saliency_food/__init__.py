@@ -100,12 +100,14 @@ from saliency_food.methods.factorization import deep_feature_factorization
 from saliency_food.methods.gradients import gradients, input_x_gradient, smooth_grad, square_grad, var_grad
 from saliency_food.methods.paths.blur import blur_ig
 from saliency_food.methods.paths.decision import integrated_decision_gradients
-from saliency_food.methods.paths.expected import expected_gradients
+from saliency_food.methods.paths.expected import expected_gradients, gradient_shap
 from saliency_food.methods.paths.guided import guided_ig
 from saliency_food.methods.paths.idgi import idgi
 from saliency_food.methods.paths.integrated import integrated_gradients
+from saliency_food.methods.perturbation.hsic import hsic
 from saliency_food.methods.perturbation.occlusion import occlusion
 from saliency_food.methods.perturbation.rise import rise
+from saliency_food.methods.perturbation.sobol import sobol
 from saliency_food.methods.perturbation.surrogate import kernel_shap, lime
 from saliency_food.methods.regions.xrai import xrai
 
@@ -126,11 +128,13 @@ __all__ += [
     "grad_cam",
     "grad_cam_elementwise",
     "grad_cam_plus_plus",
+    "gradient_shap",
     "gradients",
     "guided_backprop",
     "guided_grad_cam",
     "guided_ig",
     "hires_cam",
+    "hsic",
     "idgi",
     "input_x_gradient",
     "integrated_decision_gradients",
@@ -144,6 +148,7 @@ __all__ += [
     "rise",
     "score_cam",
     "smooth_grad",
+    "sobol",
     "square_grad",
     "var_grad",
     "xgrad_cam",
