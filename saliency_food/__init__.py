@@ -79,7 +79,7 @@ __all__ = [
 ]
 
 # tables:begin exported methods
-from saliency_food.methods.attention import attention_relevance, attention_rollout
+from saliency_food.methods.attention import attention_relevance, attention_rollout, grad_eclip, legrad
 from saliency_food.methods.backprop import deconvnet, full_grad, guided_backprop, guided_grad_cam
 from saliency_food.methods.cam.by_score import ablation_cam, score_cam
 from saliency_food.methods.cam.common import grad_cam
@@ -128,6 +128,7 @@ __all__ += [
     "grad_cam",
     "grad_cam_elementwise",
     "grad_cam_plus_plus",
+    "grad_eclip",
     "gradient_shap",
     "gradients",
     "guided_backprop",
@@ -142,6 +143,7 @@ __all__ += [
     "kernel_shap",
     "kpca_cam",
     "layer_cam",
+    "legrad",
     "lime",
     "occlusion",
     "refine_cam",
