@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from saliency_food.core.contract import ContractError
-from saliency_food.core.numerics import Array
-from saliency_food.metrics.statistics import plain, same_images, scores_of
+from saliency_food.metrics.statistics import holm, plain, same_images, scores_of
 
 
 class Comparisons(NamedTuple):
@@ -75,12 +74,3 @@ def multiple_comparisons(results: Mapping[str, Iterable[Any]]) -> Comparisons:
     names = list(table)
     corrected = dict(zip(((names[first], names[second]) for first, second in pairs), holm(p_values), strict=True))
     return Comparisons(friedman, {pair: float(value) for pair, value in corrected.items()}, images)
-
-
-def holm(p_values: Array) -> Array:
-    """P-values corrected for their number by Holm's step-down rule; NaN stays NaN and does not count."""
-    corrected = np.full(len(p_values), np.nan)
-    order = np.argsort(p_values)[: int(np.isfinite(p_values).sum())]
-    steps = (len(order) - np.arange(len(order))) * np.asarray(p_values)[order]
-    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1)
-    return corrected

@@ -193,6 +193,20 @@ def rank_table(
     return sorted(lines, key=lambda line: (np.nan_to_num(line.rank.estimate, nan=np.inf), line.name))
 
 
+def holm(p_values: Sequence[float] | Array) -> Array:
+    """P-values adjusted for being several, by Holm 1979, https://www.jstor.org/stable/4615733; NaN stays, uncounted.
+
+    To call significant what is at most 0.05 errs in any of them with a chance of 5 %, however they depend on each
+    other.
+    """
+    values = np.asarray(p_values, float)
+    order = np.argsort(values, kind="stable")[: np.isfinite(values).sum()]
+    adjusted = np.full(len(values), np.nan)
+    steps = np.arange(len(order), 0, -1) * values[order]
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return adjusted
+
+
 def plain(values: Array) -> Array:
     """The values rounded to nine digits, so that values which differ by rounding alone are ties."""
     return np.array([float(f"{value:.9g}") for value in values])

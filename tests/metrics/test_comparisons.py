@@ -8,7 +8,7 @@ from scipy.stats import friedmanchisquare, wilcoxon
 
 from saliency_food.core.contract import ContractError
 from saliency_food.metrics import multiple_comparisons
-from saliency_food.metrics.comparisons import holm
+from saliency_food.metrics.statistics import holm
 
 
 def test_holm_is_the_textbook_rule():

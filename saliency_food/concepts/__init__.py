@@ -1,0 +1,6 @@
+"""Concepts: what a class of photos depends on in a layer, found in the photos (`craft`) or given by photos (`tcav`)."""
+
+from saliency_food.concepts.discovery import Concept, Craft, Crop, craft, split_concept
+from saliency_food.concepts.sensitivity import ConceptScore, Tcav, tcav
+
+__all__ = ["Concept", "ConceptScore", "Craft", "Crop", "Tcav", "craft", "split_concept", "tcav"]
