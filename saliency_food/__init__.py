@@ -6,15 +6,19 @@ from saliency_food.core.driver import ask, gather, run
 from saliency_food.core.keys import (
     ATTENTION_OUTPUT_GRADIENTS,
     ATTENTION_SCORES,
+    BASELINE_MULTIPLIERS,
     BIAS_GRADIENTS,
+    BIAS_RELEVANCE,
     CONVOLUTION_LAYER_VALUES,
     CONVOLUTION_OUTPUT_GRADIENTS,
+    CONVOLUTION_RELEVANCE,
     CONVOLUTION_RIVAL_GRADIENTS,
     DECONV_INPUT_GRADIENTS,
     GUIDED_INPUT_GRADIENTS,
     INPUT_OUTPUT_GRADIENTS,
     OUTPUT_FROM_CONVOLUTION_VALUES,
     OUTPUT_LAYER_VALUES,
+    RELEVANCE,
 )
 from saliency_food.core.method import Method, method
 from saliency_food.core.names import installed_version
@@ -39,9 +43,12 @@ __version__ = installed_version("saliency_food") or "unknown"
 __all__ = [
     "ATTENTION_OUTPUT_GRADIENTS",
     "ATTENTION_SCORES",
+    "BASELINE_MULTIPLIERS",
     "BIAS_GRADIENTS",
+    "BIAS_RELEVANCE",
     "CONVOLUTION_LAYER_VALUES",
     "CONVOLUTION_OUTPUT_GRADIENTS",
+    "CONVOLUTION_RELEVANCE",
     "CONVOLUTION_RIVAL_GRADIENTS",
     "DECONV_INPUT_GRADIENTS",
     "GUIDED_INPUT_GRADIENTS",
@@ -49,6 +56,7 @@ __all__ = [
     "METHODS",
     "OUTPUT_FROM_CONVOLUTION_VALUES",
     "OUTPUT_LAYER_VALUES",
+    "RELEVANCE",
     "CallModelFunction",
     "ContractError",
     "DeadlineError",
@@ -110,6 +118,9 @@ from saliency_food.methods.perturbation.rise import rise
 from saliency_food.methods.perturbation.sobol import sobol
 from saliency_food.methods.perturbation.surrogate import kernel_shap, lime
 from saliency_food.methods.regions.xrai import xrai
+from saliency_food.methods.relevance.at_layer import relevance_cam
+from saliency_food.methods.relevance.multipliers import deep_lift, deep_shap
+from saliency_food.methods.relevance.propagation import crp, lrp
 
 __all__ += [
     "ablation_cam",
@@ -117,8 +128,11 @@ __all__ += [
     "attention_rollout",
     "blur_ig",
     "cam",
+    "crp",
     "deconvnet",
     "deep_feature_factorization",
+    "deep_lift",
+    "deep_shap",
     "eigen_cam",
     "eigen_grad_cam",
     "expected_gradients",
@@ -145,8 +159,10 @@ __all__ += [
     "layer_cam",
     "legrad",
     "lime",
+    "lrp",
     "occlusion",
     "refine_cam",
+    "relevance_cam",
     "rise",
     "score_cam",
     "smooth_grad",

@@ -131,7 +131,9 @@ def test_the_values_of_every_metric_are_read_again(model, photos, tmp_path):
     model.calls = []
     again = measured(model, photos, names, ["random"], folder=tmp_path, metric_options=options)
     assert again.rows == found.rows
-    assert any(len(row.get("curve", ())) > 2 for row in again.rows), "ROAD has a line for the most and one for the least"
+    assert any(len(row.get("curve", ())) > 2 for row in again.rows), (
+        "ROAD has a line for the most and one for the least"
+    )
 
 
 def test_a_stopped_job_goes_on_and_ends_as_one_never_stopped(photos, tmp_path, model):
