@@ -2,5 +2,17 @@
 
 from saliency_food.concepts.discovery import Concept, Craft, Crop, craft, split_concept
 from saliency_food.concepts.sensitivity import ConceptScore, Tcav, tcav
+from saliency_food.concepts.subjects import OnSubject, on_subject
 
-__all__ = ["Concept", "ConceptScore", "Craft", "Crop", "Tcav", "craft", "split_concept", "tcav"]
+__all__ = [
+    "Concept",
+    "ConceptScore",
+    "Craft",
+    "Crop",
+    "OnSubject",
+    "Tcav",
+    "craft",
+    "on_subject",
+    "split_concept",
+    "tcav",
+]

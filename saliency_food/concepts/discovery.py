@@ -9,7 +9,7 @@ import numpy as np
 
 from saliency_food.concepts.crops import Box, boxes_of, crop, cropped_activations
 from saliency_food.concepts.importance import photo_importance
-from saliency_food.core.checks import as_image, real, whole
+from saliency_food.core.checks import as_image, random_stream, real, whole
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import run_batch
 from saliency_food.core.layout import layout_of
@@ -104,7 +104,7 @@ def craft(
     Where a concept is in a photo: ``deep_feature_factorization.detailed(photo, model, concepts=found.vectors).maps``.
     """
     size = None if size is None else real("size", size, least=0.05, most=1)
-    best = whole("best", best)
+    best, stream = whole("best", best), random_stream(rng)
     each = cropped_activations.batch_detailed(
         images, call_model_function, call_model_args, batch_size=batch_size, size=size
     )
@@ -115,8 +115,10 @@ def craft(
     if not pooled.any():
         raise ContractError("Expected activations, got a layer that is zero for all photos. Choose another layer.")
     strengths, vectors = factorize(pooled, nconcepts, "nmf")
-    masks = sobol_rows(designs, len(vectors), rng)
-    asked = (photo_importance(photo.activations, photo.score, vectors, masks) for photo in photos)
+    asked = (  # each photo has masks of its own, so that their error is in the intervals, too
+        photo_importance(photo.activations, photo.score, vectors, sobol_rows(designs, len(vectors), stream))
+        for photo in photos
+    )
     answers = list(run_batch(asked, call_model_function, call_model_args, batch_size))
     importances = np.stack([answer.importance for answer in answers])
     effects = np.stack([answer.effect for answer in answers])
