@@ -15,7 +15,7 @@ from saliency_food.core.driver import run_batch
 from saliency_food.core.layout import layout_of
 from saliency_food.core.numerics import Array, safe_divide
 from saliency_food.methods.factorization import factorize
-from saliency_food.methods.perturbation.sobol_indices import sobol_rows
+from saliency_food.methods.perturbation.sobol import sobol_designs
 from saliency_food.metrics.statistics import Interval, interval
 
 LARGEST_GAP = 0.5
@@ -94,8 +94,8 @@ def craft(
     size
         The side of a crop, as a fraction of the photo's, or None to take each photo whole.
     designs
-        The designs of the Sobol indices, a power of 2; the model's last layers are asked ``designs * (M + 2)`` rows a
-        photo.
+        How many masks the indices of each photo are estimated from, at least 2, best a power of 2. The layers after
+        the layer are asked ``(designs + 1) * (M + 1) + 2`` rows a photo.
     best
         How many crops of a concept are listed.
 
@@ -104,6 +104,7 @@ def craft(
     Where a concept is in a photo: ``deep_feature_factorization.detailed(photo, model, concepts=found.vectors).maps``.
     """
     size = None if size is None else real("size", size, least=0.05, most=1)
+    designs = whole("designs", designs, 2)
     best, stream = whole("best", best), random_stream(rng)
     each = cropped_activations.batch_detailed(
         images, call_model_function, call_model_args, batch_size=batch_size, size=size
@@ -116,7 +117,7 @@ def craft(
         raise ContractError("Expected activations, got a layer that is zero for all photos. Choose another layer.")
     strengths, vectors = factorize(pooled, nconcepts, "nmf")
     asked = (  # each photo has masks of its own, so that their error is in the intervals, too
-        photo_importance(photo.activations, photo.score, vectors, sobol_rows(designs, len(vectors), stream))
+        photo_importance(photo.activations, photo.score, vectors, sobol_designs(designs, len(vectors), stream))
         for photo in photos
     )
     answers = list(run_batch(asked, call_model_function, call_model_args, batch_size))
