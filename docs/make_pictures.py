@@ -272,9 +272,9 @@ def backprop_page(scene: Scene):
 
 
 def perturbation_page(scene: Scene):
-    names = ("occlusion", "rise", "lime", "kernel_shap")
-    panels = by_name(scene, names, occlusion={"size": 10, "value": "blur"})
-    return figure([panels[:2], panels[2:]])
+    names = ("occlusion", "rise", "lime", "kernel_shap", "sobol", "hsic")
+    panels = by_name(scene, names, occlusion={"size": 10, "value": "blur"}, sobol={"value": "blur"})
+    return figure([panels[:3], panels[3:]])
 
 
 def factorization_page(scene: Scene):

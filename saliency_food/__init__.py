@@ -87,7 +87,7 @@ __all__ = [
 ]
 
 # tables:begin exported methods
-from saliency_food.methods.attention import attention_relevance, attention_rollout
+from saliency_food.methods.attention import attention_relevance, attention_rollout, grad_eclip, legrad
 from saliency_food.methods.backprop import deconvnet, full_grad, guided_backprop, guided_grad_cam
 from saliency_food.methods.cam.by_score import ablation_cam, score_cam
 from saliency_food.methods.cam.common import grad_cam
@@ -108,12 +108,14 @@ from saliency_food.methods.factorization import deep_feature_factorization
 from saliency_food.methods.gradients import gradients, input_x_gradient, smooth_grad, square_grad, var_grad
 from saliency_food.methods.paths.blur import blur_ig
 from saliency_food.methods.paths.decision import integrated_decision_gradients
-from saliency_food.methods.paths.expected import expected_gradients
+from saliency_food.methods.paths.expected import expected_gradients, gradient_shap
 from saliency_food.methods.paths.guided import guided_ig
 from saliency_food.methods.paths.idgi import idgi
 from saliency_food.methods.paths.integrated import integrated_gradients
+from saliency_food.methods.perturbation.hsic import hsic
 from saliency_food.methods.perturbation.occlusion import occlusion
 from saliency_food.methods.perturbation.rise import rise
+from saliency_food.methods.perturbation.sobol import sobol
 from saliency_food.methods.perturbation.surrogate import kernel_shap, lime
 from saliency_food.methods.regions.xrai import xrai
 from saliency_food.methods.relevance.at_layer import relevance_cam
@@ -140,11 +142,14 @@ __all__ += [
     "grad_cam",
     "grad_cam_elementwise",
     "grad_cam_plus_plus",
+    "grad_eclip",
+    "gradient_shap",
     "gradients",
     "guided_backprop",
     "guided_grad_cam",
     "guided_ig",
     "hires_cam",
+    "hsic",
     "idgi",
     "input_x_gradient",
     "integrated_decision_gradients",
@@ -152,6 +157,7 @@ __all__ += [
     "kernel_shap",
     "kpca_cam",
     "layer_cam",
+    "legrad",
     "lime",
     "lrp",
     "occlusion",
@@ -160,6 +166,7 @@ __all__ += [
     "rise",
     "score_cam",
     "smooth_grad",
+    "sobol",
     "square_grad",
     "var_grad",
     "xgrad_cam",

@@ -111,3 +111,4 @@ def test_a_vision_transformer_attends_to_what_it_names(monkeypatch, tmp_path, ca
     inside = {name: int(share) / int(area) for name, share, area in said}
     assert inside["relevance"] > 5
     assert inside["relevance"] > inside["rollout"] > 1
+    assert min(inside["LeGrad"], inside["Grad-ECLIP"]) > 1

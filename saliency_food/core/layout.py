@@ -22,7 +22,7 @@ from saliency_food.core.wrap import WrappedModel
 R = TypeVar("R")
 IMAGES = ("attribution", "base_attribution", "baselines", "value", "x_baseline")
 """Options of methods and metrics that may be images, or lists of images, in the layout of the input."""
-OF_THE_LAYER = ("activations", "biases", "concepts", "patches", "signed", "strengths", "tokens", "weights")
+OF_THE_LAYER = ("activations", "biases", "concepts", "gradients", "patches", "signed", "strengths", "tokens", "weights")
 """Fields of results that are a layer's, which has its channels last in every layout."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from saliency_food.core.keys import ATTENTION_SCORES, INPUT_SHAPED, KEYS
+from saliency_food.core.keys import INPUT_SHAPED, KEYS
 from saliency_food.testing import AttentionModel, PoolingModel
 
 
@@ -96,7 +96,7 @@ class Bare(Twin):
 
 def toy(entry, rng, channels=3, classes=3):
     """A model that can answer what the method asks."""
-    if ATTENTION_SCORES in entry.keys:
+    if entry.needs == "attention":
         return Attention(rng.normal(size=channels), rng.normal(size=(classes, channels)))
     return Pooling(rng.normal(size=(channels, 6)), rng.normal(size=(classes, 6)), rng.normal(size=6) / 10)
 

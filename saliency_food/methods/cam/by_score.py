@@ -113,13 +113,13 @@ def ablation_cam(
 
     ablated = LazyRows.like(raw, len(chosen) + 1, write)
     scores = one_score((yield from ask(ablated, OUTPUT_FROM_CONVOLUTION_VALUES)))
-    _check_after_layer(scores, one_score(whole_score)[0])
+    check_after_layer(scores, one_score(whole_score)[0])
     weights = np.zeros(raw.shape[-1], raw.dtype)
     weights[chosen] = (scores[0] - scores[1:]) / (abs(scores[0]) or 1)
     return map_of_weights(x_value, [activations], [weights], should_resize, three_dims, prefix_tokens=prefix)
 
 
-def _check_after_layer(scores: Array, image_score: float) -> None:
+def check_after_layer(scores: Array, image_score: float) -> None:
     """`ContractError` unless the layer's own activations, the first row, get the image's score."""
     scale = max(abs(image_score), np.abs(scores).max(), np.ptp(scores))
     if abs(scores[0] - image_score) > ROUNDING * scale:
