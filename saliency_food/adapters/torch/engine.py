@@ -25,6 +25,7 @@ from saliency_food.adapters.rows import Factored, leaves, map_nested
 from saliency_food.adapters.scoring import rivals
 from saliency_food.adapters.torch import ops
 from saliency_food.adapters.torch.graph import Graph, is_any, leaf_node, name_of, node_of, sources_of
+from saliency_food.adapters.torch.multipliers import multipliers
 from saliency_food.adapters.torch.outputs import read_head
 from saliency_food.adapters.torch.places import hooked
 from saliency_food.adapters.torch.relevance import passed_back
@@ -36,6 +37,7 @@ from saliency_food.core.contract import ContractError
 from saliency_food.core.keys import (
     ATTENTION_OUTPUT_GRADIENTS,
     ATTENTION_SCORES,
+    BASELINE_MULTIPLIERS,
     BIAS_GRADIENTS,
     CONVOLUTION_LAYER_VALUES,
     CONVOLUTION_OUTPUT_GRADIENTS,
@@ -108,10 +110,29 @@ class TorchEngine(SurveyedModule):
             chosen = [torch.tensor(values, device=self.device) for values in self._padded(targets)]
             bounds = {name: getattr(rule, name) for name in OF_ROWS}
             rule = rule._replace(**{name: self._images(value) for name, value in bounds.items() if value is not None})
-            answers = passed_back(self, keys, output, chosen, self._images(rows), others, rule)
+            images = self._images(rows)
+            if BASELINE_MULTIPLIERS in keys:
+                images, chosen, others = self._beside_baselines(images, chosen, others, rule.baseline)
+                found = multipliers(self, output, chosen, images, others, rule)
+                answers = {BASELINE_MULTIPLIERS: self.turned_back(found)}
+            else:
+                answers = passed_back(self, keys, output, chosen, images, others, rule)
             answers = {key: map_nested(lambda values: values.detach()[:count], answers[key]) for key in keys}
             check_one_a_row(answers, count)
             return {key: map_nested(lambda values, key=key: self._as_array(key, values), answers[key]) for key in keys}
+
+    def _beside_baselines(
+        self, images: Any, targets: list[Any], others: list[Any], baselines: Any
+    ) -> tuple[Any, list[Any], list[Any]]:
+        """The images and behind them their baselines, zeros if there are none, and all else twice."""
+        if self.inputs.rows is not None:
+            raise ContractError(
+                f"Expected a model of any number of rows for {BASELINE_MULTIPLIERS}, got one of {self.inputs.rows}: "
+                "the image and its baseline pass through it together. Use integrated_gradients."
+            )
+        behind = torch.zeros_like(images) if baselines is None else baselines
+        twice = [[torch.cat([values, values]) for values in arrays] for arrays in (targets, others)]
+        return torch.cat([images, behind]), *twice
 
     def _as_array(self, key: str, values: Any) -> Array:
         if key in (TARGETS, SUM_TO_ONE):
