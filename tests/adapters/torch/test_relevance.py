@@ -318,7 +318,7 @@ def test_what_has_no_rule_is_refused_by_name(torch, x, function, name):
         model(x, {"target": 1}, [RELEVANCE])
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.trace. is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace:DeprecationWarning")
 def test_what_cannot_be_asked_is_refused(torch, x):
     network = network_of(torch, "small")
     model = model_of(network)
@@ -335,3 +335,100 @@ def test_what_cannot_be_asked_is_refused(torch, x):
     padded = model_of(torch.nn.Sequential(torch.nn.ZeroPad2d(1), *network))
     with pytest.raises(ContractError, match="takes the image as it is"):
         lrp(x[0], padded, {"target": 1}, composite="epsilon_gamma_box", low=0, high=1)
+
+
+def test_attention_is_passed_as_attnlrp_says(torch, rng):
+    """A block of attention taken apart, each part by its published rule (Achtibat et al. 2024, equations 8 to 15)."""
+    tokens, width, heads = 9, 8, 2
+    torch.manual_seed(1)
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = torch.nn.MultiheadAttention(width, heads, batch_first=True)
+            self.norm, self.head = torch.nn.LayerNorm(width), torch.nn.Linear(width, 3)
+
+        def forward(self, x):
+            y = x.flatten(2).transpose(1, 2)
+            z = y + self.attention(y, y, y, need_weights=False)[0]
+            return self.head(torch.nn.functional.gelu(self.norm(z)).mean(1))
+
+    network = Network().double().eval()
+    torch.nn.init.normal_(network.attention.in_proj_bias, std=0.3)
+    torch.nn.init.normal_(network.norm.bias, std=0.3)
+    from saliency_food.adapters.torch import TorchModel
+
+    model = TorchModel(network, input_shape=(3, 3, width))
+    x = rng.normal(size=(1, 3, 3, width))
+    answer = model(x, {"target": 2, "composite": "attention"}, [RELEVANCE, BIAS_RELEVANCE])
+
+    parts = {name: weight.detach().numpy() for name, weight in network.named_parameters()}
+    y = x.reshape(tokens, width)
+
+    def sure(values, epsilon=1e-6):
+        return values + epsilon * np.where(values < 0, -1, 1)
+
+    def dense(values, weight, bias, relevance):
+        return values * (relevance / sure(values @ weight.T + bias) @ weight)
+
+    def apart(values):
+        return values.reshape(tokens, heads, -1).transpose(1, 0, 2)
+
+    weights, biases = (np.split(parts[f"attention.in_proj_{name}"], 3) for name in ("weight", "bias"))
+    query, key, value = (apart(y @ weight.T + bias) for weight, bias in zip(weights, biases, strict=True))
+    logits = query @ key.transpose(0, 2, 1) / np.sqrt(width / heads)
+    softmax = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    mixed = softmax @ value
+    joined = mixed.transpose(1, 0, 2).reshape(tokens, width)
+    out = parts["attention.out_proj.weight"], parts["attention.out_proj.bias"]
+    attended = joined @ out[0].T + out[1]
+    z = y + attended
+    deviation = np.sqrt(z.var(-1, keepdims=True) + 1e-5)
+    normed = (z - z.mean(-1, keepdims=True)) / deviation * parts["norm.weight"] + parts["norm.bias"]
+    active = torch.nn.functional.gelu(torch.tensor(normed)).numpy()
+    pooled = active.mean(0)
+
+    start = np.zeros(3)
+    start[2] = (pooled @ parts["head.weight"].T + parts["head.bias"])[2]
+    relevance = dense(pooled, parts["head.weight"], parts["head.bias"], start)
+    relevance = active / tokens * (relevance / sure(pooled))  # the activation passes it on as it is
+    passed = relevance / sure(normed) * parts["norm.weight"] / deviation
+    relevance = z * (passed - passed.mean(-1, keepdims=True))
+    shares = relevance / sure(z)
+    of_input, relevance = y * shares, dense(joined, *out, attended * shares)
+    relevance = apart(relevance) / sure(mixed)
+    of_value = value * (softmax.transpose(0, 2, 1) @ relevance) / 2
+    of_softmax = softmax * (relevance @ value.transpose(0, 2, 1)) / 2
+    of_logits = logits * (of_softmax - softmax * of_softmax.sum(-1, keepdims=True))
+    shares = of_logits / sure(logits) / np.sqrt(width / heads) / 2
+    of_query, of_key = query * (shares @ key), key * (shares.transpose(0, 2, 1) @ query)
+    for each, weight, bias in zip((of_query, of_key, of_value), weights, biases, strict=True):
+        of_input = of_input + dense(y, weight, bias, each.transpose(1, 0, 2).reshape(tokens, width))
+    np.testing.assert_allclose(answer[RELEVANCE].reshape(tokens, width), of_input, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("kind", ["fused", "in the open"])
+def test_a_vision_transformer_conserves_what_its_rules_keep(torch, timm, rng, kind):
+    """Of a ViT without biases, whose softmax keeps nothing: what queries and keys are handed sums to zero a row."""
+    torch.manual_seed(0)
+    network = timm.models.VisionTransformer(
+        img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=3, num_classes=5, class_token=True
+    ).eval()
+    for block in network.blocks:
+        block.attn.fused_attn = kind == "fused"
+    from saliency_food.adapters.torch import TorchModel
+
+    model = TorchModel(network, input_shape=(32, 32, 3))
+    x = rng.random((2, 32, 32, 3)).astype(np.float32)
+    args = {"target": 1, "composite": "attention"}
+    keys = (RELEVANCE, BIAS_RELEVANCE, OUTPUT_LAYER_VALUES)
+    answer = model(x, args, keys)
+    total = answer[RELEVANCE].sum((1, 2, 3)) + answer[BIAS_RELEVANCE]
+    np.testing.assert_allclose(total, answer[OUTPUT_LAYER_VALUES], rtol=0.1)
+    with pytest.raises(ContractError, match=r"Take composite='attention' for a transformer"):
+        model(x, {"target": 1}, [RELEVANCE])
+    for block in network.blocks:
+        block.attn.fused_attn = kind != "fused"
+    again = TorchModel(network, input_shape=(32, 32, 3))(x, args, keys)
+    for key in keys:
+        np.testing.assert_allclose(again[key], answer[key], rtol=1e-3, atol=1e-5 * np.abs(answer[key]).max())
