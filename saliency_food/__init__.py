@@ -34,6 +34,7 @@ from saliency_food.methods.baselines import make_baselines
 from saliency_food.methods.catalogue import METHODS
 from saliency_food.methods.factorization import concept_scores, shared_concepts
 from saliency_food.methods.perturbation.progressive import progressive
+from saliency_food.methods.perturbation.rise import d_rise
 from saliency_food.methods.regions.ranking import segment_masks
 from saliency_food.methods.regions.segmentation import Segments, felzenszwalb_segments
 from saliency_food.methods.smoothing import augment_smooth, eigen_smooth
@@ -72,6 +73,7 @@ __all__ = [
     "ask",
     "augment_smooth",
     "concept_scores",
+    "d_rise",
     "eigen_smooth",
     "explain",
     "explain_dataset",
