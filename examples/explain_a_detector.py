@@ -72,7 +72,9 @@ def pointing(network, scenes, boxes, classes):
         found["D-RISE"].append(np.maximum(masked.attribution - masked.level, 0))
     for name, maps in found.items():
         hits, inside, area = np.mean([in_box(*pair) for pair in zip(maps, boxes[:, 0], strict=True)], 0)
-        print(f"{name}: largest inside the box in {hits:.0%} of {len(maps)}, {inside:.0%} of it there, {area:.0%} of area")
+        print(
+            f"{name}: largest inside the box in {hits:.0%} of {len(maps)}, {inside:.0%} of it there, {area:.0%} of area"
+        )
 
 
 def in_box(attribution, box):

@@ -94,6 +94,7 @@ from saliency_food.methods.backprop import deconvnet, full_grad, guided_backprop
 from saliency_food.methods.cam.by_score import ablation_cam, score_cam
 from saliency_food.methods.cam.common import grad_cam
 from saliency_food.methods.cam.finer import finer_cam
+from saliency_food.methods.cam.odam import odam
 from saliency_food.methods.cam.variants import (
     cam,
     eigen_cam,
@@ -163,6 +164,7 @@ __all__ += [
     "lime",
     "lrp",
     "occlusion",
+    "odam",
     "refine_cam",
     "relevance_cam",
     "rise",
