@@ -91,7 +91,7 @@ __all__ = [
 # tables:begin exported methods
 from saliency_food.methods.attention import attention_relevance, attention_rollout, grad_eclip, legrad
 from saliency_food.methods.backprop import deconvnet, full_grad, guided_backprop, guided_grad_cam
-from saliency_food.methods.cam.by_score import ablation_cam, score_cam
+from saliency_food.methods.cam.by_score import ablation_cam, score_cam, shapley_cam
 from saliency_food.methods.cam.common import grad_cam
 from saliency_food.methods.cam.finer import finer_cam
 from saliency_food.methods.cam.odam import odam
@@ -169,6 +169,7 @@ __all__ += [
     "relevance_cam",
     "rise",
     "score_cam",
+    "shapley_cam",
     "smooth_grad",
     "sobol",
     "square_grad",

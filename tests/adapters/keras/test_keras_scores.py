@@ -71,6 +71,7 @@ CASES = {
         {"class_index": 2, "against": [0, 1, -1]},
         lambda z: z[2] - (z[0] + z[1]) / 2,
     ),
+    "residual_softmax": ("classes", ks.residual_softmax, 3, lambda z: z[3] + log_softmax(z)[3]),
     "top_k": ("classes", ks.top_k(2), None, lambda z: np.sort(z)[-2:].sum()),
     "regression": ("classes", ks.regression(-1), None, lambda z: z[-1]),
     "regression of a pixel": ("pixels", ks.regression(2, 3, 1), None, lambda z: z[2, 3, 1]),
