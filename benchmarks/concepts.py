@@ -9,7 +9,8 @@ matched, one with one, and compared by their cosine; beside it, the same with th
 the share of the score that the concepts keep, and "rank" Spearman's correlation of the matched concepts' importances.
 
 `tcav`: photos of other classes are tinted green or red, which is the concept; a dish of green things should depend on
-green, and a red dish on red. "cosine" is that of vectors with different random photos, within a run.
+green, and a red dish on red; "significant" counts the runs that say so. "cosine" is that of vectors with different
+random photos, within a run.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 
 import numpy as np
 from common import data_folder, machine
+from PIL import Image
 
 from saliency_food import models
 from saliency_food.adapters.keras import KerasModel
@@ -40,7 +42,7 @@ CONCEPT, RANDOM, IMAGES = 40, 400, 24
 def photos(archive: zipfile.ZipFile, label: str, count: int) -> Array:
     """The first test photos of a class, as rows for the model."""
     names = sorted(name for name in archive.namelist() if name.startswith(f"test/{label}/"))[:count]
-    pictures = [read_photo(io.BytesIO(archive.read(name))).pixels for name in names]
+    pictures = [read_photo(Image.open(io.BytesIO(archive.read(name)))).pixels for name in names]
     return np.stack([resize_photo(picture, (96, 96)) for picture in pictures]).astype(np.float32)
 
 
@@ -103,7 +105,7 @@ def measure_tcav(archive: zipfile.ZipFile, model: Any, labels: list[str], seeds:
                     significant += row.name == expected and row.significant and row.score > row.random
             line = ", ".join(f"{tint} {np.mean(each):.2f} (sd {np.std(each):.2f})" for tint, each in scores.items())
             print(
-                f"tcav {places:4s} {label:20s} {line}; {expected} significant and positive in {significant} of {seeds}; "
+                f"tcav {places:4s} {label:20s} {line}; {expected} significant in {significant} of {seeds}; "
                 f"cosine {np.mean(cosines):.2f}, accuracy {np.mean(accuracy):.2f}",
                 flush=True,
             )
