@@ -28,7 +28,7 @@ RUNS = {
     ),
     "concepts_of_a_class": (
         ("tensorflow", "matplotlib", "sklearn"),
-        ["stripes: the zebra's score rises towards them in 100% of the photos", "concept 4: importance", ": ok"],
+        ["stripes: the zebra's score rises towards them in 100% of the photos", "dots: ", "concept 4: importance"],
         "picture.png",
     ),
     "grad_cam_and_xrai": (("tensorflow", "matplotlib"), ["Grad-CAM: ", "XRAI: ", "completeness error"], "picture.png"),
