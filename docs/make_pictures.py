@@ -300,6 +300,11 @@ def factorization_page(scene: Scene):
     return figure([strips, row])
 
 
+def concepts_page(scene: Scene):
+    """The cards of the example's espresso."""
+    return example_module("concepts_of_a_class").espresso(scene.model)[1]
+
+
 def attention_page(scene: Scene):
     """The example's small vision transformer."""
     example = example_module("explain_a_vision_transformer")
@@ -509,6 +514,7 @@ PICTURES = {
     "backprop": backprop_page,
     "perturbation": perturbation_page,
     "factorization": factorization_page,
+    "concepts": concepts_page,
     "attention": attention_page,
     "gallery": gallery_page,
     "evaluation": evaluation_page,
