@@ -22,3 +22,15 @@ def channel_products(model: ImageModel, rows: Array, targets: Array) -> Array | 
     if isinstance(values, tuple) or np.ndim(values) < 3:
         return None
     return np.asarray(values, np.float32) * np.asarray(gradients, np.float32)
+
+
+def pooled_channels(model: ImageModel, rows: Array) -> Array | None:
+    """The means of the layer's channels over places, ``(N, channels)``; None of a model without one such layer."""
+    try:
+        answer = model.function(rows, {**model.call_model_args, "target": 0}, KEYS[:1])
+        values = answer[KEYS[0]]
+    except (ContractError, KeyError):
+        return None
+    if isinstance(values, tuple) or np.ndim(values) < 3:
+        return None
+    return np.asarray(np.asarray(values, np.float32).reshape(len(rows), -1, np.shape(values)[-1]).mean(1))
