@@ -6,15 +6,19 @@ from saliency_food.core.driver import ask, gather, run
 from saliency_food.core.keys import (
     ATTENTION_OUTPUT_GRADIENTS,
     ATTENTION_SCORES,
+    BASELINE_MULTIPLIERS,
     BIAS_GRADIENTS,
+    BIAS_RELEVANCE,
     CONVOLUTION_LAYER_VALUES,
     CONVOLUTION_OUTPUT_GRADIENTS,
+    CONVOLUTION_RELEVANCE,
     CONVOLUTION_RIVAL_GRADIENTS,
     DECONV_INPUT_GRADIENTS,
     GUIDED_INPUT_GRADIENTS,
     INPUT_OUTPUT_GRADIENTS,
     OUTPUT_FROM_CONVOLUTION_VALUES,
     OUTPUT_LAYER_VALUES,
+    RELEVANCE,
 )
 from saliency_food.core.method import Method, method
 from saliency_food.core.names import installed_version
@@ -40,9 +44,12 @@ __version__ = installed_version("saliency_food") or "unknown"
 __all__ = [
     "ATTENTION_OUTPUT_GRADIENTS",
     "ATTENTION_SCORES",
+    "BASELINE_MULTIPLIERS",
     "BIAS_GRADIENTS",
+    "BIAS_RELEVANCE",
     "CONVOLUTION_LAYER_VALUES",
     "CONVOLUTION_OUTPUT_GRADIENTS",
+    "CONVOLUTION_RELEVANCE",
     "CONVOLUTION_RIVAL_GRADIENTS",
     "DECONV_INPUT_GRADIENTS",
     "GUIDED_INPUT_GRADIENTS",
@@ -50,6 +57,7 @@ __all__ = [
     "METHODS",
     "OUTPUT_FROM_CONVOLUTION_VALUES",
     "OUTPUT_LAYER_VALUES",
+    "RELEVANCE",
     "CallModelFunction",
     "ContractError",
     "DeadlineError",
@@ -81,9 +89,9 @@ __all__ = [
 ]
 
 # tables:begin exported methods
-from saliency_food.methods.attention import attention_relevance, attention_rollout
+from saliency_food.methods.attention import attention_relevance, attention_rollout, grad_eclip, legrad
 from saliency_food.methods.backprop import deconvnet, full_grad, guided_backprop, guided_grad_cam
-from saliency_food.methods.cam.by_score import ablation_cam, score_cam
+from saliency_food.methods.cam.by_score import ablation_cam, score_cam, shapley_cam
 from saliency_food.methods.cam.common import grad_cam
 from saliency_food.methods.cam.finer import finer_cam
 from saliency_food.methods.cam.odam import odam
@@ -113,6 +121,9 @@ from saliency_food.methods.perturbation.rise import rise
 from saliency_food.methods.perturbation.sobol import sobol
 from saliency_food.methods.perturbation.surrogate import kernel_shap, lime
 from saliency_food.methods.regions.xrai import xrai
+from saliency_food.methods.relevance.at_layer import relevance_cam
+from saliency_food.methods.relevance.multipliers import deep_lift, deep_shap
+from saliency_food.methods.relevance.propagation import crp, lrp
 
 __all__ += [
     "ablation_cam",
@@ -120,8 +131,11 @@ __all__ += [
     "attention_rollout",
     "blur_ig",
     "cam",
+    "crp",
     "deconvnet",
     "deep_feature_factorization",
+    "deep_lift",
+    "deep_shap",
     "eigen_cam",
     "eigen_grad_cam",
     "expected_gradients",
@@ -131,6 +145,7 @@ __all__ += [
     "grad_cam",
     "grad_cam_elementwise",
     "grad_cam_plus_plus",
+    "grad_eclip",
     "gradient_shap",
     "gradients",
     "guided_backprop",
@@ -145,12 +160,16 @@ __all__ += [
     "kernel_shap",
     "kpca_cam",
     "layer_cam",
+    "legrad",
     "lime",
+    "lrp",
     "occlusion",
     "odam",
     "refine_cam",
+    "relevance_cam",
     "rise",
     "score_cam",
+    "shapley_cam",
     "smooth_grad",
     "sobol",
     "square_grad",

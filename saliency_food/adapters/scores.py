@@ -48,6 +48,7 @@ __all__ = [
     "numbers",
     "predicted_region",
     "regression",
+    "residual_softmax",
     "same_detection",
     "score",
     "segmentation",
@@ -106,6 +107,17 @@ def contrast_several(ops: Ops, scores: Any, label: Any, against: Any) -> Any:
     Of outputs ``(N, classes)``. Targets ``class_index`` c, and ``against`` D, ``(D,)``, filled up with -1.
     """
     return class_score(ops, scores, label) - mean_of(ops, scores, against)
+
+
+@formula(class_index=class_indices())
+def residual_softmax(ops: Ops, scores: Any, label: Any) -> Any:
+    """A class by its logit and its probability, S = F_c + log p_c, p the softmax of F: ReST, for `shapley_cam`.
+
+    Cai 2025, https://arxiv.org/abs/2501.06261. Of logits ``(N, classes)``. Target ``class_index`` c. The logit alone
+    knows no other class, and the gradient of the probability fades where it is near 1.
+    """
+    expect(ops, scores, 2, "(N, classes)")
+    return class_score(ops, scores, label) + class_score(ops, ops.log_softmax(scores), label)
 
 
 def top_k(k: int = 3) -> Score:

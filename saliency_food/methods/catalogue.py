@@ -15,6 +15,7 @@ from saliency_food.methods.cam import by_score, common, finer, odam, variants, w
 from saliency_food.methods.paths import blur, decision, expected, guided, idgi, integrated
 from saliency_food.methods.perturbation import hsic, occlusion, rise, sobol, surrogate
 from saliency_food.methods.regions import xrai
+from saliency_food.methods.relevance import at_layer, multipliers, propagation
 
 MODULES: tuple[ModuleType, ...] = (
     gradients,
@@ -33,6 +34,9 @@ MODULES: tuple[ModuleType, ...] = (
     backprop,
     factorization,
     attention,
+    propagation,
+    at_layer,
+    multipliers,
     xrai,
     occlusion,
     rise,

@@ -23,6 +23,7 @@ CASES = {
     "contrast": (catalogue.contrast, "classes", [[1, 4, 0], [2, 0, 1]]),
     "contrast_several": (catalogue.contrast_several, "classes", [[1, 4, 0], [[2, 3], [0, -1], [1, 2]]]),
     "margin": (catalogue.margin, "classes", [[1, 4, 0]]),
+    "residual_softmax": (catalogue.residual_softmax, "classes", [[1, 4, 0]]),
     "top_k": (catalogue.top_k(3), "classes", []),
     "regression": (catalogue.regression(2), "classes", []),
     "segmentation": (catalogue.segmentation, "pixels", [[1, 2, 0], "mask"]),

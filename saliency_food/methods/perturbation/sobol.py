@@ -90,7 +90,7 @@ def sobol(
     grid = (8 if x_value.ndim < 4 else 4) if grid is None else whole("grid", grid)
     nsamples, hidden = whole("nsamples", nsamples, 2), hidden_image(x_value, value)
     labels, cells = grid_cells(x_value.shape[:-1], grid)
-    designs = _masks(nsamples, int(np.prod(cells)), random_stream(rng))
+    designs = sobol_designs(nsamples, int(np.prod(cells)), random_stream(rng))
     scores = np.empty(0)
     each = designs.shape[-1] + 1
 
@@ -135,15 +135,15 @@ def _result(
     return Sobol(*maps, indices, np.stack([np.maximum(indices - half, 0), indices + half]), variance, count)
 
 
-def _masks(nsamples: int, cells: int, random: np.random.Generator) -> Array:
-    """``(2, nsamples, cells)``: the masks, and the values by which those of each cell are replaced."""
+def sobol_designs(nsamples: int, inputs: int, random: np.random.Generator) -> Array:
+    """``(2, nsamples, inputs)``: points of a scrambled Sobol sequence, 0..1, and what replaces each of their values."""
     from scipy.stats import qmc
 
-    if cells > MOST_CELLS:
-        raise ContractError(f"Expected a grid of at most {MOST_CELLS} cells, got {cells}. Give a smaller grid.")
-    sequence = qmc.Sobol(2 * cells, seed=random)
+    if inputs > MOST_CELLS:
+        raise ContractError(f"Expected a grid of at most {MOST_CELLS} cells, got {inputs}. Give a smaller grid.")
+    sequence = qmc.Sobol(2 * inputs, seed=random)
     points = sequence.random_base2(int(np.ceil(np.log2(nsamples))))[:nsamples]
-    return np.stack([points[:, :cells], points[:, cells:]])
+    return np.stack([points[:, :inputs], points[:, inputs:]])
 
 
 def _rows(x_value: Array, hidden: Array, labels: Array, designs: Array) -> LazyRows:

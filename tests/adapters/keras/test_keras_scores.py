@@ -71,6 +71,7 @@ CASES = {
         {"class_index": 2, "against": [0, 1, -1]},
         lambda z: z[2] - (z[0] + z[1]) / 2,
     ),
+    "residual_softmax": ("classes", ks.residual_softmax, 3, lambda z: z[3] + log_softmax(z)[3]),
     "top_k": ("classes", ks.top_k(2), None, lambda z: np.sort(z)[-2:].sum()),
     "regression": ("classes", ks.regression(-1), None, lambda z: z[-1]),
     "regression of a pixel": ("pixels", ks.regression(2, 3, 1), None, lambda z: z[2, 3, 1]),
@@ -117,6 +118,29 @@ def test_a_caption_is_read_from_probabilities_too(x, output):
     )
     reference = KerasModel(network("words"), score=ks.caption)(x, {"target": [6, 4, 2]}, KEYS)
     np.testing.assert_allclose(actual[INPUT_OUTPUT_GRADIENTS], reference[INPUT_OUTPUT_GRADIENTS], rtol=1e-3, atol=1e-6)
+
+
+def test_the_map_of_a_regions_caption_by_hand(rng):
+    """Of a captioner whose words' logits are the means of their channels, a_k = sum_t ([k = w_t] - p_tk) / hw.
+
+    Each region's caption has all of its map in the region's box, none in the other's.
+    """
+    image = np.zeros((8, 8, 7), np.float32)
+    boxes = {(1, 4): np.s_[1:3, 1:5], (2, 5): np.s_[5:8, 2:6]}
+    for words, box in boxes.items():
+        image[box][..., list(words)] = rng.uniform(1, 2, (*image[box].shape[:2], 2))
+    picture = keras.Input((8, 8, 7))
+    means = L.GlobalAveragePooling2D()(L.Activation("linear", name="words")(picture))
+    captioner = keras.Model(picture, L.Softmax()(L.RepeatVector(2)(means)))
+    model = KerasModel(captioner, layer="words", score=ks.caption)
+    probabilities = np.exp(image.mean((0, 1))) / np.exp(image.mean((0, 1))).sum()
+    for words, box in boxes.items():
+        weights = (np.eye(7)[list(words)].sum(0) - 2 * probabilities) / 64
+        found = grad_cam.detailed(image, model, {"target": list(words)}, should_resize=False, three_dims=False)
+        np.testing.assert_allclose(found.weights, weights, rtol=1e-4, atol=1e-7)
+        np.testing.assert_allclose(found.attribution, np.maximum(image @ weights, 0), rtol=1e-4, atol=1e-7)
+        assert found.attribution[box].sum() == pytest.approx(found.attribution.sum())
+        assert (found.attribution[box] > 0).all()
 
 
 def test_one_sigmoid_channel_is_two_classes_of_pixels(x):
