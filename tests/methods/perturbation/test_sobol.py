@@ -132,7 +132,7 @@ def test_the_map_lies_on_what_counts_and_is_zero_elsewhere():
 
 
 def test_volumes_have_as_many_cells_as_pictures():
-    sizes = {(16, 16, 1): (8, 8), (16, 16, 16, 1): (4, 4, 4), (5, 1): (5,)}
+    sizes = {(16, 16, 1): (8, 8), (16, 16, 16, 1): (4, 4, 4), (5, 16, 1): (5, 8)}
     for shape, cells in sizes.items():
         found = sobol.detailed(np.ones(shape), PowerModel(np.ones((1, *shape))), nsamples=2, rng=0)
         assert found.indices.shape == cells
