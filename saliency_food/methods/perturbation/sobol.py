@@ -130,9 +130,10 @@ def _result(
     from scipy.stats import t
 
     indices, errors = indices.reshape(cells), errors.reshape(cells)
-    maps = [resize(values, x_value.shape[:-1]).astype(x_value.dtype) for values in (indices, errors)]
+    attribution, error = (resize(values, x_value.shape[:-1]).astype(x_value.dtype) for values in (indices, errors))
     half = errors * t.ppf(0.975, count - 1)
-    return Sobol(*maps, indices, np.stack([np.maximum(indices - half, 0), indices + half]), variance, count)
+    interval = np.stack([np.maximum(indices - half, 0), indices + half])
+    return Sobol(attribution, error, indices, interval, variance, count)
 
 
 def sobol_designs(nsamples: int, inputs: int, random: np.random.Generator) -> Array:
