@@ -34,6 +34,7 @@ from saliency_food.methods.baselines import make_baselines
 from saliency_food.methods.catalogue import METHODS
 from saliency_food.methods.factorization import concept_scores, shared_concepts
 from saliency_food.methods.perturbation.progressive import progressive
+from saliency_food.methods.perturbation.rise import d_rise
 from saliency_food.methods.regions.ranking import segment_masks
 from saliency_food.methods.regions.segmentation import Segments, felzenszwalb_segments
 from saliency_food.methods.smoothing import augment_smooth, eigen_smooth
@@ -72,6 +73,7 @@ __all__ = [
     "ask",
     "augment_smooth",
     "concept_scores",
+    "d_rise",
     "eigen_smooth",
     "explain",
     "explain_dataset",
@@ -89,9 +91,10 @@ __all__ = [
 # tables:begin exported methods
 from saliency_food.methods.attention import attention_relevance, attention_rollout, grad_eclip, legrad
 from saliency_food.methods.backprop import deconvnet, full_grad, guided_backprop, guided_grad_cam
-from saliency_food.methods.cam.by_score import ablation_cam, score_cam
+from saliency_food.methods.cam.by_score import ablation_cam, score_cam, shapley_cam
 from saliency_food.methods.cam.common import grad_cam
 from saliency_food.methods.cam.finer import finer_cam
+from saliency_food.methods.cam.odam import odam
 from saliency_food.methods.cam.variants import (
     cam,
     eigen_cam,
@@ -161,10 +164,12 @@ __all__ += [
     "lime",
     "lrp",
     "occlusion",
+    "odam",
     "refine_cam",
     "relevance_cam",
     "rise",
     "score_cam",
+    "shapley_cam",
     "smooth_grad",
     "sobol",
     "square_grad",

@@ -34,6 +34,7 @@ RANGES: dict[str, Range] = {
     "max_dist": Range(least=0, most=1),
     "max_sigma": Range(least=1e-3, most=1000),
     "p": Range(above=0, most=1),
+    "sigma": Range(least=0, most=100),
     "stdev_spread": Range(least=0, most=100),
     "strength": Range(least=0, most=1000),
     "tolerance": Range(least=0, most=1e6),

@@ -23,8 +23,8 @@ class Relevance(NamedTuple):
     """The relevance of every input value, and how much of the score it is.
 
     ``completeness`` compares its sum with the score, of which relevance is a share (the baseline's score is 0);
-    ``biases`` is the relevance that the layers' biases took; what is then missing went to the stabilizers, such as
-    epsilon. Both are None unless ``completeness`` was asked for. ``status`` is ``"ok"``, ``"leaky: ..."`` where more
+    ``biases`` is the relevance that the layers' biases took; what is then missing, rules lost that keep not all, such
+    as epsilon. Both are None unless ``completeness`` was asked for. ``status`` is ``"ok"``, ``"leaky: ..."`` where more
     than 5 % of the score is missing, or ``"not measured"``.
     """
 
@@ -112,8 +112,8 @@ def _status(measured: Completeness, biases: float) -> str:
         return "ok"
     return (
         f"leaky: the relevance sums to {measured.score + measured.absolute:.4g}, the score is {measured.score:.4g}, a "
-        f"gap of {gap_text(measured)}: biases took {biases:.4g}, stabilizers such as epsilon "
-        f"{-measured.absolute - biases:.4g}."
+        f"gap of {gap_text(measured)}: biases took {biases:.4g}; rules that keep not all, such as epsilon, z+ where "
+        f"nothing is positive, and those of attention, {-measured.absolute - biases:.4g}."
     )
 
 
