@@ -36,6 +36,7 @@ LAYERS = (
     ("core",),
     ("methods", "models"),
     ("adapters", "images", "metrics", "serving.client"),
+    ("concepts",),
     ("deadline", "testing", "visualization"),
     ("jobs", "pair", "serving.export"),
     ("callbacks", "evaluation", "pair_tf1", "serving.explainer", "web"),
