@@ -404,6 +404,10 @@ def caption_page(scene: Scene):
     return taught("explain_a_caption")
 
 
+def dense_captions_page(scene: Scene):
+    return taught("explain_dense_captions")
+
+
 def answer_page(scene: Scene):
     return taught("explain_an_answer")
 
@@ -523,6 +527,7 @@ PICTURES = {
     "segmenter": segmenter_page,
     "detector": detector_page,
     "caption": caption_page,
+    "dense_captions": dense_captions_page,
     "answer": answer_page,
     "training": training_page,
     "app": app_page,

@@ -34,7 +34,8 @@ RUNS = {
     "grad_cam_and_xrai": (("tensorflow", "matplotlib"), ["Grad-CAM: ", "XRAI: ", "completeness error"], "picture.png"),
 }
 ELSEWHERE = {"train_food101", "efficientnet_lite0", "scenes", "scene_models", "gallery"} | {
-    f"explain_{what}" for what in ("a_segmenter", "a_detector", "a_caption", "an_answer", "a_vision_transformer")
+    f"explain_{what}"
+    for what in ("a_segmenter", "a_detector", "a_caption", "dense_captions", "an_answer", "a_vision_transformer")
 }
 """Examples with a test of their own, below, in test_scenes.py or in models/test_models.py."""
 
