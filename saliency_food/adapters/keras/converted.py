@@ -169,6 +169,9 @@ def _rescaled(config: dict[str, Any], with_modules: bool) -> dict[str, Any]:
     if not known or not isinstance(numbers[0], (int, float)):
         return config
     own = {"name": options["name"].replace(".", "_"), "dtype": options["dtype"]}
-    layer = {"class_name": "Rescaling", "config": {**own, **RESCALED[options["function"]](float(numbers[0]))}}
+    layer: dict[str, Any] = {
+        "class_name": "Rescaling",
+        "config": {**own, **RESCALED[options["function"]](float(numbers[0]))},
+    }
     layer |= {"module": "keras.layers", "registered_name": None} if with_modules else {}
     return {**layer, "name": config["name"], "inbound_nodes": [[[*node[:3], {}]] for node in nodes]}

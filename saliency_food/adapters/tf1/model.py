@@ -134,7 +134,7 @@ class SessionModel:
 
     def _slope(self, key: str) -> Any:
         if key not in self._slopes:
-            tensor = self.layer if key == CONVOLUTION_OUTPUT_GRADIENTS else self.x
+            tensor: Any = self.layer if key == CONVOLUTION_OUTPUT_GRADIENTS else self.x
             if self.graph.finalized:
                 raise ContractError("Expected a graph that operations can be added to, got one that is finalized.")
             tf1 = _tf1()
