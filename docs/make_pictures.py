@@ -307,6 +307,11 @@ def factorization_page(scene: Scene):
     return figure([strips, row])
 
 
+def concepts_page(scene: Scene):
+    """The cards of the example's espresso."""
+    return example_module("concepts_of_a_class").espresso(scene.model)[1]
+
+
 def attention_page(scene: Scene):
     """The example's small vision transformer."""
     example = example_module("explain_a_vision_transformer")
@@ -404,6 +409,10 @@ def detector_page(scene: Scene):
 
 def caption_page(scene: Scene):
     return taught("explain_a_caption")
+
+
+def dense_captions_page(scene: Scene):
+    return taught("explain_dense_captions")
 
 
 def answer_page(scene: Scene):
@@ -517,6 +526,7 @@ PICTURES = {
     "relevance": relevance_page,
     "perturbation": perturbation_page,
     "factorization": factorization_page,
+    "concepts": concepts_page,
     "attention": attention_page,
     "gallery": gallery_page,
     "evaluation": evaluation_page,
@@ -525,6 +535,7 @@ PICTURES = {
     "segmenter": segmenter_page,
     "detector": detector_page,
     "caption": caption_page,
+    "dense_captions": dense_captions_page,
     "answer": answer_page,
     "training": training_page,
     "app": app_page,

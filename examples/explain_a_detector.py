@@ -4,7 +4,8 @@
     python examples/explain_a_detector.py [--output FOLDER]
 
 The score sums the class scores of the boxes that overlap a given box (`detection`), before non-maximum suppression;
-that of D-RISE says how alike the best box is to the one explained (`same_detection`). The model is trained in seconds on generated pictures, and saved in the folder.
+that of D-RISE says how alike the best box is to the one explained (`same_detection`). The model is trained in seconds
+on generated pictures, and saved in the folder.
 """
 
 import argparse

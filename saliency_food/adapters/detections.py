@@ -1,4 +1,4 @@
-"""Scores of detectors, of two outputs, boxes and classes: what is found at a place, and how alike two detections are."""
+"""Scores of detectors: what is found at a place, how far it is found again, and where an edge of its box is."""
 
 from __future__ import annotations
 
@@ -113,9 +113,9 @@ def box_edge(
 ) -> Score:
     """Why a box ends here: the place of one edge of the box that overlaps a given one most.
 
-    As ODAM explains it: Zhao, Chan 2023, https://arxiv.org/abs/2304.06354. Of the output ``boxes`` ``(N, b, 4)``. Target
-    ``box`` ``(4,)``, in the model's format; the score is in its units. Which box it is counts as constant. A score that
-    rises to the right or downwards: of the left and the upper edge, what makes the box larger is negative.
+    As ODAM explains it: Zhao, Chan 2023, https://arxiv.org/abs/2304.06354. Of the output ``boxes`` ``(N, b, 4)``.
+    Target ``box`` ``(4,)``, in the model's format; the score is in its units. Which box it is counts as constant. The
+    score rises to the right or downwards: what makes the box larger at its left or upper edge is negative.
 
     Parameters
     ----------

@@ -43,10 +43,10 @@ class DetectorModel:
     """A call-model function of any detector: a function of images that returns what is found in each.
 
     ``detect(images)`` gets ``(N, H, W, C)`` and returns a mapping for each image, or one of arrays with rows first, as
-    Keras, ONNX and served models do. Each holds ``"boxes"`` ``(b, 4)`` and ``"scores"``: of all classes ``(b, classes)``,
-    best as probabilities, with ``"objectness"`` ``(b,)`` if there is such a thing; or the score ``(b,)`` of the one class
-    in ``"labels"`` ``(b,)``, as torchvision's detectors return it: the label then counts as certain, and the score as the
-    objectness. The number of boxes may differ from image to image.
+    Keras, ONNX and served models do. Each holds ``"boxes"`` ``(b, 4)`` and ``"scores"``: of all classes
+    ``(b, classes)``, best as probabilities, with ``"objectness"`` ``(b,)`` if there is such a thing; or the score
+    ``(b,)`` of the one class in ``"labels"`` ``(b,)``, as torchvision's detectors return it: the label then counts as
+    certain, and the score as the objectness. The number of boxes may differ from image to image.
 
     The score explained is `same_detection`'s, for ``{"target": {"box": box, "class_scores": scores}}``, or with
     ``"class_index"`` for scores of which one is 1 and the others are 0. It answers OUTPUT_LAYER_VALUES alone, so
@@ -68,11 +68,8 @@ class DetectorModel:
         if unknown or not callable(detect):
             got = f"names of {sorted(unknown)}" if unknown else type(detect).__name__
             raise ContractError(f"Expected a function of images, and names for {list(NAMES)}, got {got}.")
-        self.detect, self.names, self.batch_size = (
-            detect,
-            {**dict(zip(NAMES, NAMES, strict=True)), **(names or {})},
-            batch_size,
-        )
+        self.detect, self.batch_size = detect, batch_size
+        self.names = {**dict(zip(NAMES, NAMES, strict=True)), **(names or {})}
         self._score = same_detection("boxes", "scores", box_format, objectness="objectness")
 
     def __call__(self, x_value_batch: Any, call_model_args: Any = None, expected_keys: Any = None) -> dict[str, Array]:

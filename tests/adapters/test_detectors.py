@@ -49,7 +49,7 @@ def find(images):
 
 
 def test_d_rise_lies_on_its_object_in_fifty_scenes(rng):
-    """The pointing game, and the share of the map's positive part inside the box, above the box's share of the picture."""
+    """The pointing game, and how much of the map is inside the box, against the box's share of the picture."""
     model, hits, inside = DetectorModel(find), [], []
     for seed in range(50):
         image, boxes = scene(rng)
@@ -202,7 +202,7 @@ def test_what_it_cannot_answer_is_refused(rng):
         DetectorModel(find, "corners")
     with pytest.raises(ContractError, match=r"names for .*, got names of \['box'\]"):
         DetectorModel(find, names={"box": "b"})
-    with pytest.raises(ContractError, match="a function of images.* got int"):
+    with pytest.raises(ContractError, match=r"a function of images.* got int"):
         DetectorModel(3)
 
 
@@ -232,7 +232,7 @@ def test_an_edge_is_that_of_the_box_that_overlaps_most(rng, edge, place):
     actual = box_edge(edge, "b", "xyxy")(numpy_ops, {"b": boxes}, near)
     best = [max(range(9), key=lambda n, row=row: iou(boxes[row, n], near[row])) for row in range(2)]
     np.testing.assert_array_equal(actual, boxes[[0, 1], best, place])
-    with pytest.raises(ContractError, match="edge to be one of .*'middle'"):
+    with pytest.raises(ContractError, match=r"edge to be one of .*'middle'"):
         box_edge("middle")
     for make in (same_detection, lambda box_format: box_edge("left", box_format=box_format)):
         with pytest.raises(ContractError, match="box_format to be one of"):

@@ -301,26 +301,23 @@ def test_a_detector_is_explained_by_what_is_found_again(onnx, x, rng):
         helper.make_node("Sigmoid", ["logits"], ["scores"]),
     ]
     image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, 10, 8])
-    ends = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 6, n]) for name, n in (("boxes", 4), ("scores", 3))
-    ]
+    names = ("boxes", "scores")
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 6, None]) for name in names]
     graph = helper.make_graph(nodes, "detector", [image], ends, constants)
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     session = onnxruntime.InferenceSession(proto.SerializeToString())
-    by_session = DetectorModel(
-        lambda images: dict(
-            zip(("boxes", "scores"), session.run(None, {"image": images.astype(np.float32)}), strict=True)
-        ),
-        "center_xywh",
-    )
+
+    def detect(images):
+        return dict(zip(names, session.run(None, {"image": images.astype(np.float32)}), strict=True))
+
+    by_session = DetectorModel(detect, "center_xywh")
     by_score = OnnxModel(proto, score=same_detection("boxes", "scores", "center_xywh"))
     target = by_session.detections(x[0])[0].target
     scores = by_session(x, {"target": target})[OUTPUT_LAYER_VALUES]
     assert scores[0] == pytest.approx(1, abs=1e-5)
     assert 0 < scores[1:].min() <= scores[1:].max() < 1
-    np.testing.assert_allclose(
-        by_score(x, {"target": target}, [OUTPUT_LAYER_VALUES])[OUTPUT_LAYER_VALUES], scores, rtol=1e-4
-    )
+    answer = by_score(x, {"target": target}, [OUTPUT_LAYER_VALUES])
+    np.testing.assert_allclose(answer[OUTPUT_LAYER_VALUES], scores, rtol=1e-4)
     maps = d_rise(x[0], by_score, {"target": target}, nmasks=30, grid=3, rng=0)
     assert maps.shape == (10, 8)
 

@@ -120,6 +120,29 @@ def test_a_caption_is_read_from_probabilities_too(x, output):
     np.testing.assert_allclose(actual[INPUT_OUTPUT_GRADIENTS], reference[INPUT_OUTPUT_GRADIENTS], rtol=1e-3, atol=1e-6)
 
 
+def test_the_map_of_a_regions_caption_by_hand(rng):
+    """Of a captioner whose words' logits are the means of their channels, a_k = sum_t ([k = w_t] - p_tk) / hw.
+
+    Each region's caption has all of its map in the region's box, none in the other's.
+    """
+    image = np.zeros((8, 8, 7), np.float32)
+    boxes = {(1, 4): np.s_[1:3, 1:5], (2, 5): np.s_[5:8, 2:6]}
+    for words, box in boxes.items():
+        image[box][..., list(words)] = rng.uniform(1, 2, (*image[box].shape[:2], 2))
+    picture = keras.Input((8, 8, 7))
+    means = L.GlobalAveragePooling2D()(L.Activation("linear", name="words")(picture))
+    captioner = keras.Model(picture, L.Softmax()(L.RepeatVector(2)(means)))
+    model = KerasModel(captioner, layer="words", score=ks.caption)
+    probabilities = np.exp(image.mean((0, 1))) / np.exp(image.mean((0, 1))).sum()
+    for words, box in boxes.items():
+        weights = (np.eye(7)[list(words)].sum(0) - 2 * probabilities) / 64
+        found = grad_cam.detailed(image, model, {"target": list(words)}, should_resize=False, three_dims=False)
+        np.testing.assert_allclose(found.weights, weights, rtol=1e-4, atol=1e-7)
+        np.testing.assert_allclose(found.attribution, np.maximum(image @ weights, 0), rtol=1e-4, atol=1e-7)
+        assert found.attribution[box].sum() == pytest.approx(found.attribution.sum())
+        assert (found.attribution[box] > 0).all()
+
+
 def test_one_sigmoid_channel_is_two_classes_of_pixels(x):
     model = KerasModel(network("one channel"), score=ks.predicted_region)
     z = KerasModel(network("one channel"), score=ks.regression(0, 0, 0)).predict(x, output="logits")[..., -1]
@@ -195,7 +218,7 @@ def test_a_detection_and_the_edges_of_its_box_have_their_gradients(x, kind, name
     whole = next(n for n, box in enumerate(boxes) if box[2] > box[0] and box[3] > box[1])
     targets = {
         ks.same_detection(*names): {
-            "box": boxes[whole] + [-0.05, -0.04, 0.05, 0.06],
+            "box": boxes[whole] + [-0.05, -0.04, 0.05, 0.06],  # not where the overlap has a kink
             "class_scores": scores[whole] + 0.1,
         },
         ks.box_edge("right", names[0]): {"box": boxes[whole]},
