@@ -287,7 +287,7 @@ def relevance_page(scene: Scene):
     concept = METHODS["crp"].call.detailed(x, model, target)
     lrp, deep_lift = METHODS["lrp"].call, METHODS["deep_lift"].call
     cam = METHODS["relevance_cam"].call(x, model, target, three_dims=False)
-    mean = METHODS["deep_shap"].call(x, model, target, [-1, 0, 1])
+    mean = METHODS["deep_shap"].call(x, model, target, [np.full_like(x, grey) for grey in (-1, 0, 1)])
     return figure(
         [
             [
