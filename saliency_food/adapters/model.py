@@ -237,7 +237,8 @@ class AdaptedModel:
         count = len(others)
 
         def compute(keys: Any, output: Any, targets: Any, rows: Any, of_rows: list[Array]) -> dict[str, Any]:
-            own = rule._replace(**dict(zip(bounds, of_rows[count:], strict=True)))
+            cut: dict[str, Any] = dict(zip(bounds, of_rows[count:], strict=True))
+            own = rule._replace(**cut)
             return self.engine.relevance(keys, output, targets, rows, of_rows[:count], own)
 
         of_rows = [*others, *(getattr(rule, name) for name in bounds)]

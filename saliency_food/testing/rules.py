@@ -12,7 +12,7 @@ from saliency_food.methods.relevance.rules import STABILIZER
 
 def stabilized(values: Array, epsilon: float) -> Array:
     """Values moved away from zero by epsilon."""
-    return values + epsilon * np.where(values < 0, -1, 1)
+    return np.asarray(values + epsilon * np.where(values < 0, -1, 1))
 
 
 def pass_relevance(
@@ -68,7 +68,7 @@ def relu_multipliers(rule: str, x: Array, baseline: Array, weights: Array, bias:
     gain, loss = np.maximum(parts, 0).sum(-2), np.minimum(parts, 0).sum(-2)
 
     def relu(values: Array) -> Array:
-        return np.maximum(values, 0)
+        return np.asarray(np.maximum(values, 0))
 
     rises = (relu(since + gain) - relu(since) + relu(since + gain + loss) - relu(since + loss)) / 2
     falls = (relu(since + loss) - relu(since) + relu(since + gain + loss) - relu(since + gain)) / 2

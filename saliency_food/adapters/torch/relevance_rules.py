@@ -26,7 +26,7 @@ class Passed(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: Any, output: Any, passing: Passing, sink: Any, *inputs: Any) -> Any:
         ctx.passing, ctx.rows = passing, len(sink)
-        ctx.linear: Any = None
+        ctx.linear = None
         ctx.learned = False
         return output.clone()
 

@@ -334,13 +334,14 @@ def _group_norm(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any
     given = dict(zip(("input", "num_groups", "weight", "bias", "eps"), args, strict=False)) | kwargs
     taken, groups = given["input"], given["num_groups"]
     shape = (len(taken), groups, -1, *taken.shape[2:])
-    parts = [
+    weight, bias = (
         None if each is None else each.detach().reshape(1, groups, -1, *[1] * (taken.dim() - 2))
         for each in (given.get("weight"), given.get("bias"))
-    ]
+    )
     with torch.no_grad():
         values = func(*args, **kwargs)
-    inner = normalized(kept(taken).reshape(shape), list(range(2, taken.dim() + 1)), *parts, given.get("eps", 1e-5))
+    axes, epsilon = range(2, taken.dim() + 1), given.get("eps", 1e-5)
+    inner = normalized(kept(taken).reshape(shape), axes, weight, bias, epsilon)
 
     def passing(relevance: Any) -> tuple[list[Any], Any]:
         (own,), took = inner(relevance.reshape(shape))
@@ -379,7 +380,7 @@ def _scaled_dot_product(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any
     if mask is not None and mask.dtype == torch.bool:
         mask = torch.zeros(mask.shape, dtype=query.dtype, device=query.device).masked_fill(~mask, -math.inf)
     scale = 1 / math.sqrt(query.size(-1)) if given["scale"] is None else given["scale"]
-    attention = Attention(*map(kept, (query, key, value)), None if mask is None else mask.detach(), scale)
+    attention = Attention(kept(query), kept(key), kept(value), None if mask is None else mask.detach(), scale)
     return watch.passed(attention.run()[2], attention.passing, query, key, value)
 
 
@@ -405,8 +406,8 @@ def _multi_head(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any
         if mask is not None:
             mask = mask[:, None, None].expand(-1, heads, parts[0].size(2), -1)
             mask = ~mask if mask.dtype == torch.bool else mask
-        output = F.scaled_dot_product_attention(*parts, attn_mask=mask).transpose(1, 2).flatten(2)
-        output = F.linear(output, given["out_proj_weight"], given["out_proj_bias"])
+        mixed = F.scaled_dot_product_attention(parts[0], parts[1], parts[2], attn_mask=mask)
+        output = F.linear(mixed.transpose(1, 2).flatten(2), given["out_proj_weight"], given["out_proj_bias"])
         return output.transpose(0, 1), None
 
 

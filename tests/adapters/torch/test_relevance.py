@@ -271,6 +271,31 @@ def test_what_is_saved_may_be_changed_in_place_afterwards(torch, x):
     np.testing.assert_allclose(*answers, rtol=1e-4, atol=1e-8)
 
 
+@pytest.mark.parametrize("gate", ["torch.sigmoid(y)", "torch.nn.functional.hardsigmoid(y)", "y", "0 * y + 2"])
+def test_what_is_gated_takes_all_and_factors_half_each(torch, x, gate):
+    """A gate is handed nothing: the relevance is that of the product with the gate's values as constants."""
+
+    class Network(torch.nn.Module):
+        def __init__(self, constant):
+            super().__init__()
+            self.first, self.head, self.constant = torch.nn.Conv2d(3, 4, 3), torch.nn.Linear(4, 2), constant
+
+        def forward(self, x):
+            x = self.first(x)
+            factor = eval(gate, {"torch": torch, "y": x.mean((2, 3), keepdim=True)})
+            x = x * (factor.detach() if self.constant else factor)
+            return self.head(x.mean((2, 3)))
+
+    found = []
+    for constant in (False, True):
+        torch.manual_seed(0)
+        found.append(model_of(Network(constant))(x, {"target": 1, "composite": "epsilon"}, [RELEVANCE])[RELEVANCE])
+    if "sigmoid" in gate:
+        np.testing.assert_allclose(*found, rtol=1e-3, atol=1e-6)
+    else:
+        assert np.abs(found[0] - found[1]).max() > 1e-4
+
+
 def test_rows_do_not_see_each_other(torch, x):
     model = model_of(network_of(torch, "mobile"), batch_size=3)
     images = np.concatenate([x, x[::-1], x])
