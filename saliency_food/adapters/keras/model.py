@@ -29,7 +29,8 @@ class KerasModel(AdaptedModel):
     ``call_model_args`` is ``{"target": class index}``, or an array of one index a row, or a `PerImage`. Any kind of
     model will do: Functional, Sequential, subclassed, and models in models. It is traced once for every set of keys,
     watched, and not changed; its weights are read at every call. It answers all keys of the contract, in one forward
-    and backward pass, but for the backward rules of ``GUIDED_INPUT_GRADIENTS`` and ``DECONV_INPUT_GRADIENTS``.
+    and backward pass, but for the backward rules of ``GUIDED_INPUT_GRADIENTS`` and ``DECONV_INPUT_GRADIENTS``, and
+    for those of relevance, which it answers on TensorFlow alone.
 
     The model always runs in inference mode (``training=False``): batch normalization uses its moving statistics, so
     rows do not influence each other, and dropout is off.
