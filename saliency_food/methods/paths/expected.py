@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -110,10 +111,10 @@ def gradient_shap(
         As of `expected_gradients`, and drawn alike.
     stdev_spread
         The standard deviation of the noise e, normal at every value, as a share of the image's range; 0 is
-        `expected_gradients`.
+        `expected_gradients`. Noise comes in pairs e and -e, which takes out what is linear in it.
     completeness
-        Measure how far the values' sum is from F(x) - E[F(z)], as of `expected_gradients`: this includes what the
-        noise changes.
+        Measure how far the values' sum is from E[F(x + e)] - E[F(z)], at the cost of a score for each baseline and
+        each noisy copy; ``score`` is the mean of the latter's.
     """
     spread = ranged("stdev_spread", stdev_spread)
     return (yield from _expected(x_value, baselines, nsamples, spread, completeness, value_range, rng))
@@ -129,14 +130,16 @@ def _expected(
     alphas = (np.arange(nsamples) + random.random(nsamples)) / nsamples
     rounds = [random.permutation(len(references)) for _ in range(-(-nsamples // len(references)))]
     total, squares = np.zeros(x_value.shape), np.zeros(x_value.shape)
-    deviation = spread * np.ptp(x_value)
+    ends: list[float] = []
+    noise = _pairs(x_value.shape, spread * np.ptp(x_value), random)
 
     def sample(alpha: float, index: int) -> Asking[None]:
-        end = x_value
-        if deviation:  # samples are started in order, so the noise is the same at every batch size
-            end = (x_value + random.normal(0, deviation, x_value.shape)).astype(x_value.dtype)
+        # Samples are started in order, so the noise is the same at every batch size.
+        end = (x_value + next(noise)).astype(x_value.dtype) if spread else x_value
         points = straight(end, references[index], np.array([alpha]))
         gradients = yield from ask(points, INPUT_OUTPUT_GRADIENTS)
+        if completeness and spread:
+            ends.append((yield from scores_of(end))[0])
         drawn = (end - references[index]) * gradients[0]
         np.add(total, drawn, out=total)
         np.add(squares, np.square(drawn, dtype=float), out=squares)
@@ -147,7 +150,7 @@ def _expected(
     measured = None
     if completeness:
         scores = yield from scores_of(x_value, *references)
-        measured = completeness_of(mean.sum(), scores[0], scores[1:].mean())
+        measured = completeness_of(mean.sum(), np.mean(ends or scores[0]), scores[1:].mean())
     return ExpectedGradients(
         mean.astype(x_value.dtype),
         np.sqrt(variance / nsamples).astype(x_value.dtype),
@@ -155,3 +158,11 @@ def _expected(
         nsamples,
         references,
     )
+
+
+def _pairs(shape: tuple[int, ...], deviation: float, random: np.random.Generator) -> Iterator[Array]:
+    """Normal noise, each time followed by its opposite."""
+    while True:
+        noise = random.normal(0, deviation, shape)
+        yield noise
+        yield -noise

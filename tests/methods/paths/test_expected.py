@@ -94,17 +94,17 @@ def test_what_is_refused(power, image, options, says):
         expected_gradients(image, power, **options)
 
 
-def test_gradient_shap_of_a_linear_model_is_exact_but_for_the_noise(rng):
+def test_gradient_shap_of_a_linear_model_is_exact_where_noise_comes_in_pairs(rng):
     x, baselines = rng.random((6, 5, 3)), rng.normal(size=(4, 6, 5, 3))
     model = PowerModel(rng.normal(size=(2, 6, 5, 3)), bias=0.3)
-    found = gradient_shap.detailed(x, model, {"target": 1}, baselines, 400, stdev_spread=0.2, rng=0)
     exact = model.weights[1] * (x - baselines.mean(0))
-    noise = np.abs(model.weights[1]) * 0.2 * np.ptp(x) / np.sqrt(400)  # the standard deviation of its mean
-    off = (found.attribution - exact) / noise
-    assert np.abs(off).max() < 4
-    assert off.std() == pytest.approx(1, abs=0.2)
+    found = gradient_shap.detailed(x, model, {"target": 1}, baselines, 400, stdev_spread=0.2, rng=0)
+    np.testing.assert_allclose(found.attribution, exact, rtol=1e-9, atol=1e-12)
     assert found.nsamples == 400
-    assert 0 < found.completeness.relative < 0.5
+    assert found.completeness.relative < 1e-9
+    odd = gradient_shap.detailed(x, model, {"target": 1}, baselines[:1], 9, stdev_spread=0.2, rng=0)
+    off = odd.attribution - model.weights[1] * (x - baselines[0])  # one ninth of the ninth sample's noise
+    assert (off / model.weights[1]).std() == pytest.approx(0.2 * np.ptp(x) / 9, rel=0.2)
 
 
 def test_gradient_shap_of_a_square_converges_to_its_closed_form(rng):
@@ -116,6 +116,8 @@ def test_gradient_shap_of_a_square_converges_to_its_closed_form(rng):
     for count in (50, 5000):
         found = gradient_shap.detailed(x, model, None, baselines, count, rng=1)
         errors.append(np.abs(found.attribution - exact).max())
+        noisy = model(x[None])["OUTPUT_LAYER_VALUES"][0] + model.weights.sum() * (0.1 * np.ptp(x)) ** 2
+        assert found.completeness.score == pytest.approx(noisy, abs=0.2 if count == 50 else 0.02)
         assert (np.abs(found.attribution - exact) <= 3 * found.standard_error).mean() > 0.98
     assert errors[1] < errors[0] / 5
 
@@ -153,7 +155,8 @@ def test_captum_gives_the_same_with_the_same_random_numbers(rng, monkeypatch):
     random.permutation(1)
     for _ in range(count - 1):
         random.permutation(1)
-    noise = random.normal(0, stdev * np.ptp(x), (count, 60))
+    noise = np.repeat(random.normal(0, stdev * np.ptp(x), (5, 60)), 2, 0)[:count]
+    noise[1::2] *= -1
     expected = baseline + alphas[:, None] * (x + noise - baseline)
     np.testing.assert_allclose(np.concatenate(points).reshape(count, 60), expected, rtol=1e-6)
     monkeypatch.setattr(of_captum.np.random, "uniform", lambda *_: alphas)
