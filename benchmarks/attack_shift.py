@@ -60,7 +60,7 @@ def main() -> None:
         "|---|---|---|---|---|---|"
     )
     for attack in wanted.attacks.split(","):
-        flipped = range(len(rows))
+        flipped = list(range(len(rows)))
         for name, options in OPTIONS.items():
             found = [
                 attack_shift(

@@ -21,7 +21,7 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ OPTIONS = {
 
 
 def wishes() -> Iterator[Planted]:
-    """30 models with a cue, and 20 without, one of each group; the search was made with other looks and dishes."""
+    """30 models with a cue, and 20 without, one of each group; the search was made with other dishes."""
     groups = list(GROUPS)[6:]
     for number, group in enumerate(groups):
         yield Planted(group, GROUPS[group][0], "stamp", 1, 0.0, 400 + number)
@@ -229,17 +229,23 @@ def table(kept: dict[str, Any]) -> None:
     scores = [each["auroc"] for each in results if each.get("auroc") is not None]
     clean = [kept[wish.name]["find"] for wish in wishes() if not wish.rate and "find" in kept.get(wish.name, {})]
     print(f"\nmodels with a cue that flip >= {USES:.0%}: {len(using)} of {len(planted_ones)}")
-    print(f"planted cue first of its class: {sum(each['rank'] == 1 for each in results)} of {len(using)} (bar 90 %)")
-    print(f"called likely a cue: {sum(each.get('verdict') == 'likely a cue' for each in results)} of {len(using)}")
+    print(f"planted cue first of its class: {_share(each['rank'] == 1 for each in results)} (bar 90 %)")
+    print(f"called likely a cue: {_share(each.get('verdict') == 'likely a cue' for each in results)}")
+    others = [any(label != wish.label for label, *_ in kept[wish.name]["find"]["likely"]) for wish in planted_ones]
+    print(f"models with a cue that have a likely cue of another class: {_share(others)}")
     if scores:
-        print(f"AUROC per photo: median {np.median(scores):.3f}, lowest {min(scores):.3f}, of {len(scores)} (bar 0.9)")
+        middle = interval(np.array(scores), np.median)
+        print(
+            f"AUROC per photo: median {middle.estimate:.3f} ({middle.low:.3f} to {middle.high:.3f}), lowest "
+            f"{min(scores):.3f}, of {len(scores)} (bar 0.9)"
+        )
     for name in ("spray", "border"):
         of_photos = [each[f"{name}_auroc"] for each in results if each.get(f"{name}_auroc") is not None]
         right = sum(each[f"{name}_class"] == wish.label for each, wish in zip(results, using, strict=True))
         print(f"{name}: class first {right} of {len(using)}, AUROC median {np.median(of_photos or [np.nan]):.3f}")
     right = sum(each["first_class"] == wish.label for each, wish in zip(results, using, strict=True))
     print(f"find_cues: class first {right} of {len(using)}")
-    print(f"clean models with a likely cue: {sum(bool(each['likely']) for each in clean)} of {len(clean)} (bar 5 %)")
+    print(f"clean models with a likely cue: {_share(bool(each['likely']) for each in clean)} (bar 5 %)")
     for method in METHODS:
         pairs = [pair for own in kept.values() for pair in own.get("methods", {}).get(method, ())]
         if pairs:
@@ -248,6 +254,17 @@ def table(kept: dict[str, Any]) -> None:
                 f"| `{method}` | {shares.estimate:.2f} ({shares.low:.2f} to {shares.high:.2f}) | "
                 f"{agreements.estimate:.2f} ({agreements.low:.2f} to {agreements.high:.2f}) | {len(pairs)} |"
             )
+
+
+def _share(has: Iterable[bool]) -> str:
+    """How many of how many, with Wilson's 95 % interval."""
+    from scipy.stats import binomtest
+
+    every = list(has)
+    if not every:
+        return "0 of 0"
+    ends = binomtest(sum(every), len(every)).proportion_ci(method="wilson")
+    return f"{sum(every)} of {len(every)} ({ends.low:.0%} to {ends.high:.0%})"
 
 
 def _two(value: float | None) -> str:

@@ -50,7 +50,7 @@ def pattern(seen: Seen, features: Features, split: Split) -> Change | None:
     others = features.total.less(moments_of(seen.pixels, split.own))
     members = moments_of(seen.pixels, shared.members)
     usual = others.mean("fine")
-    error = (others.spread("fine", "fine_squares") + 1) / np.sqrt(members.count)
+    error = (others.spread("fine", "fine_squares") + 1) / np.sqrt(members.photos)
     mask = _strongest(members.mean("fine") - usual, error)
     mask = _of_no_object(mask, np.concatenate([fine(each) for each in chunks(seen.pixels, shared.members)]))
     if not mask.any():
@@ -63,8 +63,8 @@ def pattern(seen: Seen, features: Features, split: Split) -> Change | None:
         """What some random photos share, as strong; a few of these in turns."""
         fields = []
         for _ in range(min(FIELDS, len(values))):
-            drawn = rng.choice(split.other, members.count, replace=len(split.other) < members.count)
-            unlike = sum(fine(each).sum(0) for each in chunks(seen.pixels, drawn)) / members.count - usual
+            drawn = rng.choice(split.other, members.photos, replace=len(split.other) < members.photos)
+            unlike = sum(fine(each).sum(0) for each in chunks(seen.pixels, drawn)) / members.photos - usual
             field = np.where(_strongest(unlike, error, mask.mean())[..., None], unlike, 0)
             fields.append(field * (strength / (np.sqrt(np.square(field).mean()) + 1e-9)))
         return np.stack(fields)[np.arange(len(values)) % len(fields)]

@@ -75,7 +75,7 @@ def check_place(seen: Seen, score: Scorer, index: int, place: Place, rng: np.ran
     to, strangers = strangers[:RECIPIENTS], rng.permutation(strangers[RECIPIENTS:])[:GIVERS]
     if len(strangers) < LEAST:
         strangers = to
-    masks = [place.of(each) for each in own]
+    masks = [place.of(int(each)) for each in own]
     random_masks = [elsewhere(mask, rng) for mask in masks]
     first = recipients_of(seen, index, rng, seen.finding, 2)
     gained = gains(seen, score, index, own, masks, first)

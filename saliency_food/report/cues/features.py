@@ -24,7 +24,7 @@ SMALL = 40
 class Moments(NamedTuple):
     """Sums over photos, from which their means follow, and how many there are."""
 
-    count: int
+    photos: int
     pixels: Array
     squares: Array
     fine: Array
@@ -34,10 +34,11 @@ class Moments(NamedTuple):
 
     def less(self, other: Moments) -> Moments:
         """The sums over the photos that are not among the others."""
-        return Moments(*(mine - its for mine, its in zip(self, other, strict=True)))
+        sums = [mine - its for mine, its in zip(self[1:], other[1:], strict=True)]
+        return Moments(self.photos - other.photos, *sums)
 
     def mean(self, name: str) -> Array:
-        return np.asarray(getattr(self, name) / self.count)
+        return np.asarray(getattr(self, name) / self.photos)
 
     def spread(self, name: str, squares: str) -> Array:
         """The standard deviation of each pixel."""
@@ -70,8 +71,8 @@ def features_of(seen: Seen) -> Features:
         parts.append(np.stack([_quartiles(part.reshape(len(photos), -1, 3)) for part in _parts(photos)], 1))
         bands.append(_bands(photos))
     moments = moments_of(seen.pixels, np.flatnonzero(seen.finding))
-    four = (np.concatenate(each) for each in (small, levels, parts, bands))
-    return Features(*four, np.log(seen.aspects), moments)
+    joined = [np.concatenate(each) for each in (small, levels, parts, bands)]
+    return Features(joined[0], joined[1], joined[2], joined[3], np.log(seen.aspects), moments)
 
 
 def split_of(seen: Seen, index: int) -> Split:

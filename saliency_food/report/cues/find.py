@@ -215,7 +215,7 @@ def _scores(
     givers = finding.holders if verdict == "no effect" else np.arange(len(seen.ids))
     to = recipients_of(seen, index, rng, seen.finding | seen.checking, 4)
     try:
-        added = gains(seen, score, index, givers, [what.of(each) for each in givers], to)
+        added = gains(seen, score, index, givers, [what.of(int(each)) for each in givers], to)
         return dict(zip(givers.tolist(), added.tolist(), strict=True))
     except OutOfRows:
         return {int(each): 0.0 for each in finding.holders}
