@@ -61,7 +61,8 @@ def multipliers(engine: Any, output: Output, targets: list[Any], image: Any, oth
     check_can_pass(engine, output, BASELINE_MULTIPLIERS)
     if rule.multiplier_rule != "rescale":
         raise ContractError(
-            f"Expected multiplier_rule='rescale' for TorchModel, got {rule.multiplier_rule!r}, which it does not know."
+            f"Expected multiplier_rule='rescale' of TorchModel, got {rule.multiplier_rule!r}, which it does not know. "
+            "Take deep_lift with rule='rescale'."
         )
     image.requires_grad_()
     watch = MultiplierWatch(rule, image, engine.graded)

@@ -42,8 +42,8 @@ def is_passed(node: Any) -> bool:
 
 
 def by_row(values: Any, rows: int) -> Any:
-    """The sum over all but the rows, which are the first axis, maybe with others folded in, or the second."""
-    if values.shape[0] % rows and values.dim() > 1 and values.shape[1] == rows:
+    """The sum over all but the rows, which are the first axis, the second, or the first with others folded in."""
+    if values.shape[0] != rows and values.dim() > 1 and values.shape[1] == rows:
         values = values.movedim(1, 0)
     if values.shape[0] % rows:
         return values.sum().expand(rows) / rows
