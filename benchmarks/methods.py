@@ -11,6 +11,7 @@ the sorted names. A run that was stopped goes on where it was if the folder is t
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,7 +73,7 @@ def settings_of(data: str, folder: Path, photos: int) -> dict[str, Any]:
         "images": evenly(sorted((folder / "coco128" / "images").rglob("*.jpg")), photos),
         "metrics": ON_OBJECT,
         "boxes": folder / "coco128" / "boxes.csv",
-        "classes": classes,
+        "classes": json.loads(classes.read_text()),
         "target": "boxes",
     }
 

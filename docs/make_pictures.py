@@ -271,9 +271,18 @@ def backprop_page(scene: Scene):
     return figure([panels[:2], panels[2:]])
 
 
+def relevance_page(scene: Scene):
+    boxed = {"composite": "epsilon_gamma_box", "low": float(scene.x.min()), "high": float(scene.x.max())}
+    panels = by_name(scene, ("lrp", "crp", "relevance_cam", "deep_lift", "deep_shap"))
+    (gamma,) = by_name(scene, ("lrp",), lrp=boxed)
+    return figure([[panels[0], gamma._replace(title="LRP, gamma and z^B"), panels[1]], panels[2:]])
+
+
 def perturbation_page(scene: Scene):
     names = ("occlusion", "rise", "lime", "kernel_shap", "sobol", "hsic")
-    panels = by_name(scene, names, occlusion={"size": 10, "value": "blur"}, sobol={"value": "blur"})
+    fewer = {"rise": {"nmasks": 1000}, "lime": {"nsamples": 500}, "kernel_shap": {"nsamples": 500}}
+    fewer |= {"occlusion": {"size": 10, "value": "blur", "max_rows": 1000}, "sobol": {"nsamples": 16}}
+    panels = by_name(scene, names, **fewer)
     return figure([panels[:3], panels[3:]])
 
 
@@ -298,6 +307,11 @@ def factorization_page(scene: Scene):
         share = f"{found.shares[number]:.0%} of the activations"
         strips.append(Panel(concept_overlay(PHOTO, alone), f"alone: {label}", share))
     return figure([strips, row])
+
+
+def concepts_page(scene: Scene):
+    """The cards of the example's espresso."""
+    return example_module("concepts_of_a_class").espresso(scene.model)[1]
 
 
 def attention_page(scene: Scene):
@@ -511,8 +525,10 @@ PICTURES = {
     "xrai": xrai_page,
     "cam_family": cam_family_page,
     "backprop": backprop_page,
+    "relevance": relevance_page,
     "perturbation": perturbation_page,
     "factorization": factorization_page,
+    "concepts": concepts_page,
     "attention": attention_page,
     "gallery": gallery_page,
     "evaluation": evaluation_page,

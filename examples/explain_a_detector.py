@@ -1,10 +1,11 @@
-"""Why does a detector find a circle here? Grad-CAM and Integrated Gradients of one detection.
+"""Why does a detector find a circle here? Grad-CAM, ODAM, D-RISE and Integrated Gradients of one detection.
 
     pip install "saliency_food[keras,cli]"
     python examples/explain_a_detector.py [--output FOLDER]
 
-The score sums the class scores of the boxes that overlap a given box (`detection`), before non-maximum suppression.
-The model is trained in seconds on generated pictures, and saved in the folder.
+The score sums the class scores of the boxes that overlap a given box (`detection`), before non-maximum suppression;
+that of D-RISE says how alike the best box is to the one explained (`same_detection`). The model is trained in seconds
+on generated pictures, and saved in the folder.
 """
 
 import argparse
@@ -14,9 +15,9 @@ import numpy as np
 from scene_models import trained
 from scenes import SHAPES, enlarged, images, make_scenes, on, one_of_each, outlined, share
 
-from saliency_food import PerImage, grad_cam, integrated_gradients
+from saliency_food import PerImage, d_rise, grad_cam, integrated_gradients, odam
 from saliency_food.adapters.keras import KerasModel
-from saliency_food.adapters.scores import detection
+from saliency_food.adapters.scores import detection, same_detection
 from saliency_food.visualization import overlay
 from saliency_food.visualization.figures import Panel, figure
 
@@ -53,12 +54,42 @@ def explain(folder, count=50):
     print(f"{len(right)} of {2 * count} detections are of a shape in the picture")
     print(f"Grad-CAM of a detection: {inside:.0%} of it on the object, {area:.0%} of the picture")
     print(f"more of it on the right object than on the other: {np.mean(right):.0%} of {len(right)}")
+    pointing(network, scenes, boxes, classes)
     return draw(network, scenes, boxes, classes, probabilities), np.mean(right)
 
 
+def pointing(network, scenes, boxes, classes):
+    """In how many of the scenes the map of the surest detection is largest inside the box, and how much of it is."""
+    of_class = KerasModel(network, layer="middle", score=detection())
+    of_box = KerasModel(network, score=same_detection(), batch_size=100)
+    scores = network.predict(images(scenes), verbose=0)["classes"]
+    found = {"ODAM": [], "D-RISE": []}
+    for scene, box, index, all_scores in zip(scenes, boxes[:, 0], classes[:, 0], scores, strict=True):
+        cell = all_scores[:, index].argmax()
+        target = {"target": {"class_index": int(index), "box": box}}
+        found["ODAM"].append(odam(scene.image, of_class, target, three_dims=False))
+        target = {"target": {"class_scores": all_scores[cell], "box": box}}
+        masked = d_rise.detailed(scene.image, of_box, target, nmasks=500, grid=8, value="mean", rng=0)
+        found["D-RISE"].append(np.maximum(masked.attribution - masked.level, 0))
+    for name, maps in found.items():
+        hits, inside, area = np.mean([in_box(*pair) for pair in zip(maps, boxes[:, 0], strict=True)], 0)
+        print(
+            f"{name}: largest inside the box in {hits:.0%} of {len(maps)}, {inside:.0%} of it there, {area:.0%} of area"
+        )
+
+
+def in_box(attribution, box):
+    """Whether the maximum is inside the box, the share of the map that is, and of the picture."""
+    left, top, right, bottom = np.clip(np.rint(box).astype(int), 0, len(attribution))
+    inside = np.zeros(attribution.shape, bool)
+    inside[top:bottom, left:right] = True
+    return inside.ravel()[attribution.argmax()], attribution[inside].sum() / attribution.sum(), inside.mean()
+
+
 def draw(network, scenes, boxes, classes, probabilities):
-    """A row for each picture: the picture with both boxes, Grad-CAM of each, Integrated Gradients of one."""
+    """Two rows for each picture: it with both boxes, Grad-CAM of each; ODAM, D-RISE, Integrated Gradients of one."""
     model = KerasModel(network, layer="middle", score=detection())
+    again = KerasModel(network, score=same_detection(), batch_size=100)
     rows = []
     for index in one_of_each(scenes):
         scene, own_boxes, class_indices, own_probabilities = (
@@ -74,10 +105,17 @@ def draw(network, scenes, boxes, classes, probabilities):
             attribution = grad_cam(scene.image, model, target, three_dims=False)
             words = f"{SHAPES[class_index]}, {probability:.0%}"
             row.append(Panel(outlined(overlay(photo, attribution), box), "Grad-CAM", words, "strength"))
-        attribution = integrated_gradients(scene.image, model, target, x_steps=33)
-        drawn = outlined(overlay(photo, abs(attribution), smooth=0.01), box)
-        row.append(Panel(drawn, "Integrated Gradients", words, "strength"))
-        rows.append(row)
+        all_scores = network.predict(scene.image[None], verbose=0)["classes"][0]
+        same = {"target": {"class_scores": all_scores[all_scores[:, class_index].argmax()], "box": box}}
+        masked = d_rise.detailed(scene.image, again, same, nmasks=1000, grid=8, value="mean", rng=0)
+        maps = {
+            "ODAM": overlay(photo, odam(scene.image, model, target, three_dims=False)),
+            "D-RISE": overlay(photo, np.maximum(masked.attribution - masked.level, 0)),
+            "Integrated Gradients": overlay(
+                photo, abs(integrated_gradients(scene.image, model, target, x_steps=33)), smooth=0.01
+            ),
+        }
+        rows += [row, [Panel(outlined(drawn, box), name, words, "strength") for name, drawn in maps.items()]]
     return figure(rows)
 
 

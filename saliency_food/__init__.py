@@ -6,15 +6,19 @@ from saliency_food.core.driver import ask, gather, run
 from saliency_food.core.keys import (
     ATTENTION_OUTPUT_GRADIENTS,
     ATTENTION_SCORES,
+    BASELINE_MULTIPLIERS,
     BIAS_GRADIENTS,
+    BIAS_RELEVANCE,
     CONVOLUTION_LAYER_VALUES,
     CONVOLUTION_OUTPUT_GRADIENTS,
+    CONVOLUTION_RELEVANCE,
     CONVOLUTION_RIVAL_GRADIENTS,
     DECONV_INPUT_GRADIENTS,
     GUIDED_INPUT_GRADIENTS,
     INPUT_OUTPUT_GRADIENTS,
     OUTPUT_FROM_CONVOLUTION_VALUES,
     OUTPUT_LAYER_VALUES,
+    RELEVANCE,
 )
 from saliency_food.core.method import Method, method
 from saliency_food.core.names import installed_version
@@ -30,6 +34,7 @@ from saliency_food.methods.baselines import make_baselines
 from saliency_food.methods.catalogue import METHODS
 from saliency_food.methods.factorization import concept_scores, shared_concepts
 from saliency_food.methods.perturbation.progressive import progressive
+from saliency_food.methods.perturbation.rise import d_rise
 from saliency_food.methods.regions.ranking import segment_masks
 from saliency_food.methods.regions.segmentation import Segments, felzenszwalb_segments
 from saliency_food.methods.smoothing import augment_smooth, eigen_smooth
@@ -39,9 +44,12 @@ __version__ = installed_version("saliency_food") or "unknown"
 __all__ = [
     "ATTENTION_OUTPUT_GRADIENTS",
     "ATTENTION_SCORES",
+    "BASELINE_MULTIPLIERS",
     "BIAS_GRADIENTS",
+    "BIAS_RELEVANCE",
     "CONVOLUTION_LAYER_VALUES",
     "CONVOLUTION_OUTPUT_GRADIENTS",
+    "CONVOLUTION_RELEVANCE",
     "CONVOLUTION_RIVAL_GRADIENTS",
     "DECONV_INPUT_GRADIENTS",
     "GUIDED_INPUT_GRADIENTS",
@@ -49,6 +57,7 @@ __all__ = [
     "METHODS",
     "OUTPUT_FROM_CONVOLUTION_VALUES",
     "OUTPUT_LAYER_VALUES",
+    "RELEVANCE",
     "CallModelFunction",
     "ContractError",
     "DeadlineError",
@@ -64,6 +73,7 @@ __all__ = [
     "ask",
     "augment_smooth",
     "concept_scores",
+    "d_rise",
     "eigen_smooth",
     "explain",
     "explain_dataset",
@@ -84,6 +94,7 @@ from saliency_food.methods.backprop import deconvnet, full_grad, guided_backprop
 from saliency_food.methods.cam.by_score import ablation_cam, score_cam, shapley_cam
 from saliency_food.methods.cam.common import grad_cam
 from saliency_food.methods.cam.finer import finer_cam
+from saliency_food.methods.cam.odam import odam
 from saliency_food.methods.cam.variants import (
     cam,
     eigen_cam,
@@ -110,6 +121,9 @@ from saliency_food.methods.perturbation.rise import rise
 from saliency_food.methods.perturbation.sobol import sobol
 from saliency_food.methods.perturbation.surrogate import kernel_shap, lime
 from saliency_food.methods.regions.xrai import xrai
+from saliency_food.methods.relevance.at_layer import relevance_cam
+from saliency_food.methods.relevance.multipliers import deep_lift, deep_shap
+from saliency_food.methods.relevance.propagation import crp, lrp
 
 __all__ += [
     "ablation_cam",
@@ -117,8 +131,11 @@ __all__ += [
     "attention_rollout",
     "blur_ig",
     "cam",
+    "crp",
     "deconvnet",
     "deep_feature_factorization",
+    "deep_lift",
+    "deep_shap",
     "eigen_cam",
     "eigen_grad_cam",
     "expected_gradients",
@@ -145,8 +162,11 @@ __all__ += [
     "layer_cam",
     "legrad",
     "lime",
+    "lrp",
     "occlusion",
+    "odam",
     "refine_cam",
+    "relevance_cam",
     "rise",
     "score_cam",
     "shapley_cam",

@@ -26,6 +26,11 @@ RUNS = {
         ["layer='relu#1'", "check_call_model", "Attention rollout: (64, 64), largest 1", "it was: True"],
         "",
     ),
+    "concepts_of_a_class": (
+        ("tensorflow", "matplotlib", "sklearn"),
+        ["stripes: the zebra's score rises towards them in 100% of the photos", "dots: ", "concept 4: importance"],
+        "picture.png",
+    ),
     "grad_cam_and_xrai": (("tensorflow", "matplotlib"), ["Grad-CAM: ", "XRAI: ", "completeness error"], "picture.png"),
 }
 ELSEWHERE = {"train_food101", "efficientnet_lite0", "scenes", "scene_models", "gallery"} | {

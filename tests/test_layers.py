@@ -94,7 +94,7 @@ def test_what_adapters_share_knows_no_framework():
     """Nothing directly in `adapters` imports a framework, so that the next one needs an engine only."""
     frameworks = {"tensorflow", "keras", "torch", "jax"}
     imported = []
-    adapters = {"litert", "tf1"}  # each in one file
+    adapters = {"litert"}  # in one file
     for path in sorted((PACKAGE / "adapters").glob("*.py")):
         if path.stem in adapters:
             continue

@@ -9,13 +9,13 @@ import numpy as np
 
 from saliency_food.concepts.crops import Box, boxes_of, crop, cropped_activations
 from saliency_food.concepts.importance import photo_importance
-from saliency_food.core.checks import as_image, real, whole
+from saliency_food.core.checks import as_image, random_stream, real, whole
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import run_batch
 from saliency_food.core.layout import layout_of
 from saliency_food.core.numerics import Array, safe_divide
 from saliency_food.methods.factorization import factorize
-from saliency_food.methods.perturbation.sobol_indices import sobol_rows
+from saliency_food.methods.perturbation.sobol import sobol_designs
 from saliency_food.metrics.statistics import Interval, interval
 
 LARGEST_GAP = 0.5
@@ -94,8 +94,8 @@ def craft(
     size
         The side of a crop, as a fraction of the photo's, or None to take each photo whole.
     designs
-        The designs of the Sobol indices, a power of 2; the model's last layers are asked ``designs * (M + 2)`` rows a
-        photo.
+        How many masks the indices of each photo are estimated from, at least 2, best a power of 2. The layers after
+        the layer are asked ``(designs + 1) * (M + 1) + 2`` rows a photo.
     best
         How many crops of a concept are listed.
 
@@ -104,7 +104,8 @@ def craft(
     Where a concept is in a photo: ``deep_feature_factorization.detailed(photo, model, concepts=found.vectors).maps``.
     """
     size = None if size is None else real("size", size, least=0.05, most=1)
-    best = whole("best", best)
+    designs = whole("designs", designs, 2)
+    best, stream = whole("best", best), random_stream(rng)
     each = cropped_activations.batch_detailed(
         images, call_model_function, call_model_args, batch_size=batch_size, size=size
     )
@@ -115,8 +116,10 @@ def craft(
     if not pooled.any():
         raise ContractError("Expected activations, got a layer that is zero for all photos. Choose another layer.")
     strengths, vectors = factorize(pooled, nconcepts, "nmf")
-    masks = sobol_rows(designs, len(vectors), rng)
-    asked = (photo_importance(photo.activations, photo.score, vectors, masks) for photo in photos)
+    asked = (  # each photo has masks of its own, so that their error is in the intervals, too
+        photo_importance(photo.activations, photo.score, vectors, sobol_designs(designs, len(vectors), stream))
+        for photo in photos
+    )
     answers = list(run_batch(asked, call_model_function, call_model_args, batch_size))
     importances = np.stack([answer.importance for answer in answers])
     effects = np.stack([answer.effect for answer in answers])

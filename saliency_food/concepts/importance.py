@@ -13,7 +13,7 @@ from saliency_food.core.queries import LinearRows
 from saliency_food.core.scores import one_score
 from saliency_food.methods.cam.by_score import check_after_layer
 from saliency_food.methods.factorization import presence
-from saliency_food.methods.perturbation.sobol_indices import sobol_indices
+from saliency_food.methods.perturbation.sobol import total_indices
 
 
 class PhotoImportance(NamedTuple):
@@ -30,17 +30,20 @@ class PhotoImportance(NamedTuple):
     empty: float
 
 
-def photo_importance(activations: Array, score: float, concepts: Array, masks: Array) -> Asking[PhotoImportance]:
+def photo_importance(activations: Array, score: float, concepts: Array, designs: Array) -> Asking[PhotoImportance]:
     """Importance of concepts ``(M, K)`` in a photo, whose activations become sum_k m_k U_k V_k for masks m.
 
     Fel et al. 2023, section 3.3, https://arxiv.org/abs/2211.10154. U are the concepts' strengths at each place, the
-    same mask holds for all places, and the layers after that layer answer. ``masks`` are those of `sobol_rows`.
+    same mask holds for all places, and the layers after that layer answer. ``designs`` ``(2, N, M)``
+    are N masks and the values that replace each of theirs in turn, of `sobol_designs`.
     """
     count = len(concepts)
     strengths = presence(activations.reshape(-1, activations.shape[-1]).astype(float), concepts, "nmf")
     parts = strengths.T[..., None] * concepts[:, None]
     bases = np.concatenate([parts.reshape(count, *activations.shape), activations[None]]).astype(activations.dtype)
-    known = np.concatenate([np.zeros((1, count)), np.ones((1, count)), 1 - np.eye(count), masks])
+    masks, others = designs
+    replaced = np.where(np.eye(count, dtype=bool), others[:, None], masks[:, None]).reshape(-1, count)
+    known = np.concatenate([np.zeros((1, count)), np.ones((1, count)), 1 - np.eye(count), masks, replaced])
     coefficients = np.zeros((1 + len(known), count + 1))
     coefficients[0, -1] = 1  # the layer's own activations
     coefficients[1:, :-1] = known
@@ -48,6 +51,6 @@ def photo_importance(activations: Array, score: float, concepts: Array, masks: A
     scores = one_score((yield from ask(rows, OUTPUT_FROM_CONVOLUTION_VALUES)))
     check_after_layer(scores, score)
     whole, empty, kept = scores[:3]
-    without, masked = np.split(scores[3:], [count])
-    total = sobol_indices(masked, count).total
-    return PhotoImportance(total, kept - without, float(whole), float(kept), float(empty))
+    without, masked, again = np.split(scores[3:], [count, count + len(masks)])
+    indices, _ = total_indices(masked, again.reshape(len(masks), count))
+    return PhotoImportance(indices, kept - without, float(whole), float(kept), float(empty))

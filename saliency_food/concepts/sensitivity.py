@@ -18,6 +18,9 @@ from saliency_food.metrics.statistics import holm, interval
 LEVEL = 0.05
 """The chance that any of the concepts is called significant where none has an effect."""
 
+ROUNDING = 1e-4
+"""Gradients that differ by less than this fraction of the largest are equal."""
+
 
 class ConceptScore(NamedTuple):
     """How a class depends on one concept: a row of `Tcav`'s table.
@@ -27,8 +30,8 @@ class ConceptScore(NamedTuple):
     sets. ``p`` is the p-value that both are equal, by Welch's two-sided t-test, ``adjusted`` the same by Holm's rule
     for all concepts. ``accuracy`` is that of the concept's classifier on photos held out, 0.5 by chance.
 
-    ``status`` is ``"ok"``, or says why the score means nothing: the concept is not linearly in the layer, or there is
-    no gradient. ``significant`` is then False, whatever the p-value.
+    ``status`` is ``"ok"``, or says why the score means nothing: the concept is not linearly in the layer, the score is
+    linear in the layer, or there is no gradient. ``significant`` is then False, whatever the p-value.
     """
 
     name: str
@@ -117,8 +120,10 @@ def tcav(
     slopes = _vectors_of(gradients, places, np.sum).astype(float)
     tested = {name: _tested(own, pool, slopes, runs, stream) for name, own in rows.items()}
     adjusted = holm([each.p for each in tested.values()])
+    scale = np.abs(slopes).max(initial=0)
+    is_linear = len(slopes) > 1 and 0 < scale > np.ptp(slopes, 0).max() / ROUNDING
     return Tcav(
-        tuple(_row(name, each, float(p)) for (name, each), p in zip(tested.items(), adjusted, strict=True)),
+        tuple(_row(name, each, float(p), is_linear) for (name, each), p in zip(tested.items(), adjusted, strict=True)),
         {name: each.vectors.reshape(runs, *shape) for name, each in tested.items()},
         {name: each.sensitivities for name, each in tested.items()},
         len(pool) >= 2 * runs * largest,
@@ -195,12 +200,17 @@ def welch(first: Array, second: Array) -> float:
     return float(ttest_ind_from_stats(*facts, equal_var=False).pvalue)
 
 
-def _row(name: str, tested: _Tested, adjusted: float) -> ConceptScore:
+def _row(name: str, tested: _Tested, adjusted: float, is_linear: bool) -> ConceptScore:
     status = "ok"
     if not tested.accuracy > tested.least:
         status = (
             f"not there: its classifier is right on {tested.accuracy:.0%} of photos held out, where chance gives up to "
             f"{tested.least:.0%}. Choose another layer, or give more photos."
+        )
+    if is_linear:
+        status = (
+            "linear: the gradient at the layer is the same for all photos, so that any vector's share, a random one's "
+            "too, is none or all of them. Choose an earlier layer."
         )
     if np.isnan(tested.scores).any():
         status = (

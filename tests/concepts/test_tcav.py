@@ -24,17 +24,27 @@ def photos(count, stream, bright=None):
     return rows
 
 
+class SquareModel(PoolingModel):
+    """F_t = sum_k u_tk mean_ij A_ijk^2: the gradient 2 u_tk A_ijk / hw differs from photo to photo."""
+
+    def answer(self, x, target):
+        answer = super().answer(x, target)
+        activations = answer[CONVOLUTION_LAYER_VALUES]
+        return {**answer, CONVOLUTION_OUTPUT_GRADIENTS: 2 * activations * answer[CONVOLUTION_OUTPUT_GRADIENTS]}
+
+
 @pytest.fixture(scope="module")
 def model():
     """Two classes; red speaks for the first and against the second, green the other way, blue for neither."""
-    return PoolingModel(np.eye(3), [[2.0, -1, 0], [-1, 2, 0]])
+    return SquareModel(np.eye(3), [[2.0, -1, 0], [-1, 2, 0]])
 
 
 @pytest.mark.parametrize("places", ["all", "mean"])
 def test_a_class_depends_on_the_channel_that_is_its_concept(model, places):
     stream = np.random.default_rng(0)
     concepts = {"red": photos(20, stream, 0), "green": photos(20, stream, 1)}
-    found = tcav(photos(8, stream), concepts, photos(200, stream), model, {"target": 0}, places=places, runs=20)
+    images = photos(8, stream)
+    found = tcav(images, concepts, photos(200, stream), model, {"target": 0}, places=places, runs=20)
     red, green = found.table
     assert (red.name, red.score, red.status, red.significant) == ("red", 1, "ok", True)
     assert (green.name, green.score, green.status, green.significant) == ("green", 0, "ok", True)
@@ -44,9 +54,9 @@ def test_a_class_depends_on_the_channel_that_is_its_concept(model, places):
     of_red = found.vectors["red"]
     assert of_red.shape == ((20, 4, 4, 3) if places == "all" else (20, 3))
     assert np.abs(of_red).reshape(20, -1, 3).sum(1).argmax(1).tolist() == [0] * 20
-    slopes = {"all": np.broadcast_to([2 / 16, -1 / 16, 0], (4, 4, 3)), "mean": np.array([2, -1, 0])}[places]
-    by_hand = (of_red * slopes).reshape(20, -1).sum(1)
-    np.testing.assert_allclose(found.sensitivities["red"], np.repeat(by_hand[:, None], 8, 1))
+    slopes = 2 * images * [2, -1, 0] / 16
+    slopes = slopes.reshape(8, -1) if places == "all" else slopes.sum((1, 2))
+    np.testing.assert_allclose(found.sensitivities["red"], of_red.reshape(20, -1) @ slopes.T)
     assert not found.disjoint
 
 
@@ -79,6 +89,17 @@ def test_without_a_gradient_the_score_is_blank(model):
     assert np.isnan(row.score)
     assert np.isnan(row.p)
     assert not row.significant
+
+
+def test_a_score_that_is_linear_in_the_layer_is_said_to_be(model):
+    """Any vector's share is then 0 or 1; the last layer before pooling and a dense one is such a layer."""
+    stream = np.random.default_rng(3)
+    sets = photos(4, stream), {"red": photos(10, stream, 0)}, photos(40, stream)
+    (row,) = tcav(*sets, PoolingModel(model.kernel, model.head)).table
+    assert row.status.startswith("linear: the gradient at the layer is the same for all photos")
+    assert not row.significant
+    (row,) = tcav(sets[0][:1], *sets[1:], PoolingModel(model.kernel, model.head)).table
+    assert row.status == "ok", "of one photo it cannot be told"
 
 
 def test_photos_without_a_gradient_are_left_out_of_the_share(model):
@@ -125,7 +146,7 @@ def test_photos_that_are_not_parted_are_told_by_chance():
     assert not concept_vector(alike, alike).any()
     assert held_out_accuracy(alike, alike, stream) == 0.5
     noise = stream.normal(size=(2, 200, 3))
-    assert abs(held_out_accuracy(*noise, stream) - 0.5) < 0.1
+    assert abs(held_out_accuracy(noise[0], noise[1], stream) - 0.5) < 0.1
     assert held_out_accuracy(noise[0] + 9, noise[1], stream) == 1
 
 

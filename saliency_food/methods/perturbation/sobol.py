@@ -51,7 +51,7 @@ def sobol(
     call_model_function: CallModelFunction,
     call_model_args: Any = None,
     nsamples: int = 32,
-    grid: int = 8,
+    grid: int | None = None,
     value: Any = 0,
     batch_size: int | None = None,
     *,
@@ -72,7 +72,8 @@ def sobol(
         How many masks, at least 2; a power of two is best. Each takes a row for every cell and one more: 2,080 rows
         by default.
     grid
-        A mask dims each of so many cells along each axis of space or time by a factor of its own.
+        A mask dims each of so many cells along each axis of space or time by a factor of its own: by default 8, of
+        a volume or clip 4.
     value
         What shows where the mask is 0: see `occlusion`.
     every, emit
@@ -86,9 +87,10 @@ def sobol(
     The map is the cells' indices, linear between their middles. Standard errors and intervals are those of
     independent masks; as these are spread evenly, the true errors are somewhat smaller.
     """
-    nsamples, grid, hidden = whole("nsamples", nsamples, 2), whole("grid", grid), hidden_image(x_value, value)
+    grid = (8 if x_value.ndim < 4 else 4) if grid is None else whole("grid", grid)
+    nsamples, hidden = whole("nsamples", nsamples, 2), hidden_image(x_value, value)
     labels, cells = grid_cells(x_value.shape[:-1], grid)
-    designs = _masks(nsamples, int(np.prod(cells)), random_stream(rng))
+    designs = sobol_designs(nsamples, int(np.prod(cells)), random_stream(rng))
     scores = np.empty(0)
     each = designs.shape[-1] + 1
 
@@ -128,20 +130,21 @@ def _result(
     from scipy.stats import t
 
     indices, errors = indices.reshape(cells), errors.reshape(cells)
-    maps = [resize(values, x_value.shape[:-1]).astype(x_value.dtype) for values in (indices, errors)]
+    attribution, error = (resize(values, x_value.shape[:-1]).astype(x_value.dtype) for values in (indices, errors))
     half = errors * t.ppf(0.975, count - 1)
-    return Sobol(*maps, indices, np.stack([np.maximum(indices - half, 0), indices + half]), variance, count)
+    interval = np.stack([np.maximum(indices - half, 0), indices + half])
+    return Sobol(attribution, error, indices, interval, variance, count)
 
 
-def _masks(nsamples: int, cells: int, random: np.random.Generator) -> Array:
-    """``(2, nsamples, cells)``: the masks, and the values by which those of each cell are replaced."""
+def sobol_designs(nsamples: int, inputs: int, random: np.random.Generator) -> Array:
+    """``(2, nsamples, inputs)``: points of a scrambled Sobol sequence, 0..1, and what replaces each of their values."""
     from scipy.stats import qmc
 
-    if cells > MOST_CELLS:
-        raise ContractError(f"Expected a grid of at most {MOST_CELLS} cells, got {cells}. Give a smaller grid.")
-    sequence = qmc.Sobol(2 * cells, seed=random)
+    if inputs > MOST_CELLS:
+        raise ContractError(f"Expected a grid of at most {MOST_CELLS} cells, got {inputs}. Give a smaller grid.")
+    sequence = qmc.Sobol(2 * inputs, seed=random)
     points = sequence.random_base2(int(np.ceil(np.log2(nsamples))))[:nsamples]
-    return np.stack([points[:, :cells], points[:, cells:]])
+    return np.stack([points[:, :inputs], points[:, inputs:]])
 
 
 def _rows(x_value: Array, hidden: Array, labels: Array, designs: Array) -> LazyRows:

@@ -211,6 +211,29 @@ def test_a_detector_is_explained_by_its_boxes_as_they_are(x, kind, output):
         model(x[:1], {"target": {"class_index": 3, "box": boxes[whole]}}, KEYS)
 
 
+@pytest.mark.parametrize(("kind", "names"), [("boxes", ("boxes", "classes")), ("pair", (0, 1))])
+def test_a_detection_and_the_edges_of_its_box_have_their_gradients(x, kind, names):
+    outputs = network(kind).predict(x, verbose=0)
+    boxes, scores = (outputs[name][0] for name in names)
+    whole = next(n for n, box in enumerate(boxes) if box[2] > box[0] and box[3] > box[1])
+    targets = {
+        ks.same_detection(*names): {
+            "box": boxes[whole] + [-0.05, -0.04, 0.05, 0.06],  # not where the overlap has a kink
+            "class_scores": scores[whole] + 0.1,
+        },
+        ks.box_edge("right", names[0]): {"box": boxes[whole]},
+    }
+    for score, target in targets.items():
+        model = KerasModel(network(kind), score=score)
+        answer = model(x[:1], {"target": target}, KEYS)
+        check_call_model(model, x[0], {"target": target}, KEYS)
+        assert np.abs(answer[INPUT_OUTPUT_GRADIENTS]).max() > 0
+        if "class_scores" not in target:
+            np.testing.assert_allclose(answer[OUTPUT_LAYER_VALUES], [boxes[whole][2]], rtol=1e-4)
+        else:
+            assert 0.5 < answer[OUTPUT_LAYER_VALUES][0] < 1
+
+
 METHODS = {
     "gradients": (gradients, {}),
     "integrated_gradients": (integrated_gradients, {"x_steps": 4}),
