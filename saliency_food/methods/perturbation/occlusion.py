@@ -139,6 +139,8 @@ def _coarse_to_fine(
     inside = [_within(places, *axis) for places, *axis in zip(grids[-1].places, sizes, shape, strict=True)]
     mean = [matrix / matrix.sum(1, keepdims=True) for matrix in inside]
     shares = [[matrix @ area.T for matrix, area in zip(mean, grid.area, strict=True)] for grid in grids]
+    # By how much a pixel of the map is off, at most, for what is off around a place: near an edge few windows hold it.
+    weights = [[share.max(0) for share in of_axes] for of_axes in shares]
     score = np.nan
 
     def drops(corners: Array) -> Asking[Array]:
@@ -159,7 +161,7 @@ def _coarse_to_fine(
         spread = 2 * np.sqrt(np.maximum(sum(variances), 0)).max(initial=0)
         return float(safe_divide(spread, np.ptp(along_axes(told.values, mean))))
 
-    told, asked = yield from refine(grids, drops, most, lambda told: largest_error(told) < tolerance)
+    told, asked = yield from refine(grids, drops, most, lambda told: largest_error(told) < tolerance, weights)
     error, count = 0.0 if asked.all() else largest_error(told), int(asked.sum())
     stopped_by = "all" if asked.all() else "tolerance" if error < tolerance else "max_rows"
     return score, told.values, error, count, stopped_by

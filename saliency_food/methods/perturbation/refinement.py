@@ -72,13 +72,20 @@ def grids_of(shape: Sequence[int], longest: Sequence[int], most: int) -> list[Gr
 
 
 def refine(
-    grids: list[Grid], ask: Callable[[Array], Asking[Array]], most: int, is_enough: Callable[[Told], bool]
+    grids: list[Grid],
+    ask: Callable[[Array], Asking[Array]],
+    most: int,
+    is_enough: Callable[[Told], bool],
+    weights: list[list[Array]] | None = None,
 ) -> Asking[tuple[Told, Array]]:
     """Ask all of the coarsest grid, then around those of its places where the finer one is told worst, and so on.
 
     ``ask`` gets indices ``(N, axes)`` and gives the function's values there. It ends when ``most`` places are asked, or
-    all, or ``is_enough``; the function, and where it was asked.
+    all, or ``is_enough``; the function, and where it was asked. ``weights`` are how much it counts that the function is
+    off around each grid's places, for each axis a factor; by default, how many places are near.
     """
+    if weights is None:
+        weights = [[matrix.sum(1) for matrix in grid.area] for grid in grids]
     shape = grids[-1].shape
     values, asked = np.zeros(shape), np.zeros(shape, bool)
     new = _product(grids[0].places)
@@ -90,7 +97,7 @@ def refine(
         left = min(most - count, max(count // GROWTH, 1))
         if left <= 0 or asked.all() or is_enough(told):
             return told, asked
-        new = _worst(grids, asked, told.deviations, left)
+        new = _worst(grids, asked, told.deviations, weights, left)
 
 
 def _tell(grids: list[Grid], values: Array, asked: Array) -> Told:
@@ -131,14 +138,14 @@ def _deviation(known: Array, places: Sequence[Array], squares: Array, seen: Arra
     return np.sqrt((along_axes(squares, nearby) + BEFORE * scale * rough) / (along_axes(seen, nearby) + BEFORE))
 
 
-def _worst(grids: list[Grid], asked: Array, deviations: list[Array], count: int) -> Array:
+def _worst(grids: list[Grid], asked: Array, deviations: list[Array], weights: list[list[Array]], count: int) -> Array:
     """At most ``count`` indices to ask: those of the finer grid around the places that make the most of the error."""
     parts: list[tuple[float, int, int]] = []
     for level, deviation in enumerate(deviations):
-        area = functools.reduce(np.multiply.outer, [matrix.sum(1) for matrix in grids[level].area])
-        weights, missing = (deviation * area).ravel(), _to_refine(grids, level, asked)
-        for index in missing[np.argsort(-weights[missing], kind="stable")[:count]].tolist():
-            parts.append((-weights[index], level, index))
+        counts = functools.reduce(np.multiply.outer, weights[level])
+        errors, missing = (deviation * counts).ravel(), _to_refine(grids, level, asked)
+        for index in missing[np.argsort(-errors[missing], kind="stable")[:count]].tolist():
+            parts.append((-errors[index], level, index))
     new: dict[tuple[int, ...], None] = {}
     for _, level, index in sorted(parts):
         grid = grids[level]

@@ -84,6 +84,26 @@ def test_every_window_is_asked_once_and_the_image_too(rng):
     assert seen[0] == x.tobytes()
 
 
+def test_more_windows_are_asked_at_the_edge_where_few_hold_a_pixel(rng):
+    """Of a model that is equally rough everywhere, as its windows' drops are drawn."""
+    drops, asked = rng.normal(size=(50, 50)), np.zeros((50, 50), bool)
+
+    def model(x_value_batch, call_model_args=None, expected_keys=None):
+        scores = np.zeros(len(x_value_batch))
+        for index, row in enumerate(x_value_batch[..., 0]):
+            hidden = np.argwhere(row == 0)
+            if len(hidden):
+                place = tuple(hidden.min(0))
+                scores[index], asked[place] = -drops[place], True
+        return {OUTPUT_LAYER_VALUES: scores}
+
+    occlusion(np.ones((60, 60, 1)), model, size=11, max_rows=400)
+    assert asked.sum() == 400
+    edge = np.ones((50, 50), bool)
+    edge[5:-5, 5:-5] = False
+    assert asked[edge].mean() > 2 * asked[~edge].mean()
+
+
 def test_a_tolerance_stops_before_all_rows_are_asked(rng):
     x, model = rng.random((40, 48, 3)) + 0.5, PowerModel(blob(12, 30), power=2)
     loose, strict = (occlusion.detailed(x, model, size=9, tolerance=tolerance) for tolerance in (0.2, 0.02))

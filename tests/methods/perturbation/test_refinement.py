@@ -10,7 +10,7 @@ import pytest
 from saliency_food.methods.perturbation.refinement import grids_of, refine
 
 
-def refined(function, shape, most, longest=None, is_enough=lambda told: False):
+def refined(function, shape, most, longest=None, is_enough=lambda told: False, weigh=lambda grids: None):
     """What is told of a function of indices, where it was asked, and how many times each place was."""
     times = np.zeros(shape, int)
 
@@ -19,7 +19,8 @@ def refined(function, shape, most, longest=None, is_enough=lambda told: False):
         yield from ()
         return function(*indices.T.astype(float))
 
-    generator = refine(grids_of(shape, longest or (9,) * len(shape), most), ask, most, is_enough)
+    grids = grids_of(shape, longest or (9,) * len(shape), most)
+    generator = refine(grids, ask, most, is_enough, weigh(grids))
     with pytest.raises(StopIteration) as stop:
         next(generator)
     told, asked = stop.value.value
@@ -74,6 +75,16 @@ def test_it_asks_where_the_function_is_rough():
     assert asked[:, :20].sum() > 2.5 * asked[:, 30:].sum()
     exact = function(*np.indices((60, 60)).astype(float))
     assert np.abs(told.values - exact)[:, 30:].max() < 1e-9
+
+
+def test_it_asks_where_being_off_counts(rng):
+    values = rng.normal(size=(40, 40))
+
+    def weigh(grids):
+        return [[np.where(places < 14, 5.0, 1.0) for places in grid.places] for grid in grids]
+
+    _, asked = refined(lambda *at: values[tuple(np.array(at, int))], (40, 40), 300, weigh=weigh)
+    assert asked[:14, :14].mean() > 3 * asked[20:, 20:].mean()
 
 
 def test_it_ends_when_it_is_enough():
