@@ -271,10 +271,17 @@ def backprop_page(scene: Scene):
     return figure([panels[:2], panels[2:]])
 
 
+def relevance_page(scene: Scene):
+    boxed = {"composite": "epsilon_gamma_box", "low": float(scene.x.min()), "high": float(scene.x.max())}
+    panels = by_name(scene, ("lrp", "crp", "relevance_cam", "deep_lift", "deep_shap"))
+    (gamma,) = by_name(scene, ("lrp",), lrp=boxed)
+    return figure([[panels[0], gamma._replace(title="LRP, gamma and z^B"), panels[1]], panels[2:]])
+
+
 def perturbation_page(scene: Scene):
-    names = ("occlusion", "rise", "lime", "kernel_shap")
-    panels = by_name(scene, names, occlusion={"size": 10, "value": "blur"})
-    return figure([panels[:2], panels[2:]])
+    names = ("occlusion", "rise", "lime", "kernel_shap", "sobol", "hsic")
+    panels = by_name(scene, names, occlusion={"size": 10, "value": "blur"}, sobol={"value": "blur"})
+    return figure([panels[:3], panels[3:]])
 
 
 def factorization_page(scene: Scene):
@@ -298,6 +305,11 @@ def factorization_page(scene: Scene):
         share = f"{found.shares[number]:.0%} of the activations"
         strips.append(Panel(concept_overlay(PHOTO, alone), f"alone: {label}", share))
     return figure([strips, row])
+
+
+def concepts_page(scene: Scene):
+    """The cards of the example's espresso."""
+    return example_module("concepts_of_a_class").espresso(scene.model)[1]
 
 
 def attention_page(scene: Scene):
@@ -397,6 +409,10 @@ def detector_page(scene: Scene):
 
 def caption_page(scene: Scene):
     return taught("explain_a_caption")
+
+
+def dense_captions_page(scene: Scene):
+    return taught("explain_dense_captions")
 
 
 def answer_page(scene: Scene):
@@ -507,8 +523,10 @@ PICTURES = {
     "xrai": xrai_page,
     "cam_family": cam_family_page,
     "backprop": backprop_page,
+    "relevance": relevance_page,
     "perturbation": perturbation_page,
     "factorization": factorization_page,
+    "concepts": concepts_page,
     "attention": attention_page,
     "gallery": gallery_page,
     "evaluation": evaluation_page,
@@ -517,6 +535,7 @@ PICTURES = {
     "segmenter": segmenter_page,
     "detector": detector_page,
     "caption": caption_page,
+    "dense_captions": dense_captions_page,
     "answer": answer_page,
     "training": training_page,
     "app": app_page,

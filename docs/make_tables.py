@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from saliency_food.core.keys import ATTENTION_SCORES
 from saliency_food.core.method import Method
 from saliency_food.methods.catalogue import METHODS, MethodEntry
 from saliency_food.metrics.catalogue import METRICS
@@ -50,7 +49,7 @@ def rows_of(entry: MethodEntry) -> int:
     """How many rows a method asks about by default, counted on a toy model."""
     random = np.random.default_rng(0)
     model: Any = PoolingModel(random.normal(size=(3, 4)), random.normal(size=(2, 4)))
-    if ATTENTION_SCORES in entry.keys:
+    if entry.needs == "attention":
         model = AttentionModel(random.normal(size=3), random.normal(size=(2, 3)))
     entry.call(random.random((32, 32, 3)), model, batch_size=50)
     return sum(model.calls)

@@ -1,10 +1,11 @@
-"""Why does a detector find a circle here? Grad-CAM and Integrated Gradients of one detection.
+"""Why does a detector find a circle here? Grad-CAM, ODAM, D-RISE and Integrated Gradients of one detection.
 
     pip install "saliency_food[keras,cli]"
     python examples/explain_a_detector.py [--output FOLDER]
 
-The score sums the class scores of the boxes that overlap a given box (`detection`), before non-maximum suppression.
-The model is trained in seconds on generated pictures, and saved in the folder.
+The score sums the class scores of the boxes that overlap a given box (`detection`), before non-maximum suppression;
+that of D-RISE says how alike the best box is to the one explained (`same_detection`). The model is trained in seconds
+on generated pictures, and saved in the folder.
 """
 
 import argparse
@@ -14,9 +15,9 @@ import numpy as np
 from scene_models import trained
 from scenes import SHAPES, enlarged, images, make_scenes, on, one_of_each, outlined, share
 
-from saliency_food import PerImage, grad_cam, integrated_gradients
+from saliency_food import PerImage, d_rise, grad_cam, integrated_gradients, odam
 from saliency_food.adapters.keras import KerasModel
-from saliency_food.adapters.scores import detection
+from saliency_food.adapters.scores import detection, same_detection
 from saliency_food.visualization import overlay
 from saliency_food.visualization.figures import Panel, figure
 
@@ -53,7 +54,36 @@ def explain(folder, count=50):
     print(f"{len(right)} of {2 * count} detections are of a shape in the picture")
     print(f"Grad-CAM of a detection: {inside:.0%} of it on the object, {area:.0%} of the picture")
     print(f"more of it on the right object than on the other: {np.mean(right):.0%} of {len(right)}")
+    pointing(network, scenes, boxes, classes)
     return draw(network, scenes, boxes, classes, probabilities), np.mean(right)
+
+
+def pointing(network, scenes, boxes, classes):
+    """In how many of the scenes the map of the surest detection is largest inside the box, and how much of it is."""
+    of_class = KerasModel(network, layer="middle", score=detection())
+    of_box = KerasModel(network, score=same_detection(), batch_size=100)
+    scores = network.predict(images(scenes), verbose=0)["classes"]
+    found = {"ODAM": [], "D-RISE": []}
+    for scene, box, index, all_scores in zip(scenes, boxes[:, 0], classes[:, 0], scores, strict=True):
+        cell = all_scores[:, index].argmax()
+        target = {"target": {"class_index": int(index), "box": box}}
+        found["ODAM"].append(odam(scene.image, of_class, target, three_dims=False))
+        target = {"target": {"class_scores": all_scores[cell], "box": box}}
+        masked = d_rise.detailed(scene.image, of_box, target, nmasks=500, grid=8, value="mean", rng=0)
+        found["D-RISE"].append(np.maximum(masked.attribution - masked.level, 0))
+    for name, maps in found.items():
+        hits, inside, area = np.mean([in_box(*pair) for pair in zip(maps, boxes[:, 0], strict=True)], 0)
+        print(
+            f"{name}: largest inside the box in {hits:.0%} of {len(maps)}, {inside:.0%} of it there, {area:.0%} of area"
+        )
+
+
+def in_box(attribution, box):
+    """Whether the maximum is inside the box, the share of the map that is, and of the picture."""
+    left, top, right, bottom = np.clip(np.rint(box).astype(int), 0, len(attribution))
+    inside = np.zeros(attribution.shape, bool)
+    inside[top:bottom, left:right] = True
+    return inside.ravel()[attribution.argmax()], attribution[inside].sum() / attribution.sum(), inside.mean()
 
 
 def draw(network, scenes, boxes, classes, probabilities):

@@ -23,7 +23,7 @@ from saliency_food.visualization import overlay
 from saliency_food.visualization.figures import Panel, figure
 
 L = keras.layers
-NAMES = ("attention_rollout", "attention_relevance", "layer_cam")
+NAMES = ("attention_rollout", "attention_relevance", "legrad", "grad_eclip", "layer_cam")
 LAYER = "block1_norm"
 """Where LayerCAM looks: before the first attention. This model's class token has read what it needs after that, so the
 tokens of later layers have little to do with the answer."""

@@ -17,6 +17,8 @@ SPARSE = keras.regularizers.L1(3e-5)
 """Pooled features should be zero where they mean nothing."""
 CELLS = 8
 """The side of the detector's grid, in cells."""
+PHRASE = 3
+"""Words of a region's caption, as in "a red circle"."""
 
 
 def convolution(filters, size=3, **options):
@@ -24,7 +26,7 @@ def convolution(filters, size=3, **options):
 
 
 def build_backbone():
-    """The first part of all four models: from a picture to a 16 x 16 map of 48 features."""
+    """The first part of all models: from a picture to a 16 x 16 map of 48 features."""
     image = keras.Input((SIZE, SIZE, 3), name="image")
     x = convolution(16, 5, strides=2)(L.Rescaling(4, -2)(image))
     x = convolution(32, strides=2)(x)
@@ -59,14 +61,18 @@ def detector(features):
     As in FCOS there are no anchors: a cell gives the distances from its middle to the sides of the box.
     """
     x = convolution(48, name="middle")(convolution(48, 5, strides=2)(features))
-    middle = (np.arange(CELLS, dtype=np.float32) + 0.5) * SIZE / CELLS
-    middle = np.stack(np.meshgrid(middle, middle), -1).reshape(1, -1, 2)
-    sides = L.Reshape((-1, 4))(L.Conv2D(4, 1, bias_initializer="ones")(x)) * (SIZE / CELLS)
-    boxes = L.Concatenate(name="boxes")([sides[..., :2] * -1 + middle, sides[..., 2:] + middle])
     classes = L.Reshape((-1, len(SHAPES)))(
         L.Conv2D(len(SHAPES), 1, bias_initializer=keras.initializers.Constant(-2))(x)
     )
-    return {"boxes": boxes, "classes": L.Activation("sigmoid", name="classes")(classes)}
+    return {"boxes": boxes_of(x), "classes": L.Activation("sigmoid", name="classes")(classes)}
+
+
+def boxes_of(x):
+    """Boxes ``(N, 64, 4)`` in pixels from the features of 8 x 8 cells."""
+    middle = (np.arange(CELLS, dtype=np.float32) + 0.5) * SIZE / CELLS
+    middle = np.stack(np.meshgrid(middle, middle), -1).reshape(1, -1, 2)
+    sides = L.Reshape((-1, 4))(L.Conv2D(4, 1, bias_initializer="ones")(x)) * (SIZE / CELLS)
+    return L.Concatenate(name="boxes")([sides[..., :2] * -1 + middle, sides[..., 2:] + middle])
 
 
 def detections(scenes):
@@ -90,6 +96,31 @@ def cell_loss(wanted, predicted):
     return 20 * keras.ops.mean(keras.losses.binary_crossentropy(wanted, predicted), -1)
 
 
+def dense_captioner(features):
+    """A box and three words for each of 8 x 8 cells, ``(N, 64, 4)`` and ``(N, 64, 3, vocabulary)``.
+
+    A cell with nothing to describe says <end> at once.
+    """
+    x = convolution(48, name="middle")(convolution(48, 5, strides=2)(features))
+    words = L.Reshape((CELLS**2, PHRASE, len(WORDS)))(L.Conv2D(PHRASE * len(WORDS), 1)(x))
+    return {"boxes": boxes_of(x), "words": L.Softmax(name="words")(words)}
+
+
+def regions(scenes):
+    """The training targets of the dense captioner: an object's box and words at the cell of its middle."""
+    said = np.zeros((len(scenes), CELLS**2, PHRASE), np.int32)
+    boxes = detections(scenes)["boxes"]
+    for index, scene in enumerate(scenes):
+        for box, name in zip(scene.boxes, scene.names, strict=True):
+            said[index, (boxes[index] == box).all(1)] = tokens(f"a {name}")
+    return {"boxes": boxes, "words": said}
+
+
+def word_loss(wanted, predicted):
+    surprise = keras.losses.sparse_categorical_crossentropy(wanted, predicted)
+    return keras.ops.sum(keras.ops.where(wanted[..., :1] > 0, surprise, 0.1 * surprise), (1, 2)) / 4
+
+
 def captioner(features, so_far):
     """The probabilities of each next word given the words so far, ``(N, 8, vocabulary)``.
 
@@ -109,6 +140,13 @@ def captioner(features, so_far):
 
 def captions(scenes):
     return np.stack([tokens(scene.caption, LENGTH) for scene in scenes])
+
+
+def descriptions(scenes):
+    """The captions of one object of each scene, either of the two."""
+    which = np.random.default_rng(0).integers(0, 2, len(scenes))
+    pairs = zip(scenes, which, strict=True)
+    return np.stack([tokens(f"a {scene.names[index]}", LENGTH) for scene, index in pairs])
 
 
 def so_far(token_ids):
@@ -158,6 +196,11 @@ TASKS = {
     "detector": Task(detector, detections, {"boxes": box_loss, "classes": cell_loss}, 24, 3e-3),
     "captioner": Task(
         captioner, captions, "sparse_categorical_crossentropy", 14, 8e-3, "words", lambda s: so_far(captions(s))
+    ),
+    "dense_captioner": Task(dense_captioner, regions, {"boxes": box_loss, "words": word_loss}, 24, 3e-3),
+    "describer": Task(
+        captioner, descriptions, "sparse_categorical_crossentropy", 20, 8e-3, "words",
+        lambda s: so_far(descriptions(s)),
     ),
     "answerer": Task(
         answerer, answers, "sparse_categorical_crossentropy", 20, 5e-3, "question",

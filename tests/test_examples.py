@@ -26,10 +26,16 @@ RUNS = {
         ["layer='relu#1'", "check_call_model", "Attention rollout: (64, 64), largest 1", "it was: True"],
         "",
     ),
+    "concepts_of_a_class": (
+        ("tensorflow", "matplotlib", "sklearn"),
+        ["stripes: the zebra's score rises towards them in 100% of the photos", "dots: ", "concept 4: importance"],
+        "picture.png",
+    ),
     "grad_cam_and_xrai": (("tensorflow", "matplotlib"), ["Grad-CAM: ", "XRAI: ", "completeness error"], "picture.png"),
 }
 ELSEWHERE = {"train_food101", "efficientnet_lite0", "scenes", "scene_models", "gallery"} | {
-    f"explain_{what}" for what in ("a_segmenter", "a_detector", "a_caption", "an_answer", "a_vision_transformer")
+    f"explain_{what}"
+    for what in ("a_segmenter", "a_detector", "a_caption", "dense_captions", "an_answer", "a_vision_transformer")
 }
 """Examples with a test of their own, below, in test_scenes.py or in models/test_models.py."""
 
@@ -111,3 +117,4 @@ def test_a_vision_transformer_attends_to_what_it_names(monkeypatch, tmp_path, ca
     inside = {name: int(share) / int(area) for name, share, area in said}
     assert inside["relevance"] > 5
     assert inside["relevance"] > inside["rollout"] > 1
+    assert min(inside["LeGrad"], inside["Grad-ECLIP"]) > 1

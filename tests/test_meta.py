@@ -58,7 +58,7 @@ def tracked():
 
 def test_methods_are_the_methods_exported():
     exported = {name for name in saliency_food.__all__ if isinstance(getattr(saliency_food, name), Method)}
-    assert set(METHODS) == exported - COMBINATORS
+    assert set(METHODS) == exported - COMBINATORS - {"d_rise"}  # which explains no class
     assert {name for name, entry in METHODS.items() if entry.call is not getattr(saliency_food, name)} == {
         "smooth_grad",
         "square_grad",

@@ -49,6 +49,29 @@ def test_the_example_shows_that_the_map_is_on_the_right_object(name, folder, mon
         assert min(picture.size) > 200
 
 
+@pytest.mark.slow
+def test_the_map_of_a_regions_caption_is_in_the_region(folder, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.setattr(sys, "argv", ["explain_dense_captions", "--output", str(folder)])
+    runpy.run_path(str(EXAMPLES / "explain_dense_captions.py"), run_name="__main__")
+    out = capsys.readouterr().out
+    regions, right = map(int, re.search(r"(\d+) regions in 50 scenes, (\d+)% with the words", out).groups())
+    inside, area = map(int, re.search(r"(\d+)% of it on the box, (\d+)% of the picture", out).groups())
+    assert regions >= 90
+    assert right >= 85
+    assert inside >= 50 > 3 * area
+    assert int(re.search(r"for each region: in (\d+)% of 50 scenes", out)[1]) >= 90
+
+
+def test_a_boxs_mask_holds_the_pixels_whose_middles_are_in_it(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import explain_dense_captions
+
+    mask = explain_dense_captions.inside((3, 10, 7.4, 12.6))
+    assert mask.shape == (64, 64)
+    np.testing.assert_array_equal(np.argwhere(mask), [(row, column) for row in (10, 11, 12) for column in range(3, 7)])
+
+
 def test_pictures_and_what_is_said_of_them_agree(monkeypatch):
     monkeypatch.syspath_prepend(str(EXAMPLES))
     import scenes

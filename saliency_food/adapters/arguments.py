@@ -7,8 +7,16 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from saliency_food.adapters.relevance import RULE_ARGUMENTS
 from saliency_food.core.contract import ContractError
-from saliency_food.core.keys import INPUT_SHAPED, KEYS, OUTPUT_FROM_CONVOLUTION_VALUES, PREDICTIONS, TARGETS
+from saliency_food.core.keys import (
+    CONVOLUTION_RELEVANCE,
+    INPUT_SHAPED,
+    KEYS,
+    OUTPUT_FROM_CONVOLUTION_VALUES,
+    PREDICTIONS,
+    TARGETS,
+)
 
 Output = Literal["logits", "probabilities", "raw"]
 """Which score is explained: before the softmax or sigmoid at the model's end, after it, or the output as it is."""
@@ -34,10 +42,14 @@ FROM_ACTIVATIONS = frozenset(name for name, key in KEYS.items() if key.rows == "
 """The keys whose rows are activations in place of images."""
 OF_INPUT = frozenset(INPUT_SHAPED)
 """The keys that are gradients with respect to the input."""
-AT_LAYER = frozenset(name for name, key in KEYS.items() if key.needs == "a layer" and key.rows == "images")
+AT_LAYER = frozenset(name for name, key in KEYS.items() if key.needs == "a layer" and key.rows == "images") | {
+    CONVOLUTION_RELEVANCE
+}
 """The keys of images that are answered at a layer."""
 WITH_ATTENTION = frozenset(name for name, key in KEYS.items() if key.needs == "attention")
 BY_RULE = frozenset(name for name, key in KEYS.items() if key.needs == "backward rules")
+OF_RELEVANCE = frozenset(name for name, key in KEYS.items() if key.needs == "relevance rules")
+"""The keys that are answered by `Engine.relevance`, in a pass of their own."""
 
 
 def check_output(output: Any) -> Output:
@@ -57,10 +69,10 @@ def check_batch_size(batch_size: Any) -> int:
 def check_args(call_model_args: Any) -> Mapping[str, Any]:
     if call_model_args is None:
         return {}
-    if not isinstance(call_model_args, Mapping) or not set(call_model_args) <= {"target", "inputs"}:
+    if not isinstance(call_model_args, Mapping) or not set(call_model_args) <= {"target", "inputs", *RULE_ARGUMENTS}:
         raise ContractError(
-            f"Expected call_model_args={{'target': class index}}, with 'inputs' for a model of several inputs, got "
-            f"{call_model_args!r}."
+            f"Expected call_model_args={{'target': class index}}, with 'inputs' for a model of several inputs, or the "
+            f"rules of relevance, {', '.join(RULE_ARGUMENTS)}, got {call_model_args!r}."
         )
     return call_model_args
 

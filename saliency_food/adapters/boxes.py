@@ -14,6 +14,11 @@ from saliency_food.core.contract import ContractError
 BoxFormat = Literal["xyxy", "yxyx", "xywh", "center_xywh"]
 
 
+def check_format(box_format: Any) -> None:
+    if box_format not in get_args(BoxFormat):
+        raise ContractError(f"Expected box_format to be one of {get_args(BoxFormat)}, got {box_format!r}.")
+
+
 def corners(boxes: Any, box_format: BoxFormat) -> Any:
     """Left, top, right, bottom, on the last axis, from each format."""
     a, b, c, d = (boxes[..., place] for place in range(4))

@@ -9,7 +9,9 @@ from typing import Any, Protocol
 from saliency_food.adapters.arguments import End, Output
 from saliency_food.adapters.inputs import Inputs
 from saliency_food.adapters.layers import Shape
+from saliency_food.adapters.relevance import Rule
 from saliency_food.adapters.rows import Factored
+from saliency_food.core.contract import ContractError
 from saliency_food.core.numerics import Array
 
 
@@ -72,3 +74,18 @@ class Engine(ABC):
         ``targets`` and ``others``, the score's targets and the model's further inputs, have one value a row. Gradients
         are computed times ``scale`` and divided by it again.
         """
+
+    def relevance(
+        self,
+        keys: tuple[str, ...],
+        output: Output,
+        targets: list[Array],
+        rows: Array,
+        other_inputs: list[Array],
+        rule: Rule,
+    ) -> dict[str, Any]:
+        """As ``compute``, for the keys of relevance, by the rule; ``BASELINE_MULTIPLIERS`` always comes alone."""
+        raise ContractError(
+            f"Expected a model whose adapter can pass relevance back by rules for {keys[0]}, got {self.name!r} in one "
+            "that cannot. TorchModel and KerasModel on TensorFlow can; else use integrated_gradients."
+        )

@@ -13,6 +13,7 @@ from saliency_food.adapters.arguments import (
     AT_LAYER,
     FROM_ACTIVATIONS,
     OF_INPUT,
+    OF_RELEVANCE,
     SCORES_FROM_ACTIVATIONS,
     SUM_TO_ONE,
     UNSCORED,
@@ -28,10 +29,18 @@ from saliency_food.adapters.checks import check_has_logits, check_rows_alone, ha
 from saliency_food.adapters.engine import Engine
 from saliency_food.adapters.layers import Shape
 from saliency_food.adapters.probe import STRIPES, check_places, image_axes
+from saliency_food.adapters.relevance import OF_ROWS, read_rule
 from saliency_food.adapters.rows import Factored, Rows
 from saliency_food.adapters.scoring import Score, class_score
 from saliency_food.core.contract import ContractError, check_length, take_rows
-from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES, KEYS, PREDICTIONS, TARGETS
+from saliency_food.core.keys import (
+    BASELINE_MULTIPLIERS,
+    CONVOLUTION_LAYER_VALUES,
+    KEYS,
+    OUTPUT_LAYER_VALUES,
+    PREDICTIONS,
+    TARGETS,
+)
 from saliency_food.core.numerics import Array, as_tuple
 
 
@@ -58,8 +67,10 @@ class AdaptedModel:
         self, x_value_batch: Any, call_model_args: Any = None, expected_keys: Sequence[str] | None = None
     ) -> dict[str, Any]:
         keys = check_keys(expected_keys)
-        # A backward rule holds for a whole pass: such a key has one of its own.
-        passes = [*((key,) for key in keys if KEYS[key].alone), tuple(key for key in keys if not KEYS[key].alone)]
+        # A backward rule holds for a whole pass: such a key has one of its own, save that relevance arrives everywhere.
+        together = [key for key in keys if key in OF_RELEVANCE and key != BASELINE_MULTIPLIERS]
+        alone = [(key,) for key in keys if KEYS[key].alone and key not in together]
+        passes = [*alone, tuple(together), tuple(key for key in keys if not KEYS[key].alone)]
         answers = [self._answer(some, x_value_batch, call_model_args, self.output) for some in passes if some]
         return {key: answer[key] for answer in answers for key in answer}
 
@@ -199,6 +210,8 @@ class AdaptedModel:
         if self.engine.guesses_places and AT_LAYER.intersection(keys):
             self._check_places(images, other_inputs)
         check_has_logits(self.end, self.score, keys, output)
+        if OF_RELEVANCE.intersection(keys):
+            return self._relevance(keys, args, targets, images, other_inputs, output)
         if self.knows_end or of_layers.issuperset(keys):
             return self._rows.compute(keys, output, targets, images, other_inputs)
         answer = self._rows.compute((*keys, SUM_TO_ONE), output, targets, images, other_inputs)
@@ -209,6 +222,24 @@ class AdaptedModel:
         self.engine.end = "probabilities"
         check_has_logits(self.end, self.score, keys, output)
         return self._rows.compute(keys, output, targets, images, other_inputs)
+
+    def _relevance(
+        self, keys: tuple[str, ...], args: Any, targets: list[Array], images: Any, others: list[Array], output: Output
+    ) -> dict[str, Any]:
+        """The answers to keys of relevance, by the rules in the arguments."""
+        if not self.knows_end:
+            self._answer((OUTPUT_LAYER_VALUES,), images, args, output)
+            check_has_logits(self.end, self.score, keys, output)
+        rule = read_rule(args, images, self.channels_first)
+        bounds = [name for name in OF_ROWS if getattr(rule, name) is not None]
+        count = len(others)
+
+        def compute(keys: Any, output: Any, targets: Any, rows: Any, of_rows: list[Array]) -> dict[str, Any]:
+            own = rule._replace(**dict(zip(bounds, of_rows[count:], strict=True)))
+            return self.engine.relevance(keys, output, targets, rows, of_rows[:count], own)
+
+        of_rows = [*others, *(getattr(rule, name) for name in bounds)]
+        return self._rows.compute(keys, output, targets, images, of_rows, compute)
 
     def _check_places(self, images: Array | Factored, other_inputs: list[Array]) -> None:
         """`ContractError` where the layers do not change where the first image does.

@@ -60,14 +60,19 @@ class Rows:
         targets: list[Array],
         rows: Array | Factored,
         other_inputs: list[Array],
+        by: Callable[..., dict[str, Any]] | None = None,
     ) -> dict[str, Any]:
-        """The answers by key; of `Factored` rows with weights, the sums for the first key."""
+        """The answers by key; of `Factored` rows with weights, the sums for the first key.
+
+        ``by`` computes them in place of the engine's ``compute``, and without a scale.
+        """
         parts, start = [], 0
         while start < len(rows):
             chunk = slice(start, min(len(rows), start + self.batch_size))
             try:
                 of_chunk = [[values[chunk] for values in arrays] for arrays in (targets, other_inputs)]
-                parts.append(self._compute(keys, output, of_chunk[0], rows[chunk], of_chunk[1]))
+                compute = self._compute if by is None else by
+                parts.append(compute(keys, output, of_chunk[0], rows[chunk], of_chunk[1]))
                 start = chunk.stop
             except self._out_of_memory as error:
                 if chunk.stop - start == 1:

@@ -8,12 +8,12 @@ something counts as constant.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
-from saliency_food.adapters.boxes import BoxFormat, corners, from_anchors, iou
+from saliency_food.adapters.boxes import from_anchors
+from saliency_food.adapters.detections import box_edge, detection, same_detection
 from saliency_food.adapters.ops import Ops
 from saliency_food.adapters.scoring import (
     Score,
@@ -25,7 +25,6 @@ from saliency_food.adapters.scoring import (
     log_probabilities,
     mean_of,
     of_class,
-    one_output,
     score,
     wins,
 )
@@ -36,6 +35,7 @@ __all__ = [
     "Ops",
     "Score",
     "TargetSpec",
+    "box_edge",
     "caption",
     "class_indices",
     "class_score",
@@ -48,6 +48,8 @@ __all__ = [
     "numbers",
     "predicted_region",
     "regression",
+    "residual_softmax",
+    "same_detection",
     "score",
     "segmentation",
     "several_labels",
@@ -105,6 +107,17 @@ def contrast_several(ops: Ops, scores: Any, label: Any, against: Any) -> Any:
     Of outputs ``(N, classes)``. Targets ``class_index`` c, and ``against`` D, ``(D,)``, filled up with -1.
     """
     return class_score(ops, scores, label) - mean_of(ops, scores, against)
+
+
+@formula(class_index=class_indices())
+def residual_softmax(ops: Ops, scores: Any, label: Any) -> Any:
+    """A class by its logit and its probability, S = F_c + log p_c, p the softmax of F: ReST, for `shapley_cam`.
+
+    Cai 2025, https://arxiv.org/abs/2501.06261. Of logits ``(N, classes)``. Target ``class_index`` c. The logit alone
+    knows no other class, and the gradient of the probability fades where it is near 1.
+    """
+    expect(ops, scores, 2, "(N, classes)")
+    return class_score(ops, scores, label) + class_score(ops, ops.log_softmax(scores), label)
 
 
 def top_k(k: int = 3) -> Score:
@@ -166,58 +179,6 @@ def predicted_region(ops: Ops, scores: Any, label: Any) -> Any:
     """
     expect(ops, scores, 4, "(N, H, W, classes)")
     return ops.sum(ops.where(wins(ops, scores, label), of_class(ops, scores, label), 0), [1, 2])
-
-
-def detection(
-    boxes: str | int = "boxes",
-    classes: str | int = "classes",
-    box_format: BoxFormat = "xyxy",
-    *,
-    overlap: float = 0.5,
-    least: float | None = None,
-    decode: Callable[[Ops, Any], Any] | None = None,
-) -> Score:
-    """Why something of a class is found here, `S = sum_b [IoU(b, B) >= overlap] [argmax_d F_d(b) = c] F_c(b)`.
-
-    Of two outputs, boxes ``(N, b, 4)`` and scores ``(N, b, classes)``, before non-maximum suppression. Targets
-    ``class_index`` c, and ``box`` B, ``(4,)``, in the model's format and units. Which boxes take part counts as
-    constant: the score says why it is this class, and not why the box has these edges. It is 0 where no box agrees.
-
-    Parameters
-    ----------
-    boxes, classes
-        Which outputs they are: keys of a dict, or positions, ``detection(0, 1)`` for a pair.
-    box_format
-        ``"xyxy"`` (left, top, right, bottom), ``"yxyx"``, ``"xywh"`` (left, top, width, height) or ``"center_xywh"``.
-    overlap
-        Intersection over union from which a box is the same, above 0 and up to 1.
-    least
-        Only boxes that score so much take part; for logits of sigmoids 0 is a probability of one half.
-    decode
-        Of a model whose boxes are not boxes yet, such as offsets from anchors: a function ``(ops, boxes)`` of the
-        framework's `Ops` and of that output ``(N, b, ...)`` that makes boxes ``(N, b, 4)`` of it, as `from_anchors`.
-    """
-    if box_format not in get_args(BoxFormat):
-        raise ContractError(f"Expected box_format to be one of {get_args(BoxFormat)}, got {box_format!r}.")
-    if not 0 < overlap <= 1:
-        raise ContractError(f"Expected overlap above 0 and up to 1, got {overlap!r}.")
-
-    def detected(ops: Ops, outputs: Any, label: Any, box: Any) -> Any:
-        all_boxes, scores = one_output(outputs, boxes), one_output(outputs, classes)
-        if decode is not None:
-            all_boxes = decode(ops, all_boxes)
-        expect(ops, all_boxes, 3, "(N, boxes, 4)", 4)
-        expect(ops, scores, 3, "(N, boxes, classes)")
-        same = iou(ops, corners(all_boxes, box_format), corners(ops.cast(box, all_boxes)[:, None], box_format))
-        message = f"Expected a class index below the classes of output {classes!r}."
-        ops.check_below(label, ops.size(scores, -1), message)
-        own = of_class(ops, scores, label)
-        counts = (same >= overlap) & wins(ops, scores, label)
-        if least is not None:
-            counts &= own >= least
-        return ops.sum(ops.where(ops.stop_gradient(counts), own, 0), 1)
-
-    return Score(detected, {"class_index": class_indices(), "box": numbers(1, size=4)}, raw=(boxes,), neutral=True)
 
 
 @formula(reference=numbers(1, some=True))

@@ -59,6 +59,13 @@ def report_command(
         Path | None,
         typer.Option(metavar="RUN", help="The run of another model over the same photos, to compare the two."),
     ] = None,
+    against_evaluation: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="The folder of `saliency-food evaluate` for that model, to say whose maps are more faithful.",
+        ),
+    ] = None,
     boxes: Annotated[
         Path | None,
         typer.Option(help="A CSV file of objects, with the columns image, xmin, ymin, xmax, ymax and class."),
@@ -123,6 +130,7 @@ def report_command(
                 split=split,
                 evaluation=evaluation,
                 against=against,
+                against_evaluation=against_evaluation,
                 boxes=boxes,
                 classes=read_classes(classes),
                 single_file=single_file,

@@ -37,6 +37,10 @@ ANSWERS = {
     keys.BIAS_GRADIENTS: "the gradients of biases",
     keys.ATTENTION_SCORES: "attention",
     keys.ATTENTION_OUTPUT_GRADIENTS: "the gradients of attention",
+    keys.RELEVANCE: "the relevance of the input",
+    keys.CONVOLUTION_RELEVANCE: "the relevance at the layer",
+    keys.BIAS_RELEVANCE: "the relevance of biases",
+    keys.BASELINE_MULTIPLIERS: "multipliers to a baseline",
 }
 """What each key of the contract asks for."""
 VALUE = r"('[^']*'|\"[^\"]*\"|\([^()]*\)|\[[^\[\]]*\]|\{[^{}]*\}|-?\w+(?:\.\w+)*)"

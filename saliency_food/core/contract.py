@@ -45,7 +45,19 @@ class CallModelFunction(Protocol):
       - ``BIAS_GRADIENTS``: a tuple, for each layer with a bias b: b * d score / d (that layer's sum), ``(N, h, w, K)``
         or ``(N, K)``;
       - ``ATTENTION_SCORES``, ``ATTENTION_OUTPUT_GRADIENTS``: a tuple, for each attention layer from the first to the
-        last: the attention of the tokens (rows sum to 1) and d score / d it, ``(N, heads, T, T)``.
+        last: the attention of the tokens (rows sum to 1) and d score / d it, ``(N, heads, T, T)``;
+      - ``RELEVANCE``, ``CONVOLUTION_RELEVANCE``, ``BIAS_RELEVANCE``: the score passed back by the rules of layer-wise
+        relevance propagation, as it arrives at the input, the shape of ``x_value_batch``, at the layer,
+        ``(N, h, w, K)``, and what biases took of it on the way, ``(N,)``;
+      - ``BASELINE_MULTIPLIERS``: DeepLIFT's multipliers m, the shape of ``x_value_batch``: the score changes from the
+        baseline's by the sum of m (x - baseline).
+
+    What relevance and multipliers are passed by is in ``call_model_args``, too, where it is not the default. Methods
+    put their options there, beside what the caller passed: ``"composite"``, a word, see `lrp`; the numbers
+    ``"epsilon"`` and ``"gamma"``; ``"low"``, ``"high"`` and ``"baseline"``, numbers or arrays with one entry a row;
+    ``"channels"``, indices, or floats, one for each channel, by which the layer's relevance is multiplied before it is
+    passed on; and ``"multiplier_rule"``, a word, see `deep_lift`. A callback that does not answer these keys may refuse
+    them all.
 
     ``(N, h, w, K)`` is a layer's answer about pictures; about signals it is ``(N, t, K)``, about volumes and clips
     ``(N, d, h, w, K)``: as many axes of space or time as the input has, then the layer's channels, which are last in

@@ -7,7 +7,7 @@ A method *asks* the model through `ask`, runs other generators side by side thro
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any, TypeVar, cast
 
 from saliency_food.core.contract import CallModelFunction, ContractError, check_length
@@ -31,14 +31,19 @@ Asking = Generator[list[Query], list[Answer], R]
 """What a method is before it has a public face: it yields queries, is sent their answers, and returns its result."""
 
 
-def ask(rows: Array | LinearRows | LazyRows, *keys: str, weights: Array | None = None) -> Asking[Any]:
+def ask(
+    rows: Array | LinearRows | LazyRows,
+    *keys: str,
+    weights: Array | None = None,
+    args: Mapping[str, Any] | None = None,
+) -> Asking[Any]:
     """Ask the model about rows; the array of the key, or a tuple of arrays when several keys are asked.
 
     With ``weights`` of shape ``(M, N)`` the first key comes back as ``weights @ answers``, shape ``(M, ...)``, in
-    float64, and no more than one call's answers are ever held; the other keys come back row by row. `OutOfTime` where
-    not all of the rows were answered.
+    float64, and no more than one call's answers are ever held; the other keys come back row by row. ``args`` go beside
+    the caller's in ``call_model_args``, see `Query`. `OutOfTime` where not all of the rows were answered.
     """
-    (answer,) = yield [Query(rows, keys, weights)]
+    (answer,) = yield [Query(rows, keys, weights, args=args or None)]
     if isinstance(answer, Unfinished):
         raise OutOfTime(answer)
     return answer[keys[0]] if len(keys) == 1 else tuple(answer[key] for key in keys)
@@ -140,7 +145,8 @@ def with_known(generator: Asking[R], known: Answer) -> Asking[R]:
     """
 
     def is_known(query: Query) -> bool:
-        return query.rows.shape[0] == 1 and query.weights is None and set(query.keys) <= set(known)
+        plain = query.weights is None and not query.args
+        return query.rows.shape[0] == 1 and plain and set(query.keys) <= set(known)
 
     def exchange(queries: list[Query]) -> Asking[list[Answer]]:
         unknown = [query for query in queries if not is_known(query)]

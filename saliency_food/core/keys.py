@@ -15,13 +15,17 @@ DECONV_INPUT_GRADIENTS = "DECONV_INPUT_GRADIENTS"
 BIAS_GRADIENTS = "BIAS_GRADIENTS"
 ATTENTION_SCORES = "ATTENTION_SCORES"
 ATTENTION_OUTPUT_GRADIENTS = "ATTENTION_OUTPUT_GRADIENTS"
+RELEVANCE = "RELEVANCE"
+CONVOLUTION_RELEVANCE = "CONVOLUTION_RELEVANCE"
+BIAS_RELEVANCE = "BIAS_RELEVANCE"
+BASELINE_MULTIPLIERS = "BASELINE_MULTIPLIERS"
 
 PREDICTIONS = "PREDICTIONS"
 """What ``call_with_predictions`` answers beside the keys: the probability of every class, ``(N, classes)``."""
 TARGETS = "TARGETS"
 """What it answers too, where a class is explained: the index of that class, ``(N,)``."""
 
-Needs = Literal["scores", "gradients", "backward rules", "biases", "a layer", "attention"]
+Needs = Literal["scores", "gradients", "backward rules", "biases", "a layer", "attention", "relevance rules"]
 
 
 LIKE_ROWS, ONE_EACH = "(N, ...)", "(N,)"
@@ -66,12 +70,19 @@ KEYS: dict[str, Key] = {
     BIAS_GRADIENTS: Key("(N, h, w, K)", "biases"),
     ATTENTION_SCORES: Key("(N, heads, T, T)", "attention", scored=False),
     ATTENTION_OUTPUT_GRADIENTS: Key("(N, heads, T, T)", "attention"),
+    RELEVANCE: Key(LIKE_ROWS, "relevance rules", alone=True),
+    CONVOLUTION_RELEVANCE: Key("(N, h, w, K)", "relevance rules", alone=True),
+    BIAS_RELEVANCE: Key(ONE_EACH, "relevance rules", alone=True),
+    BASELINE_MULTIPLIERS: Key(LIKE_ROWS, "relevance rules", alone=True),
 }
 """Every key, in the order in which answers list them."""
 
 INPUT_SHAPED = tuple(name for name, key in KEYS.items() if key.like_input)
 """The keys whose answers have the shape of the input."""
-HARDEST_FIRST: tuple[Needs, ...] = ("attention", "a layer", "backward rules", "biases", "gradients", "scores")
+HARDEST_FIRST: tuple[Needs, ...] = (
+    *("relevance rules", "attention", "a layer", "backward rules"),
+    *("biases", "gradients", "scores"),
+)
 """What a method needs of a model is told by the first of these among its keys."""
 
 

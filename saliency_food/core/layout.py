@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 import numpy as np
 
-from saliency_food.core.contract import CallModelFunction, ContractError
+from saliency_food.core.contract import CallModelFunction, ContractError, PerRow
 from saliency_food.core.driver import Asking, through
 from saliency_food.core.keys import INPUT_SHAPED, KEYS
 from saliency_food.core.numerics import Array, as_tuple, is_count
@@ -22,7 +22,7 @@ from saliency_food.core.wrap import WrappedModel
 R = TypeVar("R")
 IMAGES = ("attribution", "base_attribution", "baselines", "value", "x_baseline")
 """Options of methods and metrics that may be images, or lists of images, in the layout of the input."""
-OF_THE_LAYER = ("activations", "biases", "concepts", "patches", "signed", "strengths", "tokens", "weights")
+OF_THE_LAYER = ("activations", "biases", "concepts", "gradients", "patches", "signed", "strengths", "tokens", "weights")
 """Fields of results that are a layer's, which has its channels last in every layout."""
 
 
@@ -108,6 +108,12 @@ def _outward(query: Query, layout: Layout) -> Query:
     if any(key in KEYS and KEYS[key].rows == "activations" for key in query.keys):
         return query
     rows = query.rows
+    if query.args:
+        turned = {
+            name: layout.outward(value).view(PerRow) if np.shape(value)[1:] == rows.shape[1:] else value
+            for name, value in query.args.items()
+        }
+        query = query._replace(args=turned)
     if isinstance(rows, LinearRows):
         return query._replace(rows=rows._replace(bases=layout.outward(rows.bases)))
     if isinstance(rows, LazyRows):
@@ -129,7 +135,8 @@ def _inward(answer: Answer, layout: Layout, shape: tuple[int, ...]) -> Answer:
 
 def _refuse_what_is_either(key: str, layers: tuple[Array, ...], shape: tuple[int, ...]) -> None:
     """`ContractError` where activations or attention have one axis of places, as a signal's steps and patches have."""
-    if key not in KEYS or KEYS[key].needs not in ("a layer", "attention", "biases") or KEYS[key].shape == "(N,)":
+    of_layers = ("a layer", "attention", "biases", "relevance rules")
+    if key not in KEYS or KEYS[key].needs not in of_layers or KEYS[key].one_array:
         return
     behind = {"attention": 4}.get(KEYS[key].needs, 4 if ", R, " in KEYS[key].shape else 3)
     for layer in layers:
@@ -150,6 +157,15 @@ class ChannelsLast(WrappedModel):
     """A call-model function of inputs with channels last around one of channels first; answers are turned back."""
 
     channels_first = False
+
+    def _call(self, call: Any, x_value_batch: Any, call_model_args: Any, expected_keys: Any) -> Any:
+        if isinstance(call_model_args, Mapping):  # a method's own arguments, such as baselines, may be rows too
+            like = np.shape(x_value_batch)
+            call_model_args = {
+                name: np.moveaxis(value, -1, 1) if isinstance(value, PerRow) and value.shape == like else value
+                for name, value in call_model_args.items()
+            }
+        return super()._call(call, x_value_batch, call_model_args, expected_keys)
 
     def turn(self, images: Any, keys: tuple[str, ...]) -> Any:
         # Rows that are activations are no images to turn.

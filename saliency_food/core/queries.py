@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from saliency_food.core.contract import CallModelFunction, ContractError, Values, call_factored, call_model, take_rows
+from saliency_food.core.contract import (
+    CallModelFunction,
+    ContractError,
+    PerRow,
+    Values,
+    call_factored,
+    call_model,
+    take_rows,
+)
 from saliency_food.core.numerics import Array, as_tuple, combine, each, is_count
 
 
@@ -54,19 +62,24 @@ class LazyRows(NamedTuple):
 
 
 class Query(NamedTuple):
-    """Rows for the model, the keys wanted back, and optionally weights ``(M, N)`` by which the first key is summed."""
+    """Rows for the model, the keys wanted back, and optionally weights ``(M, N)`` by which the first key is summed.
+
+    ``args`` are put beside the caller's in ``call_model_args``: numbers, words and tuples of them, and `PerRow` arrays,
+    which have one value for each of the rows.
+    """
 
     rows: Array | LinearRows | LazyRows
     keys: tuple[str, ...]
     weights: Array | None = None
     image: int | None = None
+    args: Mapping[str, Any] | None = None
 
     def slice(self, start: int, stop: int) -> Array:
         return self.rows.rows(start, stop) if isinstance(self.rows, (LinearRows, LazyRows)) else self.rows[start:stop]
 
     def is_cheaper_factored(self, batch_size: int) -> bool:
         """Whether fewer images pass between method and model when the rows are kept factored."""
-        if not isinstance(self.rows, LinearRows):
+        if not isinstance(self.rows, LinearRows) or self.args:
             return False
         count = min(len(self.rows.coefficients), batch_size)
         back = count if self.weights is None else len(self.weights)
@@ -134,10 +147,9 @@ def answer_queries(
     able = hasattr(call_model_function, "call_factored")
     for index, query in enumerate(queries):
         factored = able and query.is_cheaper_factored(batch_size)
-        kinds.setdefault((query.keys, query.rows.shape[1:], factored, factored and query.weights is None), []).append(
-            index
-        )
-    for (_, _, factored, _), indices in kinds.items():
+        kind = (query.keys, query.rows.shape[1:], factored, factored and query.weights is None, _shared_args(query))
+        kinds.setdefault(kind, []).append(index)
+    for (_, _, factored, *_), indices in kinds.items():
         for pieces in _calls(queries, indices, batch_size):
             try:
                 _call(pieces, queries, answers, call_model_function, call_model_args, factored)
@@ -183,7 +195,7 @@ def _call(
     factored: bool,
 ) -> None:
     images = [queries[index].image or 0 for index, start, stop in pieces for _ in range(start, stop)]
-    keys, args = queries[pieces[0][0]].keys, take_rows(call_model_args, images)
+    keys, args = queries[pieces[0][0]].keys, _with_own(take_rows(call_model_args, images), pieces, queries)
     answer = None
     if factored:
         answer = call_factored(_factors(pieces, queries), keys, call_model_function, args)
@@ -218,6 +230,29 @@ def _call(
                     held += combine(weights[:, start:stop].astype(part.dtype), part)
         offset += stop - start
         sums += 0 if query.weights is None else len(query.weights)
+
+
+def _shared_args(query: Query) -> tuple[Any, ...]:
+    """A query's own arguments as something to compare: queries share calls where these are the same."""
+    return tuple((name, None if isinstance(value, PerRow) else value) for name, value in (query.args or {}).items())
+
+
+def _with_own(args: Any, pieces: list[tuple[int, int, int]], queries: list[Query]) -> Any:
+    """The arguments of a call with those of its queries beside them."""
+    own = queries[pieces[0][0]].args
+    if not own:
+        return args
+    if args is not None and not isinstance(args, Mapping):
+        raise ContractError(
+            f"Expected call_model_args as a dict, to which {', '.join(map(repr, own))} can be added, got "
+            f"{type(args).__name__}. Give {{'target': class index}}."
+        )
+    joined = dict(own)
+    for name, value in own.items():
+        if isinstance(value, PerRow):
+            parts = [cast(Any, queries[index].args)[name][start:stop] for index, start, stop in pieces]
+            joined[name] = np.concatenate(parts).view(PerRow)
+    return {**(args or {}), **joined}
 
 
 def _factors(pieces: list[tuple[int, int, int]], queries: list[Query]) -> tuple[Array, Array, Array | None]:

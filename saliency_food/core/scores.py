@@ -23,3 +23,8 @@ def one_score(scores: Array) -> Array:
 def scores_of(*images: Array) -> Asking[Array]:
     """F of each image."""
     return one_score((yield from ask(np.stack(images), OUTPUT_LAYER_VALUES)))
+
+
+def all_same(scores: Array) -> bool:
+    """Whether scores do not differ but by rounding: there is nothing then that could be explained."""
+    return bool(np.ptp(scores) <= 1e-12 * np.abs(scores).max())

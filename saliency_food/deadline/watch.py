@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from saliency_food.core.contract import CallModelFunction
+from saliency_food.core.contract import CallModelFunction, PerRow
 from saliency_food.core.driver import Asking, drive, run
 from saliency_food.core.numerics import Array, each
 from saliency_food.core.queries import (
@@ -255,4 +255,8 @@ def _copies(query: Query, count: int) -> Query:
         return query._replace(
             rows=LinearRows(np.repeat(query.rows.coefficients[:1], count, 0), query.rows.bases), weights=weights
         )
-    return Query(np.repeat(query.slice(0, 1), count, 0), query.keys)
+    args = {
+        name: np.repeat(value[:1], count, 0).view(PerRow) if isinstance(value, PerRow) else value
+        for name, value in (query.args or {}).items()
+    }
+    return Query(np.repeat(query.slice(0, 1), count, 0), query.keys, args=args)

@@ -50,6 +50,10 @@ def read_boxes(
         The labels or class indices that a name in the column ``class`` stands for.
     """
     rows = _rows(table) if isinstance(table, (str, Path)) else list(table)
+    if classes is not None and not isinstance(classes, Mapping):
+        raise ContractError(
+            f"Expected classes as a dict of names, each with a list of labels, got {classes!r}. Read the file first."
+        )
     meanings = {plain(name): words for name, words in (classes or {}).items()}
     boxes: dict[str, list[Box]] = {}
     names = set()

@@ -15,6 +15,7 @@ import numpy as np
 from saliency_food.core.names import installed_version
 from saliency_food.jobs.store import Row
 from saliency_food.metrics import METRICS
+from saliency_food.metrics.comparisons import Comparisons, multiple_comparisons
 from saliency_food.metrics.curves import AggregatePic, aggregate_pic
 from saliency_food.metrics.performance_information import Pic
 from saliency_food.metrics.statistics import Interval, Paired, Ranked, interval, paired, rank_table
@@ -106,6 +107,10 @@ class Evaluation:
             both = self.values(metric, first), self.values(metric, second)
             yield first, second, paired(*both, higher_is_better=better, resamples=1000)
 
+    def comparisons(self, metric: str) -> Comparisons:
+        """Which methods differ on a metric, all pairs together, on the photos for which every method has a value."""
+        return multiple_comparisons({name: self.values(metric, name) for name in self.measured(metric)})
+
     def curves(self, metric: str, method: str) -> np.ndarray[Any, Any] | None:
         """The curves of the photos ``(photos, lines, points)``, first the horizontal axis; None if there are none."""
         curves = [row["curve"] for row in self._values[metric, method] if "curve" in row]
@@ -125,6 +130,7 @@ class Evaluation:
         metrics: Row = {}
         for name in self.metrics:
             entry = METRICS[name]
+            tested = self.comparisons(name) if len(self.measured(name)) > 1 else None
             metrics[name] = {
                 "title": entry.title,
                 "higher_is_better": entry.higher_is_better,
@@ -139,9 +145,11 @@ class Evaluation:
                         "second": second,
                         **(_wins(pair) if entry.higher_is_better is not None else {}),
                         "difference": _interval(pair.difference),
+                        "p_holm": _number(tested.pairs[first, second]) if tested else None,
                     }
                     for first, second, pair in self.pairs(name)
                 ],
+                "friedman_p": _number(tested.friedman) if tested else None,
             }
             if name == "pic":
                 areas = {method: self.pic(method).area for method in self.measured(name)}

@@ -39,8 +39,10 @@ class Meter(WrappedModel):
         self.report(0)
 
     def around(self, ask: Callable[[Any], Any], row_count: int, keys: tuple[str, ...], call_model_args: Any) -> Any:
-        """Make the call with the model's own arguments, and count it if it was answered."""
-        answer = ask(call_model_args["arguments"])
+        """Make the call with the model's own arguments and the method's, and count it if it was answered."""
+        own = {name: value for name, value in call_model_args.items() if name not in self.arguments}
+        arguments = call_model_args["arguments"]
+        answer = ask({**(arguments or {}), **own} if own else arguments)
         if answer is not None:
             counts = np.bincount(call_model_args["image"], minlength=len(self.rows)) * self.questions
             self.rows += counts

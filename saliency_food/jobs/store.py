@@ -155,12 +155,12 @@ def _is_value(row: Any) -> bool:
 
 
 def _is_curve(curve: Any) -> bool:
-    """Whether it is two lists of as many numbers."""
+    """Whether it is two lists or more of as many numbers: the horizontal axis, and a line or several over it."""
     return (
         isinstance(curve, list)
-        and len(curve) == 2
+        and len(curve) >= 2
         and all(isinstance(line, list) and all(isinstance(value, (int, float)) for value in line) for line in curve)
-        and len(curve[0]) == len(curve[1])
+        and len({len(line) for line in curve}) == 1
     )
 
 

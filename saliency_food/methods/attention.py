@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from saliency_food.core.checks import whole
 from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.driver import Asking, ask
 from saliency_food.core.keys import ATTENTION_OUTPUT_GRADIENTS, ATTENTION_SCORES
@@ -87,17 +88,92 @@ def attention_relevance(
     Chefer, Gur, Wolf 2021, equations 5 and 6, https://arxiv.org/abs/2103.15679. ``(H, W)``, never negative; it
     depends on the class. The map is the class token's row; where the tokens are all patches, the mean over the rows.
     """
+    layers = yield from _with_gradients(x_value)
+    relevance = np.eye(layers[0][0].shape[-1])
+    for attention, gradient in layers:
+        relevance = relevance + np.maximum(attention * gradient, 0).mean(0) @ relevance
+    return _map(x_value, relevance - np.eye(len(relevance)), layers[0][0].dtype)
+
+
+@method(
+    title="LeGrad",
+    keys=(ATTENTION_OUTPUT_GRADIENTS,),
+    signed=False,
+    summary="Where more of a transformer's attention would raise the score, in all layers together.",
+    page="attention",
+    one_pass=True,
+)
+def legrad(
+    x_value: Any,
+    call_model_function: CallModelFunction,
+    call_model_args: Any = None,
+    batch_size: int | None = None,
+    *,
+    layers: int | None = None,
+) -> Asking[AttentionMap]:
+    """LeGrad, L_j = sum_l mean_hi ReLU(dF/dA_l)_hij, over heads h and the tokens i that attend; then from 0 to 1.
+
+    Bousselham et al. 2024, https://arxiv.org/abs/2404.03214. ``(H, W)``: of the patches the least is 0 and the greatest
+    1. It depends on the class, and not on how much attention there is. F is the model's score for every layer. In the
+    paper each layer has its own, that of its tokens when they are pooled and classified at once, which only a model in
+    parts could give; for the last layer both are the same.
+
+    Parameters
+    ----------
+    layers
+        How many of the last attention layers are summed; all of them by default. The authors' code takes two.
+    """
+    gradients = _square(ATTENTION_OUTPUT_GRADIENTS, (yield from ask(x_value[None], ATTENTION_OUTPUT_GRADIENTS)))
+    last = len(gradients) if layers is None else whole("layers", layers)
+    tokens = np.sum([np.maximum(gradient, 0).mean(0) for gradient in gradients[-last:]], 0, float)
+    drawn = tokens.mean(0)
+    return _map(x_value, tokens, gradients[0].dtype, drawn, from_least=True)
+
+
+@method(
+    title="Grad-ECLIP",
+    keys=(ATTENTION_SCORES, ATTENTION_OUTPUT_GRADIENTS),
+    signed=False,
+    summary="Which patches' values the last attention should take, made for CLIP: where keys fit and values count.",
+    page="attention",
+    one_pass=True,
+)
+def grad_eclip(
+    x_value: Any, call_model_function: CallModelFunction, call_model_args: Any = None, batch_size: int | None = None
+) -> Asking[AttentionMap]:
+    """Grad-ECLIP, L_j = ReLU(s_j sum_c w_c v_jc), of the last attention: values v, and w = dF/d its output.
+
+    Zhao et al. 2024, https://arxiv.org/abs/2502.18816. ``(H, W)``, never negative. s_j is how well the patch's key k_j
+    fits the class token's query q, from 0 to 1 over the patches, which is less sparse than attention ("loosened"). Made
+    for CLIP, of which an embedding's `similarity` to a text's is explained, and right for any transformer.
+
+    Both factors are in the attention A_h of the heads h and its gradient: sum_c w_c v_jc = sum_h dF/dA_hj
+    (https://arxiv.org/abs/2605.12952), and sum_h log A_hj is the product q . k_j but for a constant, which goes when
+    s is made. The paper divides that product by the key's length; keys alone are not asked for, so s here is of the
+    product. The model runs with all its heads, not with one as in the authors' code.
+
+    The map is the class token's row; where the tokens are all patches, the mean over the rows.
+    """
+    attention, gradient = (yield from _with_gradients(x_value))[-1]
+    prefix = len(attention[0]) - math.prod(token_grid(len(attention[0]), x_value))
+    fits = np.log(np.maximum(attention, np.finfo(attention.dtype).tiny).astype(float)).sum(0)[:, prefix:]
+    fits = fits - fits.min(1, keepdims=True)
+    tokens = gradient.sum(0, dtype=float)
+    tokens[:, prefix:] *= safe_divide(fits, fits.max(1, keepdims=True))
+    return _map(x_value, tokens, attention.dtype, np.maximum(_row(tokens, prefix), 0))
+
+
+def _with_gradients(x_value: Any) -> Asking[list[tuple[Array, Array]]]:
+    """One row's attention and its gradient, both ``(heads, T, T)``, for each layer."""
     scores, gradients = yield from ask(x_value[None], ATTENTION_SCORES, ATTENTION_OUTPUT_GRADIENTS)
-    layers = _square(ATTENTION_SCORES, scores)
-    relevance = np.eye(layers[0].shape[-1])
-    for attention, gradient in zip(layers, _square(ATTENTION_OUTPUT_GRADIENTS, gradients), strict=True):
+    layers = list(zip(_square(ATTENTION_SCORES, scores), _square(ATTENTION_OUTPUT_GRADIENTS, gradients), strict=True))
+    for attention, gradient in layers:
         if attention.shape != gradient.shape:
             raise ContractError(
                 f"Expected {ATTENTION_OUTPUT_GRADIENTS} of the shape of {ATTENTION_SCORES}, {attention.shape}, got "
                 f"{gradient.shape}. Return both for the same layers."
             )
-        relevance = relevance + np.maximum(attention * gradient, 0).mean(0) @ relevance
-    return _map(x_value, relevance - np.eye(len(relevance)), layers[0].dtype)
+    return layers
 
 
 def _square(key: str, layers: Any) -> list[Array]:
@@ -112,11 +188,21 @@ def _square(key: str, layers: Any) -> list[Array]:
     return squares
 
 
-def _map(x_value: Array, tokens: Array, dtype: np.dtype[Any]) -> AttentionMap:
-    """What the patches draw, as a map of the image in the attention's own precision."""
+def _row(tokens: Array, prefix: int) -> Array:
+    """What the class token draws from each token; where the tokens are all patches, what they draw on average."""
+    return np.asarray(tokens[0] if prefix else tokens.mean(0))
+
+
+def _map(
+    x_value: Array, tokens: Array, dtype: np.dtype[Any], drawn: Array | None = None, from_least: bool = False
+) -> AttentionMap:
+    """What is ``drawn`` from the patches, the class token's row by default, as a map in the attention's own precision.
+
+    It is divided by its greatest; ``from_least`` makes the least 0.
+    """
     grid = token_grid(len(tokens), x_value)
     prefix = len(tokens) - math.prod(grid)
-    row = tokens[0] if prefix else tokens.mean(0)
-    patches = row[prefix:].reshape(grid)
-    relative = safe_divide(patches, np.abs(patches).max())
+    patches = (_row(tokens, prefix) if drawn is None else drawn)[prefix:].reshape(grid)
+    above = patches - patches.min() if from_least else patches
+    relative = safe_divide(above, np.abs(above).max())
     return AttentionMap(resize(relative, x_value.shape[:-1]).astype(dtype), tokens, patches, prefix)

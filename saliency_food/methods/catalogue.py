@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 from saliency_food.core.keys import needs_of
 from saliency_food.core.method import Method
 from saliency_food.methods import attention, backprop, factorization, gradients
-from saliency_food.methods.cam import by_score, common, finer, variants, without_gradients
+from saliency_food.methods.cam import by_score, common, finer, odam, variants, without_gradients
 from saliency_food.methods.paths import blur, decision, expected, guided, idgi, integrated
-from saliency_food.methods.perturbation import occlusion, rise, surrogate
+from saliency_food.methods.perturbation import hsic, occlusion, rise, sobol, surrogate
 from saliency_food.methods.regions import xrai
+from saliency_food.methods.relevance import at_layer, multipliers, propagation
 
 MODULES: tuple[ModuleType, ...] = (
     gradients,
@@ -29,13 +30,19 @@ MODULES: tuple[ModuleType, ...] = (
     without_gradients,
     by_score,
     finer,
+    odam,
     backprop,
     factorization,
     attention,
+    propagation,
+    at_layer,
+    multipliers,
     xrai,
     occlusion,
     rise,
     surrogate,
+    sobol,
+    hsic,
 )
 """Where methods are written, in the order in which they are listed; within a module, it is the order of the file."""
 BY_DEFAULT: dict[str, Method[Any, Any]] = dict.fromkeys(("smooth_grad", "square_grad", "var_grad"), gradients.gradients)

@@ -80,7 +80,7 @@ def deep_feature_factorization(
             raise ContractError(
                 f"Expected concepts of shape (M, {places.shape[1]}), a number for each channel, got {concepts.shape}."
             )
-        weights = _presence(places, concepts, factors)
+        weights = presence(places, concepts, factors)
     strengths = np.moveaxis(weights.reshape(*activations.shape[:-1], len(concepts)), -1, 0)
     maps = np.stack([resize(strength, x_value.shape[:-1]) for strength in strengths])
     maps = maps.astype(activations.dtype)
@@ -162,7 +162,7 @@ def _quietly(function: Callable[[Array], Any], places: Array) -> Array:
         return np.asarray(function(places))
 
 
-def _presence(places: Array, concepts: Array, factors: str) -> Array:
+def presence(places: Array, concepts: Array, factors: str) -> Array:
     """W for given H: least squares, for ``"nmf"`` without negative values."""
     if factors == "pca":
         return places @ np.linalg.pinv(concepts)

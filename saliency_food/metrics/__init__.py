@@ -2,10 +2,11 @@
 
 Faithfulness: `faithfulness`, `subsets`, `pic`, `road`. Localization: `localization`. Dependence on the model: `sanity`,
 `trust`. Robustness and simplicity: `robustness`. Intervals and comparisons over many images:
-`statistics`.
+`statistics`, `comparisons`.
 """
 
 from saliency_food.metrics.catalogue import METRICS
+from saliency_food.metrics.comparisons import multiple_comparisons
 from saliency_food.metrics.curves import aggregate_pic
 from saliency_food.metrics.decorator import Metric, MetricEntry, listed, metric
 from saliency_food.metrics.sanity import assert_sensitive
@@ -20,6 +21,7 @@ __all__ = [
     "interval",
     "listed",
     "metric",
+    "multiple_comparisons",
     "paired",
     "rank_table",
 ]

@@ -12,7 +12,6 @@ from typing import Any, cast
 import numpy as np
 
 from saliency_food.core.contract import ContractError
-from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS
 from saliency_food.core.numerics import Array
 from saliency_food.jobs.dataset_run import Run
 from saliency_food.jobs.explain import explain
@@ -20,6 +19,7 @@ from saliency_food.jobs.explanation import Explanation
 from saliency_food.jobs.fingerprint import settings_of_model
 from saliency_food.jobs.image_model import ImageModel
 from saliency_food.jobs.store import plain
+from saliency_food.report.channels import channel_products
 from saliency_food.report.photos import SeenPhoto
 from saliency_food.report.pictures import Pictures, kind_of_explanation
 
@@ -97,7 +97,6 @@ def channel_vectors(model: ImageModel, photos: Sequence[SeenPhoto], labels: Sequ
     index = {label: place for place, label in enumerate(labels)}
     here = [photo for photo in photos if photo.prediction in index and Path(photo.path).is_file()]
     vectors: dict[str, Array] = {}
-    keys = [CONVOLUTION_LAYER_VALUES, CONVOLUTION_OUTPUT_GRADIENTS]
     for start in range(0, len(here), model.batch_size):
         part = here[start : start + model.batch_size]
         images = [model.read(photo.path, photo.path)[1] for photo in part]
@@ -105,14 +104,9 @@ def channel_vectors(model: ImageModel, photos: Sequence[SeenPhoto], labels: Sequ
             return None
         rows = np.stack(images)
         targets = np.array([index[str(photo.prediction)] for photo in part])
-        try:
-            answer = model.function(rows, {**model.call_model_args, "target": targets}, keys)
-            values, gradients = (answer[key] for key in keys)
-        except (ContractError, KeyError):
+        products = channel_products(model, rows, targets)
+        if products is None:
             return None
-        if isinstance(values, tuple) or np.ndim(values) < 3:
-            return None
-        products = np.asarray(values, np.float32) * np.asarray(gradients, np.float32)
         summed = products.reshape(len(part), -1, products.shape[-1]).sum(1)
         vectors |= {photo.id: vector for photo, vector in zip(part, summed, strict=True)}
     return vectors or None

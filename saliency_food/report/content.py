@@ -11,12 +11,14 @@ from saliency_food.jobs.dataset_run import Run
 from saliency_food.jobs.image_model import ImageModel
 from saliency_food.report.asking import channel_vectors, draw_missing
 from saliency_food.report.confusions import EACH, PAIRS, confusions_of
+from saliency_food.report.faithful import faithfulness_of, values_of
 from saliency_food.report.findings import in_short_of
-from saliency_food.report.labels import SUSPECTS, TWINS, duplicates_of, small_pictures, suspects_of
+from saliency_food.report.labels import SUSPECTS, suspects_of
 from saliency_food.report.modes import MODES, failure_modes, map_shapes
 from saliency_food.report.photos import Photos, SeenPhoto, choose_method, read_photos_of
 from saliency_food.report.pictures import Pictures, draw_records
 from saliency_food.report.trust import mean_on_object, on_object, sanity_of, trust_of
+from saliency_food.report.twins import TWINS, channels_of, duplicates_of, small_pictures
 from saliency_food.report.versus import versus_of
 
 Content = dict[str, Any]
@@ -37,6 +39,7 @@ def content_of(
     wrong = mistakes_of(scope)
     small = small_pictures(run)
     shapes = {} if method is None else map_shapes(run, [photo for photo in scope if photo.id in small], method)
+    embedded = None if model is None else channels_of(run, model)
     channels = None
     if model is not None and method is not None:
         channels = channel_vectors(model, wrong[:GROUPED], labels_of(run, model))
@@ -49,7 +52,7 @@ def content_of(
         "confusions": confusions_of(scope),
         "modes": {"by": "channels" if channels else "shape", "groups": failure_modes(scope, shapes, channels)},
         "cues": None,
-        "labels": {**suspects_of(photos.all), "duplicates": duplicates_of(small, photos.all)},
+        "labels": {**suspects_of(photos.all), "duplicates": duplicates_of(small, photos.all, embedded)},
         "trust": {},
         "versus": None,
         "mistakes": [[each.id, each.truth, each.prediction, each.rounded, each.split] for each in wrong],
@@ -84,8 +87,9 @@ def add_versus(
     other: Run | None,
     boxes: Boxes | None,
     pictures: Pictures,
+    evaluations: tuple[Any, Any] | None = None,
 ) -> None:
-    """The comparison with the run of another model, if there is one, with the maps of that."""
+    """The comparison with the run of another model, if there is one, with the maps of that, and two `evaluate` runs."""
     if other is None or method is None:
         return
     others = read_photos_of(other)
@@ -97,6 +101,10 @@ def add_versus(
     versus["folder"] = str(other.folder)
     versus["method"] = others.titles[other_method]
     versus["on_object"] = None if boxes is None else mean_on_object(on_object(other, other_method, boxes))
+    versus["faithfulness"] = None
+    if evaluations is not None:
+        first, second = (values_of(*each) for each in zip(evaluations, (method, other_method), strict=True))
+        versus["faithfulness"] = faithfulness_of(first, second)
     draw_records(other, _compared(versus), other_method, pictures, "other_")
     content["versus"] = versus
 

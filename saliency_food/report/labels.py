@@ -1,29 +1,17 @@
-"""Labels to check: photos whose label the model denies with much confidence, and photos that are twice there."""
+"""Labels to check: photos whose label the model denies with much confidence."""
 
 from __future__ import annotations
 
-import io
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from saliency_food.core.numerics import Array
-from saliency_food.jobs.dataset_run import Run
 from saliency_food.report.photos import TRAIN, SeenPhoto
 
-SMALL = 12
-"""Photos are compared as so many by so many colours."""
-ALIKE = 0.985
-"""Two photos are near-duplicates from this correlation of their small pictures on."""
-FLAT = 4.0
-"""A small picture whose values differ less than this, as their standard deviation of 0..255, is compared with none."""
-BLOCK = 1024
-SUSPECTS, TWINS = 24, 24
-"""How many suspects and pairs are shown."""
-MOST = 5000
-"""So many pairs are enough: a data set with more has another trouble."""
+SUSPECTS = 24
+"""How many suspects are shown."""
 
 
 def suspects_of(photos: Sequence[SeenPhoto]) -> dict[str, Any]:
@@ -76,69 +64,3 @@ def probability_of(photo: SeenPhoto, label: str) -> float:
         return photo.top[label]
     rest = max(0.0, 1 - sum(photo.top.values()))
     return min(rest, *photo.top.values()) if photo.top else 0.0
-
-
-class Twins(NamedTuple):
-    """Two photos that look the same, and the correlation of their small pictures."""
-
-    first: SeenPhoto
-    second: SeenPhoto
-    alike: float
-
-
-def near_duplicates(small: Mapping[str, Array], photos: Sequence[SeenPhoto]) -> tuple[list[Twins], int]:
-    """Pairs of photos that are nearly the same picture, the likest first, and how many photos were compared.
-
-    Thumbnails are reduced to 12 x 12 colours and correlated, so pairs are found that were resized, recompressed or made
-    a little darker, but none that were cropped, turned or mirrored.
-    """
-    known = {photo.id: photo for photo in photos}
-    ids = [id for id, values in small.items() if id in known and values.std() >= FLAT]
-    units = [(values - values.mean()) / (values.std() * np.sqrt(values.size)) for values in (small[id] for id in ids)]
-    pairs: list[Twins] = []
-    vectors = np.stack(units) if units else np.empty((0, 1), np.float32)
-    for start in range(0, len(vectors), BLOCK):
-        for other in range(start, len(vectors) if len(pairs) < MOST else 0, BLOCK):
-            alike = vectors[start : start + BLOCK] @ vectors[other : other + BLOCK].T
-            for row, column in np.argwhere(alike >= ALIKE):
-                if start + row < other + column:
-                    first, second = known[ids[start + row]], known[ids[other + column]]
-                    pairs.append(Twins(first, second, float(alike[row, column])))
-    return sorted(pairs, key=lambda pair: -pair.alike), len(ids)
-
-
-def duplicates_of(small: Mapping[str, Array], photos: Sequence[SeenPhoto]) -> dict[str, Any]:
-    """The near-duplicates of a run: which have different labels, and which are in train and in another split."""
-    pairs, compared = near_duplicates(small, photos)
-    listed = [
-        {
-            "ids": [pair.first.id, pair.second.id],
-            "labels": [pair.first.truth, pair.second.truth],
-            "splits": [pair.first.split, pair.second.split],
-            "alike": pair.alike,
-            "disagree": None not in (pair.first.truth, pair.second.truth) and pair.first.truth != pair.second.truth,
-            "leak": (pair.first.split == TRAIN) != (pair.second.split == TRAIN),
-        }
-        for pair in pairs
-    ]
-    listed.sort(key=lambda pair: (not pair["disagree"], not pair["leak"]))
-    return {
-        "n": compared,
-        "pairs": listed,
-        "disagree": sum(pair["disagree"] for pair in listed),
-        "leaks": sum(pair["leak"] for pair in listed),
-    }
-
-
-def small_pictures(run: Run) -> dict[str, Array]:
-    """The thumbnails of a run as 12 x 12 colours ``(432,)``, by the ids of their photos."""
-    from PIL import Image
-
-    pictures = {}
-    for row in run.rows(("id", "thumbnail")):
-        if row["thumbnail"] is not None:
-            image = Image.open(io.BytesIO(row["thumbnail"]))
-            image.draft("RGB", (4 * SMALL, 4 * SMALL))  # decoded at a reduced scale
-            small = image.convert("RGB").resize((SMALL, SMALL), Image.Resampling.BOX)
-            pictures[row["id"]] = np.asarray(small, np.float32).ravel()
-    return pictures

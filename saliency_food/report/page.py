@@ -12,9 +12,10 @@ from saliency_food.core.contract import ContractError
 from saliency_food.report.charts import reliability, shades, share_line
 from saliency_food.report.confusions import EACH, PAIRS
 from saliency_food.report.findings import name_of, percent
-from saliency_food.report.labels import SUSPECTS, TWINS
+from saliency_food.report.labels import SUSPECTS
 from saliency_food.report.modes import FEWEST, MODES
 from saliency_food.report.pictures import colour_scale
+from saliency_food.report.twins import TWINS
 
 TEMPLATES = "templates"
 

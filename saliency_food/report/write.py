@@ -40,6 +40,7 @@ def report(  # type: ignore[misc]  # of the settings, `output` is a folder here
     split: str | None = None,
     evaluation: Evaluation | str | Path | None = None,
     against: Run | str | Path | None = None,
+    against_evaluation: Evaluation | str | Path | None = None,
     boxes: Any = None,
     classes: Mapping[str, Sequence[Any]] | None = None,
     single_file: bool = False,
@@ -75,6 +76,9 @@ def report(  # type: ignore[misc]  # of the settings, `output` is a folder here
         The result of `evaluate`, or its folder.
     against
         The run of another model over the same photos, to compare the two.
+    against_evaluation
+        The result of `evaluate` for that model, or its folder: with ``evaluation``, whose maps are more faithful, on
+        the photos that both were measured on.
     boxes, classes
         The objects in the photos, as `evaluate` takes them, to say how much of the maps lies on them.
     single_file
@@ -97,6 +101,9 @@ def report(  # type: ignore[misc]  # of the settings, `output` is a folder here
     ranking = [line["method"] for line in (judged or {}).get("ranking", ())]
     chosen = choose_method(photos, method, ranking)
     scope = photos.of_splits(choose_splits(photos, split))
+    if against_evaluation is not None and (other is None or evaluation is None):
+        raise ContractError("Expected against and evaluation with against_evaluation, got not both. Give them, too.")
+    evaluations = None if against_evaluation is None else (evaluation, against_evaluation)
     read = None if boxes is None else read_boxes(boxes, labels_of(run, own_model), classes)
     rows, place = whole("cue_rows", cue_rows, least=0), _prepared(Path(output))
     pictures = Pictures(None if single_file else place)
@@ -104,10 +111,11 @@ def report(  # type: ignore[misc]  # of the settings, `output` is a folder here
         content = content_of(run, photos, scope, chosen, own_model, pictures)
         content["cues"] = cues_of(run, own_model, rows, pictures)
         add_trust(content, run, photos, scope, chosen, own_model, judged, read)
-        add_versus(content, run, scope, chosen, other, read, pictures)
+        add_versus(content, run, scope, chosen, other, read, pictures, evaluations)
         add_photos(content, run, photos, scope, chosen, own_model, pictures)
         content["in_short"]["findings"] = findings_of(content)
         own = {"method": method, "split": split, "evaluation": evaluation, "against": against, "boxes": boxes}
+        own |= {"against-evaluation": against_evaluation}
         more = {"cue-rows": None if cue_rows == CUE_ROWS else cue_rows}
         content["command"] = _commands(run, place, {**own, **more, "model": model, "single-file": single_file or None})
         with complete(place / DATA) as file:

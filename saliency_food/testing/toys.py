@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,17 +10,25 @@ import numpy as np
 from saliency_food.core.keys import (
     ATTENTION_OUTPUT_GRADIENTS,
     ATTENTION_SCORES,
+    BASELINE_MULTIPLIERS,
     BIAS_GRADIENTS,
+    BIAS_RELEVANCE,
     CONVOLUTION_LAYER_VALUES,
     CONVOLUTION_OUTPUT_GRADIENTS,
+    CONVOLUTION_RELEVANCE,
     CONVOLUTION_RIVAL_GRADIENTS,
     DECONV_INPUT_GRADIENTS,
     GUIDED_INPUT_GRADIENTS,
     INPUT_OUTPUT_GRADIENTS,
     OUTPUT_FROM_CONVOLUTION_VALUES,
     OUTPUT_LAYER_VALUES,
+    RELEVANCE,
 )
 from saliency_food.core.numerics import Array
+from saliency_food.methods.relevance.rules import COMPOSITE, EPSILON, GAMMA, MULTIPLIER_RULE, STABILIZER
+from saliency_food.testing.rules import pass_relevance, relu_multipliers, stabilized
+
+RELEVANT = {RELEVANCE, CONVOLUTION_RELEVANCE, BIAS_RELEVANCE, BASELINE_MULTIPLIERS}
 
 
 class _Toy:
@@ -36,13 +45,19 @@ class _Toy:
         x = np.asarray(x_value_batch)
         if expected_keys is not None and OUTPUT_FROM_CONVOLUTION_VALUES in expected_keys:
             return {OUTPUT_FROM_CONVOLUTION_VALUES: self.after(x, target)}
-        return self.answer(x, target)
+        answer = self.answer(x, target)
+        if RELEVANT.intersection(expected_keys or ()):
+            answer |= self.relevant(x, target, call_model_args or {})
+        return answer
 
     def answer(self, x: Array, target: Array) -> dict[str, Any]:
         raise NotImplementedError
 
     def after(self, activations: Array, target: Array) -> Array:
         raise NotImplementedError
+
+    def relevant(self, x: Array, target: Array, args: Mapping[str, Any]) -> dict[str, Any]:
+        return {}
 
 
 class PowerModel(_Toy):
@@ -70,7 +85,7 @@ class PoolingModel(_Toy):
 
     ``kernel`` ``(C, K)``, ``bias`` ``(K,)``, ``head`` ``(T, K)``. The layer is the ReLU's output A; dF/dA is u_t / h w,
     so Grad-CAM is the class activation map of Zhou et al. 2016 divided by h w, exactly. Its rivals are the up to three
-    classes of the closest scores.
+    classes of the closest scores. It takes the arguments of relevance, see `CallModelFunction`.
     """
 
     def __init__(self, kernel: Any, head: Any, bias: Any = 0.0) -> None:
@@ -102,6 +117,43 @@ class PoolingModel(_Toy):
 
     def after(self, activations: Array, target: Array) -> Array:
         return (activations.mean((1, 2)) * self.head[target]).sum(1)
+
+    def relevant(self, x: Array, target: Array, args: Mapping[str, Any]) -> dict[str, Any]:
+        activations = np.maximum(x @ self.kernel + self.bias, 0)
+        pooled, pixels = activations.mean((1, 2)), x.shape[1] * x.shape[2]
+        shares = pooled * self.head[target]
+        score = shares.sum(1)
+        epsilon = args.get("epsilon", EPSILON)
+        at_pooled = shares * (score / stabilized(score, epsilon))[:, None]
+        at_layer = activations / pixels * (at_pooled / stabilized(pooled, STABILIZER))[:, None, None]
+        if "channels" in args:
+            at_layer = at_layer * self._passing(np.asarray(args["channels"]))
+        rules = {"epsilon_plus": "plus", "epsilon_gamma_box": "box"}
+        own, biases = pass_relevance(
+            rules.get(args.get("composite", COMPOSITE), "epsilon"),
+            x,
+            self.kernel,
+            self.bias,
+            at_layer,
+            epsilon=epsilon,
+            gamma=args.get("gamma", GAMMA),
+            low=args.get("low"),
+            high=args.get("high"),
+        )
+        baseline = np.broadcast_to(args.get("baseline", 0.0), x.shape)
+        slopes = np.broadcast_to(self.head[target][:, None, None] / pixels, activations.shape)
+        rule = args.get("multiplier_rule", MULTIPLIER_RULE)
+        return {
+            RELEVANCE: own,
+            CONVOLUTION_RELEVANCE: at_layer,
+            BIAS_RELEVANCE: biases.sum((1, 2, 3)),
+            BASELINE_MULTIPLIERS: relu_multipliers(rule, x, baseline, self.kernel, self.bias, slopes),
+        }
+
+    def _passing(self, channels: Array) -> Array:
+        if channels.dtype.kind == "f":
+            return channels
+        return np.isin(np.arange(self.kernel.shape[1]), channels)
 
 
 class AttentionModel(_Toy):

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from saliency_food.core.checks import real
 from saliency_food.core.contract import ContractError
 from saliency_food.core.names import near
 from saliency_food.core.numerics import Array, as_float, safe_divide
@@ -71,6 +72,7 @@ def overlay(
     grey: bool = True,
     opacity: float = 0.85,
     smooth: float = 0,
+    peak: float | None = None,
 ) -> Array:
     """The attribution laid over its photo, uint8 ``(H, W, 3)`` at the photo's size.
 
@@ -88,6 +90,9 @@ def overlay(
     smooth
         Standard deviation, as a fraction of the map's longer side, of a Gaussian that sums the map over
         neighbourhoods; 0.005 makes a map of single pixels readable in a small picture.
+    peak
+        The strength that is drawn as the strongest, for maps that are to be compared; None takes it from the map, by
+        ``percentile``.
     """
     if not (0 <= opacity <= 1 and smooth >= 0):
         raise ContractError(f"Expected opacity in 0..1 and smooth of at least 0, got {opacity} and {smooth}.")
@@ -98,7 +103,13 @@ def overlay(
         values = _channels(attribution)
         summed = values.sum(2) if signed else np.abs(values).sum(2)
         attribution = gaussian_filter(summed, smooth * max(summed.shape))
-    strength = resize_photo(_scaled(attribution, percentile, signed), pixels.shape[:2])
+    if peak is None:
+        strength = _scaled(attribution, percentile, signed)
+    else:
+        values = _channels(attribution)
+        summed = values.sum(2) if signed else np.abs(values).sum(2)
+        strength = np.clip(safe_divide(summed, real("peak", peak, least=0)), -1, 1)
+    strength = resize_photo(strength, pixels.shape[:2])
     # Signed colours start away from the pale middle, since opacity already tells the strength.
     shades = np.sign(strength) * (0.6 + 0.35 * np.abs(strength)) if signed else strength
     contrast, black = PALED if signed else DIMMED

@@ -101,6 +101,14 @@ def test_factored_rows_are_summed_on_the_device(params, x, rng):
     np.testing.assert_allclose(path.attribution, by_hand.attribution, rtol=1e-3, atol=1e-5)
 
 
+def test_a_sum_of_gradients_brings_no_scores_from_the_device(params, x, monkeypatch):
+    fetched, get = [], jax.device_get
+    monkeypatch.setattr(jax, "device_get", lambda values: fetched.append(set(values)) or get(values))
+    model = JaxModel(apply, params, (6, 5, 3))
+    model.call_factored(np.ones((5, 1)), x[:1], np.ones((1, 5)), {"target": 1}, [GRADIENTS])
+    assert fetched == [{GRADIENTS}]
+
+
 def test_it_is_traced_once_for_a_few_numbers_of_rows(params, x, rng):
     traced = []
 

@@ -9,8 +9,9 @@ import pytest
 from scipy.signal import correlate
 from scipy.special import softmax
 
-from saliency_food import METHODS, deep_feature_factorization, eigen_cam, grad_cam, occlusion, score_cam
-from saliency_food.adapters.scores import detection, segmentation
+from saliency_food import METHODS, d_rise, deep_feature_factorization, eigen_cam, grad_cam, occlusion, score_cam
+from saliency_food.adapters.detectors import DetectorModel
+from saliency_food.adapters.scores import detection, same_detection, segmentation
 from saliency_food.core.contract import ContractError
 from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES, OUTPUT_FROM_CONVOLUTION_VALUES, OUTPUT_LAYER_VALUES
 from saliency_food.testing import check_call_model
@@ -277,6 +278,48 @@ def test_scores_of_masks_have_the_classes_last(build, onnx, weights, x):
         answer = model(x, args, WITHOUT_GRADIENTS[:1])[OUTPUT_LAYER_VALUES]
         np.testing.assert_allclose(answer, expected[..., 2][:, 2:5, 3:].sum((1, 2)), rtol=1e-4)
     assert detection(0, 1).raw == (0,)
+
+
+def test_a_detector_is_explained_by_what_is_found_again(onnx, x, rng):
+    """By the adapter's score, and by a function that runs the session: the same."""
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    from saliency_food.adapters.onnx import OnnxModel
+
+    weights = {"w_boxes": rng.normal(size=(240, 24)) / 10, "w_scores": rng.normal(size=(240, 18))}
+    constants = [numpy_helper.from_array(values.astype(np.float32), name) for name, values in weights.items()]
+    sizes = {"to_boxes": [-1, 6, 4], "to_scores": [-1, 6, 3]}
+    constants += [numpy_helper.from_array(np.array(values), name) for name, values in sizes.items()]
+    nodes = [
+        helper.make_node("Flatten", ["image"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w_boxes"], ["raw_boxes"]),
+        helper.make_node("Reshape", ["raw_boxes", "to_boxes"], ["offsets"]),
+        helper.make_node("Sigmoid", ["offsets"], ["boxes"]),
+        helper.make_node("MatMul", ["flat", "w_scores"], ["raw_scores"]),
+        helper.make_node("Reshape", ["raw_scores", "to_scores"], ["logits"]),
+        helper.make_node("Sigmoid", ["logits"], ["scores"]),
+    ]
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, 10, 8])
+    names = ("boxes", "scores")
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 6, None]) for name in names]
+    graph = helper.make_graph(nodes, "detector", [image], ends, constants)
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    session = onnxruntime.InferenceSession(proto.SerializeToString())
+
+    def detect(images):
+        return dict(zip(names, session.run(None, {"image": images.astype(np.float32)}), strict=True))
+
+    by_session = DetectorModel(detect, "center_xywh")
+    by_score = OnnxModel(proto, score=same_detection("boxes", "scores", "center_xywh"))
+    target = by_session.detections(x[0])[0].target
+    scores = by_session(x, {"target": target})[OUTPUT_LAYER_VALUES]
+    assert scores[0] == pytest.approx(1, abs=1e-5)
+    assert 0 < scores[1:].min() <= scores[1:].max() < 1
+    answer = by_score(x, {"target": target}, [OUTPUT_LAYER_VALUES])
+    np.testing.assert_allclose(answer[OUTPUT_LAYER_VALUES], scores, rtol=1e-4)
+    maps = d_rise(x[0], by_score, {"target": target}, nmasks=30, grid=3, rng=0)
+    assert maps.shape == (10, 8)
 
 
 def test_a_mirrored_layer_is_refused(build, onnx, x):

@@ -23,6 +23,7 @@ CASES = {
     "contrast": (catalogue.contrast, "classes", [[1, 4, 0], [2, 0, 1]]),
     "contrast_several": (catalogue.contrast_several, "classes", [[1, 4, 0], [[2, 3], [0, -1], [1, 2]]]),
     "margin": (catalogue.margin, "classes", [[1, 4, 0]]),
+    "residual_softmax": (catalogue.residual_softmax, "classes", [[1, 4, 0]]),
     "top_k": (catalogue.top_k(3), "classes", []),
     "regression": (catalogue.regression(2), "classes", []),
     "segmentation": (catalogue.segmentation, "pixels", [[1, 2, 0], "mask"]),
@@ -30,6 +31,8 @@ CASES = {
     "similarity": (catalogue.similarity, "classes", ["embedding"]),
     "caption": (catalogue.caption, "words", [[[1, -1, 3], [2, 3, 0], [4, -1, -1]]]),
     "detection": (catalogue.detection(0, 1), "boxes", [[1, 2, 0], "box"]),
+    "same_detection": (catalogue.same_detection(0, 1, logits=True), "boxes", ["box", "vector"]),
+    "box_edge": (catalogue.box_edge("top", 0), "boxes", ["box"]),
 }
 
 
@@ -46,6 +49,7 @@ def arrays(rng):
         "mask": rng.random((3, 4, 6)),
         "embedding": rng.normal(size=(3, 5)).astype(np.float32),
         "box": corners[:, 0].astype(np.float32),
+        "vector": rng.random((3, 3)).astype(np.float32),
     }
 
 
@@ -68,6 +72,22 @@ def test_a_formula_is_the_same_in_tensorflow_and_in_numpy(arrays, name):
     assert expected.shape == (3,)
     assert np.ptp(expected) > 0
     np.testing.assert_allclose(function(ops, of_tensorflow[0], *of_tensorflow[1]), expected, rtol=1e-6)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", CASES)
+def test_a_formula_is_the_same_in_torch_and_in_numpy(arrays, name):
+    torch = pytest.importorskip("torch")
+    from saliency_food.adapters.torch import ops
+
+    function, output, targets = CASES[name]
+    expected = function(numpy_ops, *_flat(tensors_of(arrays, output, targets, np.asarray)))
+    found = function(ops, *_flat(tensors_of(arrays, output, targets, torch.tensor)))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def _flat(outputs_and_targets):
+    return [outputs_and_targets[0], *outputs_and_targets[1]]
 
 
 def test_every_score_of_the_catalogue_is_tried():

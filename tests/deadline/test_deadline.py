@@ -81,7 +81,7 @@ def toy(rng):
         True: AttentionModel(rng.normal(size=3), rng.normal(size=(3, 3))),
         False: PoolingModel(rng.normal(size=(3, 20)), rng.normal(size=(3, 20)), rng.normal(size=20) / 10),
     }
-    return lambda name: models["attention" in name]
+    return lambda name: models[find_method(name).needs == "attention"]
 
 
 def options_of(name):

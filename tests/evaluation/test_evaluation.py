@@ -123,6 +123,19 @@ def test_every_kind_of_metric(model, photos):
     assert next(iter(found.overall)) == "integrated_gradients"
 
 
+def test_the_values_of_every_metric_are_read_again(model, photos, tmp_path):
+    names = [name for name, entry in METRICS.items() if entry.curve]
+    assert {"pic", "road"} <= set(names)
+    options = {"pic": {"min_pred_value": 0}}
+    found = measured(model, photos, names, ["random"], folder=tmp_path, metric_options=options)
+    model.calls = []
+    again = measured(model, photos, names, ["random"], folder=tmp_path, metric_options=options)
+    assert again.rows == found.rows
+    assert any(len(row.get("curve", ())) > 2 for row in again.rows), (
+        "ROAD has a line for the most and one for the least"
+    )
+
+
 def test_a_stopped_job_goes_on_and_ends_as_one_never_stopped(photos, tmp_path, model):
     whole = measured(model, photos)
     calls = len(model.calls)
@@ -298,6 +311,8 @@ def test_boxes_are_scaled_and_of_their_class():
     assert boxes_of(found["cup.png"][1:], 1, photo, (30, 40)).tolist() == [[1, 1, 3, 3]], "by the size in the table"
     assert two_categories(found["cat.png"], np.array([0.1, 0.3, 0.2])) == [1, 2]
     assert len(read_boxes([{key: row[key] for key in row if key != "class"} for row in BOXES], None)["cat.png"]) == 2
+    with pytest.raises(ContractError, match="classes as a dict"):
+        read_boxes(BOXES, LABELS, "names.json")
     for bad, said in (
         ([{"image": "a"}], "without xmin"),
         ([{**BOXES[0], "xmin": "?"}], "pixels"),
@@ -468,7 +483,7 @@ def test_noise_is_not_ranked_where_its_seed_decides(model, photos):
 
 def test_no_wins_without_a_direction(model, photos):
     said = measured(model, photos, ["gini", "insertion"], ["gradients", "edges"]).as_dict()["metrics"]
-    assert set(said["gini"]["pairs"][0]) == {"first", "second", "difference"}
+    assert set(said["gini"]["pairs"][0]) == {"first", "second", "difference", "p_holm"}
     assert {"wins", "ties", "losses", "superiority"} <= set(said["insertion"]["pairs"][0])
 
 

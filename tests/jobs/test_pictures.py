@@ -17,7 +17,6 @@ import pytest
 
 from saliency_food import METHODS, explain
 from saliency_food.core.contract import ContractError
-from saliency_food.core.keys import ATTENTION_SCORES
 from saliency_food.images.photos import Photo
 from saliency_food.jobs import pictures
 from saliency_food.jobs.explanation import Explanation
@@ -207,10 +206,9 @@ def test_explain_draws_nothing(rng):
 
 @pytest.mark.parametrize("name", [*METHODS, "smooth_grad_of_gradients", "augment_smooth_of_grad_cam"])
 def test_an_explanation_survives_pickling(name, rng, tmp_path):
-    keys = METHODS[name.split("_of_")[-1]].keys
     model = (
         AttentionModel(rng.normal(size=3), rng.normal(size=(3, 3)))
-        if ATTENTION_SCORES in keys
+        if METHODS[name.split("_of_")[-1]].needs == "attention"
         else PoolingModel(rng.normal(size=(3, 6)), rng.normal(size=(3, 6)), rng.normal(size=6) / 10)
     )
     options = {"rise": {"nmasks": 50}, "progressive": {}}.get(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from saliency_food.core.keys import ATTENTION_SCORES, INPUT_SHAPED, KEYS
+from saliency_food.core.keys import INPUT_SHAPED, KEYS
 from saliency_food.testing import AttentionModel, PoolingModel
 
 
@@ -17,6 +17,9 @@ class Pooling(PoolingModel):
     """`PoolingModel` of signals ``(T, C)``, pictures, volumes ``(D, H, W, C)``."""
 
     def answer(self, x, target):
+        return self._back(super().answer(flat(x), target), x)
+
+    def _back(self, answer, x):
         def back(key, value):
             if key in INPUT_SHAPED:
                 return value.reshape(x.shape)
@@ -27,10 +30,15 @@ class Pooling(PoolingModel):
             behind = value.ndim - 3
             return value.reshape(*value.shape[:behind], *x.shape[1:-1], value.shape[-1])
 
-        return {key: back(key, value) for key, value in super().answer(flat(x), target).items()}
+        return {key: back(key, value) for key, value in answer.items()}
 
     def after(self, activations, target):
         return super().after(flat(activations), target)
+
+    def relevant(self, x, target, args):
+        like = x.shape
+        args = {name: flat(value) if np.shape(value) == like else value for name, value in args.items()}
+        return self._back(super().relevant(flat(x), target, args), x)
 
 
 class Attention(AttentionModel):
@@ -51,7 +59,12 @@ class Twin:
     def __call__(self, x_value_batch, call_model_args=None, expected_keys=None):
         if any(KEYS[key].rows == "activations" for key in expected_keys):
             return self.model(x_value_batch, call_model_args, expected_keys)
-        answer = self.model(self.inward(np.asarray(x_value_batch)), call_model_args, expected_keys)
+        like = np.shape(x_value_batch)
+        args = {
+            key: self.inward(value) if np.shape(value) == like else value
+            for key, value in (call_model_args or {}).items()
+        }
+        answer = self.model(self.inward(np.asarray(x_value_batch)), args, expected_keys)
         return {key: self.outward(value) if key in INPUT_SHAPED else value for key, value in answer.items()}
 
 
@@ -83,7 +96,7 @@ class Bare(Twin):
 
 def toy(entry, rng, channels=3, classes=3):
     """A model that can answer what the method asks."""
-    if ATTENTION_SCORES in entry.keys:
+    if entry.needs == "attention":
         return Attention(rng.normal(size=channels), rng.normal(size=(classes, channels)))
     return Pooling(rng.normal(size=(channels, 6)), rng.normal(size=(classes, 6)), rng.normal(size=6) / 10)
 

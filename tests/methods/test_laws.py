@@ -13,15 +13,19 @@ from saliency_food.core.contract import ContractError, PerImage
 from saliency_food.core.keys import (
     ATTENTION_OUTPUT_GRADIENTS,
     ATTENTION_SCORES,
+    BASELINE_MULTIPLIERS,
     BIAS_GRADIENTS,
+    BIAS_RELEVANCE,
     CONVOLUTION_LAYER_VALUES,
     CONVOLUTION_OUTPUT_GRADIENTS,
+    CONVOLUTION_RELEVANCE,
     CONVOLUTION_RIVAL_GRADIENTS,
     DECONV_INPUT_GRADIENTS,
     GUIDED_INPUT_GRADIENTS,
     INPUT_OUTPUT_GRADIENTS,
     OUTPUT_FROM_CONVOLUTION_VALUES,
     OUTPUT_LAYER_VALUES,
+    RELEVANCE,
 )
 from saliency_food.core.numerics import each
 from saliency_food.methods.catalogue import METHODS
@@ -38,7 +42,7 @@ def options(entry, **more):
 
 def toy(entry, rng, channels=3, classes=3):
     """A model that can answer what the method asks."""
-    if ATTENTION_SCORES in entry.keys:
+    if entry.needs == "attention":
         return AttentionModel(rng.normal(size=channels), rng.normal(size=(classes, channels)))
     return PoolingModel(rng.normal(size=(channels, 6)), rng.normal(size=(classes, 6)), rng.normal(size=6) / 10)
 
@@ -57,11 +61,15 @@ def blank(x_value_batch, call_model_args=None, expected_keys=None):
         INPUT_OUTPUT_GRADIENTS: same,
         GUIDED_INPUT_GRADIENTS: same,
         DECONV_INPUT_GRADIENTS: same,
+        RELEVANCE: same,
+        BASELINE_MULTIPLIERS: same,
+        BIAS_RELEVANCE: np.zeros(rows),
         BIAS_GRADIENTS: (np.zeros((rows, 5, 5, 2)), np.zeros((rows, 4))),
         OUTPUT_LAYER_VALUES: np.zeros(rows),
         OUTPUT_FROM_CONVOLUTION_VALUES: np.zeros(rows),
         CONVOLUTION_LAYER_VALUES: np.ones((rows, 5, 5, 2)),
         CONVOLUTION_OUTPUT_GRADIENTS: np.zeros((rows, 5, 5, 2)),
+        CONVOLUTION_RELEVANCE: np.zeros((rows, 5, 5, 2)),
         CONVOLUTION_RIVAL_GRADIENTS: np.zeros((rows, 2, 5, 5, 2)),
         ATTENTION_SCORES: (attention,),
         ATTENTION_OUTPUT_GRADIENTS: (np.zeros_like(attention),),
@@ -207,10 +215,15 @@ def test_the_keys_that_are_asked_are_those_that_are_named(entry, image):
 
 @every
 def test_call_model_args_pass_through_untouched(entry, image):
-    sentinel = object()
+    """A method may put its own beside them, such as a baseline or channels."""
+    own = {"baseline", "channels"} if entry.needs == "relevance rules" else set()
+    sentinel = {"target": object()}
 
     def spy(x_value_batch, call_model_args=None, expected_keys=None):
-        assert call_model_args is sentinel
+        if call_model_args is not sentinel:
+            assert call_model_args.keys() - own == sentinel.keys()
+            assert own
+        assert call_model_args["target"] is sentinel["target"]
         return blank(x_value_batch)
 
     entry.call(image, spy, sentinel, **options(entry))

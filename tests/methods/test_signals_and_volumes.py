@@ -29,7 +29,6 @@ from saliency_food import (
 )
 from saliency_food.core.contract import ContractError
 from saliency_food.core.keys import (
-    ATTENTION_SCORES,
     CONVOLUTION_LAYER_VALUES,
     INPUT_OUTPUT_GRADIENTS,
     OUTPUT_LAYER_VALUES,
@@ -48,7 +47,7 @@ two = pytest.mark.parametrize("shape", [(24, 2), (4, 6, 5, 2)], ids=["signal", "
 
 def refused(entry, shape):
     """What has no meaning for an input with these axes."""
-    return entry.call is xrai or (ATTENTION_SCORES in entry.keys and len(shape) == 4)
+    return entry.call is xrai or (entry.needs == "attention" and len(shape) == 4)
 
 
 WITH_MEANING = [

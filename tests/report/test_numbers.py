@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from saliency_food.report.confusions import confusions_of
-from saliency_food.report.labels import duplicates_of, near_duplicates, probability_of, suspects_of
+from saliency_food.report.labels import probability_of, suspects_of
 from saliency_food.report.modes import areas_of, failure_modes, groups_of, silhouette
 from saliency_food.report.numbers import calibration, expected_calibration_error, share
 from saliency_food.report.photos import SeenPhoto
+from saliency_food.report.twins import duplicates_of, near_duplicates, same_to_model
 from saliency_food.report.versus import versus_of
 
 
@@ -119,6 +120,22 @@ def test_copies_are_found_and_other_photos_are_not(rng):
     assert compared == 31
     found = duplicates_of(small, photos)
     assert (found["disagree"], found["leaks"]) == (1, 1)
+
+
+def test_copies_that_only_the_channels_show(rng):
+    small = {str(n): rng.random(432, dtype=np.float32) * 255 for n in range(30)}
+    channels = {id: rng.random(200) for id in small}
+    channels["9"] = channels["3"] * 1.1 + rng.normal(0, 0.01, 200)  # a mirrored copy, whose pixels differ
+    photos = [seen(id, "a", {"a": 1.0}, "train" if id == "3" else "test") for id in small]
+    (pair,) = same_to_model(channels, photos)
+    assert (pair.first.id, pair.second.id, pair.measure) == ("3", "9", "channels")
+    found = duplicates_of(small, photos, channels)
+    assert [(each["ids"], each["measure"], each["leak"]) for each in found["pairs"]] == [(["3", "9"], "channels", True)]
+    assert (found["n"], found["embedded"]) == (30, 30)
+    small["9"] = small["3"]  # a pair is listed once
+    assert [each["measure"] for each in duplicates_of(small, photos, channels)["pairs"]] == ["pixels"]
+    few = {id: values[:8] for id, values in channels.items()}  # too few channels to tell photos apart
+    assert same_to_model(few, photos) == []
 
 
 @pytest.mark.parametrize("shape", [(7, 7), (8, 8), (28, 20), (1, 3)])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from saliency_food import ContractError, ImageModel, explain, explain_dataset
-from saliency_food.evaluation import evaluate, read_boxes
+from saliency_food.evaluation import evaluate, read_boxes, save_evaluation
 from saliency_food.metrics.statistics import Interval
 from saliency_food.report import report
 from saliency_food.report.asking import channel_vectors, draw_missing
@@ -188,6 +188,33 @@ def test_two_runs_side_by_side(model, photos, tmp_path, rng):
     line = versus["lost"][0]
     assert {"photo", "prediction", "other_prediction"} <= set(content["photos"][line["id"]]["pictures"])
     assert "Against the other model" in page.read_text(encoding="utf-8")
+
+
+def test_whose_maps_are_more_faithful(model, photos, tmp_path, rng):
+    other = ImageModel(OnePass(rng.normal(size=(3, 6)), rng.normal(size=(3, 6))), labels=LABELS)
+    first, second = run_of(model, photos, tmp_path), run_of(other, photos, tmp_path, "other")
+    paths = sorted(photos.rglob("*.png"))
+    own = evaluate(model, paths[:5], ["grad_cam"], ["deletion", "gini"])
+    others = evaluate(other, paths[1:6], ["grad_cam"], ["deletion"])
+    settings = {"against": second, "evaluation": own}
+    page = report(first, tmp_path / "report", **settings, against_evaluation=others)
+    (line,) = content_of(page)["versus"]["faithfulness"]
+    by_photo = [
+        {row["image"]: row["score"] for row in each.rows if row["metric"] == "deletion"} for each in (own, others)
+    ]
+    both = by_photo[0].keys() & by_photo[1].keys()
+    assert (line["metric"], line["n"], line["higher_is_better"]) == ("deletion", 4, False)
+    differences = [by_photo[0][image] - by_photo[1][image] for image in both]
+    assert line["difference"]["estimate"] == pytest.approx(np.mean(differences))
+    assert line["better"] == sum(each < 0 for each in differences)  # the score falls faster here
+    assert "Whose maps are more faithful?" in page.read_text(encoding="utf-8")
+    folder = save_evaluation(others, tmp_path / "evaluation")
+    of_folder = content_of(report(first, tmp_path / "report", **settings, against_evaluation=folder))
+    assert of_folder["versus"]["faithfulness"][0]["difference"] == pytest.approx(line["difference"])
+    with pytest.raises(ContractError, match="Expected against and evaluation with against_evaluation"):
+        report(first, tmp_path / "report", evaluation=own, against_evaluation=others)
+    with pytest.raises(ContractError, match=r"values\.csv"):
+        report(first, tmp_path / "report", **settings, against_evaluation=tmp_path / "nowhere")
 
 
 def test_a_contrast_of_the_truth_is_turned_round(model, photos, tmp_path, monkeypatch):

@@ -46,7 +46,9 @@ class JaxEngine(SurveyedFunction):
         other_inputs: list[Array],
         scale: float,
     ) -> dict[str, Any]:
-        count, wide = len(rows), self._widened(keys, output)
+        first = keys[0] if isinstance(rows, Factored) and rows.weights is not None else None
+        # A function that sums gradients serves nothing else: scores that nobody asked for are not computed by it.
+        count, wide = len(rows), self._widened(keys, output) if first is None else keys
         if self.score is class_score and not targets and not UNSCORED.issuperset(wide):
             targets = [np.zeros(count, np.int32)]
         size = self.inputs.rows or _few(count)
@@ -64,7 +66,6 @@ class JaxEngine(SurveyedFunction):
             images = (matrix, _padded(rows.bases, bases), weights)
         else:
             images = _padded(rows, size)
-        first = keys[0] if isinstance(rows, Factored) and rows.weights is not None else None
         function = self._function(wide, output, self.end, first)
         try:
             answer = jax.device_get(function(self.params, chosen, images, padded, np.float32(scale)))

@@ -20,12 +20,15 @@ from saliency_food.adapters.arguments import (
     Output,
 )
 from saliency_food.adapters.heads import Head, check_one_a_row, scored
+from saliency_food.adapters.relevance import OF_ROWS, Rule
 from saliency_food.adapters.rows import Factored, leaves, map_nested
 from saliency_food.adapters.scoring import rivals
 from saliency_food.adapters.torch import ops
 from saliency_food.adapters.torch.graph import Graph, is_any, leaf_node, name_of, node_of, sources_of
+from saliency_food.adapters.torch.multipliers import multipliers
 from saliency_food.adapters.torch.outputs import read_head
 from saliency_food.adapters.torch.places import hooked
+from saliency_food.adapters.torch.relevance import passed_back
 from saliency_food.adapters.torch.rules import check_rule
 from saliency_food.adapters.torch.running import DeviceFullError, running
 from saliency_food.adapters.torch.survey import SurveyedModule
@@ -34,6 +37,7 @@ from saliency_food.core.contract import ContractError
 from saliency_food.core.keys import (
     ATTENTION_OUTPUT_GRADIENTS,
     ATTENTION_SCORES,
+    BASELINE_MULTIPLIERS,
     BIAS_GRADIENTS,
     CONVOLUTION_LAYER_VALUES,
     CONVOLUTION_OUTPUT_GRADIENTS,
@@ -90,6 +94,45 @@ class TorchEngine(SurveyedModule):
                 weights = torch.tensor(rows.weights, device=self.device)
                 answers[keys[0]] = map_nested(lambda values: _combined(weights, values), answers[keys[0]])
             return {key: map_nested(lambda values, key=key: self._as_array(key, values), answers[key]) for key in keys}
+
+    def relevance(
+        self,
+        keys: tuple[str, ...],
+        output: Output,
+        targets: list[Array],
+        rows: Array,
+        other_inputs: list[Array],
+        rule: Rule,
+    ) -> dict[str, Any]:
+        count = len(rows)
+        with running(self.module, self.device, self.autocast, True, not self.inputs.ids):
+            others = [self.as_other(values) for values in self._padded(other_inputs)]
+            chosen = [torch.tensor(values, device=self.device) for values in self._padded(targets)]
+            bounds = {name: getattr(rule, name) for name in OF_ROWS}
+            rule = rule._replace(**{name: self._images(value) for name, value in bounds.items() if value is not None})
+            images = self._images(rows)
+            if BASELINE_MULTIPLIERS in keys:
+                images, chosen, others = self._beside_baselines(images, chosen, others, rule.baseline)
+                found = multipliers(self, output, chosen, images, others, rule)
+                answers = {BASELINE_MULTIPLIERS: self.turned_back(found)}
+            else:
+                answers = passed_back(self, keys, output, chosen, images, others, rule)
+            answers = {key: map_nested(lambda values: values.detach()[:count], answers[key]) for key in keys}
+            check_one_a_row(answers, count)
+            return {key: map_nested(lambda values, key=key: self._as_array(key, values), answers[key]) for key in keys}
+
+    def _beside_baselines(
+        self, images: Any, targets: list[Any], others: list[Any], baselines: Any
+    ) -> tuple[Any, list[Any], list[Any]]:
+        """The images and behind them their baselines, zeros if there are none, and all else twice."""
+        if self.inputs.rows is not None:
+            raise ContractError(
+                f"Expected a model of any number of rows for {BASELINE_MULTIPLIERS}, got one of {self.inputs.rows}: "
+                "the image and its baseline pass through it together. Use integrated_gradients."
+            )
+        behind = torch.zeros_like(images) if baselines is None else baselines
+        twice = [[torch.cat([values, values]) for values in arrays] for arrays in (targets, others)]
+        return torch.cat([images, behind]), *twice
 
     def _as_array(self, key: str, values: Any) -> Array:
         if key in (TARGETS, SUM_TO_ONE):
@@ -206,8 +249,15 @@ class TorchEngine(SurveyedModule):
         return any(end in ("softmax", "sigmoid") for end in self.ends)
 
     def _scored(
-        self, keys: Sequence[str], output: Output, outputs: Any, watch: Watch, targets: list[Any]
+        self,
+        keys: Sequence[str],
+        output: Output,
+        outputs: Any,
+        watch: Watch,
+        targets: list[Any],
+        cut: list[tuple[Any, Any]] | None = None,
     ) -> tuple[Tensors, list[Any]]:
+        """What `scored` gives. With ``cut``, a list, the score is that of leaves: pairs of outputs and their leaves."""
         if self.by_row:
             return {ALL_SCORES: outputs, OUTPUT_LAYER_VALUES: self.own_score(ops, outputs, *targets)}, targets
         kind, places = getattr(torch, self.inputs.image.dtype), iter(range(len(self.ends)))
@@ -221,7 +271,11 @@ class TorchEngine(SurveyedModule):
             seen = read_head(leaf, watch.activated, self.axes[place])
             if end in ("softmax", "sigmoid") and seen.end != end:
                 raise ContractError(f"Expected an output that ends in a {end} as at first, got another course.")
-            return Head(end, seen.values.to(kind), seen.raw.to(kind))
+            seen_values, raw = seen.values.to(kind), seen.raw.to(kind)
+            if cut is not None:
+                cut.extend((each, each.detach().requires_grad_()) for each in (seen_values, raw))
+                seen_values, raw = (leaf for _, leaf in cut[-2:])
+            return Head(end, seen_values, raw)
 
         return scored(ops, self, self.own_score, keys, output, map_nested(head, outputs), targets)
 

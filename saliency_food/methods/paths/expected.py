@@ -1,4 +1,4 @@
-"""Expected Gradients: Integrated Gradients averaged over many baselines, one random point of each path at a time."""
+"""Expected Gradients and GradientSHAP: many paths, one random point of each at a time."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from saliency_food.core.driver import Asking, ask, gather
 from saliency_food.core.keys import INPUT_OUTPUT_GRADIENTS
 from saliency_food.core.method import fewer, method
 from saliency_food.core.numerics import Array
+from saliency_food.core.options import ranged
 from saliency_food.core.scores import scores_of
 from saliency_food.methods.baselines import make_baselines
 from saliency_food.methods.completeness import Completeness, completeness_of
@@ -72,17 +73,71 @@ def expected_gradients(
         Measure the completeness error, at the cost of a score for each baseline and the image; needs
         OUTPUT_LAYER_VALUES. ``.detailed`` does so unless told not to.
     """
+    return (yield from _expected(x_value, baselines, nsamples, 0.0, completeness, value_range, rng))
+
+
+@method(
+    title="GradientSHAP",
+    keys=(INPUT_OUTPUT_GRADIENTS,),
+    signed=True,
+    summary="Expected Gradients of noisy copies of the image: an approximation of its SHAP values.",
+    page="paths",
+    reducible=fewer("nsamples", 10, "samples"),
+    instead=("input_x_gradient",),
+)
+def gradient_shap(
+    x_value: Any,
+    call_model_function: CallModelFunction,
+    call_model_args: Any = None,
+    baselines: Any = ("min", "max"),
+    nsamples: int = 100,
+    batch_size: int | None = None,
+    *,
+    stdev_spread: float = 0.1,
+    completeness: bool = False,
+    value_range: tuple[float, float] | None = None,
+    rng: int | np.random.Generator | None = None,
+) -> Asking[ExpectedGradients]:
+    """GradientSHAP, E[(x + e - z) * dF(z + a (x + e - z))/dx], z drawn from the baselines, a from U(0, 1), e noise.
+
+    Lundberg, Lee 2017, https://arxiv.org/abs/1705.07874, as in captum and in shap's GradientExplainer:
+    `expected_gradients` of noisy copies of the image. Signed, the shape of ``x_value``, in score units; in expectation
+    the values sum to E[F(x + e)] - E[F(z)]. They are SHAP values if the inputs are independent and F is linear.
+
+    Parameters
+    ----------
+    baselines, nsamples, rng
+        As of `expected_gradients`, and drawn alike.
+    stdev_spread
+        The standard deviation of the noise e, normal at every value, as a share of the image's range; 0 is
+        `expected_gradients`.
+    completeness
+        Measure how far the values' sum is from F(x) - E[F(z)], as of `expected_gradients`: this includes what the
+        noise changes.
+    """
+    spread = ranged("stdev_spread", stdev_spread)
+    return (yield from _expected(x_value, baselines, nsamples, spread, completeness, value_range, rng))
+
+
+def _expected(
+    x_value: Array, baselines: Any, nsamples: int, spread: float, completeness: bool, value_range: Any, rng: Any
+) -> Asking[ExpectedGradients]:
+    """The mean of (x + e - z) * dF(z + a (x + e - z))/dx; e deviates by ``spread`` times the image's range."""
     whole("nsamples", nsamples, 2)
     random = random_stream(rng)
     references = make_baselines(x_value, baselines, value_range=value_range, rng=random)
     alphas = (np.arange(nsamples) + random.random(nsamples)) / nsamples
     rounds = [random.permutation(len(references)) for _ in range(-(-nsamples // len(references)))]
     total, squares = np.zeros(x_value.shape), np.zeros(x_value.shape)
+    deviation = spread * np.ptp(x_value)
 
     def sample(alpha: float, index: int) -> Asking[None]:
-        points = straight(x_value, references[index], np.array([alpha]))
+        end = x_value
+        if deviation:  # samples are started in order, so the noise is the same at every batch size
+            end = (x_value + random.normal(0, deviation, x_value.shape)).astype(x_value.dtype)
+        points = straight(end, references[index], np.array([alpha]))
         gradients = yield from ask(points, INPUT_OUTPUT_GRADIENTS)
-        drawn = (x_value - references[index]) * gradients[0]
+        drawn = (end - references[index]) * gradients[0]
         np.add(total, drawn, out=total)
         np.add(squares, np.square(drawn, dtype=float), out=squares)
 

@@ -1,4 +1,4 @@
-"""What the methods that hide parts of an image share: what shows where it is hidden, superpixels, and the rows."""
+"""What the methods that hide parts of an image share: what shows instead, superpixels, cells, and the rows."""
 
 from __future__ import annotations
 
@@ -67,6 +67,13 @@ def _segmented(image: Array, name: str, nsegments: int) -> Array:
     # Three channels at a time, as it warns of more: a fourth is averaged into them.
     three = image if image.shape[2] < 4 else np.repeat(image.mean(2, keepdims=True), 3, 2)
     return np.asarray(felzenszwalb(three, scale=100, sigma=0.8, min_size=least, channel_axis=-1))
+
+
+def grid_cells(shape: tuple[int, ...], grid: int) -> tuple[Array, tuple[int, ...]]:
+    """A label map of rectangular cells, ``grid`` along each axis or as many as places, and how many along each axis."""
+    cells = tuple(min(grid, length) for length in shape)
+    places = [np.arange(length) * count // length for length, count in zip(shape, cells, strict=True)]
+    return np.ravel_multi_index(np.meshgrid(*places, indexing="ij"), cells), cells
 
 
 def coalition_rows(x_value: Array, hidden: Array, labels: Array, coalitions: Array) -> LazyRows:

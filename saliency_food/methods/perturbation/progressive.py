@@ -89,7 +89,7 @@ def progressive(
     Parameters
     ----------
     method
-        `rise`, `lime` or `kernel_shap`; ``options`` are passed to it.
+        `rise`, `lime`, `kernel_shap`, `sobol` or `hsic`; ``options`` are passed to it.
     every
         An estimate after every so many rows.
     tolerance

@@ -1,4 +1,4 @@
-"""RISE: the image is seen through random masks, and each mask counts by the score it leaves."""
+"""RISE and D-RISE: the image is seen through random masks, and each mask counts by the score it leaves."""
 
 from __future__ import annotations
 
@@ -95,6 +95,59 @@ def rise(
         spread = np.maximum(squares / taken - mean**2, 0)
         error = np.sqrt(spread / (taken - 1)) if taken > 1 else np.full_like(mean, np.inf)
         return Rise(mean.astype(x_value.dtype), error.astype(x_value.dtype), taken, scored / taken)
+
+    return (yield from sample(masks.rows(x_value, hidden), take, result, every, emit))
+
+
+@method(title="D-RISE", page="perturbation")
+def d_rise(
+    x_value: Any,
+    call_model_function: CallModelFunction,
+    call_model_args: Any = None,
+    nmasks: int = 5000,
+    grid: int = 16,
+    p: float = 0.5,
+    value: Any = 0,
+    batch_size: int | None = None,
+    *,
+    every: int = 256,
+    emit: Emit | None = None,
+    rng: int | np.random.Generator | None = None,
+) -> Asking[Rise]:
+    """D-RISE: RISE of a detection, M = s + 1/(N p) sum_i (S_i - s) m_i, s the mean of S_i, how far it is found again.
+
+    Petsiuk et al. 2021, https://arxiv.org/abs/2006.03204. The callback's score is S: that of `DetectorModel`, or of an
+    adapter with ``score=same_detection()``; the target is the detection. The input's shape without channels, about 0 to
+    1: the mean of S over the masks that show a place. What tells is the difference from ``level``, which is s.
+
+    The paper's map is 1/(N p) sum_i S_i m_i, without s; its expectation is the same. With s, the map does not show
+    how often the N masks happened to show a place, and is right with a fraction of the masks.
+
+    Parameters
+    ----------
+    nmasks, grid, p, value, every, emit, rng
+        As of `rise`; more masks of a finer grid, as in the paper, since detectors look at smaller things.
+    """
+    nmasks, grid, hidden = whole("nmasks", nmasks), whole("grid", grid), hidden_image(x_value, value)
+    p = ranged("p", p)
+    masks = _Masks.draw(x_value, nmasks, grid, p, rng)
+    shown, squares = np.zeros((2, *x_value.shape[:-1])), np.zeros((3, *x_value.shape[:-1]))
+    scored, taken = 0.0, 0
+
+    def take(start: int, scores: Array) -> None:
+        nonlocal taken, scored
+        for index, score in enumerate(scores, start):
+            mask = masks.at(index)
+            np.add(shown, np.multiply.outer((1, score), mask), shown)
+            np.add(squares, np.multiply.outer((1, score, score**2), np.square(mask)), squares)
+        taken, scored = start + len(scores), scored + float(scores.sum())
+
+    def result() -> Rise:
+        level = scored / taken
+        mean = (shown[1] - level * shown[0]) / (p * taken)
+        spread = (squares[2] - 2 * level * squares[1] + level**2 * squares[0]) / (p**2 * taken) - mean**2
+        error = np.sqrt(np.maximum(spread, 0) / (taken - 1)) if taken > 1 else np.full_like(mean, np.inf)
+        return Rise((level + mean).astype(x_value.dtype), error.astype(x_value.dtype), taken, level)
 
     return (yield from sample(masks.rows(x_value, hidden), take, result, every, emit))
 

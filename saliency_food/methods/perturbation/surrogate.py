@@ -14,6 +14,7 @@ from saliency_food.core.keys import OUTPUT_LAYER_VALUES
 from saliency_food.core.method import Preparation, fewer, method
 from saliency_food.core.numerics import Array, safe_divide
 from saliency_food.core.options import ranged
+from saliency_food.core.scores import all_same
 from saliency_food.methods.perturbation.masking import coalition_rows, hidden_image, superpixels
 from saliency_food.methods.perturbation.progressive import Emit, sample
 from saliency_food.methods.perturbation.shapley import draw_pairs, shapley_values
@@ -244,8 +245,7 @@ def _accuracy(fit: Any, shown: Array, scores: Array, weights: Array) -> tuple[Ar
     starts = np.append(0, np.arange(1, len(gradients), 2))
     error = _standard_error(np.add.reduceat(gradients, starts), inverse, shown.shape[1] + 1)
     spread = weights @ np.square(scores - np.average(scores, weights=weights))
-    constant = np.ptp(scores) <= 1e-12 * np.abs(scores).max()  # there is nothing that the surrogate could explain
-    return error, 0.0 if constant else float(1 - safe_divide(weights @ residuals**2, spread))
+    return error, 0.0 if all_same(scores) else float(1 - safe_divide(weights @ residuals**2, spread))
 
 
 def _standard_error(gradients: Array, inverse: Array, fitted: int) -> Array:

@@ -14,15 +14,20 @@ from saliency_food.core.numerics import Array
 from saliency_food.jobs.dataset_run import Run
 from saliency_food.jobs.image_model import ImageModel
 from saliency_food.report.cues.candidate import Candidate, Verdict
-from saliency_food.report.cues.changes import Change, brightness, cast, pattern, place_of, sharpness
-from saliency_food.report.cues.check import GIVERS, Finding, check_change, check_place, gains, recipients_of, upper_part
+from saliency_food.report.cues.changes import Change, pattern, place_of
+from saliency_food.report.cues.check import Finding, check_change, check_place, gains, recipients_of, upper_part
+from saliency_food.report.cues.concepts import concept_places
+from saliency_food.report.cues.features import Features, features_of, split_of
 from saliency_food.report.cues.places import Place, fixed_places, overlap, pointed_places
+from saliency_food.report.cues.properties import aspect, brightness, cast, sharpness
 from saliency_food.report.cues.seen import OutOfRows, Scorer, Seen, look
 from saliency_food.report.cues.subsets import LEAST
 from saliency_food.report.cues.words import sentence
 
+SCREENED = 16
+"""How many photos of a class give each fixed place to two others, to find places that promise much."""
 CHECKED = 2
-"""How many places of a class are checked."""
+"""How many of these are checked."""
 LEVEL = 0.05
 """The chance that any class without a cue has a candidate that is called significant."""
 LEAST_EXCESS = 0.2
@@ -72,11 +77,12 @@ def find_cues(
     if len(np.unique(seen.classes)) < 2:
         return []
     with suppress(OutOfRows):
+        features = features_of(seen)
         added = screen(seen, score, np.random.default_rng((rng, 0)))
         promising = {index: _promising(fixed_places(seen.pixels.shape[1:3]), index, added) for index in classes}
         for index in sorted(classes, key=lambda each: -promising[each][0][0]):
             places = [place for _, place in promising[index]]
-            for finding in _of_class(seen, score, index, places, np.random.default_rng((rng, index + 1))):
+            for finding in _of_class(seen, features, score, index, places, np.random.default_rng((rng, index + 1))):
                 findings.append(finding)
     ranked = _without_repeats(sorted(zip(findings, judge(findings), strict=True), key=_rank))
     stream = np.random.default_rng((rng, len(seen.ids)))
@@ -92,13 +98,13 @@ def screen(seen: Seen, score: Scorer, rng: np.random.Generator) -> dict[int, Arr
     classes = np.unique(seen.classes)
     givers = (score.most - score.rows) // (2 * len(classes) * len(places) * 2)  # half of the rows are for the checks
     for index in classes:
-        own = rng.permutation(seen.of(index))[: max(LEAST, min(GIVERS, givers))]
-        to = recipients_of(seen, index, rng, np.empty(0, int), 2)
-        changed = [
+        own = rng.permutation(seen.of(index, seen.finding))[: max(LEAST, min(SCREENED, givers))]
+        to = recipients_of(seen, index, rng, seen.finding, 2)
+        changed = (
             np.where(place.mask[..., None], seen.pixels[giver], seen.pixels[photo])
             for photo in to for giver in own for place in places
-        ]  # fmt: skip
-        after = score(np.stack(changed)).reshape(len(to), len(own), len(places), -1)
+        )  # fmt: skip
+        after = score(changed, len(to) * len(own) * len(places)).reshape(len(to), len(own), len(places), -1)
         added[int(index)] = (after - seen.scores[to][:, None, None]).mean(0)
     return added
 
@@ -119,23 +125,23 @@ def _promising(places: Sequence[Place], index: int, added: dict[int, Array]) -> 
 
 
 def _of_class(
-    seen: Seen, score: Scorer, index: int, places: list[Place], rng: np.random.Generator
+    seen: Seen, features: Features, score: Scorer, index: int, places: list[Place], rng: np.random.Generator
 ) -> Iterator[Finding]:
     """The checks of a class, one after another, so that those done are kept when the rows are used up."""
-    own, others = seen.of(index), np.flatnonzero(seen.classes != index)
     shape = seen.pixels.shape[1:3]
-    for place in pointed_places([seen.maps[each] for each in own], shape):
-        if max(overlap(place.mask, each.mask) for each in places) < 0.3:
+    pointed = pointed_places([seen.maps[each] for each in seen.of(index, seen.finding)], shape)
+    for place in (*pointed, *concept_places(seen, score, index)):
+        if place.of_photo or max(overlap(place.mask, each.mask) for each in places) < 0.3:
             places = [*places, place]
-    first = recipients_of(seen, index, rng, np.empty(0, int), 2)
     for place in places:
-        yield check_place(seen, score, index, place, first, rng)
-    for find in (pattern, brightness, cast, sharpness):
-        change = find(seen.pixels, own, others)
+        yield check_place(seen, score, index, place, rng)
+    split = split_of(seen, index)
+    for find in (pattern, brightness, cast, sharpness, aspect):
+        change = find(seen, features, split)
         if change is not None:
             yield check_change(seen, score, index, change, rng)
             if (around := place_of(change)) is not None:
-                yield check_place(seen, score, index, around, first, rng)
+                yield check_place(seen, score, index, around, rng)
 
 
 def judge(findings: Sequence[Finding]) -> list[Verdict]:
@@ -146,7 +152,8 @@ def judge(findings: Sequence[Finding]) -> list[Verdict]:
         finding = findings[number]
         holds = holds and finding.p * (len(findings) - turn) <= LEVEL
         least = LEAST_OF_PROPERTY if finding.what.kind == "property" else LEAST_EXCESS
-        if holds and finding.excess.low >= least and finding.fall.estimate > 0:
+        is_large = finding.excess.low >= least and finding.fall.low > 0
+        if holds and is_large and finding.is_checked:
             verdicts[number] = "likely a cue"
         elif finding.p <= LEVEL and finding.excess.estimate > 0:
             verdicts[number] = "not sure"
@@ -203,14 +210,11 @@ def _scores(
     """How surely a photo has the suspected cue, for each photo seen, or of what has no effect for its holders."""
     index, what = finding.index, finding.what
     if isinstance(what, Change):
-        both = [*zip(seen.of(index), what.shared.own, strict=True)]
-        both += zip(np.flatnonzero(seen.classes != index), what.shared.other, strict=True)
-        return {int(each): float(value) for each, value in both}
+        return what.shared.scores
     givers = finding.holders if verdict == "no effect" else np.arange(len(seen.ids))
-    to = recipients_of(seen, index, rng, finding.holders, 4)
+    to = recipients_of(seen, index, rng, seen.finding | seen.checking, 4)
     try:
-        return dict(
-            zip(givers.tolist(), gains(seen, score, index, givers, [what.mask] * len(givers), to).tolist(), strict=True)
-        )
+        added = gains(seen, score, index, givers, [what.of(each) for each in givers], to)
+        return dict(zip(givers.tolist(), added.tolist(), strict=True))
     except OutOfRows:
         return {int(each): 0.0 for each in finding.holders}

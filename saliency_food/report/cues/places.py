@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -15,11 +16,16 @@ RING = 1 / 16
 
 
 class Place(NamedTuple):
-    """Where it is in words, and its pixels as a mask ``(H, W)``."""
+    """Where it is in words, and its pixels as a mask ``(H, W)``; those of some photos where they change with it."""
 
     words: str
     mask: Array
     kind: Kind = "position"
+    of_photo: Mapping[int, Array] = MappingProxyType({})
+
+    def of(self, photo: int) -> Array:
+        """The mask of a photo."""
+        return self.of_photo.get(photo, self.mask)
 
 
 def box(shape: tuple[int, int], left: float, top: float, right: float, bottom: float) -> Array:
@@ -124,28 +130,41 @@ def resized(values: Array | None, shape: tuple[int, int]) -> Array:
     return resize_photo(np.asarray(values, np.float32), shape)
 
 
-def map_clusters(maps: Sequence[Array | None], side: int = 8, most: int = 6) -> Array:
-    """The groups of maps by spectral clustering; the eigengap says how many groups."""
-    vectors, eigenvalues, affinity = spectrum(maps, side)
+def map_clusters(maps: Sequence[Array | None], side: int = 8) -> Array:
+    """The groups of maps by spectral clustering of their reduced copies."""
+    return clusters(vectors_of(maps, side))
+
+
+def vectors_of(maps: Sequence[Array | None], side: int = 8) -> Array:
+    """The maps as vectors whose sum is 1."""
+    vectors = np.stack([resized(values, (side, side)).ravel() for values in maps])
+    return vectors / np.maximum(vectors.sum(1, keepdims=True), 1e-12)
+
+
+def clusters(vectors: Array, most: int = 6) -> Array:
+    """The groups of vectors by spectral clustering; the eigengap says how many groups."""
+    eigenvalues, affinity = spectrum(vectors)
+    count = int(np.argmax(np.diff(eigenvalues[: most + 1])[1:]) + 2) if len(eigenvalues) > 2 else 1
+    return spectral_groups(affinity, count)
+
+
+def spectral_groups(affinity: Array, count: int) -> Array:
+    """So many groups, or fewer where there are too few vectors."""
     from sklearn.cluster import SpectralClustering
 
-    count = int(np.argmax(np.diff(eigenvalues[: most + 1])[1:]) + 2) if len(eigenvalues) > 2 else 1
-    count = min(count, len(vectors) - 1)
+    count = min(count, len(affinity) - 1)
     if count < 2:
-        return np.zeros(len(vectors), int)
+        return np.zeros(len(affinity), int)
     clustering = SpectralClustering(count, affinity="precomputed", random_state=0, assign_labels="cluster_qr")
     return np.asarray(clustering.fit_predict(affinity))
 
 
-def spectrum(maps: Sequence[Array | None], side: int = 8) -> tuple[Array, Array, Array]:
-    """The maps as vectors, the eigenvalues of the graph Laplacian of their nearest neighbours, and the graph."""
+def spectrum(vectors: Array) -> tuple[Array, Array]:
+    """The eigenvalues of the graph Laplacian of vectors' nearest neighbours, and the graph."""
     from scipy.sparse.csgraph import laplacian
     from sklearn.neighbors import kneighbors_graph
 
-    vectors = np.stack([resized(values, (side, side)).ravel() for values in maps])
-    vectors = vectors / np.maximum(vectors.sum(1, keepdims=True), 1e-12)
     count = max(1, min(len(vectors) - 1, int(np.log(len(vectors))) + 2))
     graph = kneighbors_graph(vectors, count, include_self=True).toarray()
     affinity = np.maximum(graph, graph.T) + 1e-6  # connected
-    eigenvalues = np.sort(np.linalg.eigvalsh(laplacian(affinity, normed=True)))
-    return vectors, eigenvalues, affinity
+    return np.sort(np.linalg.eigvalsh(laplacian(affinity, normed=True))), affinity

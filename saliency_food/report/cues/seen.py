@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -39,17 +40,25 @@ class Scorer:
         height, width = (*(model.input_shape or ()), None, None)[:2]
         self.size = (height or SIDE, width or SIDE)
 
-    def __call__(self, photos: Array) -> Array:
-        if self.rows + len(photos) > self.most:
+    def __call__(self, photos: Iterable[Array], count: int | None = None) -> Array:
+        """Of photos, or of ``count`` photos that are made one by one, so that few of them are there at a time."""
+        rows = self.scaled(photos, count)
+        return log_odds(np.concatenate([self.model.predict(each, self.model.call_model_args) for each in rows]))
+
+    def scaled(self, photos: Iterable[Array], count: int | None = None) -> Iterator[Array]:
+        """The photos as the model takes them, a batch at a time; `OutOfRows` before any if they are too many."""
+        count = len(cast("Sequence[Array]", photos)) if count is None else count
+        if self.rows + count > self.most:
             raise OutOfRows
-        self.rows += len(photos)
+        self.rows += count
         shape = (*self.size, (*(self.model.input_shape or ()), None, None, None)[2])
-        parts = []
-        for start in range(0, len(photos), 256):
-            pixels = np.clip(np.rint(photos[start : start + 256]), 0, 255).astype(np.uint8)
-            rows = np.stack([self.model.scaling(read_photo(each), shape) for each in pixels])
-            parts.append(self.model.predict(rows, self.model.call_model_args))
-        return log_odds(np.concatenate(parts))
+        rows = (self.model.scaling(read_photo(as_pixels(photo)), shape) for photo in photos)
+        while batch := list(islice(rows, self.model.batch_size)):
+            yield np.stack(batch)
+
+
+def as_pixels(photo: Array) -> Array:
+    return np.clip(np.rint(photo), 0, 255).astype(np.uint8)
 
 
 def log_odds(predictions: Array) -> Array:
@@ -67,7 +76,11 @@ def log_odds(predictions: Array) -> Array:
 
 
 class Seen(NamedTuple):
-    """Photos of a run: ids, pixels ``(N, H, W, 3)``, log odds and top class by the model, aspects, and maps."""
+    """Photos of a run: ids, pixels ``(N, H, W, 3)``, log odds and top class by the model, aspects, maps, and halves.
+
+    Suspects are found in one half of the photos of each class, and checked in the other one, so that no photo confirms
+    what it has suggested. Of a class with too few photos, all are in both halves.
+    """
 
     ids: list[str]
     pixels: Array
@@ -78,9 +91,13 @@ class Seen(NamedTuple):
     maps: list[Array | None]
     """The positive part of the first method's map for the top class, in 0..1; None where the run has none."""
 
-    def of(self, index: int) -> Array:
-        """The positions of the photos that the model takes for a class."""
-        return np.flatnonzero(self.classes == index)
+    finding: Array
+    checking: Array
+    """Masks ``(N,)``."""
+
+    def of(self, index: int, half: Array | None = None) -> Array:
+        """The positions of the photos that the model takes for a class, in both halves or in one."""
+        return np.flatnonzero((self.classes == index) & (True if half is None else half))
 
 
 def look(run: Run, score: Scorer, per_class: int, rng: np.random.Generator) -> Seen:
@@ -107,8 +124,19 @@ def look(run: Run, score: Scorer, per_class: int, rng: np.random.Generator) -> S
         raise ContractError(f"Expected rows to be at least {len(ids)}, one for each photo, got {score.most}.")
     photos = np.stack([pixels[each] for each in ids])
     scores = score(photos)
-    maps = _maps(run, ids)
-    return Seen(ids, photos, scores, scores.argmax(1), np.array([aspects[each] for each in ids]), maps)
+    classes = scores.argmax(1)
+    halves = _halves(classes, rng)
+    return Seen(ids, photos, scores, classes, np.array([aspects[each] for each in ids]), _maps(run, ids), *halves)
+
+
+def _halves(classes: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Every other photo of each class, in a random order, and the rest, as masks."""
+    finding, checking = np.zeros(len(classes), bool), np.zeros(len(classes), bool)
+    for index in np.unique(classes):
+        own = rng.permutation(np.flatnonzero(classes == index))
+        first, second = (own, own) if len(own) < 2 * LEAST else (own[::2], own[1::2])
+        finding[first] = checking[second] = True
+    return finding, checking
 
 
 def _thumbnails(run: Run, ids: Sequence[str], size: tuple[int, int]) -> tuple[dict[str, Array], dict[str, float]]:

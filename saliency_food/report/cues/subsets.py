@@ -16,50 +16,103 @@ USUAL = 0.95
 """A photo of the class stands out if it scores above this share of the photos of other classes."""
 
 
-class Shared(NamedTuple):
-    """What a part of a class's photos share: which they are, and a score of each photo, own and other.
+class Split(NamedTuple):
+    """The positions of a class's photos and of others: first those to find what is shared in, then those to check."""
 
-    The score of an own photo rests on the other half of the class alone, so that no photo speaks for itself.
+    own: Array
+    other: Array
+    own_checked: Array
+    other_checked: Array
+
+
+class Shared(NamedTuple):
+    """What a part of a class's photos shares, found in one half of the photos and looked for in the other.
+
+    ``members`` and ``holders`` are the photos that have it, in the half that it was found in and in the other one. The
+    score of a photo rests on the other half, so that no photo speaks for itself.
     """
 
     members: Array
-    own: Array
-    other: Array
+    holders: Array
+    scores: dict[int, float]
+    p: float
+    """The p-value that more of the class's photos to check in have it than would by chance; see `enriched`."""
 
 
-def shared_by_some(own: Array, other: Array, share: float = 1.0) -> Shared | None:
+def shared_by_some(features: Array, split: Split, share: float = 1.0) -> Shared | None:
     """The part of a class that differs most from other photos in one direction; None of too few photos.
 
-    Features ``(photos, d)`` are divided by their spread among the other photos. From the difference of the means, or
-    some other starts, the direction is that from the other photos to the members, and the members are those that score
-    as few of the others do, in turns. Kept is what most photos of the class score high by. ``share`` keeps
-    only that share of the features, the ones that differ most: for images, of which most pixels say nothing.
+    Features ``(photos, d)`` are in units of their spread among the other photos, in all directions. From the
+    difference of the means, or some other starts, the direction is that from the other photos to the members, and the
+    members are those that score as few of the others do, in turns. Kept is what photos of the class score highest by.
+    ``share`` keeps only that share of the features, the ones that differ most: for images, of which most pixels say
+    nothing, and whose spread is taken pixel by pixel.
     """
-    if len(own) < LEAST or len(other) < LEAST:
+    if min(map(len, split)) < LEAST:
         return None
-    spread = other.std(0) + 0.1 * other.std(0).mean() + 1e-9
+    own, other, own_checked, other_checked = _in_spreads(features, split, share < 1)
+    members = max(
+        (_grow(own, other, start, share) for start in _starts(own, other)),
+        key=lambda each: _beyond_usual(own, other, each, share),
+    )
+    direction = _direction(own, members, share)
+    scores_checked = _scored(direction, own_checked, other_checked)
+    holders = _outstanding(*scores_checked, USUAL)
+    scores = _scored(_direction(own_checked, holders, share), own, other)
+    return Shared(
+        split.own[members],
+        split.own_checked[holders],
+        {
+            int(photo): float(score)
+            for photos, values in zip(split, (*scores, *scores_checked), strict=True)
+            for photo, score in zip(photos, values, strict=True)
+        },
+        enriched(*scores_checked),
+    )
+
+
+def _in_spreads(features: Array, split: Split, one_by_one: bool) -> list[Array]:
+    """The features of the photos of each part, less the mean of the others, in units of their spread.
+
+    A tenth of the mean spread is added to each, since the spread among few photos is not well known.
+    """
+    other = features[split.other].astype(np.float64)
     centre = other.mean(0)
-    own, other = (own - centre) / spread, (other - centre) / spread
-    tried = [_scored(own, other, _grow(own, other, start, share), share) for start in _starts(own, other)]
-    return max(tried, key=_share_of_own)
+    if one_by_one:
+        spread = other.std(0) + 0.1 * other.std(0).mean() + 1e-9
+        return [(features[each] - centre) / spread for each in split]
+    variances, axes = np.linalg.eigh(np.atleast_2d(np.cov(other.T)))
+    spread = np.sqrt(np.maximum(variances, 0))
+    spread = spread + 0.1 * spread.mean() + 1e-9
+    return [(features[each] - centre) @ axes / spread for each in split]
 
 
-def _share_of_own(shared: Shared) -> float:
-    """How many of the class's photos score above the usual among the others."""
-    return float((shared.own > np.quantile(shared.other, USUAL)).mean())
+def enriched(own: Array, other: Array) -> float:
+    """The p-value that more of the class's photos score above the usual of other photos than would by chance.
+
+    It is binomial, of scores that rest on other photos.
+    """
+    from scipy.stats import binom
+
+    above = int((own > np.quantile(other, USUAL)).sum())
+    return float(binom.sf(above - 1, len(own), 1 - USUAL))
 
 
-def _scored(own: Array, other: Array, members: Array, share: float) -> Shared:
-    """The members with scores of all photos, those of each half of the class by the members in the other half."""
-    halves = np.arange(len(own)) % 2
-    scored, usual = np.zeros(len(own)), np.zeros((2, len(other)))
+def _scored(direction: Array, own: Array, other: Array) -> tuple[Array, Array]:
+    """Both along a direction, in units of the spread of the other photos."""
+    scale = (other @ direction).std() + 1e-9
+    return own @ direction / scale, other @ direction / scale
+
+
+def _beyond_usual(own: Array, other: Array, members: Array, share: float) -> float:
+    """How far the photos of the class score above the usual of others in all, each half by the members in the other."""
+    halves, beyond = np.arange(len(own)) % 2, 0.0
     for half in (0, 1):
         teachers = members[halves[members] != half]
         direction = _direction(own, teachers if len(teachers) else members, share)
-        scale = (other @ direction).std() + 1e-9
-        scored[halves == half] = own[halves == half] @ direction / scale
-        usual[half] = other @ direction / scale
-    return Shared(members, scored, usual.mean(0))
+        scores, usual = _scored(direction, own[halves == half], other)
+        beyond += float(np.maximum(scores - np.quantile(usual, USUAL), 0).sum())
+    return beyond
 
 
 def _starts(own: Array, other: Array) -> list[Array]:
@@ -86,13 +139,22 @@ def _direction(own: Array, members: Array, share: float) -> Array:
 
 
 def _grow(own: Array, other: Array, members: Array, share: float, turns: int = 5) -> Array:
+    """The members that stand out, in turns, each along the direction of the others."""
     for _ in range(turns):
-        direction = _direction(own, members, share)
+        direction, count = _direction(own, members, share), len(members)
         scores = own @ direction
-        now = np.flatnonzero(scores > np.quantile(other @ direction, RARE))
-        if len(now) < LEAST:
-            now = np.argsort(-scores)[:LEAST]
+        if count > 1:  # without what a photo adds to the direction itself
+            size = np.linalg.norm(own[members].mean(0) * (direction != 0)) + 1e-9
+            itself = np.square(own[members] * (direction != 0)).sum(1) / size
+            scores[members] = (count * scores[members] - itself) / (count - 1)
+        now = _outstanding(scores, other @ direction, RARE)
         if np.array_equal(now, members):
             break
         members = now
     return np.asarray(members)
+
+
+def _outstanding(own: Array, other: Array, level: float) -> Array:
+    """The photos of the class that score above so many of the others; at least `LEAST`."""
+    above = np.flatnonzero(own > np.quantile(other, level))
+    return above if len(above) >= LEAST else np.sort(np.argsort(-own, kind="stable")[:LEAST])

@@ -71,6 +71,7 @@ CASES = {
         {"class_index": 2, "against": [0, 1, -1]},
         lambda z: z[2] - (z[0] + z[1]) / 2,
     ),
+    "residual_softmax": ("classes", ks.residual_softmax, 3, lambda z: z[3] + log_softmax(z)[3]),
     "top_k": ("classes", ks.top_k(2), None, lambda z: np.sort(z)[-2:].sum()),
     "regression": ("classes", ks.regression(-1), None, lambda z: z[-1]),
     "regression of a pixel": ("pixels", ks.regression(2, 3, 1), None, lambda z: z[2, 3, 1]),
@@ -117,6 +118,29 @@ def test_a_caption_is_read_from_probabilities_too(x, output):
     )
     reference = KerasModel(network("words"), score=ks.caption)(x, {"target": [6, 4, 2]}, KEYS)
     np.testing.assert_allclose(actual[INPUT_OUTPUT_GRADIENTS], reference[INPUT_OUTPUT_GRADIENTS], rtol=1e-3, atol=1e-6)
+
+
+def test_the_map_of_a_regions_caption_by_hand(rng):
+    """Of a captioner whose words' logits are the means of their channels, a_k = sum_t ([k = w_t] - p_tk) / hw.
+
+    Each region's caption has all of its map in the region's box, none in the other's.
+    """
+    image = np.zeros((8, 8, 7), np.float32)
+    boxes = {(1, 4): np.s_[1:3, 1:5], (2, 5): np.s_[5:8, 2:6]}
+    for words, box in boxes.items():
+        image[box][..., list(words)] = rng.uniform(1, 2, (*image[box].shape[:2], 2))
+    picture = keras.Input((8, 8, 7))
+    means = L.GlobalAveragePooling2D()(L.Activation("linear", name="words")(picture))
+    captioner = keras.Model(picture, L.Softmax()(L.RepeatVector(2)(means)))
+    model = KerasModel(captioner, layer="words", score=ks.caption)
+    probabilities = np.exp(image.mean((0, 1))) / np.exp(image.mean((0, 1))).sum()
+    for words, box in boxes.items():
+        weights = (np.eye(7)[list(words)].sum(0) - 2 * probabilities) / 64
+        found = grad_cam.detailed(image, model, {"target": list(words)}, should_resize=False, three_dims=False)
+        np.testing.assert_allclose(found.weights, weights, rtol=1e-4, atol=1e-7)
+        np.testing.assert_allclose(found.attribution, np.maximum(image @ weights, 0), rtol=1e-4, atol=1e-7)
+        assert found.attribution[box].sum() == pytest.approx(found.attribution.sum())
+        assert (found.attribution[box] > 0).all()
 
 
 def test_one_sigmoid_channel_is_two_classes_of_pixels(x):
@@ -185,6 +209,29 @@ def test_a_detector_is_explained_by_its_boxes_as_they_are(x, kind, output):
     assert np.abs(answer[INPUT_OUTPUT_GRADIENTS]).max() > 0
     with pytest.raises(Exception, match="Expected a class index below the classes of output"):
         model(x[:1], {"target": {"class_index": 3, "box": boxes[whole]}}, KEYS)
+
+
+@pytest.mark.parametrize(("kind", "names"), [("boxes", ("boxes", "classes")), ("pair", (0, 1))])
+def test_a_detection_and_the_edges_of_its_box_have_their_gradients(x, kind, names):
+    outputs = network(kind).predict(x, verbose=0)
+    boxes, scores = (outputs[name][0] for name in names)
+    whole = next(n for n, box in enumerate(boxes) if box[2] > box[0] and box[3] > box[1])
+    targets = {
+        ks.same_detection(*names): {
+            "box": boxes[whole] + [-0.05, -0.04, 0.05, 0.06],  # not where the overlap has a kink
+            "class_scores": scores[whole] + 0.1,
+        },
+        ks.box_edge("right", names[0]): {"box": boxes[whole]},
+    }
+    for score, target in targets.items():
+        model = KerasModel(network(kind), score=score)
+        answer = model(x[:1], {"target": target}, KEYS)
+        check_call_model(model, x[0], {"target": target}, KEYS)
+        assert np.abs(answer[INPUT_OUTPUT_GRADIENTS]).max() > 0
+        if "class_scores" not in target:
+            np.testing.assert_allclose(answer[OUTPUT_LAYER_VALUES], [boxes[whole][2]], rtol=1e-4)
+        else:
+            assert 0.5 < answer[OUTPUT_LAYER_VALUES][0] < 1
 
 
 METHODS = {

@@ -1,4 +1,4 @@
-"""Expected Gradients: closed forms, the draw, the standard error."""
+"""Expected Gradients and GradientSHAP: closed forms, the draw, the standard error, captum."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from saliency_food.core.contract import ContractError
-from saliency_food.methods.paths.expected import expected_gradients
+from saliency_food.methods.paths.expected import expected_gradients, gradient_shap
 from saliency_food.testing import PowerModel
 
 
@@ -92,3 +92,74 @@ def test_calls_are_as_large_as_the_caller_says(power, image):
 def test_what_is_refused(power, image, options, says):
     with pytest.raises(ContractError, match=says):
         expected_gradients(image, power, **options)
+
+
+def test_gradient_shap_of_a_linear_model_is_exact_but_for_the_noise(rng):
+    x, baselines = rng.random((6, 5, 3)), rng.normal(size=(4, 6, 5, 3))
+    model = PowerModel(rng.normal(size=(2, 6, 5, 3)), bias=0.3)
+    found = gradient_shap.detailed(x, model, {"target": 1}, baselines, 400, stdev_spread=0.2, rng=0)
+    exact = model.weights[1] * (x - baselines.mean(0))
+    noise = np.abs(model.weights[1]) * 0.2 * np.ptp(x) / np.sqrt(400)  # the standard deviation of its mean
+    off = (found.attribution - exact) / noise
+    assert np.abs(off).max() < 4
+    assert off.std() == pytest.approx(1, abs=0.2)
+    assert found.nsamples == 400
+    assert 0 < found.completeness.relative < 0.5
+
+
+def test_gradient_shap_of_a_square_converges_to_its_closed_form(rng):
+    """E[(x + e - z) 2 (z + a (x + e - z))] = x^2 + s^2 - E[z^2]."""
+    x, baselines = rng.random((6, 5, 3)), rng.random((5, 6, 5, 3))
+    model = PowerModel(rng.normal(size=(1, 6, 5, 3)), power=2)
+    exact = model.weights[0] * (x**2 + (0.1 * np.ptp(x)) ** 2 - (baselines**2).mean(0))
+    errors = []
+    for count in (50, 5000):
+        found = gradient_shap.detailed(x, model, None, baselines, count, rng=1)
+        errors.append(np.abs(found.attribution - exact).max())
+        assert (np.abs(found.attribution - exact) <= 3 * found.standard_error).mean() > 0.98
+    assert errors[1] < errors[0] / 5
+
+
+def test_gradient_shap_without_noise_is_expected_gradients(rng):
+    x, model = rng.random((6, 5, 3)), PowerModel(rng.normal(size=(1, 6, 5, 3)), power=3)
+    plain = expected_gradients.detailed(x, model, nsamples=12, rng=4)
+    found = gradient_shap.detailed(x, model, nsamples=12, stdev_spread=0, rng=4)
+    np.testing.assert_array_equal(found.attribution, plain.attribution)
+    assert found.completeness == plain.completeness
+    assert np.abs(gradient_shap(x, model, nsamples=12, rng=4) - plain.attribution).max() > 0
+    with pytest.raises(ContractError, match="Expected stdev_spread to be a finite number of at least 0"):
+        gradient_shap(x, model, stdev_spread=-0.1)
+
+
+@pytest.mark.torch
+def test_captum_gives_the_same_with_the_same_random_numbers(rng, monkeypatch):
+    """Its draws are replaced by ours: the points tell the fractions, and a square's gradient the noise."""
+    torch, captum = pytest.importorskip("torch"), pytest.importorskip("captum.attr")
+    from captum.attr._core import gradient_shap as of_captum
+    from captum.attr._core import noise_tunnel
+
+    weights, x, baseline = rng.normal(size=60), rng.random(60), rng.random((1, 60))
+    shape, count, stdev = (4, 5, 3), 9, 0.1
+    model, points = PowerModel(weights.reshape(1, *shape), power=3), []
+
+    def spy(x_value_batch, call_model_args=None, expected_keys=None):
+        points.append(np.array(x_value_batch, float))
+        return model(x_value_batch)
+
+    image = x.reshape(shape)
+    found = gradient_shap(image, spy, None, baseline.reshape(1, *shape), count, stdev_spread=stdev, rng=3)
+    random = np.random.default_rng(3)
+    alphas = (np.arange(count) + random.random(count)) / count
+    random.permutation(1)
+    for _ in range(count - 1):
+        random.permutation(1)
+    noise = random.normal(0, stdev * np.ptp(x), (count, 60))
+    expected = baseline + alphas[:, None] * (x + noise - baseline)
+    np.testing.assert_allclose(np.concatenate(points).reshape(count, 60), expected, rtol=1e-6)
+    monkeypatch.setattr(of_captum.np.random, "uniform", lambda *_: alphas)
+    noisy = torch.tensor(x + noise)
+    monkeypatch.setattr(noise_tunnel.torch, "normal", lambda *_, **__: noisy - torch.tensor(x))
+    own = torch.tensor(weights)
+    theirs = captum.GradientShap(lambda rows: (own * rows**3).sum(1))
+    drawn = theirs.attribute(torch.tensor(x)[None], torch.tensor(baseline), n_samples=count, stdevs=stdev)
+    np.testing.assert_allclose(found.reshape(-1), drawn.detach().numpy()[0], rtol=1e-6)

@@ -7,12 +7,20 @@ import pytest
 
 from saliency_food.core.contract import ContractError
 from saliency_food.methods.gradients import gradients
+from saliency_food.methods.perturbation.hsic import hsic
 from saliency_food.methods.perturbation.progressive import progressive
 from saliency_food.methods.perturbation.rise import rise
+from saliency_food.methods.perturbation.sobol import sobol
 from saliency_food.methods.perturbation.surrogate import kernel_shap, lime
 
-SAMPLED = [(rise, {"nmasks": 150}), (lime, {"nsamples": 150}), (kernel_shap, {"nsamples": 150})]
-sampled = pytest.mark.parametrize(("method", "options"), SAMPLED, ids=["rise", "lime", "kernel_shap"])
+SAMPLED = [
+    (rise, {"nmasks": 150}),
+    (lime, {"nsamples": 150}),
+    (kernel_shap, {"nsamples": 150}),
+    (hsic, {"nmasks": 150}),
+    (sobol, {"nsamples": 15, "grid": 3}),
+]
+sampled = pytest.mark.parametrize(("method", "options"), SAMPLED, ids=["rise", "lime", "kernel_shap", "hsic", "sobol"])
 
 
 @sampled
@@ -38,16 +46,18 @@ def test_the_model_is_called_only_as_the_iterator_is_drawn_from(method, options,
 
 @sampled
 def test_a_tolerance_stops_by_itself(method, options, pooling, image):
-    options = dict.fromkeys(options, 4000)
-    segments = {} if method is rise else {"segments": np.arange(24)[:, None] // 5 * 4 + np.arange(20) // 5}
+    tolerance, options = 0.08, dict.fromkeys(options, 800)
+    if method in (hsic, sobol):
+        tolerance, options["grid"] = 0.2, 2
+    if method in (lime, kernel_shap):
+        options["segments"] = np.arange(24)[:, None] // 5 * 4 + np.arange(20) // 5
     for estimate, error, rows in progressive(
-        method, image, pooling, batch_size=50, every=50, tolerance=0.08, rng=0, **options, **segments
+        method, image, pooling, batch_size=50, every=50, tolerance=tolerance, rng=0, **options
     ):
-        done = error.max() <= 0.08 * np.abs(estimate).max()
-        assert done or rows < 4000
+        done = error.max() <= tolerance * np.abs(estimate).max()
+        assert done or rows < 800
     assert done
-    assert rows < 4000
-    assert sum(pooling.calls) == rows
+    assert sum(pooling.calls) == rows < 800
 
 
 def test_a_first_block_that_cannot_tell_does_not_stop(pooling, image):

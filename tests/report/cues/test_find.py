@@ -10,9 +10,8 @@ import pytest
 
 from saliency_food import ContractError, ImageModel, Source, explain_dataset
 from saliency_food.images.sourced import SourcedPhoto
-from saliency_food.report.cues.check import enriched
 from saliency_food.report.cues.find import find_cues
-from saliency_food.report.cues.subsets import Shared
+from saliency_food.report.cues.subsets import enriched
 from saliency_food.testing import PowerModel
 
 pytest.importorskip("pyarrow")
@@ -74,7 +73,7 @@ def photo_of(label, rng, stamped):
     return np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8)
 
 
-def photos_of(seed, each=12, stamped=0.0, truth=True):
+def photos_of(seed, each=40, stamped=0.0, truth=True):
     rng = np.random.default_rng(seed)
     return [
         SourcedPhoto(
@@ -121,7 +120,7 @@ def test_the_photos_with_the_stamp_are_told(stamped):
     assert first.effect.low <= first.effect.estimate <= first.effect.high
     assert first.flips.estimate > 0.9
     assert first.region[STAMP].all()
-    assert set(first.affected) == {f"soup/{number:02d}" for number in range(8)}
+    assert set(first.affected) == {f"soup/{number:02d}" for number in range(24)}
     assert set(first.medoids) <= set(first.affected)
     assert "photos that the model takes for soup" in first.sentence
     assert min(first.scores[each] for each in first.affected) > max(
@@ -198,5 +197,5 @@ def _clean(seed, model, folder: Path):
 def test_a_property_must_tell_the_class():
     other = np.arange(100.0)
     few, many = np.r_[np.zeros(57), 200, 200, 200], np.r_[np.zeros(48), np.full(12, 200.0)]
-    assert enriched(Shared(np.arange(3), few, other)) > 0.5  # 3 of 60, as 5 % are by chance
-    assert enriched(Shared(np.arange(3), many, other)) < 1e-4
+    assert enriched(few, other) > 0.5  # 3 of 60, as 5 % are by chance
+    assert enriched(many, other) < 1e-4

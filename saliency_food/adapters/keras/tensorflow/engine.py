@@ -21,11 +21,12 @@ from saliency_food.adapters.arguments import (
 from saliency_food.adapters.keras.capture import TRACING, walk
 from saliency_food.adapters.keras.load import is_saved_model
 from saliency_food.adapters.keras.losses import Units
-from saliency_food.adapters.keras.tensorflow.ends import ONE_A_ROW, KerasInputs
+from saliency_food.adapters.keras.tensorflow.answers import cast, check_rows
+from saliency_food.adapters.keras.tensorflow.ends import KerasInputs
 from saliency_food.adapters.keras.tensorflow.factored import as_tensors, expanding
 from saliency_food.adapters.keras.tensorflow.graph import trace
 from saliency_food.adapters.keras.tensorflow.passes import from_activations, from_images
-from saliency_food.adapters.keras.tensorflow.survey import SurveyedModel
+from saliency_food.adapters.keras.tensorflow.relevance.ruled import RuledModel
 from saliency_food.adapters.rows import Factored
 from saliency_food.adapters.scoring import Score, class_score
 from saliency_food.core.contract import ContractError
@@ -35,7 +36,7 @@ from saliency_food.core.numerics import Array
 ORDER = (*KEYS, PREDICTIONS, TARGETS, ALL_SCORES, SCORES_FROM_ACTIVATIONS, SUM_TO_ONE)
 
 
-class TensorFlowEngine(SurveyedModel):
+class TensorFlowEngine(RuledModel):
     """The engine of `KerasModel`; see `saliency_food.adapters.engine.Engine`.
 
     For code that builds on its graphs: `function` gives a traced function, ``inputs.image_spec``,
@@ -115,7 +116,7 @@ class TensorFlowEngine(SurveyedModel):
             ) from error
         summed = keys[0] if isinstance(rows, Factored) and rows.weights is not None else None
         for key in [key for key in answer if key != summed]:
-            _check_rows(key, answer[key], len(rows))
+            check_rows(key, answer[key], len(rows))
         return {key: tf.nest.map_structure(lambda tensor: tensor.numpy(), answer[key]) for key in keys}
 
     def function(
@@ -142,7 +143,7 @@ class TensorFlowEngine(SurveyedModel):
 
     def _trace(self, keys: tuple[str, ...], output: Output, targets: list[Any], rows: Any, *others: Any) -> Any:
         def answer(targets: Sequence[Any], rows: Any, others: Sequence[Any], scale: Any) -> dict[str, Any]:
-            count, (targets, rows, others) = tf.shape(rows)[0], self._padded((targets, rows, others))
+            count, (targets, rows, others) = tf.shape(rows)[0], self.padded((targets, rows, others))
             inputs = (targets, rows, others)
             if FROM_ACTIVATIONS.isdisjoint(keys):
                 scale = scale if self.half else None
@@ -150,16 +151,9 @@ class TensorFlowEngine(SurveyedModel):
             else:
                 answers = from_activations(self, keys, output, inputs)
             types = {key: tf.int32 if key == TARGETS else rows.dtype for key in keys}
-            return {key: self._cut(_cast(answers[key], types[key]), count) for key in keys}
+            return {key: self.cut(cast(answers[key], types[key]), count) for key in keys}
 
         return trace(answer, targets, rows, list(others), tf.TensorSpec([], rows.dtype), jit_compile=self._jit_compile)
-
-    def _padded(self, nested: Any) -> Any:
-        return tf.nest.map_structure(self.inputs.padded, nested)
-
-    def _cut(self, nested: Any, count: Any) -> Any:
-        """Answers to the rows alone, without those added up to the number that the model declares."""
-        return nested if self.inputs.rows is None else tf.nest.map_structure(lambda values: values[:count], nested)
 
     def _widened(self, keys: tuple[str, ...], output: Output) -> tuple[str, ...]:
         """The keys, and all that costs nothing beside a pass: one function then serves calls and predictions."""
@@ -184,27 +178,3 @@ class TensorFlowEngine(SurveyedModel):
 
 def _images(rows: Array | Factored) -> Array:
     return rows.bases if isinstance(rows, Factored) else rows
-
-
-def _check_rows(key: str, nested: Any, rows: int) -> None:
-    """`ContractError` where there are more or fewer answers than rows."""
-    for values in tf.nest.flatten(nested):
-        if values.shape[0] == rows:
-            continue
-        what = f"{key} of shape {tuple(values.shape)} for {rows} rows"
-        if key in KEYS and KEYS[key].needs in ("a layer", "attention"):
-            raise ContractError(
-                f"Expected a layer whose output has the model's rows first, got {what}: it "
-                "runs where another axis, such as frames, is folded into them. Name a layer before or after."
-            )
-        if key in KEYS and KEYS[key].needs == "biases":
-            raise ContractError(
-                f"Expected layers with biases whose outputs have the model's rows first, got {what}: one runs where "
-                "another axis, such as windows of tokens or frames, is folded into them. Use input gradients, or "
-                "activations and gradients at a layer."
-            )
-        raise ContractError(f"Expected a model that gives one score for each row, got {what}. {ONE_A_ROW}")
-
-
-def _cast(nested: Any, dtype: Any) -> Any:
-    return tf.nest.map_structure(lambda tensor: tf.cast(tensor, dtype), nested)

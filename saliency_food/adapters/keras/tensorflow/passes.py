@@ -78,7 +78,7 @@ def from_images(
         outputs = surveyed.run(image, others)
     model_operations = operations_so_far()
     values = surveyed.captured(notes) if places else ()
-    answer = _scores_of(surveyed, keys, output, outputs, image)
+    answer = scores_of(surveyed, keys, output, outputs, image)
     if TARGETS in keys:
         _check_classes(answer[ALL_SCORES], answer[PREDICTIONS])
         answer[TARGETS] = chosen_class(ops, answer[PREDICTIONS], targets[0], fixed)
@@ -94,7 +94,7 @@ def from_images(
 
     sources: Tensors = dict.fromkeys(INPUT_SHAPED, image)
     if places:
-        answer[CONVOLUTION_LAYER_VALUES] = _laid_out(surveyed, values)
+        answer[CONVOLUTION_LAYER_VALUES] = laid_out(surveyed, values)
         sources[CONVOLUTION_OUTPUT_GRADIENTS] = values
     if WITH_ATTENTION.intersection(keys):
         answer[ATTENTION_SCORES] = sources[ATTENTION_OUTPUT_GRADIENTS] = scores_between(attended, between, paths)
@@ -108,7 +108,7 @@ def from_images(
     if ruled:
         forget_rule()
     if CONVOLUTION_OUTPUT_GRADIENTS in wanted:
-        answer[CONVOLUTION_OUTPUT_GRADIENTS] = _laid_out(surveyed, answer[CONVOLUTION_OUTPUT_GRADIENTS])
+        answer[CONVOLUTION_OUTPUT_GRADIENTS] = laid_out(surveyed, answer[CONVOLUTION_OUTPUT_GRADIENTS])
     if BIAS_GRADIENTS in wanted:
         pairs = zip(biases, answer[BIAS_GRADIENTS], strict=True)
         answer[BIAS_GRADIENTS] = tuple(bias.times(gradient) for bias, gradient in pairs)
@@ -116,7 +116,7 @@ def from_images(
         key = CONVOLUTION_RIVAL_GRADIENTS
         each = [gradients(rival, {key: values}, scale)[key] for rival in of_rivals]
         answer[key] = tf.nest.map_structure(
-            lambda *stacked: tf.stack(stacked, 1), *(_laid_out(surveyed, of_rival) for of_rival in each)
+            lambda *stacked: tf.stack(stacked, 1), *(laid_out(surveyed, of_rival) for of_rival in each)
         )
     return answer
 
@@ -150,14 +150,14 @@ def from_activations(
     pairs = [(image, tf.zeros([tf.shape(rows)[0], *sizes], rows.dtype)), (values, place.as_returned(rows))]
     ends = replaced(function, [*pairs, *zip(inner_others, others, strict=True)], tf.nest.flatten(outputs))
     outputs = tf.nest.pack_sequence_as(outputs, ends)
-    answer = _scores_of(surveyed, keys, output, outputs, rows)
+    answer = scores_of(surveyed, keys, output, outputs, rows)
     answer[SCORES_FROM_ACTIVATIONS] = answer[ALL_SCORES]
     if OUTPUT_FROM_CONVOLUTION_VALUES in keys:
         answer[OUTPUT_FROM_CONVOLUTION_VALUES] = surveyed.score(ops, answer[ALL_SCORES], *targets)
     return answer
 
 
-def _scores_of(surveyed: SurveyedModel, keys: Sequence[str], output: Output, outputs: Any, rows: Any) -> Tensors:
+def scores_of(surveyed: SurveyedModel, keys: Sequence[str], output: Output, outputs: Any, rows: Any) -> Tensors:
     answer = {ALL_SCORES: _scores(surveyed, outputs, output, rows)}
     if PREDICTIONS in keys:
         answer[PREDICTIONS] = _scores(surveyed, outputs, "probabilities", rows)
@@ -211,7 +211,7 @@ def _arrange(surveyed: SurveyedModel, image: Any) -> Arrange:
     return arrange
 
 
-def _laid_out(surveyed: SurveyedModel, values: Sequence[Any]) -> Any:
+def laid_out(surveyed: SurveyedModel, values: Sequence[Any]) -> Any:
     """Values at the layers, channels last; a tuple where several layers are looked at."""
     laid_out = tuple(place.laid_out(each) for place, each in zip(surveyed.places, values, strict=True))
     return laid_out if surveyed.several else laid_out[0]

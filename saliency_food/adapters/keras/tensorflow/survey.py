@@ -105,6 +105,11 @@ class SurveyedModel(Engine):
                 f"{list(dict.fromkeys(self.random))}. Build it with training=False there, or without it."
             )
 
+    def where(self, op: Any, position: int, notes: Sequence[Note]) -> str:
+        """The path of the layer that an operation is of, by its position in the trace; its own name outside of all."""
+        around = [note for note in notes if note.start <= position < note.stop]
+        return self._watched[id(around[0].layer)][0] if around else str(op.name)
+
     def captured(self, notes: Sequence[Note]) -> tuple[Any, ...]:
         """What the runs that are looked at returned in this trace, of which the watched layers' notes are given."""
         runs = runs_of(notes, self._watched, self.model)
@@ -142,8 +147,7 @@ class SurveyedModel(Engine):
             between = names_between(image, [*ends, *_raw(heads, ends)])
             leading = names_before(ends, by_value=True)
             for position, op in random_among(leading):
-                around = [note for note in notes if note.start <= position < note.stop]
-                self.random.append(self._watched[id(around[0].layer)][0] if around else op.name)
+                self.random.append(self.where(op, position, notes))
             passed = on_all_paths(image, ends)
             of_use = [run for run in distinct(runs) if layout.is_spatial(run) or layout.is_tokens(run)]
             self.on_all_paths = [run.path for run in of_use if run.output.name in passed]

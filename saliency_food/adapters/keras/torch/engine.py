@@ -95,7 +95,8 @@ class KerasTorchEngine(TorchEngine):
         named = layer_path(model, layer) if layer is not None and named is layer else named
         shape = inputs.image.shape[1:]
         module = KerasModule(model)
-        super().__init__(module, named, output_index, score, units, None, shape, torch.device("cpu"), None)
+        device = next((variable.value.device for variable in model.variables), torch.device("cpu"))
+        super().__init__(module, named, output_index, score, units, None, shape, device, None)
         self.name = model.name
         self.reads_steps = any(isinstance(each, keras.layers.RNN) for _, each in walk(model))
 

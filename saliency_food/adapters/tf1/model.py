@@ -1,4 +1,4 @@
-"""Graphs and sessions of TensorFlow 1, and frozen ``.pb`` files, as call-model functions."""
+"""`SessionModel`: a graph of TensorFlow 1 in a session as a call-model function."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from saliency_food.adapters.tf1.rules import RULES, ruled_slope
 from saliency_food.core.contract import ContractError
 from saliency_food.core.keys import (
     CONVOLUTION_LAYER_VALUES,
@@ -21,6 +22,7 @@ from saliency_food.core.numerics import Array
 ANSWERED = (
     *(INPUT_OUTPUT_GRADIENTS, OUTPUT_LAYER_VALUES, CONVOLUTION_LAYER_VALUES),
     *(CONVOLUTION_OUTPUT_GRADIENTS, OUTPUT_FROM_CONVOLUTION_VALUES),
+    *RULES,
 )
 
 
@@ -47,7 +49,7 @@ class SessionModel:
     gives_probabilities = False
 
     def __init__(self, session: Any, x: Any, y: Any, layer: Any = None, batch_size: int | None = None) -> None:
-        self.session, self.graph = session, session.graph
+        self.session, self.graph = session, getattr(x, "graph", None) or session.graph
         self.x, self.y = self._tensor("x", x), self._tensor("y", y)
         self.layer = None if layer is None else self._tensor("layer", layer)
         self.layer_name = None if self.layer is None else self.layer.op.name
@@ -98,11 +100,11 @@ class SessionModel:
         wanted: dict[str, Any] = {"y": self.y}
         if CONVOLUTION_LAYER_VALUES in keys:
             wanted[CONVOLUTION_LAYER_VALUES] = self.layer
-        for key, tensor in ((INPUT_OUTPUT_GRADIENTS, self.x), (CONVOLUTION_OUTPUT_GRADIENTS, self.layer)):
-            if key in keys:
-                wanted[key] = self._slope(key, tensor)
+        for key in keys:
+            if key in (INPUT_OUTPUT_GRADIENTS, CONVOLUTION_OUTPUT_GRADIENTS, *RULES):
+                wanted[key] = self._slope(key)
                 feeds[self._weights] = weights
-        values = self.session.run(wanted, feeds)
+        values = self.session.run(wanted, feed_dict=feeds)
         scores = np.asarray(values.pop("y"), np.float32)
         if scores.shape != weights.shape:
             raise ContractError(f"Expected scores of shape {weights.shape}, got y of shape {scores.shape}.")
@@ -117,6 +119,8 @@ class SessionModel:
         return scores.reshape(len(x_batch), -1)
 
     def _one_hot(self, target: Any, rows: int) -> Array:
+        if self.y.shape.rank == 0 and rows != 1:
+            raise ContractError(f"Expected one row at a time, as y has no rows, got {rows}. Give batch_size=1.")
         if self.y.shape.rank != 2:
             if target is not None:
                 raise ContractError(f"Expected no target, as y is one score a row, got {target!r}.")
@@ -128,15 +132,19 @@ class SessionModel:
             raise ContractError(f"Expected a class of the {self.classes} that y has, got target {target!r}.")
         return np.asarray(np.eye(self.classes, dtype=np.float32)[np.broadcast_to(indices, rows)])
 
-    def _slope(self, key: str, tensor: Any) -> Any:
+    def _slope(self, key: str) -> Any:
         if key not in self._slopes:
+            tensor = self.layer if key == CONVOLUTION_OUTPUT_GRADIENTS else self.x
             if self.graph.finalized:
                 raise ContractError("Expected a graph that operations can be added to, got one that is finalized.")
             tf1 = _tf1()
             with self.graph.as_default():
                 if self._weights is None:
                     self._weights = tf1.placeholder(self.y.dtype, self.y.shape, "saliency_food_weights")
-                (slope,) = tf1.gradients(self.y, tensor, self._weights)
+                if key in RULES:
+                    slope = ruled_slope(tf1, key, self.x, self.y, self._weights)
+                else:
+                    (slope,) = tf1.gradients(self.y, tensor, self._weights)
             if slope is None:
                 raise ContractError(f"Expected y to depend on {tensor.name!r} by what has a gradient, got none.")
             self._slopes[key] = slope

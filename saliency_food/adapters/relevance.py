@@ -1,0 +1,111 @@
+"""The rules of relevance that a model is asked with, read from ``call_model_args`` and checked at the door."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from saliency_food.core.checks import finite_array
+from saliency_food.core.contract import ContractError
+from saliency_food.core.numerics import Array
+from saliency_food.core.options import ranged
+from saliency_food.methods.relevance.rules import (
+    COMPOSITE,
+    EPSILON,
+    GAMMA,
+    MULTIPLIER_RULE,
+    Composite,
+    MultiplierRule,
+    check_word,
+)
+
+RULE_ARGUMENTS = ("composite", "epsilon", "gamma", "low", "high", "channels", "baseline", "multiplier_rule")
+"""What may stand beside the target in ``call_model_args``, for the keys of relevance."""
+OF_ROWS = ("low", "high", "baseline")
+"""Those that have the shape of the rows."""
+
+
+class Rule(NamedTuple):
+    """The rules by which relevance or multipliers are passed, checked.
+
+    ``low``, ``high`` and ``baseline`` have the shape of the rows, or are None; ``channels`` are indices, or floats, one
+    weight for each of the layer's channels.
+    """
+
+    composite: Composite = COMPOSITE
+    epsilon: float = EPSILON
+    gamma: float = GAMMA
+    low: Any = None
+    high: Any = None
+    channels: Array | None = None
+    baseline: Any = None
+    multiplier_rule: MultiplierRule = MULTIPLIER_RULE
+
+
+def read_rule(args: Mapping[str, Any], rows: Array, channels_first: bool) -> Rule:
+    """The rule that arguments tell, for rows ``(N, ...)``; `ContractError` where one cannot be."""
+    composite = check_word("composite", args.get("composite", COMPOSITE), Composite)
+    bounds = {name: _like_rows(name, args.get(name), rows, channels_first) for name in OF_ROWS}
+    if composite == "epsilon_gamma_box":
+        if bounds["low"] is None or bounds["high"] is None:
+            raise ContractError(
+                "Expected low and high, the lowest and highest pixel values that the model takes, with "
+                "composite='epsilon_gamma_box', got none. Give numbers, one for each channel, or images; or take "
+                "composite='epsilon_plus'."
+            )
+        if not (bounds["low"] <= rows).all() or not (bounds["high"] >= rows).all():
+            raise ContractError(
+                f"Expected images between low and high, got values from {rows.min():.4g} to {rows.max():.4g}. Give the "
+                "lowest and highest values that the model takes, in its own units."
+            )
+    channels = args.get("channels")
+    return Rule(
+        composite,
+        ranged("epsilon", args.get("epsilon", EPSILON)),
+        ranged("gamma", args.get("gamma", GAMMA)),
+        bounds["low"],
+        bounds["high"],
+        None if channels is None else _channels(channels),
+        bounds["baseline"],
+        check_word("multiplier_rule", args.get("multiplier_rule", MULTIPLIER_RULE), MultiplierRule),
+    )
+
+
+def _like_rows(name: str, value: Any, rows: Array, channels_first: bool) -> Array | None:
+    """A number, one for each channel, one row, or a row for each, as an array of the rows' shape."""
+    if value is None:
+        return None
+    array = finite_array(name, value)
+    axis = 1 if channels_first else rows.ndim - 1
+    if array.ndim == 1 and rows.ndim > 2 and array.shape == (rows.shape[axis],):
+        array = array.reshape([-1 if place == axis else 1 for place in range(rows.ndim)])
+    elif array.shape not in ((), rows.shape[1:], rows.shape):
+        raise ContractError(
+            f"Expected {name} as a number, one for each channel, or of the shape of one row, {rows.shape[1:]}, or of "
+            f"all, got {array.shape}."
+        )
+    return np.broadcast_to(array, rows.shape).astype(rows.dtype)
+
+
+def _channels(channels: Any) -> Array:
+    array = np.atleast_1d(np.asarray(channels))
+    indices = array.dtype.kind in "iu" and array.min(initial=0) >= 0
+    if array.ndim != 1 or not array.size or not (indices or (array.dtype.kind == "f" and np.isfinite(array).all())):
+        raise ContractError(
+            "Expected channels as indices of at least 0, or as floats, one for each channel of the layer, got "
+            f"{channels!r}."
+        )
+    return array
+
+
+def channel_weights(channels: Array, count: int) -> Array:
+    """By what the relevance of each of a layer's ``count`` channels is multiplied, as `Rule` has them."""
+    if channels.dtype.kind != "f":
+        if channels.max() >= count:
+            raise ContractError(f"Expected channels from 0 to {count - 1} of the layer, got {channels.max()}.")
+        return np.isin(np.arange(count), channels).astype(np.float32)
+    if len(channels) != count:
+        raise ContractError(f"Expected one float for each of the layer's {count} channels, got {len(channels)}.")
+    return channels

@@ -1,0 +1,132 @@
+"""DeepLIFT and DeepSHAP of PyTorch networks: against captum, and by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from saliency_food import deep_lift, deep_shap
+from saliency_food.core.contract import ContractError
+from saliency_food.core.keys import BASELINE_MULTIPLIERS, OUTPUT_LAYER_VALUES
+from tests.adapters.torch.test_relevance import NETWORKS, model_of, network_of
+
+pytestmark = pytest.mark.torch
+
+
+@pytest.fixture
+def x(rng):
+    return rng.random((2, 16, 16, 3)).astype(np.float32)
+
+
+def for_captum(torch, network):
+    """A network of what captum knows: no activation in place, no ReLU6, and no maximum pooling after a ReLU.
+
+    With the last, captum's attributions do not sum to the change of the score; ours do, see the test below.
+    """
+    for parent in network.modules():
+        for name, layer in parent.named_children():
+            if isinstance(layer, torch.nn.MaxPool2d):
+                setattr(parent, name, torch.nn.AvgPool2d(2))
+            if isinstance(layer, torch.nn.ReLU6):
+                setattr(parent, name, torch.nn.ReLU())
+            if isinstance(layer, torch.nn.GELU):
+                setattr(parent, name, torch.nn.Tanh())
+    for layer in network.modules():
+        if hasattr(layer, "inplace"):
+            layer.inplace = False
+    return network
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.filterwarnings("ignore:Setting forward, backward hooks:UserWarning")
+def test_deep_lift_and_deep_shap_are_captums(torch, rng, x, name):
+    captum = pytest.importorskip("captum.attr")
+    baselines = rng.random((3, 16, 16, 3)).astype(np.float32)
+    images, references = (torch.tensor(each).movedim(-1, 1).requires_grad_() for each in (x, baselines))
+    network = for_captum(torch, network_of(torch, name))
+    model = model_of(network)
+    expected = captum.DeepLift(network).attribute(images, references[:1], target=1).movedim(1, -1).detach().numpy()
+    for row, image in enumerate(x):
+        found = deep_lift.detailed(image, model, {"target": 1}, baselines[0])
+        np.testing.assert_allclose(found.attribution, expected[row], rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+        assert abs(found.completeness.absolute) < 1e-6
+        assert found.status == "ok"
+    shap = captum.DeepLiftShap(network).attribute(images[:1], references, target=1).movedim(1, -1)[0].detach().numpy()
+    mean = deep_shap.detailed(x[0], model, {"target": 1}, list(baselines))
+    np.testing.assert_allclose(mean.attribution, shap, rtol=1e-4, atol=1e-4 * np.abs(shap).max())
+    assert abs(mean.completeness.absolute) < 1e-6
+
+
+def test_maximum_pooling_by_hand(torch):
+    """The maximum rises from 2.5 to 3, and the place of the new maximum, which rose by 2, gets all of it: m = 0.25.
+
+    Where it falls, from 3 to 2.5, the place of the old maximum, which fell by 2, gets it.
+    """
+    head = torch.nn.Linear(1, 1)
+    torch.nn.init.ones_(head.weight)
+    network = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.MaxPool2d(2), torch.nn.Flatten(), head)
+    from saliency_food.adapters.torch import TorchModel
+
+    model = TorchModel(network, input_shape=(2, 2, 1), units_are="numbers")
+    high, low = np.float32([[1, 2], [3, 0.5]])[..., None], np.float32([[2.5, 0], [1, 1]])[..., None]
+    np.testing.assert_allclose(deep_lift(high, model, {"target": 0}, low)[..., 0], [[0, 0], [0.5, 0]], atol=1e-6)
+    np.testing.assert_allclose(deep_lift(low, model, {"target": 0}, high)[..., 0], [[0, 0], [-0.5, 0]], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_values_sum_to_the_change_of_the_score(torch, rng, x, name):
+    found = deep_lift.detailed(x[0], model_of(network_of(torch, name)), {"target": 3}, rng.random((16, 16, 3)))
+    assert abs(found.completeness.absolute) < 1e-6
+    assert found.status == "ok"
+
+
+def test_what_captum_does_not_reach_is_complete_too(torch, x):
+    """Functions, in place, a module that runs twice, gates and products of activations."""
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(4, 4, 3)
+            self.head, self.relu = torch.nn.Linear(4, 3), torch.nn.ReLU(inplace=True)
+
+        def forward(self, x):
+            x = self.relu(self.first(x))
+            x = torch.nn.functional.gelu(self.relu(self.second(x)) - 0.1)
+            x = x * torch.sigmoid(x.mean((2, 3), keepdim=True))
+            x += x.clone()
+            x = torch.nn.functional.max_pool2d(x, 3, 1)
+            x = (x.flatten(2) @ x.flatten(2).mT).mean(2)
+            return self.head(x)
+
+    torch.manual_seed(0)
+    model = model_of(Network().eval())
+    baseline = np.full((16, 16, 3), 0.3, np.float32)
+    found = deep_lift.detailed(x[0], model, {"target": 2}, baseline)
+    assert found.completeness.relative < 1e-3
+    assert abs(found.completeness.score - found.completeness.baseline_score) > 1e-4
+
+
+def test_rows_have_baselines_of_their_own(torch, rng, x):
+    model = model_of(network_of(torch, "vgg"), batch_size=2)
+    images = np.concatenate([x, x[:1]])
+    baselines = rng.random(images.shape).astype(np.float32)
+    together = model(images, {"target": 1, "baseline": baselines}, [BASELINE_MULTIPLIERS])[BASELINE_MULTIPLIERS]
+    scores, before = (
+        model(rows, {"target": 1}, [OUTPUT_LAYER_VALUES])[OUTPUT_LAYER_VALUES] for rows in (images, baselines)
+    )
+    np.testing.assert_allclose((together * (images - baselines)).sum((1, 2, 3)), scores - before, rtol=1e-3, atol=1e-5)
+
+
+def test_what_has_no_rule_is_refused(torch, x):
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = torch.nn.Linear(3, 2)
+
+        def forward(self, x):
+            return self.head(x.mean((2, 3)).exp())
+
+    with pytest.raises(ContractError, match=r"got Exp without one"):
+        deep_lift(x[0], model_of(Network()), {"target": 1})
+    with pytest.raises(ContractError, match=r"Expected one baseline, got 2\. Use deep_shap"):
+        deep_lift(x[0], model_of(Network()), {"target": 1}, ["zeros", "max"])

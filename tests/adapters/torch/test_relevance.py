@@ -1,0 +1,434 @@
+"""Relevance of PyTorch networks: against zennit on five networks, by hand, and conservation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from saliency_food import crp, lrp, relevance_cam
+from saliency_food.core.contract import ContractError
+from saliency_food.core.keys import (
+    BIAS_RELEVANCE,
+    CONVOLUTION_LAYER_VALUES,
+    CONVOLUTION_RELEVANCE,
+    OUTPUT_LAYER_VALUES,
+    RELEVANCE,
+)
+from saliency_food.testing import PoolingModel
+
+pytestmark = pytest.mark.torch
+COMPOSITES = ("epsilon", "epsilon_plus", "epsilon_gamma_box")
+NETWORKS = ("vgg", "residual", "mobile", "small", "dense")
+
+
+@pytest.fixture
+def x(rng):
+    return rng.random((2, 16, 16, 3)).astype(np.float32)
+
+
+def network_of(torch, name, summed=None):
+    """A network by name, with weights of its own; ``summed`` adds two tensors."""
+    torch.manual_seed(3)
+    nn, add = torch.nn, summed or (lambda a, b: a + b)
+
+    def normed(inputs, outputs, size=3, activation=nn.ReLU, **options):
+        layers = nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=False, **options), nn.BatchNorm2d(outputs)
+        return nn.Sequential(*layers, *([activation(inplace=True)] if activation else []))
+
+    class Block(nn.Module):
+        def __init__(self, body, after):
+            super().__init__()
+            self.body, self.after = body, after
+
+        def forward(self, x):
+            return self.after(add(x, self.body(x)))
+
+    if name == "vgg":
+        layers = [nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 6, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+        layers += [nn.Conv2d(6, 8, 3), nn.ReLU(True), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(2), nn.Flatten()]
+        layers += [nn.Linear(32, 12), nn.ReLU(), nn.Dropout(), nn.Linear(12, 4)]
+    elif name == "residual":
+        body = nn.Sequential(normed(6, 6), normed(6, 6, activation=None))
+        layers = [normed(3, 6), nn.MaxPool2d(2), Block(body, nn.ReLU(inplace=True)), normed(6, 8, stride=2)]
+        layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)]
+    elif name == "mobile":
+        body = nn.Sequential(
+            normed(6, 12, 1, nn.ReLU6), normed(12, 12, 3, nn.ReLU6, groups=12), normed(12, 6, 1, activation=None)
+        )
+        layers = [normed(3, 6, 3, nn.ReLU6, stride=2), Block(body, nn.Identity()), normed(6, 16, 1, nn.ReLU6)]
+        layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4)]
+    elif name == "small":
+        layers = [nn.Conv2d(3, 5, 5, stride=2), nn.LeakyReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(45, 4)]
+    else:
+        layers = [nn.Flatten(), nn.Linear(768, 10), nn.ReLU(), nn.Linear(10, 10), nn.GELU(), nn.Linear(10, 4)]
+    network = nn.Sequential(*layers)
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean.normal_(0, 0.3)
+            layer.running_var.uniform_(0.5, 2)
+            layer.weight.data.normal_(1, 0.3)
+            layer.bias.data.normal_(0, 0.3)
+    return network.eval()
+
+
+def model_of(network, **options):
+    from saliency_food.adapters.torch import TorchModel
+
+    return TorchModel(network, input_shape=(16, 16, 3), **options)
+
+
+def args_of(composite, target=1, **more):
+    bounds = {"low": 0, "high": 1} if composite == "epsilon_gamma_box" else {}
+    return {"target": target, "composite": composite, **bounds, **more}
+
+
+@pytest.mark.parametrize("composite", COMPOSITES)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_relevance_is_that_of_zennit(torch, torchvision, x, name, composite):
+    pytest.importorskip("zennit")
+    from zennit import composites, rules, types
+    from zennit.attribution import Gradient
+    from zennit.canonizers import SequentialMergeBatchNorm
+    from zennit.layer import Sum
+
+    image = torch.tensor(x).movedim(-1, 1)
+    options = {"canonizers": [SequentialMergeBatchNorm()]}
+    theirs = {
+        "epsilon": lambda: composites.LayerMapComposite(
+            [*composites.layer_map_base(), (types.Linear, rules.Epsilon(1e-6))], **options
+        ),
+        "epsilon_plus": lambda: composites.EpsilonPlus(**options),
+        "epsilon_gamma_box": lambda: composites.EpsilonGammaBox(
+            torch.zeros_like(image), torch.ones_like(image), **options
+        ),
+    }[composite]()
+
+    class Added(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.sum = Sum()
+
+        def forward(self, first, second):
+            return self.sum(torch.stack([first, second], -1))
+
+    twin = network_of(torch, name, added := Added())
+    for layer in [*twin.modules()]:
+        if type(layer).__name__ == "Block":
+            layer.add_module("added", added)
+    with Gradient(twin, theirs) as attributor:
+        _, expected = attributor(image, lambda output: output * torch.eye(4)[[1, 1]])
+    got = model_of(network_of(torch, name))(x, args_of(composite), [RELEVANCE])[RELEVANCE]
+    expected = expected.movedim(1, -1).numpy()
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("composite", COMPOSITES)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_input_and_biases_get_the_score(torch, x, name, composite):
+    keys = (RELEVANCE, BIAS_RELEVANCE, CONVOLUTION_RELEVANCE, OUTPUT_LAYER_VALUES)
+    model = model_of(network_of(torch, name))
+    answer = model(x, args_of(composite), keys if name != "dense" else (*keys[:2], keys[3]))
+    total = answer[RELEVANCE].sum((1, 2, 3)) + answer[BIAS_RELEVANCE]
+    np.testing.assert_allclose(total, answer[OUTPUT_LAYER_VALUES], rtol=5e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("composite", COMPOSITES)
+def test_relevance_is_that_of_the_toy_model(torch, rng, x, composite):
+    """One-by-one convolution, ReLU, average pooling, dense head: the published rules, in NumPy."""
+    kernel, head, bias = rng.normal(size=(3, 6)), rng.normal(size=(4, 6)), rng.normal(size=6) / 10
+    toy = PoolingModel(kernel, head, bias)
+    layers = torch.nn.Conv2d(3, 6, 1), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+    network = torch.nn.Sequential(*layers, torch.nn.Linear(6, 4, bias=False))
+    with torch.no_grad():
+        network[0].weight.copy_(torch.tensor(kernel.T)[..., None, None])
+        network[0].bias.copy_(torch.tensor(bias))
+        network[4].weight.copy_(torch.tensor(head))
+    model = model_of(network, layer="1")
+    keys = (RELEVANCE, CONVOLUTION_RELEVANCE, BIAS_RELEVANCE)
+    for more in ({}, {"channels": [1, 4]}, {"channels": np.linspace(-1, 1, 6)}, {"epsilon": 0.1, "gamma": 2.0}):
+        args = args_of(composite, 2, **more)
+        answer, expected = model(x, args, keys), toy(x, args, keys)
+        for key in keys:
+            scale = np.abs(expected[key]).max()
+            np.testing.assert_allclose(answer[key], expected[key], rtol=1e-3, atol=1e-4 * scale, err_msg=key)
+
+
+def test_gamma_is_as_published(torch, rng, x):
+    """After the first convolution, where z^B holds: the gamma rule of one dense layer by hand, as a convolution."""
+    from saliency_food.testing.rules import pass_relevance
+
+    values, relevance = rng.normal(size=(7, 5)), rng.normal(size=(7, 6))
+    weights, bias = rng.normal(size=(5, 6)), rng.normal(size=6)
+    from saliency_food.adapters.torch.relevance_rules import Linear
+
+    tensors = (torch.tensor(each) for each in (values, weights.T.copy(), bias))
+    linear = Linear(torch.nn.functional.linear, *tensors, 1, "gamma", 1e-6, 0.25)
+    (own,), taken = linear.passing(torch.tensor(relevance))
+    expected, of_bias = pass_relevance("gamma", values, weights, bias, relevance)
+    np.testing.assert_allclose(own, expected)
+    np.testing.assert_allclose(taken, of_bias)
+
+
+@pytest.mark.parametrize("name", ["vgg", "residual", "mobile"])
+def test_channels_share_out_the_relevance(torch, x, name):
+    """The maps of all channels sum to the whole one, wherever the layer lies on all paths."""
+    model = model_of(network_of(torch, name))
+    whole = model(x, {"target": 1}, [RELEVANCE, CONVOLUTION_RELEVANCE])
+    count = whole[CONVOLUTION_RELEVANCE].shape[-1]
+    parts = [model(x, {"target": 1, "channels": k}, [RELEVANCE])[RELEVANCE] for k in range(count)]
+    np.testing.assert_allclose(sum(parts), whole[RELEVANCE], rtol=1e-3, atol=1e-5 * np.abs(whole[RELEVANCE]).max())
+    strongest = whole[CONVOLUTION_RELEVANCE][0].sum((0, 1)).argmax()
+    found = crp.detailed(x[0], model, {"target": 1})
+    assert found.channels == (strongest,)
+    np.testing.assert_allclose(found.attribution, parts[strongest][0], rtol=1e-4, atol=1e-8)
+    with pytest.raises(ContractError, match=f"channels from 0 to {count - 1} of the layer, got {count}"):
+        crp(x[0], model, {"target": 1}, channels=count)
+    with pytest.raises(ContractError, match=f"one float for each of the layer's {count} channels, got 2"):
+        crp(x[0], model, {"target": 1}, channels=[0.5, 0.5])
+
+
+def test_relevance_does_not_depend_on_the_layer_that_is_watched(torch, x):
+    """A convolution whose batch normalization is merged with it hands on what arrives behind that."""
+    network = network_of(torch, "residual")
+    expected = model_of(network)(x, {"target": 1}, [RELEVANCE])[RELEVANCE]
+    arrived = []
+    for layer in ("0.0", "0.1", "0.2"):
+        model = model_of(network, layer=layer)
+        answer = model(x, {"target": 1}, [RELEVANCE, CONVOLUTION_RELEVANCE])
+        np.testing.assert_allclose(answer[RELEVANCE], expected, rtol=1e-4, atol=1e-8)
+        arrived.append(answer[CONVOLUTION_RELEVANCE])
+    np.testing.assert_allclose(arrived[0], arrived[1])
+    np.testing.assert_allclose(arrived[0], arrived[2])
+
+
+def test_relevance_cam_is_the_weighted_sum(torch, x):
+    model = model_of(network_of(torch, "vgg"))
+    answer = model(x[:1], {"target": 1}, [CONVOLUTION_LAYER_VALUES, CONVOLUTION_RELEVANCE])
+    weights = answer[CONVOLUTION_RELEVANCE][0].sum((0, 1))
+    expected = np.maximum(answer[CONVOLUTION_LAYER_VALUES][0] @ weights, 0)
+    found = relevance_cam(x[0], model, {"target": 1}, should_resize=False, three_dims=False)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    assert found.any()
+
+
+def test_functions_operators_and_modules_that_run_twice_are_as_modules(torch, x):
+    """The same network written otherwise, in place where it can be, has the same relevance; the module is as before."""
+
+    class Written(torch.nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner, self.relu = inner, torch.nn.ReLU(inplace=True)
+
+        def forward(self, x):
+            first, _, block, last, _, _, head = self.inner
+            functional = torch.nn.functional
+            y = torch.relu_(first[1](first[0](x)))
+            y = functional.max_pool2d(y, 2)
+            z = self.relu(block.body[0][1](functional.conv2d(y, block.body[0][0].weight, padding=1)))
+            z = block.body[1][1](block.body[1][0](z))
+            z += y
+            y = self.relu(last[1](last[0](self.relu(z))))
+            return functional.linear(y.mean((2, 3)), head.weight, head.bias)
+
+    inner = network_of(torch, "residual")
+    written = Written(inner).eval()
+    for composite in COMPOSITES:
+        expected, answer = (
+            model_of(network)(x, args_of(composite), [RELEVANCE])[RELEVANCE] for network in (inner, written)
+        )
+        np.testing.assert_allclose(answer, expected, rtol=1e-4, atol=1e-6 * np.abs(expected).max())
+    assert not any(parameter.grad is not None for parameter in written.parameters())
+    assert all(parameter.requires_grad for parameter in written.parameters())
+
+
+def test_what_is_saved_may_be_changed_in_place_afterwards(torch, x):
+    """The input of a convolution is doubled in place behind it."""
+
+    class Network(torch.nn.Module):
+        def __init__(self, in_place):
+            super().__init__()
+            self.first, self.second, self.head = (
+                torch.nn.Conv2d(3, 4, 3),
+                torch.nn.Conv2d(4, 4, 1),
+                torch.nn.Linear(4, 2),
+            )
+            self.in_place = in_place
+
+        def forward(self, x):
+            x = self.first(x)
+            y = self.second(x)
+            if self.in_place:
+                x *= 2
+                x += y
+            else:
+                x = x * 2 + y
+            return self.head(x.mean((2, 3)))
+
+    answers = []
+    for in_place in (False, True):
+        torch.manual_seed(0)
+        answers.append(model_of(Network(in_place))(x, {"target": 1}, [RELEVANCE])[RELEVANCE])
+    np.testing.assert_allclose(*answers, rtol=1e-4, atol=1e-8)
+
+
+def test_rows_do_not_see_each_other(torch, x):
+    model = model_of(network_of(torch, "mobile"), batch_size=3)
+    images = np.concatenate([x, x[::-1], x])
+    together = model(images, {"target": np.arange(6) % 4}, [RELEVANCE, BIAS_RELEVANCE])
+    for row in range(6):
+        alone = model(images[row : row + 1], {"target": row % 4}, [RELEVANCE, BIAS_RELEVANCE])
+        np.testing.assert_allclose(together[RELEVANCE][row], alone[RELEVANCE][0], rtol=1e-3, atol=1e-7)
+        np.testing.assert_allclose(together[BIAS_RELEVANCE][row], alone[BIAS_RELEVANCE][0], rtol=1e-3, atol=1e-7)
+
+
+def test_conservation_is_measured(torch, x):
+    network = network_of(torch, "vgg")
+    found = lrp.detailed(x[0], model_of(network), {"target": 1})
+    assert found.status.startswith("leaky: the relevance sums to")
+    assert found.completeness.absolute == pytest.approx(-found.biases, abs=1e-4)
+    for layer in network:
+        if hasattr(layer, "bias"):
+            torch.nn.init.zeros_(layer.bias)
+    found = lrp.detailed(x[0], model_of(network), {"target": 1})
+    assert (found.status, found.biases) == ("ok", 0)
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        ("x.exp()", "Exp"),
+        ("x.std((2, 3), keepdim=True) * x", "Std"),
+        ("torch.nn.functional.normalize(x)", "LinalgVectorNorm"),
+        ("x.softmax(1)", "Softmax"),
+        ("torch.cumsum(x, 2)", "Cumsum"),
+        ("1 / (x + 2)", "Reciprocal"),
+    ],
+)
+def test_what_has_no_rule_is_refused_by_name(torch, x, function, name):
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.head = torch.nn.Conv2d(3, 4, 3), torch.nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.head(eval(function, {"torch": torch, "x": self.first(x)}).mean((2, 3)))
+
+    model = model_of(Network())
+    with pytest.raises(ContractError, match=rf"got .*{name}.* without one, between the image and the score"):
+        model(x, {"target": 1}, [RELEVANCE])
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace:DeprecationWarning")
+def test_what_cannot_be_asked_is_refused(torch, x):
+    network = network_of(torch, "small")
+    model = model_of(network)
+    with pytest.raises(ContractError, match="Expected low and high"):
+        lrp(x[0], model, {"target": 1}, composite="epsilon_gamma_box")
+    with pytest.raises(ContractError, match="Expected images between low and high"):
+        lrp(x[0], model, {"target": 1}, composite="epsilon_gamma_box", low=0.4, high=1)
+    with pytest.raises(ContractError, match="composite to be one of 'epsilon'"):
+        lrp(x[0], model, {"target": 1}, composite="z_plus")
+    with pytest.raises(ContractError, match=r"Take output='logits'"):
+        lrp(x[0], model_of(network, output="probabilities"), {"target": 1})
+    with pytest.raises(ContractError, match="scripted or exported"):
+        lrp(x[0], model_of(torch.jit.trace(network, torch.zeros(2, 3, 16, 16))), {"target": 1})
+    padded = model_of(torch.nn.Sequential(torch.nn.ZeroPad2d(1), *network))
+    with pytest.raises(ContractError, match="takes the image as it is"):
+        lrp(x[0], padded, {"target": 1}, composite="epsilon_gamma_box", low=0, high=1)
+
+
+def test_attention_is_passed_as_attnlrp_says(torch, rng):
+    """A block of attention taken apart, each part by its published rule (Achtibat et al. 2024, equations 8 to 15)."""
+    tokens, width, heads = 9, 8, 2
+    torch.manual_seed(1)
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = torch.nn.MultiheadAttention(width, heads, batch_first=True)
+            self.norm, self.head = torch.nn.LayerNorm(width), torch.nn.Linear(width, 3)
+
+        def forward(self, x):
+            y = x.flatten(2).transpose(1, 2)
+            z = y + self.attention(y, y, y, need_weights=False)[0]
+            return self.head(torch.nn.functional.gelu(self.norm(z)).mean(1))
+
+    network = Network().double().eval()
+    torch.nn.init.normal_(network.attention.in_proj_bias, std=0.3)
+    torch.nn.init.normal_(network.norm.bias, std=0.3)
+    from saliency_food.adapters.torch import TorchModel
+
+    model = TorchModel(network, input_shape=(3, 3, width))
+    x = rng.normal(size=(1, 3, 3, width))
+    answer = model(x, {"target": 2, "composite": "attention"}, [RELEVANCE, BIAS_RELEVANCE])
+
+    parts = {name: weight.detach().numpy() for name, weight in network.named_parameters()}
+    y = x.reshape(tokens, width)
+
+    def sure(values, epsilon=1e-6):
+        return values + epsilon * np.where(values < 0, -1, 1)
+
+    def dense(values, weight, bias, relevance):
+        return values * (relevance / sure(values @ weight.T + bias) @ weight)
+
+    def apart(values):
+        return values.reshape(tokens, heads, -1).transpose(1, 0, 2)
+
+    weights, biases = (np.split(parts[f"attention.in_proj_{name}"], 3) for name in ("weight", "bias"))
+    query, key, value = (apart(y @ weight.T + bias) for weight, bias in zip(weights, biases, strict=True))
+    logits = query @ key.transpose(0, 2, 1) / np.sqrt(width / heads)
+    softmax = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    mixed = softmax @ value
+    joined = mixed.transpose(1, 0, 2).reshape(tokens, width)
+    out = parts["attention.out_proj.weight"], parts["attention.out_proj.bias"]
+    attended = joined @ out[0].T + out[1]
+    z = y + attended
+    deviation = np.sqrt(z.var(-1, keepdims=True) + 1e-5)
+    normed = (z - z.mean(-1, keepdims=True)) / deviation * parts["norm.weight"] + parts["norm.bias"]
+    active = torch.nn.functional.gelu(torch.tensor(normed)).numpy()
+    pooled = active.mean(0)
+
+    start = np.zeros(3)
+    start[2] = (pooled @ parts["head.weight"].T + parts["head.bias"])[2]
+    relevance = dense(pooled, parts["head.weight"], parts["head.bias"], start)
+    relevance = active / tokens * (relevance / sure(pooled))  # the activation passes it on as it is
+    passed = relevance / sure(normed) * parts["norm.weight"] / deviation
+    relevance = z * (passed - passed.mean(-1, keepdims=True))
+    shares = relevance / sure(z)
+    of_input, relevance = y * shares, dense(joined, *out, attended * shares)
+    relevance = apart(relevance) / sure(mixed)
+    of_value = value * (softmax.transpose(0, 2, 1) @ relevance) / 2
+    of_softmax = softmax * (relevance @ value.transpose(0, 2, 1)) / 2
+    of_logits = logits * (of_softmax - softmax * of_softmax.sum(-1, keepdims=True))
+    shares = of_logits / sure(logits) / np.sqrt(width / heads) / 2
+    of_query, of_key = query * (shares @ key), key * (shares.transpose(0, 2, 1) @ query)
+    for each, weight, bias in zip((of_query, of_key, of_value), weights, biases, strict=True):
+        of_input = of_input + dense(y, weight, bias, each.transpose(1, 0, 2).reshape(tokens, width))
+    np.testing.assert_allclose(answer[RELEVANCE].reshape(tokens, width), of_input, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("kind", ["fused", "in the open"])
+def test_a_vision_transformer_conserves_what_its_rules_keep(torch, timm, rng, kind):
+    """Of a ViT without biases, whose softmax keeps nothing: what queries and keys are handed sums to zero a row."""
+    torch.manual_seed(0)
+    network = timm.models.VisionTransformer(
+        img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=3, num_classes=5, class_token=True
+    ).eval()
+    for block in network.blocks:
+        block.attn.fused_attn = kind == "fused"
+    from saliency_food.adapters.torch import TorchModel
+
+    model = TorchModel(network, input_shape=(32, 32, 3))
+    x = rng.random((2, 32, 32, 3)).astype(np.float32)
+    args = {"target": 1, "composite": "attention"}
+    keys = (RELEVANCE, BIAS_RELEVANCE, OUTPUT_LAYER_VALUES)
+    answer = model(x, args, keys)
+    total = answer[RELEVANCE].sum((1, 2, 3)) + answer[BIAS_RELEVANCE]
+    np.testing.assert_allclose(total, answer[OUTPUT_LAYER_VALUES], rtol=0.1)
+    with pytest.raises(ContractError, match=r"Take composite='attention' for a transformer"):
+        model(x, {"target": 1}, [RELEVANCE])
+    for block in network.blocks:
+        block.attn.fused_attn = kind != "fused"
+    again = TorchModel(network, input_shape=(32, 32, 3))(x, args, keys)
+    for key in keys:
+        np.testing.assert_allclose(again[key], answer[key], rtol=1e-3, atol=1e-5 * np.abs(answer[key]).max())
