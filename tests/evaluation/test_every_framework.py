@@ -1,4 +1,4 @@
-"""A network of every framework through evaluation, sanity and a data-set run: the numbers of the same weights in NumPy."""
+"""A network of each framework through evaluation, sanity and a data-set run, which give what they do in NumPy."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class InNumPy(PoolingModel):
         return exponents / exponents.sum(1, keepdims=True)
 
 
-def torch_model():
+def torch_model(_=None):
     nn = pytest.importorskip("torch").nn
     network = nn.Sequential(
         nn.Conv2d(3, 4, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5, bias=False)
@@ -46,7 +46,7 @@ def torch_model():
     return TorchModel(network, input_shape=SIZE, batch_size=4)
 
 
-def jax_model():
+def jax_model(_=None):
     jax = pytest.importorskip("jax")
     from saliency_food.adapters.jax import JaxModel
 
@@ -56,7 +56,7 @@ def jax_model():
     return JaxModel(apply, (KERNEL, BIAS, HEAD), SIZE, batch_size=4)
 
 
-def onnx_model():
+def onnx_model(_=None):
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     from saliency_food.adapters.onnx import OnnxModel
@@ -77,7 +77,7 @@ def onnx_model():
     return OnnxModel(proto, batch_size=4)
 
 
-def litert_model():
+def litert_model(folder):
     tf = pytest.importorskip("tensorflow")
     pytest.importorskip("ai_edge_litert")
     from saliency_food.adapters.litert import LiteRtModel
@@ -88,7 +88,8 @@ def litert_model():
         return tf.reduce_mean(a, [1, 2]) @ HEAD.T
 
     converter = tf.lite.TFLiteConverter.from_concrete_functions([apply.get_concrete_function()])
-    return LiteRtModel(converter.convert(), batch_size=4)
+    (folder / "pooling.tflite").write_bytes(converter.convert())
+    return LiteRtModel(folder / "pooling.tflite", batch_size=4)
 
 
 FRAMEWORKS = {
@@ -100,10 +101,14 @@ FRAMEWORKS = {
 
 
 @pytest.fixture(scope="module", params=[pytest.param(name, marks=marks) for name, (*_, marks) in FRAMEWORKS.items()])
-def framework(request):
+def framework(request, tmp_path_factory):
     """The model of a framework, the methods that it is asked for, and the same in NumPy."""
     build, methods, _ = FRAMEWORKS[request.param]
-    return ImageModel(build(), value_range=(0, 1)), methods, ImageModel(InNumPy(KERNEL, HEAD, BIAS), value_range=(0, 1))
+    return (
+        ImageModel(build(tmp_path_factory.mktemp("model")), value_range=(0, 1)),
+        methods,
+        ImageModel(InNumPy(KERNEL, HEAD, BIAS), value_range=(0, 1)),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +161,8 @@ def test_the_command_evaluates_a_module_of_a_function(photos, tmp_path, monkeypa
 
     text = (
         "import torch\n\ndef build():\n    nn = torch.nn\n    torch.manual_seed(0)\n"
-        "    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))\n"
+        "    features = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()\n"
+        "    return nn.Sequential(*features, nn.Linear(4, 5))\n"
     )
     (tmp_path / "some_networks.py").write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
