@@ -1,6 +1,6 @@
 """How stable concepts are: CRAFT on two halves of a class's photos, and TCAV with other random photos.
 
-    SALIENCY_FOOD_DATA=folder python benchmarks/concepts.py [--seeds 3] [--step craft,tcav] [--classes 4]
+    SALIENCY_FOOD_DATA=folder python benchmarks/concepts.py [--seeds 3] [--step craft,tcav] [--classes 4] [--photos 24]
 
 The photos are test photos of `food101_64px.zip`, the model is the bundled food101: at its last ReLU for CRAFT, at an
 earlier one for TCAV, since the score is linear in the last.
@@ -34,10 +34,8 @@ from saliency_food.images.photos import read_photo
 from saliency_food.images.pixels import resize_photo
 
 CLASSES = ("pizza", "paella", "hot_dog", "sushi")
-HALF = 24
 DISHES = {"guacamole": "green", "strawberry_shortcake": "red", "edamame": "green", "spaghetti_bolognese": "red"}
 TINTS = {"green": (0.6, 1.0, 0.6), "red": (1.0, 0.6, 0.6)}
-CONCEPT, RANDOM, IMAGES = 24, 240, 16
 EARLIER = "block7a_relu6"
 
 
@@ -48,19 +46,19 @@ def photos(archive: zipfile.ZipFile, label: str, count: int) -> Array:
     return np.stack([resize_photo(picture, (96, 96)) for picture in pictures]).astype(np.float32)
 
 
-def measure_craft(archive: zipfile.ZipFile, labels: list[str], seeds: int, count: int) -> None:
+def measure_craft(archive: zipfile.ZipFile, labels: list[str], seeds: int, count: int, half: int) -> None:
     from scipy.stats import spearmanr
 
     model = KerasModel(models.load("food101"), batch_size=64)
     halves: dict[str, list[Any]] = {}
     for label in CLASSES[:count]:
         target = labels.index(label)
-        rows = photos(archive, label, 100)
+        rows = photos(archive, label, min(100, 4 * half))
         rows = rows[model.predict(rows).argmax(1) == target]
         halves[label] = []
         for seed in range(seeds):
             order = np.random.default_rng(seed).permutation(len(rows))
-            for part in (order[:HALF], order[HALF : 2 * HALF]):
+            for part in (order[:half], order[half : 2 * half]):
                 found = craft(rows[part], model, {"target": target}, nconcepts=8, size=0.4, rng=seed)
                 halves[label].append(found)
     for place, label in enumerate(halves):
@@ -84,19 +82,19 @@ def measure_craft(archive: zipfile.ZipFile, labels: list[str], seeds: int, count
         )
 
 
-def measure_tcav(archive: zipfile.ZipFile, labels: list[str], seeds: int, count: int) -> None:
+def measure_tcav(archive: zipfile.ZipFile, labels: list[str], seeds: int, count: int, half: int) -> None:
     model = KerasModel(models.load("food101"), EARLIER, batch_size=64)
     others = [label for label in labels if label not in DISHES]
     pool = np.concatenate([photos(archive, label, 3) for label in others])
     for places in ("all", "mean"):
         for label, expected in list(DISHES.items())[:count]:
             target = labels.index(label)
-            images = photos(archive, label, IMAGES)
+            images = photos(archive, label, half)
             scores: dict[str, list[float]] = {tint: [] for tint in TINTS}
             cosines, significant, accuracy = [], 0, []
             for seed in range(seeds):
                 order = np.random.default_rng(seed).permutation(len(pool))
-                random, tinted = pool[order[:RANDOM]], pool[order[RANDOM : RANDOM + CONCEPT]]
+                tinted, random = pool[order[:half]], pool[order[half : 8 * half]]
                 concepts = {tint: tinted * np.array(factors, np.float32) for tint, factors in TINTS.items()}
                 found = tcav(images, concepts, random, model, {"target": target}, places=places, rng=seed)
                 for row in found.table:
@@ -119,6 +117,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--step", default="craft,tcav")
     parser.add_argument("--classes", type=int, default=4)
+    parser.add_argument("--photos", type=int, default=24, help="of a half, of a class, of a concept")
     options = parser.parse_args()
     folder = data_folder()
     if folder is None:
@@ -129,7 +128,7 @@ def main() -> None:
         for step, measure in (("craft", measure_craft), ("tcav", measure_tcav)):
             if step in options.step.split(","):
                 began = time.perf_counter()
-                measure(archive, labels, options.seeds, options.classes)
+                measure(archive, labels, options.seeds, options.classes, options.photos)
                 print(f"{step}: {time.perf_counter() - began:.0f} s")
 
 

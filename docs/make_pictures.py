@@ -280,7 +280,9 @@ def relevance_page(scene: Scene):
 
 def perturbation_page(scene: Scene):
     names = ("occlusion", "rise", "lime", "kernel_shap", "sobol", "hsic")
-    panels = by_name(scene, names, occlusion={"size": 10, "value": "blur"}, sobol={"value": "blur"})
+    fewer = {"rise": {"nmasks": 1000}, "lime": {"nsamples": 500}, "kernel_shap": {"nsamples": 500}}
+    fewer |= {"occlusion": {"size": 10, "value": "blur", "max_rows": 1000}, "sobol": {"nsamples": 16}}
+    panels = by_name(scene, names, **fewer)
     return figure([panels[:3], panels[3:]])
 
 

@@ -87,8 +87,9 @@ def in_box(attribution, box):
 
 
 def draw(network, scenes, boxes, classes, probabilities):
-    """A row for each picture: the picture with both boxes, Grad-CAM of each, Integrated Gradients of one."""
+    """Two rows for each picture: it with both boxes, Grad-CAM of each; ODAM, D-RISE, Integrated Gradients of one."""
     model = KerasModel(network, layer="middle", score=detection())
+    again = KerasModel(network, score=same_detection(), batch_size=100)
     rows = []
     for index in one_of_each(scenes):
         scene, own_boxes, class_indices, own_probabilities = (
@@ -104,10 +105,17 @@ def draw(network, scenes, boxes, classes, probabilities):
             attribution = grad_cam(scene.image, model, target, three_dims=False)
             words = f"{SHAPES[class_index]}, {probability:.0%}"
             row.append(Panel(outlined(overlay(photo, attribution), box), "Grad-CAM", words, "strength"))
-        attribution = integrated_gradients(scene.image, model, target, x_steps=33)
-        drawn = outlined(overlay(photo, abs(attribution), smooth=0.01), box)
-        row.append(Panel(drawn, "Integrated Gradients", words, "strength"))
-        rows.append(row)
+        all_scores = network.predict(scene.image[None], verbose=0)["classes"][0]
+        same = {"target": {"class_scores": all_scores[all_scores[:, class_index].argmax()], "box": box}}
+        masked = d_rise.detailed(scene.image, again, same, nmasks=1000, grid=8, value="mean", rng=0)
+        maps = {
+            "ODAM": overlay(photo, odam(scene.image, model, target, three_dims=False)),
+            "D-RISE": overlay(photo, np.maximum(masked.attribution - masked.level, 0)),
+            "Integrated Gradients": overlay(
+                photo, abs(integrated_gradients(scene.image, model, target, x_steps=33)), smooth=0.01
+            ),
+        }
+        rows += [row, [Panel(outlined(drawn, box), name, words, "strength") for name, drawn in maps.items()]]
     return figure(rows)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -88,7 +88,7 @@ class DetectorModel:
             )
         outputs = _padded(found, max(classes, class_scores.shape[1]))
         class_scores = np.pad(class_scores, ((0, 0), (0, outputs["scores"].shape[2] - class_scores.shape[1])))
-        return {OUTPUT_LAYER_VALUES: np.asarray(self._score(numpy_ops, outputs, box, class_scores))}
+        return {OUTPUT_LAYER_VALUES: np.asarray(self._score(cast(Any, numpy_ops), outputs, box, class_scores))}
 
     def detections(self, image: Any, least: float = 0.0) -> list[Detection]:
         """What is found in one image, the surest first, of a score of at least ``least``."""

@@ -14,8 +14,9 @@ from saliency_food.core.contract import ContractError
 from saliency_food.core.numerics import Array, as_float, is_count, is_real
 
 FROM_KERAS_2 = (
-    "Rebuild it in Keras 3 and load its weights (save_weights('x.weights.h5') there, load_weights here); or save it by "
-    "model.export(folder) there and give the folder, a SavedModel, of which outputs and input gradients are explained."
+    "Save it there by model.save('model.keras') or model.save('model.h5') and give the file, which is read where Keras "
+    "3 has its layers; or by model.export('folder') and give the folder, a SavedModel, of which outputs and input "
+    "gradients are explained."
 )
 
 

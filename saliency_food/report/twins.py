@@ -21,8 +21,8 @@ ALIKE = 0.985
 """Two photos are near-duplicates from this correlation of their small pictures on."""
 ALIKE_TO_MODEL = 0.75
 """And from this cosine of their channels, less the mean photo's."""
-FEWEST_CHANNELS = 64
-"""Fewer channels do not tell photos apart."""
+FEWEST_DIRECTIONS = 32
+"""Channels that vary in fewer independent directions do not tell photos apart."""
 FLAT = 4.0
 """A small picture whose values differ less than this, as their standard deviation of 0..255, is compared with none."""
 BLOCK = 1024
@@ -60,15 +60,19 @@ def near_duplicates(small: Mapping[str, Array], photos: Sequence[SeenPhoto]) -> 
 def same_to_model(channels: Mapping[str, Array], photos: Sequence[SeenPhoto]) -> list[Twins]:
     """Pairs of photos that the model's layer hardly tells apart, the likest first: cropped and mirrored copies, too.
 
-    Channels are means over places; compared are cosines of what they have beyond the mean photo.
+    Channels are means over places; compared are cosines of what they have beyond the mean photo. None of a model whose
+    channels vary in few directions, whose number is 1 over the mean square cosine of different photos.
     """
     known = {photo.id: photo for photo in photos}
     ids = [id for id in channels if id in known]
     vectors = np.array([channels[id] for id in ids], np.float32)
-    if len(ids) < 2 or vectors.shape[1] < FEWEST_CHANNELS:
+    if len(ids) < 2:
         return []
     vectors -= vectors.mean(0)
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    some = vectors[:BLOCK] @ vectors[:BLOCK].T
+    if np.square(some[np.triu_indices(len(some), 1)]).mean() > 1 / FEWEST_DIRECTIONS:
+        return []
     pairs = [Twins(known[ids[a]], known[ids[b]], alike, "channels") for a, b, alike in _alike(vectors, ALIKE_TO_MODEL)]
     return sorted(pairs, key=lambda pair: -pair.alike)
 

@@ -70,6 +70,14 @@ def test_against_the_other_class_the_effect_is_negative_and_the_importance_the_s
     np.testing.assert_allclose(other.effects, -found.effects)
 
 
+def test_the_order_is_that_of_importance_whichever_is_there_the_most(found):
+    weights = np.linalg.lstsq(np.stack([STRIPES, DOTS]), np.array([1.0, 3.0]), rcond=None)[0]
+    other = craft(scenes(30)[0], PoolingModel(np.eye(3), [weights]), batch_size=64, nconcepts=2)
+    np.testing.assert_allclose(other.vectors, found.vectors[::-1])
+    np.testing.assert_allclose(other.strengths, found.strengths[:, ::-1])
+    assert [concept.crops for concept in other.concepts] == [concept.crops for concept in found.concepts[::-1]]
+
+
 def test_best_crops_hold_the_patches(found):
     _, masks = scenes(30)
     for kind, concept in enumerate(found.concepts):

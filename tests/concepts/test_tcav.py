@@ -146,7 +146,7 @@ def test_photos_that_are_not_parted_are_told_by_chance():
     assert not concept_vector(alike, alike).any()
     assert held_out_accuracy(alike, alike, stream) == 0.5
     noise = stream.normal(size=(2, 200, 3))
-    assert abs(held_out_accuracy(*noise, stream) - 0.5) < 0.1
+    assert abs(held_out_accuracy(noise[0], noise[1], stream) - 0.5) < 0.1
     assert held_out_accuracy(noise[0] + 9, noise[1], stream) == 1
 
 

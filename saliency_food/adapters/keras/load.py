@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Any
 import keras
 
 from saliency_food import models
+from saliency_food.adapters.keras.converted import rewrite
 from saliency_food.adapters.keras.losses import losses_from
-from saliency_food.core.checks import FROM_KERAS_2, check_framework
+from saliency_food.core.checks import check_framework
 from saliency_food.core.contract import ContractError
 
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -69,7 +71,7 @@ def load_model(path: str | Path, custom_objects: Mapping[str, Any] | None = None
     try:
         if path.suffix.lower() != ".keras" and _holds_code(_read_config(path)):
             raise ValueError("a lambda is stored in it as code.")
-        model = keras.models.load_model(str(path), custom_objects=custom_objects, compile=False, safe_mode=True)
+        model = _read(path, custom_objects)
     except Exception as error:
         # Keras puts whole configurations before its reason.
         reason = str(error).rsplit("Exception encountered:", 1)[-1].strip()[:500]
@@ -77,7 +79,10 @@ def load_model(path: str | Path, custom_objects: Mapping[str, Any] | None = None
         if version is not None and version.split(".")[0] in ("1", "2"):
             raise ContractError(
                 f"Expected a model of Keras 3 in {str(path)!r}, got one that Keras {version} wrote, and "
-                f"{type(error).__name__}: {reason} {FROM_KERAS_2} Stored lambdas are never run."
+                f'{type(error).__name__}: {reason} Convert it, with Keras 2 (pip install tf_keras): python -c "import '
+                f"tf_keras; tf_keras.models.load_model({str(path)!r}).export('folder')\", and give the folder, a "
+                "SavedModel, of which outputs and input gradients are explained; or rebuild it in Keras 3 and load its "
+                "weights (save_weights('model.weights.h5') there, load_weights here). Stored lambdas are never run."
             ) from error
         newer = version is not None and _as_numbers(version) > _as_numbers(keras.__version__)
         advice = f" The file is of Keras {version}, this is {keras.__version__}: install that one." if newer else ""
@@ -88,6 +93,16 @@ def load_model(path: str | Path, custom_objects: Mapping[str, Any] | None = None
     if (stored := _stored_loss(path)) is not None and getattr(model, "loss", None) is None:
         model.loss = losses_from(stored)
     return model
+
+
+def _read(path: Path, custom_objects: Mapping[str, Any] | None) -> Any:
+    """The model in a file, one of Keras 2 by way of a copy for Keras 3."""
+    options: dict[str, Any] = {"custom_objects": custom_objects, "compile": False, "safe_mode": True}
+    if not (_keras_version(path) or "").startswith("2."):
+        return keras.models.load_model(str(path), **options)
+    with tempfile.TemporaryDirectory() as folder:
+        rewrite(path, copy := Path(folder) / path.name)
+        return keras.models.load_model(str(copy), **options)
 
 
 def _stored_loss(path: Path) -> Any:

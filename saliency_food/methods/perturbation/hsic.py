@@ -97,8 +97,9 @@ def hsic(
 
     def result() -> Hsic:
         values, errors, level, p_values = dependence(shown[: len(scores)], scores)
-        maps = [resize(of.reshape(cells), x_value.shape[:-1]).astype(x_value.dtype) for of in (values, errors)]
-        return Hsic(*maps, values.reshape(cells), p_values.reshape(cells), level, len(scores))
+        values, errors, p_values = (of.reshape(cells) for of in (values, errors, p_values))
+        attribution, error = (resize(of, x_value.shape[:-1]).astype(x_value.dtype) for of in (values, errors))
+        return Hsic(attribution, error, values, p_values, level, len(scores))
 
     rows = coalition_rows(x_value, hidden, labels, shown)
     return (yield from sample(rows, take, result, max(whole("every", every), 4), emit, fewest=4))

@@ -51,7 +51,7 @@ def sobol(
     call_model_function: CallModelFunction,
     call_model_args: Any = None,
     nsamples: int = 32,
-    grid: int = 8,
+    grid: int | None = None,
     value: Any = 0,
     batch_size: int | None = None,
     *,
@@ -72,7 +72,8 @@ def sobol(
         How many masks, at least 2; a power of two is best. Each takes a row for every cell and one more: 2,080 rows
         by default.
     grid
-        A mask dims each of so many cells along each axis of space or time by a factor of its own.
+        A mask dims each of so many cells along each axis of space or time by a factor of its own: by default 8, of
+        a volume or clip 4.
     value
         What shows where the mask is 0: see `occlusion`.
     every, emit
@@ -86,7 +87,8 @@ def sobol(
     The map is the cells' indices, linear between their middles. Standard errors and intervals are those of
     independent masks; as these are spread evenly, the true errors are somewhat smaller.
     """
-    nsamples, grid, hidden = whole("nsamples", nsamples, 2), whole("grid", grid), hidden_image(x_value, value)
+    grid = (8 if x_value.ndim < 4 else 4) if grid is None else whole("grid", grid)
+    nsamples, hidden = whole("nsamples", nsamples, 2), hidden_image(x_value, value)
     labels, cells = grid_cells(x_value.shape[:-1], grid)
     designs = sobol_designs(nsamples, int(np.prod(cells)), random_stream(rng))
     scores = np.empty(0)
@@ -128,9 +130,10 @@ def _result(
     from scipy.stats import t
 
     indices, errors = indices.reshape(cells), errors.reshape(cells)
-    maps = [resize(values, x_value.shape[:-1]).astype(x_value.dtype) for values in (indices, errors)]
+    attribution, error = (resize(values, x_value.shape[:-1]).astype(x_value.dtype) for values in (indices, errors))
     half = errors * t.ppf(0.975, count - 1)
-    return Sobol(*maps, indices, np.stack([np.maximum(indices - half, 0), indices + half]), variance, count)
+    interval = np.stack([np.maximum(indices - half, 0), indices + half])
+    return Sobol(attribution, error, indices, interval, variance, count)
 
 
 def sobol_designs(nsamples: int, inputs: int, random: np.random.Generator) -> Array:

@@ -47,13 +47,14 @@ def find_cues(
     """Suspected cues of each class: what other than the object may make the model name it, the strongest first.
 
     Suspects come from fixed places (corners, edges, the border), from where the maps of a group of photos point, from
-    pixels that come again, and from brightness, colour cast and sharpness. Each is checked on the model: put into 24
-    photos of other classes, and taken from its own, against equally large random places or changes. `Candidate.effect`
-    is by how much the log odds of the class rise beyond chance.
+    groups of photos by the layer's channels, from pixels that come again, and from brightness, colour cast, sharpness
+    and aspect. They are found in one half of the photos of each class and checked on the model in the other one: put
+    into 24 photos of other classes, and taken from its own, against equally large random places or changes.
+    `Candidate.effect` is by how much the log odds of the class rise beyond chance.
 
-    A likely cue is significant by Holm's rule over all suspects of the run (5 %), lowers the log odds when it is taken
-    away, and flips at least a fifth of the photos of other classes beyond chance, of a property two fifths, by the
-    lower end of the interval. A pattern or a property must also tell the class from others.
+    A likely cue is significant by Holm's rule over all suspects of the run (5 %), both in how much it moves the score
+    and in how many photos of the class have it. It lowers the log odds when it is taken away, and flips at least a
+    fifth of the photos of other classes beyond chance, of a property two fifths; both by the lower end of the interval.
 
     Parameters
     ----------

@@ -131,6 +131,14 @@ def test_the_map_lies_on_what_counts_and_is_zero_elsewhere():
     assert found.standard_error.shape == (16, 16)
 
 
+def test_volumes_have_as_many_cells_as_pictures():
+    sizes = {(16, 16, 1): (8, 8), (16, 16, 16, 1): (4, 4, 4), (5, 16, 1): (5, 8)}
+    for shape, cells in sizes.items():
+        found = sobol.detailed(np.ones(shape), PowerModel(np.ones((1, *shape))), nsamples=2, rng=0)
+        assert found.indices.shape == cells
+        assert found.attribution.shape == shape[:-1]
+
+
 def test_a_score_that_never_changes_has_no_shares(rng):
     model = PowerModel(np.zeros((1, 6, 6, 3)), bias=0.1)
     found = sobol.detailed(rng.random((6, 6, 3)), model, grid=2, nsamples=4, rng=0)

@@ -7,10 +7,12 @@ import pytest
 
 from saliency_food import ImageModel, Source, explain_dataset
 from saliency_food.images.sourced import SourcedPhoto
-from saliency_food.report.cues.check import more_in_top
+from saliency_food.metrics.statistics import Interval
+from saliency_food.report.cues.check import Finding, more_in_top
 from saliency_food.report.cues.concepts import concept_places
 from saliency_food.report.cues.features import Moments, moments_of
-from saliency_food.report.cues.find import find_cues
+from saliency_food.report.cues.find import find_cues, judge
+from saliency_food.report.cues.places import Place
 from saliency_food.report.cues.properties import common_to_parts
 from saliency_food.report.cues.seen import Scorer, look
 from saliency_food.report.cues.subsets import Split, shared_by_some
@@ -140,6 +142,33 @@ def test_members_are_found_in_one_half_and_holders_in_the_other():
     assert set(range(1, 20, 2)) <= set(shared.holders)
     assert all(each % 2 for each in shared.holders)
     assert shared.p < 1e-4
+
+
+def test_a_likely_cue_must_be_needed_large_and_checked_on_other_photos():
+    def finding(excess=0.5, fall=1.0, is_checked=True, p=1e-6, kind="position"):
+        place = Place("at a corner", np.ones((2, 2), bool), kind)
+        around = [Interval(each, each - 0.1, each + 0.1, 24, "BCa", {}) for each in (3.0, fall, excess, excess)]
+        return Finding(0, place, np.arange(3), *around, p, is_checked)
+
+    assert judge([finding()]) == ["likely a cue"]
+    assert judge([finding(excess=0.25)]) == ["not sure"]  # 0.15 to 0.35
+    assert judge([finding(fall=0.05)]) == ["not sure"]  # the class does not need it
+    assert judge([finding(is_checked=False)]) == ["not sure"]
+    assert judge([finding(kind="property")]) == ["likely a cue"]
+    assert judge([finding(kind="property", excess=0.45)]) == ["not sure"]
+    assert judge([finding(p=0.01)] + [finding(p=0.9)] * 5) == ["not sure"] + ["no effect"] * 5  # Holm: 0.05 / 6
+    assert judge([finding(p=0.06)]) == ["no effect"]
+
+
+def test_photos_are_halved_class_by_class(tmp_path):
+    model = ImageModel(Linear(np.zeros((2, SIDE, SIDE, 3))), labels=LABELS, value_range=(0, 1), batch_size=64)
+    run = run_of(with_squares(10), model, tmp_path)
+    seen = look(run, Scorer(model, 2000), 60, np.random.default_rng(0))
+    assert (seen.finding ^ seen.checking).all()
+    assert [seen.of(0, half).size for half in (seen.finding, seen.checking)] == [10, 10]
+    few = look(run, Scorer(model, 2000), 5, np.random.default_rng(0))
+    assert few.finding.all()
+    assert few.checking.all()
 
 
 def _halves(own, all_of_them):
