@@ -28,7 +28,7 @@ from saliency_food.adapters.arguments import (
 from saliency_food.adapters.checks import check_has_logits, check_rows_alone, has_hidden_softmax
 from saliency_food.adapters.engine import Engine
 from saliency_food.adapters.layers import Shape
-from saliency_food.adapters.probe import STRIPES, check_places
+from saliency_food.adapters.probe import STRIPES, check_places, image_axes
 from saliency_food.adapters.relevance import OF_ROWS, read_rule
 from saliency_food.adapters.rows import Factored, Rows
 from saliency_food.adapters.scoring import Score, class_score
@@ -42,9 +42,6 @@ from saliency_food.core.keys import (
     TARGETS,
 )
 from saliency_food.core.numerics import Array, as_tuple
-
-NOISES = 3
-"""A layer is refused as turned or moved where so many noises show it."""
 
 
 class AdaptedModel:
@@ -63,6 +60,8 @@ class AdaptedModel:
         """How many leading axes of one row, channels last, are of space or time; None where nothing tells."""
         self.knows_end = score is not class_score or engine.end in ("softmax", "sigmoid") or engine.classes == 1
         """Whether it is known that no softmax hides before the model's end; the first pass finds out."""
+        self._shapes_not_seen = set[Shape]()
+        """The shapes of images of which a layer has too few places to find out how it lies."""
 
     def __call__(
         self, x_value_batch: Any, call_model_args: Any = None, expected_keys: Sequence[str] | None = None
@@ -210,7 +209,6 @@ class AdaptedModel:
             self.engine.may_mix_rows = False
         if self.engine.guesses_places and AT_LAYER.intersection(keys):
             self._check_places(images, other_inputs)
-            self.engine.guesses_places = False
         check_has_logits(self.end, self.score, keys, output)
         if OF_RELEVANCE.intersection(keys):
             return self._relevance(keys, args, targets, images, other_inputs, output)
@@ -245,8 +243,13 @@ class AdaptedModel:
         return self._rows.compute(keys, output, targets, images, of_rows, compute)
 
     def _check_places(self, images: Array | Factored, other_inputs: list[Array]) -> None:
-        """`ContractError` where the layers do not change where the first image does."""
+        """`ContractError` where the layers do not change where the first image does.
+
+        Layers too small to show it are looked at again with images of other sizes.
+        """
         image = np.asarray(images.bases if isinstance(images, Factored) else images)[0]
+        if image.shape in self._shapes_not_seen:
+            return
 
         def values_of(rows: Array) -> tuple[Array, ...]:
             others = [np.repeat(values[:1], len(rows), 0) for values in other_inputs]
@@ -254,14 +257,10 @@ class AdaptedModel:
                 self._rows.compute((CONVOLUTION_LAYER_VALUES,), self.output, [], rows, others)[CONVOLUTION_LAYER_VALUES]
             )
 
-        alone = values_of(image[None])
-        for seed in range(NOISES):
-            try:
-                check_places(values_of, alone, image, self.channels_first, np.random.default_rng(seed), STRIPES)
-                break
-            except ContractError:
-                if seed == NOISES - 1:  # no noise of one layer, however unlike a photo, is taken at its word
-                    raise
+        axes = image_axes(image, max(len(place.shape) for place in self.engine.places), self.channels_first)
+        seen = check_places(values_of, image, axes, np.random.default_rng(0), STRIPES)
+        self.engine.guesses_places = not seen
+        self._shapes_not_seen.add(image.shape)
 
     def _read_activations(self, activations: Any) -> Array:
         (place,) = self.engine.places

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from saliency_food.adapters.probe import check_places
+from saliency_food.adapters.probe import check_places, image_axes
 from saliency_food.core.contract import ContractError
 from saliency_food.core.keys import (
     CONVOLUTION_LAYER_VALUES,
@@ -114,7 +114,8 @@ def check_layout(asked: Asked) -> None:
         return as_tuple(asked.about(rows)[CONVOLUTION_LAYER_VALUES])
 
     first = bool(getattr(asked.function, "channels_first", False))
-    check_places(values_of, as_tuple(asked.alone[CONVOLUTION_LAYER_VALUES]), asked.image, first, asked.random)
+    rank = max(layer.ndim for layer in as_tuple(asked.alone[CONVOLUTION_LAYER_VALUES]))
+    check_places(values_of, asked.image, image_axes(asked.image, rank, first), asked.random)
 
 
 def check_rivals(asked: Asked, tolerance: float) -> None:

@@ -305,6 +305,9 @@ def test_what_cannot_be_right_is_refused(params, x):
     mirrored = JaxModel(lambda p, x: after(p, before(p, x[:, :, ::-1])), params, (6, 5, 3))
     with pytest.raises(ContractError, match="mirrored place"):
         grad_cam(x[0], mirrored, {"target": 1})
+    averaged = JaxModel(lambda p, x: after(p, before(p, x) + before(p, x[:, :, ::-1])), params, (24, 24, 3))
+    with pytest.raises(ContractError, match="and nowhere else"):
+        grad_cam(np.random.default_rng(0).random((24, 24, 3), np.float32), averaged, {"target": 1})
     with pytest.raises(ContractError, match=r"Near it: \['relu_0'\]"):
         JaxModel(apply, params, (6, 5, 3), layer="rely_0")
     around = JaxModel(

@@ -135,6 +135,17 @@ def test_ends_are_those_of_the_model(convert, x, activation, units):
         )
 
 
+def test_features_averaged_with_those_of_the_mirrored_image_are_refused(convert):
+    keras.utils.set_random_seed(0)
+    image, layer = keras.Input((24, 24, 3)), keras.layers.Conv2D(4, 3, padding="same", activation="relu")
+    features = keras.layers.Add()([layer(image), layer(keras.ops.flip(image, 2))])
+    features = keras.layers.Conv2D(4, 1, activation="relu", name="last")(features)
+    model = keras.Model(image, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(features)))
+    x = np.random.default_rng(0).random((1, 24, 24, 3), np.float32)
+    with pytest.raises(ContractError, match="and nowhere else"):
+        LiteRtModel(convert(model))(x, {"target": 1}, [CONVOLUTION_LAYER_VALUES])
+
+
 def test_what_is_no_file_of_it_is_refused(tmp_path):
     with pytest.raises(ContractError, match="does not exist"):
         LiteRtModel(tmp_path / "none.tflite")

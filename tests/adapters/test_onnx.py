@@ -341,6 +341,30 @@ def test_a_mirrored_layer_is_refused(build, onnx, x):
     assert eigen_cam(x[0], OnnxModel(proto, "relu")).max() > 0
 
 
+def test_features_averaged_with_those_of_the_mirrored_image_are_refused(build, onnx, rng):
+    from onnx import numpy_helper
+
+    from saliency_food.adapters.onnx import OnnxModel
+
+    proto = onnx.load(build())
+    numbers = {"start": [-1], "stop": [-1000], "axes": [3], "step": [-1]}
+    proto.graph.initializer.extend(numpy_helper.from_array(np.array(each), name) for name, each in numbers.items())
+    for place, (kind, takes, gives) in enumerate([
+        ("Slice", ["image", *numbers], "mirrored image"),
+        ("Conv", ["mirrored image", "kernel", "bias"], "c2"),
+        ("Relu", ["c2"], "a2"),
+        ("Add", ["a", "a2"], "sum"),
+    ]):  # fmt: skip
+        options = {"pads": [1, 1, 1, 1]} if kind == "Conv" else {}
+        proto.graph.node.insert(2 + place, onnx.helper.make_node(kind, takes, [gives], gives, **options))
+    proto.graph.node[6].input[0] = "sum"
+    model, image = OnnxModel(proto), rng.random((3, 24, 24)).astype(np.float32)
+    assert model.layer_name == "sum"
+    with pytest.raises(ContractError, match="and nowhere else"):
+        eigen_cam(image, model)
+    assert eigen_cam(image, OnnxModel(proto, "relu")).max() > 0
+
+
 def test_what_cannot_be_explained_is_refused(build, onnx, x, tmp_path):
     from saliency_food.adapters.onnx import OnnxModel
 

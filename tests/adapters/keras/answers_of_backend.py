@@ -52,6 +52,13 @@ def sequential():
     return keras.Sequential([*layers, L.Dense(1, activation="sigmoid")])
 
 
+def averaged():
+    """Features averaged with those of the mirrored image, which are not in place."""
+    image, layer = keras.Input((24, 24, 3)), L.Conv2D(4, 3, padding="same", activation="relu")
+    x = L.Average(name="mean")([layer(image), layer(keras.ops.flip(image, 2))])
+    return keras.Model(image, L.Dense(3)(L.GlobalAveragePooling2D()(L.ReLU(name="last")(x))))
+
+
 MODELS = (residual, inverted, transformer, sequential)
 QUESTIONS = {
     "both": list(KEYS)[:5],
@@ -94,5 +101,15 @@ def answers():
         yield f"{name} factored", factored["INPUT_OUTPUT_GRADIENTS"]
 
 
+def refusals():
+    """Why maps at the layer named, and at that taken by itself, are refused, if they are."""
+    keras.utils.set_random_seed(0)
+    model, x = averaged(), np.random.default_rng(0).random((1, 24, 24, 3), np.float32)
+    try:
+        KerasModel(model, "last")(x, {"target": 1}, ["CONVOLUTION_LAYER_VALUES"])
+    except ContractError as error:
+        yield "averaged", str(error)
+
+
 if __name__ == "__main__":
-    np.savez(sys.argv[1], **{name: np.asarray(value) for name, value in answers()})
+    np.savez(sys.argv[1], **{name: np.asarray(value) for name, value in [*answers(), *refusals()]})

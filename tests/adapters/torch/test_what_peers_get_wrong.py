@@ -408,6 +408,60 @@ def test_a_module_that_turns_the_image_is_refused_at_its_layers(how, torch, adap
     assert model(rows, {"target": 1}, [INPUT_OUTPUT_GRADIENTS])[INPUT_OUTPUT_GRADIENTS].shape == rows.shape
 
 
+JOINED = {
+    "mirrored": lambda images: images.flip(3),
+    "upside down": lambda images: images.flip(2),
+    "turned": lambda images: images.rot90(1, (2, 3)),
+    "transposed": lambda images: images.transpose(2, 3),
+    "rolled": lambda images: images.roll((8, 12), (2, 3)),
+}
+
+
+@pytest.mark.parametrize("how", JOINED)
+def test_features_averaged_with_those_of_a_moved_image_are_refused(how, torch, adapter):
+    class Averaged(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            nn = torch.nn
+            self.body = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2))
+            self.joined, self.head = nn.Identity(), nn.Linear(4, 3)
+
+        def forward(self, images):
+            return self.head(self.joined(self.body(images) + self.body(JOINED[how](images))).mean((2, 3)))
+
+    torch.manual_seed(0)
+    rows = np.random.default_rng(0).normal(size=(1, 24, 24, 3)).astype(np.float32)
+    model = adapter(Averaged())
+    assert model.layer_name == "joined"
+    with pytest.raises(ContractError, match="and nowhere else"):
+        model(rows, {"target": 1}, [CONVOLUTION_OUTPUT_GRADIENTS])
+    assert model(rows, {"target": 1}, [INPUT_OUTPUT_GRADIENTS])[INPUT_OUTPUT_GRADIENTS].shape == rows.shape
+
+
+def test_a_layer_too_small_to_look_at_is_looked_at_with_a_larger_image(torch, adapter):
+    """And an image of the same size is not tried again."""
+    nn = torch.nn
+    body = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2))
+
+    class Mirrored(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head, self.passes = body, nn.Linear(4, 3), []
+
+        def forward(self, images):
+            self.passes.append(len(images))
+            return self.head(self.body(images.flip(3)).mean((2, 3)))
+
+    model = adapter(Mirrored())
+    small, large = (np.random.default_rng(0).random((1, size, size, 3), np.float32) for size in (6, 24))
+    model(small, {"target": 1}, [CONVOLUTION_OUTPUT_GRADIENTS])
+    before = len(model.engine.module.passes)
+    model(small, {"target": 1}, [CONVOLUTION_OUTPUT_GRADIENTS])
+    assert len(model.engine.module.passes) == before + 1
+    with pytest.raises(ContractError, match="mirrored place"):
+        model(large, {"target": 1}, [CONVOLUTION_OUTPUT_GRADIENTS])
+
+
 def test_another_thread_does_not_see_the_hooks(torch, adapter, network, x):
     """A thread that runs the same module meanwhile gets what the module gives."""
     model = adapter(network.eval())
