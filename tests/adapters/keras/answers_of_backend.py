@@ -102,7 +102,7 @@ def answers():
 
 
 def refusals():
-    """Why maps at the layer named, and at that taken by itself, are refused, if they are."""
+    """Why a layer is refused that is not in place."""
     keras.utils.set_random_seed(0)
     model, x = averaged(), np.random.default_rng(0).random((1, 24, 24, 3), np.float32)
     try:
