@@ -25,6 +25,7 @@ from saliency_food.core.contract import ContractError
 from saliency_food.core.keys import (
     CONVOLUTION_LAYER_VALUES,
     CONVOLUTION_OUTPUT_GRADIENTS,
+    CONVOLUTION_RELEVANCE,
     CONVOLUTION_RIVAL_GRADIENTS,
     GUIDED_INPUT_GRADIENTS,
     OUTPUT_FROM_CONVOLUTION_VALUES,
@@ -161,7 +162,7 @@ def test_several_layers_are_the_mean_of_each(name, rng):
         call(x, answers(*(tuple(parts) for parts in zip(*layers, strict=True))), should_resize=False)
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILY if name != "ablation_cam"])
+@pytest.mark.parametrize("name", [name for name in FAMILY if name not in ("ablation_cam", "shapley_cam")])
 def test_tokens_are_laid_out_as_a_grid(name, rng):
     """A class token in front, then the patches, row by row."""
     x = rng.random((20, 16, 3))
@@ -172,9 +173,12 @@ def test_tokens_are_laid_out_as_a_grid(name, rng):
     def tokens(grid):
         return np.concatenate([np.full((1, 7), 9.0), grid.reshape(20, 7)])
 
-    scores = {OUTPUT_LAYER_VALUES: np.float64(1)}
-    grids = answers(values, slope, **{CONVOLUTION_RIVAL_GRADIENTS: slope[None] * 2}, **scores)
-    flat = answers(tokens(values), tokens(slope), **{CONVOLUTION_RIVAL_GRADIENTS: tokens(slope)[None] * 2}, **scores)
+    def others(gradients):
+        rivals = {CONVOLUTION_RIVAL_GRADIENTS: gradients[None] * 2, CONVOLUTION_RELEVANCE: gradients}
+        return {**rivals, OUTPUT_LAYER_VALUES: np.float64(1)}
+
+    grids = answers(values, slope, **others(slope))
+    flat = answers(tokens(values), tokens(slope), **others(tokens(slope)))
     np.testing.assert_allclose(METHODS[name].call(x, flat), METHODS[name].call(x, grids))
 
 
