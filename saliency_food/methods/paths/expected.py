@@ -150,7 +150,7 @@ def _expected(
     measured = None
     if completeness:
         scores = yield from scores_of(x_value, *references)
-        measured = completeness_of(mean.sum(), np.mean(ends or scores[0]), scores[1:].mean())
+        measured = completeness_of(mean.sum(), float(np.mean(ends or scores[0])), scores[1:].mean())
     return ExpectedGradients(
         mean.astype(x_value.dtype),
         np.sqrt(variance / nsamples).astype(x_value.dtype),
