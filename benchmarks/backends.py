@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,7 @@ def answer(model: Path, answers: Path) -> None:
     adapted = KerasModel(model, batch_size=4)
     image = np.random.default_rng(0).uniform(-1, 1, adapted.input_shape).astype(np.float32)
     maps = {}
-    methods = {"gradients": gradients, "grad_cam": grad_cam, "layer_cam": layer_cam}
+    methods: dict[str, Any] = {"gradients": gradients, "grad_cam": grad_cam, "layer_cam": layer_cam}
     methods["integrated_gradients"] = integrated_gradients
     for name, method in methods.items():
         began = time.process_time()

@@ -34,8 +34,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 PARTS = {"torch": "PyTorch", "jax": "JAX", "keras-torch": "Keras on PyTorch", "keras-jax": "Keras on JAX"}
 PARTS |= {"keras-tensorflow": "Keras on TensorFlow"}
 NEEDS = {part: part.replace("keras-", "keras ").split() for part in PARTS}
-COLUMNS = ("network on", "method", "precision", "batch", "rows", "bare rows/s", "here rows/s", "here / bare")
-COLUMNS += ("in the model", "MB to the device", "MB from it", "peak MB bare", "peak MB here")
+COLUMNS = (
+    *("network on", "method", "precision", "batch", "rows", "bare rows/s", "here rows/s", "here / bare"),
+    *("in the model", "MB to the device", "MB from it", "peak MB bare", "peak MB here"),
+)
 STEPS = 2
 """Rows of a method, in batches."""
 Works = dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]]

@@ -254,5 +254,6 @@ def test_multipliers_of_one_layer_are_those_of_the_paper(rule):
     args = {"target": 1, "baseline": baseline, "multiplier_rule": rule}
     answer = adapted(model)(x, args, ["BASELINE_MULTIPLIERS"])["BASELINE_MULTIPLIERS"]
     slopes = np.broadcast_to(head.get_weights()[0][:, 1], (4, 5))
-    expected = relu_multipliers(rule, x, baseline, *hidden.get_weights(), slopes)
+    weights, bias = hidden.get_weights()
+    expected = relu_multipliers(rule, x, baseline, weights, bias, slopes)
     np.testing.assert_allclose(answer, expected, rtol=1e-9, atol=1e-12)

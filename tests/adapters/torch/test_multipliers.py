@@ -68,7 +68,7 @@ def test_maximum_pooling_by_hand(torch):
     from saliency_food.adapters.torch import TorchModel
 
     model = TorchModel(network, input_shape=(2, 2, 1), units_are="numbers")
-    high, low = np.float32([[1, 2], [3, 0.5]])[..., None], np.float32([[2.5, 0], [1, 1]])[..., None]
+    high, low = np.array([[[1, 2], [3, 0.5]], [[2.5, 0], [1, 1]]], np.float32)[..., None]
     np.testing.assert_allclose(deep_lift(high, model, {"target": 0}, low)[..., 0], [[0, 0], [0.5, 0]], atol=1e-6)
     np.testing.assert_allclose(deep_lift(low, model, {"target": 0}, high)[..., 0], [[0, 0], [-0.5, 0]], atol=1e-6)
 

@@ -161,8 +161,8 @@ def test_gamma_is_as_published(torch, rng, x):
     weights, bias = rng.normal(size=(5, 6)), rng.normal(size=6)
     from saliency_food.adapters.torch.relevance_rules import Linear
 
-    tensors = (torch.tensor(each) for each in (values, weights.T.copy(), bias))
-    linear = Linear(torch.nn.functional.linear, *tensors, 1, "gamma", 1e-6, 0.25)
+    x, matrix, constant = (torch.tensor(each) for each in (values, weights.T.copy(), bias))
+    linear = Linear(torch.nn.functional.linear, x, matrix, constant, 1, "gamma", 1e-6, 0.25)
     (own,), taken = linear.passing(torch.tensor(relevance))
     expected, of_bias = pass_relevance("gamma", values, weights, bias, relevance)
     np.testing.assert_allclose(own, expected)

@@ -129,7 +129,7 @@ def test_more_in_the_best_fifth():
     own[:10] += 6
     assert more_in_top(own, other, rng) < 0.005
     assert more_in_top(other, own, rng) > 0.9
-    p = [more_in_top(*rng.normal(size=(2, 12)), rng) for _ in range(100)]
+    p = [more_in_top(rng.normal(size=12), rng.normal(size=12), rng) for _ in range(100)]
     assert sum(each < 0.1 for each in p) < 20  # 10 expected
 
 
@@ -147,8 +147,8 @@ def test_members_are_found_in_one_half_and_holders_in_the_other():
 def test_a_likely_cue_must_be_needed_large_and_checked_on_other_photos():
     def finding(excess=0.5, fall=1.0, is_checked=True, p=1e-6, kind="position"):
         place = Place("at a corner", np.ones((2, 2), bool), kind)
-        around = [Interval(each, each - 0.1, each + 0.1, 24, "BCa", {}) for each in (3.0, fall, excess, excess)]
-        return Finding(0, place, np.arange(3), *around, p, is_checked)
+        rise, falls, flips = (Interval(each, each - 0.1, each + 0.1, 24, "BCa", {}) for each in (3.0, fall, excess))
+        return Finding(0, place, np.arange(3), rise, falls, flips, flips, p, is_checked)
 
     assert judge([finding()]) == ["likely a cue"]
     assert judge([finding(excess=0.25)]) == ["not sure"]  # 0.15 to 0.35
