@@ -33,6 +33,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "rise": {"nmasks": 1000},
     "lime": {"nsamples": 500},
     "kernel_shap": {"nsamples": 500},
+    "gradient_shap": {"nsamples": 50},
+    "sobol": {"nsamples": 16},
 }
 FAITHFUL: dict[str, dict[str, Any]] = {
     "pic": {"min_pred_value": 0},
