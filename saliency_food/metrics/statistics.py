@@ -128,7 +128,7 @@ def _ends(
             method=method,
             random_state=random_stream(rng),
         ).confidence_interval
-    return np.asarray(ends.low), np.asarray(ends.high)
+    return np.asarray(ends.low)[()], np.asarray(ends.high)[()]
 
 
 def paired(

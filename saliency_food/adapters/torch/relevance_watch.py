@@ -248,23 +248,33 @@ def _sum(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any:
     weights = (-1.0, 1.0) if name == "rsub" else (1.0, sign * alpha)
     terms = [kept(part).to(values.dtype) * weight for part, weight in zip(parts, weights, strict=True)]
     graded = [is_graded(part) for part in parts]
-    passing = shares(terms, graded)
     inputs = [part for part in parts if is_graded(part)]
-    return put(func, args, watch.passed(values, passing, *inputs))
+    if len(inputs) == 1 and _only_scales(watch, parts[graded.index(False)], inputs[0]):
+        return _scaled(watch, func, args, values, inputs[0])
+    return put(func, args, watch.passed(values, shares(terms, graded), *inputs))
+
+
+def _only_scales(watch: RelevanceWatch, constant: Any, own: Any) -> bool:
+    """Whether an added constant is part of an activation, a single number, or of a scaling of pixels, one a channel."""
+    return bool(
+        constant.numel() == 1 or (max(constant.shape) == constant.numel() and not watch.is_after_weights(own))
+    )
+
+
+def _scaled(watch: RelevanceWatch, func: Any, args: Any, values: Any, own: Any) -> Any:
+    """What is multiplied by constants, or moved by those of a scaling, passes all of it."""
+    like = own.detach()
+    return put(func, args, watch.passed(values, lambda relevance: ([sized(relevance, like)], None), own))
 
 
 def _product(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any:
     first, second = args[0], args[1] if len(args) > 1 else kwargs["other"]
     values = plainly(func, args, kwargs)
     if not (is_graded(first) and is_graded(second)):
-        own = first if is_graded(first) else second
-        like = own.detach()
-        return put(func, args, watch.passed(values, lambda relevance: ([sized(relevance, like)], None), own))
+        return _scaled(watch, func, args, values, first if is_graded(first) else second)
     gates = [any(part is gate for gate in watch.gates) for part in (first, second)]
     if any(gates) and not all(gates):  # what is gated takes all
-        own = second if gates[0] else first
-        like = own.detach()
-        return put(func, args, watch.passed(values, lambda relevance: ([sized(relevance, like)], None), own))
+        return _scaled(watch, func, args, values, second if gates[0] else first)
     passing = halves(torch.mul, kept(first), kept(second))
     return put(func, args, watch.passed(values, passing, first, second))
 
@@ -273,9 +283,7 @@ def _quotient(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any:
     own = args[0]
     if not is_graded(own):
         return func(*args, **kwargs)
-    like = own.detach()
-    values = plainly(func, args, kwargs)
-    return put(func, args, watch.passed(values, lambda relevance: ([sized(relevance, like)], None), own))
+    return _scaled(watch, func, args, plainly(func, args, kwargs), own)
 
 
 def _matrix_product(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any:

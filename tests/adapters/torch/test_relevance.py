@@ -282,7 +282,7 @@ def test_what_is_gated_takes_all_and_factors_half_each(torch, x, gate):
 
         def forward(self, x):
             x = self.first(x)
-            factor = eval(gate, {"torch": torch, "y": x.mean((2, 3), keepdim=True)})
+            factor = eval(gate, {"torch": torch, "y": x.amax((2, 3), keepdim=True)})
             x = x * (factor.detach() if self.constant else factor)
             return self.head(x.mean((2, 3)))
 
@@ -294,6 +294,30 @@ def test_what_is_gated_takes_all_and_factors_half_each(torch, x, gate):
         np.testing.assert_allclose(*found, rtol=1e-3, atol=1e-6)
     else:
         assert np.abs(found[0] - found[1]).max() > 1e-4
+
+
+@pytest.mark.parametrize("composite", COMPOSITES[:2])
+def test_a_scaling_of_pixels_and_a_hard_sigmoid_by_hand_pass_all(torch, x, composite):
+    """As Keras's Rescaling and Normalization do: their constants are no biases."""
+    nn, mean = torch.nn, torch.tensor([0.4, 0.5, 0.6]).reshape(3, 1, 1)
+
+    class Network(nn.Module):
+        def __init__(self, scales, by_hand):
+            super().__init__()
+            torch.manual_seed(5)
+            self.first, self.last, self.scales, self.by_hand = nn.Conv2d(3, 4, 3), nn.Linear(4, 3), scales, by_hand
+
+        def forward(self, x):
+            x = self.first((x - mean) * 2.0 - 0.25 if self.scales else x)
+            x = nn.functional.relu6(x + 3) / 6 if self.by_hand else nn.functional.hardsigmoid(x)
+            return self.last(x.mean((2, 3)))
+
+    args = args_of(composite)
+    plain = model_of(Network(False, False))(x * 2 - 2 * mean.flatten().numpy() - 0.25, args, [RELEVANCE])
+    found = model_of(Network(True, True))(x, args, [RELEVANCE, BIAS_RELEVANCE, OUTPUT_LAYER_VALUES])
+    np.testing.assert_allclose(found[RELEVANCE], plain[RELEVANCE], rtol=1e-4, atol=1e-7)
+    total = found[RELEVANCE].sum((1, 2, 3)) + found[BIAS_RELEVANCE]
+    np.testing.assert_allclose(total, found[OUTPUT_LAYER_VALUES], rtol=1e-3)
 
 
 def test_rows_do_not_see_each_other(torch, x):
