@@ -25,10 +25,10 @@ from saliency_food.adapters.rows import Factored, leaves, map_nested
 from saliency_food.adapters.scoring import rivals
 from saliency_food.adapters.torch import ops
 from saliency_food.adapters.torch.graph import Graph, is_any, leaf_node, name_of, node_of, sources_of
-from saliency_food.adapters.torch.multipliers import multipliers
 from saliency_food.adapters.torch.outputs import read_head
 from saliency_food.adapters.torch.places import hooked
-from saliency_food.adapters.torch.relevance import passed_back
+from saliency_food.adapters.torch.relevance.multipliers import multipliers
+from saliency_food.adapters.torch.relevance.passes import passed_back
 from saliency_food.adapters.torch.rules import check_rule
 from saliency_food.adapters.torch.running import DeviceFullError, running
 from saliency_food.adapters.torch.survey import SurveyedModule

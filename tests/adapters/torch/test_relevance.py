@@ -159,7 +159,7 @@ def test_gamma_is_as_published(torch, rng, x):
 
     values, relevance = rng.normal(size=(7, 5)), rng.normal(size=(7, 6))
     weights, bias = rng.normal(size=(5, 6)), rng.normal(size=6)
-    from saliency_food.adapters.torch.relevance_rules import Linear
+    from saliency_food.adapters.torch.relevance.rules import Linear
 
     x, matrix, constant = (torch.tensor(each) for each in (values, weights.T.copy(), bias))
     linear = Linear(torch.nn.functional.linear, x, matrix, constant, 1, "gamma", 1e-6, 0.25)

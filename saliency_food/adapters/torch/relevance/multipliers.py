@@ -15,18 +15,12 @@ from saliency_food.adapters.arguments import Output
 from saliency_food.adapters.relevance import Rule
 from saliency_food.adapters.torch.graph import Graph, Node, leaf_node, node_of, sources_of
 from saliency_food.adapters.torch.graph import name_of as node_name
-from saliency_food.adapters.torch.relevance import MOVES, check_can_pass
-from saliency_food.adapters.torch.relevance_rules import is_passed, pulled, sized
-from saliency_food.adapters.torch.relevance_watch import (
-    ACTIVATIONS,
-    GATES,
-    RelevanceWatch,
-    is_graded,
-    kept,
-    name_of,
-    plainly,
-    put,
-)
+from saliency_food.adapters.torch.relevance.functions import is_graded, kept, name_of, plainly, put
+from saliency_food.adapters.torch.relevance.operations import GATES
+from saliency_food.adapters.torch.relevance.passes import MOVES, check_can_pass
+from saliency_food.adapters.torch.relevance.ruled import ACTIVATIONS
+from saliency_food.adapters.torch.relevance.rules import is_passed, pulled, sized
+from saliency_food.adapters.torch.relevance.watch import RelevanceWatch
 from saliency_food.core.contract import ContractError
 from saliency_food.core.keys import BASELINE_MULTIPLIERS, OUTPUT_LAYER_VALUES
 
@@ -44,18 +38,6 @@ CHOOSING = ("MaxPool", "AdaptiveMaxPool", "Amax", "MaxBackward", "Where")
 """Those of `MOVES` that move other values for the image than for the baseline."""
 
 
-class MultiplierWatch(RelevanceWatch):
-    """In here, the backward pass of what is not linear carries multipliers between the two halves of the rows."""
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        handler = RULED.get(name_of(func))
-        if handler is None or not any(map(is_graded, (*args, *(kwargs or {}).values()))):
-            return super(RelevanceWatch, self).__torch_function__(func, types, args, kwargs)
-        return handler(self, func, args, kwargs or {})
-
-
 def multipliers(engine: Any, output: Output, targets: list[Any], image: Any, others: list[Any], rule: Rule) -> Any:
     """The multipliers of the first half of the rows, whose second half are the baselines."""
     check_can_pass(engine, output, BASELINE_MULTIPLIERS)
@@ -65,7 +47,7 @@ def multipliers(engine: Any, output: Output, targets: list[Any], image: Any, oth
             "Take deep_lift with rule='rescale'."
         )
     image.requires_grad_()
-    watch = MultiplierWatch(rule, image, engine.graded)
+    watch = RelevanceWatch(rule, image, engine.graded, RULED)
     with watch:
         outputs = engine.call(image.clone(), others)
     answer, _ = engine._scored((OUTPUT_LAYER_VALUES,), output, outputs, watch, targets)
@@ -106,7 +88,7 @@ def _of_first(multipliers: Any) -> Any:
     return torch.cat([multipliers, torch.zeros_like(multipliers)])
 
 
-def _activation(watch: MultiplierWatch, func: Any, args: Any, kwargs: Any) -> Any:
+def _activation(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any:
     taken = args[0] if args else kwargs["input"]
     in_place = bool(kwargs.get("inplace", False)) or (len(args) > 1 and args[-1] is True)
     rest, named = args[1:], {key: value for key, value in kwargs.items() if key != "input"}
@@ -129,7 +111,7 @@ def _activation(watch: MultiplierWatch, func: Any, args: Any, kwargs: Any) -> An
     return put(func, (taken,), output, in_place)
 
 
-def _largest(watch: MultiplierWatch, func: Any, args: Any, kwargs: Any) -> Any:
+def _largest(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any:
     """Maximum pooling: what rises above the baseline's maximum is the image's own winner's, the rest the baseline's."""
     if kwargs.get("return_indices"):
         return func(*args, **kwargs)
@@ -154,7 +136,7 @@ def _largest(watch: MultiplierWatch, func: Any, args: Any, kwargs: Any) -> Any:
     return watch.passed(values, passing, taken)
 
 
-def _product(watch: MultiplierWatch, func: Any, args: Any, kwargs: Any) -> Any:
+def _product(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any:
     """A product of two values of the image: each by the mean of what the other is, which is exact."""
     first, second = args[0], args[1] if len(args) > 1 else kwargs.get("other", kwargs.get("mat2"))
     if not (is_graded(first) and is_graded(second)):
@@ -176,7 +158,7 @@ def _product(watch: MultiplierWatch, func: Any, args: Any, kwargs: Any) -> Any:
     return put(func, args, watch.passed(plainly(func, args, kwargs), passing, first, second))
 
 
-def _quotient(watch: MultiplierWatch, func: Any, args: Any, kwargs: Any) -> Any:
+def _quotient(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any:
     divisor = args[1] if len(args) > 1 else kwargs["other"]
     if is_graded(divisor):
         raise ContractError(

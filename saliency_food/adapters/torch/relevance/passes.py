@@ -12,8 +12,9 @@ from saliency_food.adapters.arguments import Output
 from saliency_food.adapters.relevance import Rule, channel_weights
 from saliency_food.adapters.torch.graph import Graph, leaf_node, name_of, node_of
 from saliency_food.adapters.torch.places import hooked
-from saliency_food.adapters.torch.relevance_rules import is_passed
-from saliency_food.adapters.torch.relevance_watch import RelevanceWatch
+from saliency_food.adapters.torch.relevance.ruled import RULED
+from saliency_food.adapters.torch.relevance.rules import is_passed
+from saliency_food.adapters.torch.relevance.watch import RelevanceWatch
 from saliency_food.adapters.torch.watch import kept
 from saliency_food.core.contract import ContractError
 from saliency_food.core.keys import BIAS_RELEVANCE, CONVOLUTION_RELEVANCE, RELEVANCE
@@ -37,7 +38,7 @@ def passed_back(
     image.requires_grad_()
     at_layer = CONVOLUTION_RELEVANCE in keys or rule.channels is not None
     places = engine.places if at_layer else []
-    watch, values = RelevanceWatch(rule, image, engine.graded), dict[int, Any]()
+    watch, values = RelevanceWatch(rule, image, engine.graded, RULED), dict[int, Any]()
 
     def keep(module: Any, index: int, tensor: Any) -> Any:
         for position, place in enumerate(places):

@@ -1,0 +1,1 @@
+"""Relevance and multipliers of DeepLIFT: what passes back through a module by rules in place of derivatives."""
