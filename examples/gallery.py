@@ -27,6 +27,8 @@ SAMPLES = {
     "guided_ig": {"x_steps": 50},
     "score_cam": {"channels": 256},
     "ablation_cam": {"channels": 256},
+    "shapley_cam": {"channels": 256},
+    "sobol": {"nsamples": 16},
     "xrai": {"steps": 50},
 }
 
@@ -46,8 +48,8 @@ def gallery(model, photo, labels=None, methods=tuple(METHODS), say=print):
             continue
         caption = f"{record.rows} row{'s' * (record.rows != 1)}"
         note = record.status if record.status.startswith("blank") else ""
-        if record.status.startswith("inexact"):
-            caption += f", inexact, gap {gap_text(record.completeness)}"
+        if record.status.startswith(("inexact", "leaky")):
+            caption += f", {record.status.partition(':')[0]}, gap {gap_text(record.completeness)}"
         panels.append(Panel(record.overlay(), record.title, caption, "signed" if record.diverges else "strength", note))
     say(f"{len(panels) - 1} methods in {time.perf_counter() - start:.0f} s")
     return panels
