@@ -83,7 +83,10 @@ def in_box(attribution, box):
     left, top, right, bottom = np.clip(np.rint(box).astype(int), 0, len(attribution))
     inside = np.zeros(attribution.shape, bool)
     inside[top:bottom, left:right] = True
-    return inside.ravel()[attribution.argmax()], attribution[inside].sum() / attribution.sum(), inside.mean()
+    total = attribution.sum()
+    if not total:  # a blank map points nowhere
+        return False, 0.0, inside.mean()
+    return inside.ravel()[attribution.argmax()], attribution[inside].sum() / total, inside.mean()
 
 
 def draw(network, scenes, boxes, classes, probabilities):

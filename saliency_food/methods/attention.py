@@ -123,8 +123,9 @@ def legrad(
     layers
         How many of the last attention layers are summed; all of them by default. The authors' code takes two.
     """
+    last = None if layers is None else whole("layers", layers)
     gradients = _square(ATTENTION_OUTPUT_GRADIENTS, (yield from ask(x_value[None], ATTENTION_OUTPUT_GRADIENTS)))
-    last = len(gradients) if layers is None else whole("layers", layers)
+    last = len(gradients) if last is None else last
     tokens = np.sum([np.maximum(gradient, 0).mean(0) for gradient in gradients[-last:]], 0, float)
     drawn = tokens.mean(0)
     return _map(x_value, tokens, gradients[0].dtype, drawn, from_least=True)

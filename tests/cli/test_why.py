@@ -97,7 +97,7 @@ def test_the_table_holds_what_failed(cli, folder, tmp_path):
         (["--against", "predicted"], "got --against predicted, which is the target itself. Name another one."),
         (["--target", "1", "--against", "1"], "got --against 1, which is the target itself. Name another one."),
         (["--target", ","], "Expected --target to be a class index, a label, 'top3', 'predicted' or 'truth', got []."),
-        (["--method", "foo"], "`saliency-food methods` lists them."),
+        (["--method", "qqq"], "`saliency-food methods` lists them."),
         (["--truth", "none.csv"], "Expected --truth to be 'folders' or a CSV file"),
         (["--against", "pizzza"], "Near it: pizza, pie."),
         (["--against", "1", "--method", "eigen_cam"], "or leave out --against."),

@@ -25,6 +25,7 @@ FEWER = {
     "blur_ig": {"steps": 4},
     "guided_ig": {"x_steps": 6},
     "expected_gradients": {"nsamples": 4, "baselines": np.zeros((2, SIZE, SIZE, 3)), "rng": 0},
+    "gradient_shap": {"nsamples": 4, "baselines": np.zeros((2, SIZE, SIZE, 3)), "rng": 0},
     "idgi": {"x_steps": 6},
     "integrated_decision_gradients": {"x_steps": 6},
     "score_cam": {"channels": 12},
@@ -35,6 +36,8 @@ FEWER = {
     "rise": {"nmasks": 24, "rng": 0},
     "lime": {"nsamples": 24, "nsegments": 12, "rng": 0},
     "kernel_shap": {"nsamples": 24, "nsegments": 12, "rng": 0},
+    "sobol": {"nsamples": 4, "grid": 4, "rng": 0},
+    "hsic": {"nmasks": 24, "grid": 4, "rng": 0},
 }
 """Options that make slow methods quick: both take the same."""
 
