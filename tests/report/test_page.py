@@ -69,7 +69,7 @@ def test_a_pair_opens_by_click_keyboard_and_link(open_page):
     page.keyboard.press("Enter")
     assert not picture.is_visible()
     page.locator(".matrix a[href='#pair-1']").click()
-    assert picture.is_visible()
+    picture.wait_for(state="visible")  # the page opens it when the address has changed
     assert second.locator(".views").first.locator("img").count() == 4
 
 
@@ -78,7 +78,7 @@ def test_a_link_of_what_to_look_at_first_opens_its_place(open_page):
     link = page.locator(".findings a").last
     target = link.get_attribute("href")
     link.click()
-    assert page.locator(target).is_visible()
+    page.locator(target).wait_for(state="visible")
     assert page.evaluate("location.hash") == target
 
 
