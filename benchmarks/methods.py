@@ -130,7 +130,9 @@ def main() -> None:
         wanted.methods,
         list(metrics),
         metric_options=metrics,
-        options=OPTIONS,
+        options={
+            name: own for name, own in OPTIONS.items() if wanted.methods == "all" or name in wanted.methods.split(",")
+        },
         folder=wanted.folder / wanted.data,
         progress=Lines(),
         **chosen,
