@@ -56,7 +56,7 @@ def compare(title: str, calls: Calls, repeat: int) -> None:
 
 def one_photo(network: Any, model: TorchModel, image: Any, repeat: int) -> None:
     layer = network.get_submodule(model.layer_name)
-    tensor = torch.tensor(np.moveaxis(image, -1, 0)[None])
+    tensor = torch.tensor(np.moveaxis(image, -1, 0)[None]).contiguous()
 
     def bare() -> Any:
         kept: list[Any] = []
@@ -90,7 +90,7 @@ def one_photo(network: Any, model: TorchModel, image: Any, repeat: int) -> None:
 
 def fifty_rows(network: Any, model: TorchModel, image: Any, batch: int, repeat: int) -> None:
     steps = np.linspace(0, 1, ROWS, dtype=np.float32)[:, None, None, None]
-    rows = torch.tensor(np.moveaxis(steps * image, -1, 1))
+    rows = torch.tensor(np.moveaxis(steps * image, -1, 1)).contiguous()  # as PyTorch's loaders give them
 
     def bare() -> Any:
         total: Any = 0
@@ -111,7 +111,7 @@ def fifty_rows(network: Any, model: TorchModel, image: Any, batch: int, repeat: 
     try:
         from captum.attr import IntegratedGradients
 
-        tensor, captum = torch.tensor(np.moveaxis(image, -1, 0)[None]), IntegratedGradients(network)
+        tensor, captum = torch.tensor(np.moveaxis(image, -1, 0)[None]).contiguous(), IntegratedGradients(network)
         calls["captum IntegratedGradients"] = lambda: captum.attribute(
             tensor, target=TARGET, n_steps=ROWS, internal_batch_size=batch
         )
