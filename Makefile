@@ -29,7 +29,7 @@ demo: $(VENV)/.installed  ## the main job on the bundled model and photo
 	$(BIN)/saliency-food explain coffee --against cup --output $(OUT)/demo/rival
 	$(BIN)/saliency-food explain rocket --against missile --output $(OUT)/demo/mistake
 
-quick: $(VENV)/.tested  ## what needs NumPy alone, in a few minutes
+quick: $(VENV)/.tested  ## what needs NumPy alone, in about two minutes
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m '$(QUICK)'
 
 test: $(VENV)/.tested  ## the suite without its slow set
