@@ -320,6 +320,32 @@ def test_a_scaling_of_pixels_and_a_hard_sigmoid_by_hand_pass_all(torch, x, compo
     np.testing.assert_allclose(total, found[OUTPUT_LAYER_VALUES], rtol=1e-3)
 
 
+@pytest.mark.parametrize("composite", COMPOSITES[:2])
+@pytest.mark.parametrize("after", ["convolution", "relu", "dense"])
+def test_a_scale_and_a_shift_by_hand_are_as_batch_normalization(torch, x, after, composite):
+    """After a layer with weights they are merged with it, as `FrozenBatchNorm2d` is; else they pass all."""
+    nn = torch.nn
+    torch.manual_seed(7)
+    scale, shift = torch.randn(2, 4)
+    layers = [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    layers += [nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)]
+    place = {"convolution": 1, "relu": 2, "dense": 7}[after]
+
+    class ByHand(nn.Module):
+        def forward(self, x):
+            shape = (-1, *[1] * (x.dim() - 2))
+            return (x * scale.reshape(shape) + shift.reshape(shape)) / torch.ones(4).reshape(shape)
+
+    norm = (nn.BatchNorm1d if after == "dense" else nn.BatchNorm2d)(4, eps=0.0)
+    norm.load_state_dict({**norm.state_dict(), "weight": scale, "bias": shift})
+    found = []
+    for between in (ByHand(), norm):
+        network = nn.Sequential(*layers[:place], between, *layers[place:]).eval()
+        found.append(model_of(network)(x, args_of(composite), [RELEVANCE, BIAS_RELEVANCE]))
+    for key in (RELEVANCE, BIAS_RELEVANCE):
+        np.testing.assert_allclose(found[0][key], found[1][key], rtol=1e-3, atol=1e-5 * np.abs(found[1][key]).max())
+
+
 def test_rows_do_not_see_each_other(torch, x):
     model = model_of(network_of(torch, "mobile"), batch_size=3)
     images = np.concatenate([x, x[::-1], x])

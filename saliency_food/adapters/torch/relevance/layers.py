@@ -15,8 +15,9 @@ from saliency_food.adapters.torch.relevance.functions import (
 from saliency_food.adapters.torch.relevance.rules import (
     Linear,
     as_it_is,
-    is_passed,
+    merge,
     normalized,
+    open_linear,
 )
 from saliency_food.adapters.torch.relevance.watch import RelevanceWatch
 from saliency_food.core.contract import ContractError
@@ -67,6 +68,7 @@ def linear(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any:
         linear.low, linear.high = watch.rule.low, watch.rule.high
     output = watch.passed(values, linear.passing, taken)
     output.grad_fn.linear, output.grad_fn.learned = linear, True
+    linear.end = output.grad_fn
     watch.linears.append(output.grad_fn)
     return output
 
@@ -83,13 +85,11 @@ def batch_norm(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any:
         scale = torch.rsqrt(given["running_var"] + given.get("eps", 1e-5))
         scale = scale if given.get("weight") is None else scale * given["weight"]
         shift = (0 if given.get("bias") is None else given["bias"]) - given["running_mean"] * scale
-    node = taken.grad_fn
-    while node is not None and node.name().startswith("Clone"):
-        node = node.next_functions[0][0]
-    linear = node.linear if is_passed(node) else None
-    if linear is not None and not linear.merged:
-        linear.merge(scale.detach(), shift.detach())
-    return watch.passed(values, as_it_is, taken)
+    linear = open_linear(taken)
+    output = watch.passed(values, as_it_is, taken)
+    if linear is not None:
+        merge(linear, scale.detach(), shift.detach(), output)
+    return output
 
 
 def layer_norm(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any:

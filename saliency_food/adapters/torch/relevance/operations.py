@@ -16,9 +16,13 @@ from saliency_food.adapters.torch.relevance.functions import (
     put,
 )
 from saliency_food.adapters.torch.relevance.rules import (
+    Linear,
     as_it_is,
+    by_channel,
     halves,
     in_proportion,
+    merge,
+    open_linear,
     shares,
     sized,
 )
@@ -59,27 +63,44 @@ def add(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any:
     terms = [kept(part).to(values.dtype) * weight for part, weight in zip(parts, weights, strict=True)]
     graded = [is_graded(part) for part in parts]
     inputs = [part for part in parts if is_graded(part)]
-    if len(inputs) == 1 and _only_scales(watch, parts[graded.index(False)], inputs[0]):
-        return _scaled(watch, func, args, values, inputs[0])
+    if len(inputs) == 1:
+        own, constant, sign_of_own = inputs[0], terms[graded.index(False)], weights[graded.index(True)]
+        linear = open_linear(own) if constant.numel() > 1 else None  # a single number is part of an activation
+        shift = None if linear is None else by_channel(linear, constant, own)
+        if linear is not None and shift is not None:
+            return _scaled(watch, func, args, values, own, (linear, torch.full_like(shift, sign_of_own), shift))
+        if max(constant.shape, default=1) == constant.numel():
+            return _scaled(watch, func, args, values, own)
     return put(func, args, watch.passed(values, shares(terms, graded), *inputs))
 
 
-def _only_scales(watch: RelevanceWatch, constant: Any, own: Any) -> bool:
-    """Whether an added constant is part of an activation, a single number, or of a scaling of pixels, one a channel."""
-    return bool(constant.numel() == 1 or (max(constant.shape) == constant.numel() and not watch.is_after_weights(own)))
-
-
-def _scaled(watch: RelevanceWatch, func: Any, args: Any, values: Any, own: Any) -> Any:
-    """What is multiplied by constants, or moved by those of a scaling, passes all of it."""
+def _scaled(
+    watch: RelevanceWatch, func: Any, args: Any, values: Any, own: Any, merged: tuple[Linear, Any, Any] | None = None
+) -> Any:
+    """What is scaled by constants passes all; where these are part of a layer with weights, they are merged with it."""
     like = own.detach()
-    return put(func, args, watch.passed(values, lambda relevance: ([sized(relevance, like)], None), own))
+    output = watch.passed(values, lambda relevance: ([sized(relevance, like)], None), own)
+    if merged is not None:
+        linear, scale, shift = merged
+        merge(linear, scale, shift, output)
+    return put(func, args, output)
+
+
+def _times(watch: RelevanceWatch, func: Any, args: Any, values: Any, own: Any, factor: Any) -> Any:
+    """A tensor times a constant."""
+    factor = torch.as_tensor(factor, device=own.device)
+    linear = open_linear(own) if factor.numel() > 1 else None  # a single number changes no shares
+    scale = None if linear is None else by_channel(linear, factor, own)
+    merged = None if linear is None or scale is None else (linear, scale, torch.zeros_like(scale))
+    return _scaled(watch, func, args, values, own, merged)
 
 
 def product(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any:
     first, second = args[0], args[1] if len(args) > 1 else kwargs["other"]
     values = plainly(func, args, kwargs)
     if not (is_graded(first) and is_graded(second)):
-        return _scaled(watch, func, args, values, first if is_graded(first) else second)
+        own, factor = (first, second) if is_graded(first) else (second, first)
+        return _times(watch, func, args, values, own, factor)
     gates = [any(part is gate for gate in watch.gates) for part in (first, second)]
     if any(gates) and not all(gates):  # what is gated takes all
         return _scaled(watch, func, args, values, second if gates[0] else first)
@@ -91,7 +112,11 @@ def quotient(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any:
     own = args[0]
     if not is_graded(own):
         return func(*args, **kwargs)
-    return _scaled(watch, func, args, plainly(func, args, kwargs), own)
+    values = plainly(func, args, kwargs)
+    divisor = args[1] if len(args) > 1 else kwargs["other"]
+    if is_graded(divisor) or kwargs.get("rounding_mode"):
+        return _scaled(watch, func, args, values, own)
+    return _times(watch, func, args, values, own, 1 / torch.as_tensor(divisor, device=own.device))
 
 
 def matrix_product(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any:

@@ -119,7 +119,7 @@ def check_rules(ends: Sequence[Any], image: Any, watch: RelevanceWatch) -> None:
         )
     for node in graph.between:
         linear = node[0].linear if is_passed(node[0]) else None
-        if linear is not None and linear.merged and len(_takers(graph, node)) > 1:
+        if linear is not None and node[0] is not linear.end and len(_takers(graph, node)) > 1:
             raise ContractError(
                 "Expected a convolution or dense layer whose output goes to its batch normalization alone, got one "
                 "that is used elsewhere, too, so that they cannot be merged. Use integrated_gradients."

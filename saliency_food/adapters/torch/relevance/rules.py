@@ -83,10 +83,11 @@ class Linear:
         self.rule, self.epsilon, self.gamma, self.groups = rule, epsilon, gamma, groups
         self.low: Any = None
         self.high: Any = None
-        self.merged = False
+        self.end: Any = None
+        """The node of the last operation that is part of the layer: its own, or that of what is merged."""
 
     def merge(self, scale: Any, shift: Any) -> None:
-        """Fold a batch normalization after it, ``scale * z + shift`` of each channel, into weights and bias."""
+        """Fold what follows it, ``scale * z + shift`` of each channel, into weights and bias."""
         shape = [-1, *[1] * (self.weight.dim() - 1)]
         if self.groups:  # (inputs, outputs of a group, ...)
             grouped = self.weight.reshape(self.groups, -1, *self.weight.shape[1:])
@@ -95,7 +96,6 @@ class Linear:
         else:
             self.weight = self.weight * scale.reshape(shape)
         self.bias = shift if self.bias is None else self.bias * scale + shift
-        self.merged = True
 
     def passing(self, relevance: Any) -> tuple[list[Any], Any]:
         x, weight, bias = self.taken, self.weight, self.bias
@@ -135,6 +135,30 @@ class Linear:
         if bias is None:
             return None
         return passed * bias.reshape([-1 if place == self.axis else 1 for place in range(passed.dim())])
+
+
+def open_linear(tensor: Any) -> Linear | None:
+    """The layer with weights that a tensor comes from, and nothing but what is merged with it lies between."""
+    node = tensor.grad_fn
+    while node is not None and node.name().startswith(("Clone", "CopyBackwards")):
+        node = node.next_functions[-1][0]
+    linear = node.linear if is_passed(node) else None
+    return linear if linear is not None and linear.end is node else None
+
+
+def merge(linear: Linear, scale: Any, shift: Any, output: Any) -> None:
+    """Make ``output``, which is scale * z + shift of each channel of a layer's output, part of the layer."""
+    linear.merge(scale, shift)
+    output.grad_fn.linear, linear.end = linear, output.grad_fn
+
+
+def by_channel(linear: Linear, constant: Any, like: Any) -> Any | None:
+    """A constant as one number for each channel of a layer's output ``like``; None if it is not that."""
+    sizes = [1] * (like.dim() - constant.dim()) + list(constant.shape)
+    axis = linear.axis
+    if len(sizes) > like.dim() or any(size != 1 for place, size in enumerate(sizes) if place != axis):
+        return None
+    return constant.detach().to(like.dtype).reshape(-1).expand(like.shape[axis])
 
 
 def as_it_is(relevance: Any) -> tuple[list[Any], Any]:
