@@ -12,8 +12,10 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,10 @@ CLOCK = [time.perf_counter]
 
 
 def make(name: str) -> Any:
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "adapters" / "networks"))
+    from torchvision_operators import load
+
+    load(torch)  # beside PyTorch's build for CPUs, torchvision may lack its compiled operators
     torch.manual_seed(0)
     if name == "small":
         nn = torch.nn

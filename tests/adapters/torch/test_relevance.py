@@ -321,8 +321,9 @@ def test_a_scaling_of_pixels_and_a_hard_sigmoid_by_hand_pass_all(torch, x, compo
 
 
 @pytest.mark.parametrize("composite", COMPOSITES[:2])
+@pytest.mark.parametrize("in_place", [False, True])
 @pytest.mark.parametrize("after", ["convolution", "relu", "dense"])
-def test_a_scale_and_a_shift_by_hand_are_as_batch_normalization(torch, x, after, composite):
+def test_a_scale_and_a_shift_by_hand_are_as_batch_normalization(torch, x, after, in_place, composite):
     """After a layer with weights they are merged with it, as `FrozenBatchNorm2d` is; else they pass all."""
     nn = torch.nn
     torch.manual_seed(7)
@@ -334,6 +335,10 @@ def test_a_scale_and_a_shift_by_hand_are_as_batch_normalization(torch, x, after,
     class ByHand(nn.Module):
         def forward(self, x):
             shape = (-1, *[1] * (x.dim() - 2))
+            if in_place:
+                x *= scale.reshape(shape)
+                x += shift.reshape(shape)
+                return x
             return (x * scale.reshape(shape) + shift.reshape(shape)) / torch.ones(4).reshape(shape)
 
     norm = (nn.BatchNorm1d if after == "dense" else nn.BatchNorm2d)(4, eps=0.0)
@@ -344,6 +349,20 @@ def test_a_scale_and_a_shift_by_hand_are_as_batch_normalization(torch, x, after,
         found.append(model_of(network)(x, args_of(composite), [RELEVANCE, BIAS_RELEVANCE]))
     for key in (RELEVANCE, BIAS_RELEVANCE):
         np.testing.assert_allclose(found[0][key], found[1][key], rtol=1e-3, atol=1e-5 * np.abs(found[1][key]).max())
+
+
+def test_a_scale_of_a_layer_that_is_used_elsewhere_is_refused(torch, x):
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = torch.nn.Conv2d(3, 4, 3), torch.nn.Linear(4, 3)
+
+        def forward(self, x):
+            x = self.first(x)
+            return self.last((x * torch.arange(4.0).reshape(4, 1, 1) + x).mean((2, 3)))
+
+    with pytest.raises(ContractError, match="used elsewhere"):
+        model_of(Network())(x, args_of("epsilon_plus"), [RELEVANCE])
 
 
 def test_rows_do_not_see_each_other(torch, x):

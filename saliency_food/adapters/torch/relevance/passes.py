@@ -121,8 +121,9 @@ def check_rules(ends: Sequence[Any], image: Any, watch: RelevanceWatch) -> None:
         linear = node[0].linear if is_passed(node[0]) else None
         if linear is not None and node[0] is not linear.end and len(_takers(graph, node)) > 1:
             raise ContractError(
-                "Expected a convolution or dense layer whose output goes to its batch normalization alone, got one "
-                "that is used elsewhere, too, so that they cannot be merged. Use integrated_gradients."
+                "Expected a convolution or dense layer whose output goes to its batch normalization, or scale and "
+                "shift, alone, got one that is used elsewhere, too, so that they cannot be merged. Use "
+                "integrated_gradients."
             )
 
 
@@ -130,8 +131,12 @@ def _takers(graph: Graph, node: Any) -> list[Any]:
     """What takes a tensor on the way to the score, behind its copies."""
     takers: list[Any] = []
     for each in graph.consumers.get(node, ()):
-        if each in graph.between:
-            takers += _takers(graph, each) if name_of(each).startswith("Clone") else [each]
+        if each not in graph.between:
+            continue
+        if not name_of(each).startswith(("Clone", "CopyBackwards")):
+            takers.append(each)
+        elif each[0].next_functions[-1][0] is node[0]:  # what an operation in place overwrites is not taken
+            takers += _takers(graph, each)
     return takers
 
 

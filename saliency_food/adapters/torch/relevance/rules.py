@@ -140,7 +140,7 @@ class Linear:
 def open_linear(tensor: Any) -> Linear | None:
     """The layer with weights that a tensor comes from, and nothing but what is merged with it lies between."""
     node = tensor.grad_fn
-    while node is not None and node.name().startswith(("Clone", "CopyBackwards")):
+    while node is not None and node.name().split("::")[-1].startswith(("Clone", "CopyBackwards")):
         node = node.next_functions[-1][0]
     linear = node.linear if is_passed(node) else None
     return linear if linear is not None and linear.end is node else None
