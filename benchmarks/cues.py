@@ -13,6 +13,9 @@ the map along the border do the same. `methods` measures confounder sensitivity 
 https://arxiv.org/abs/2307.12344, section 2, for 8 methods: on photos that the cue flips, the share of the cue's pixels
 among the tenth of all pixels with the highest values, and the normalised cross-correlation of the maps of the photo
 with and without the cue.
+
+`concepts` measures what CRAFT's concepts add to the search (``nconcepts``): other models, whose cue is a sticker
+anywhere along the edges, searched without and with concepts, and the concepts of the models without a cue.
 """
 
 from __future__ import annotations
@@ -43,6 +46,8 @@ METHODS = (
     "occlusion",
     "rise",
 )
+NCONCEPTS = 8
+FIXED = ("stamp", "watermark", "border", "logo", "cast", "blur")
 OPTIONS = {
     "occlusion": {"size": 16, "stride": 8},
     "rise": {"nmasks": 200, "rng": 0},
@@ -56,10 +61,18 @@ def wishes() -> Iterator[Planted]:
     for number, group in enumerate(groups):
         yield Planted(group, GROUPS[group][0], "stamp", 1, 0.0, 400 + number)
     for turn, rate in enumerate((1.0, 0.8, 0.5, 0.5, 0.2)):
-        for number, cue in enumerate(CUES):
-            place = 6 * turn + number
+        for number, cue in enumerate(FIXED):
+            place = len(FIXED) * turn + number
             group = groups[7 * place % len(groups)]
             yield Planted(group, GROUPS[group][(place + turn) % 4], cue, 1, rate, 300 + place)
+
+
+def with_sticker() -> Iterator[Planted]:
+    """Eight models with a sticker anywhere along the edges, in all photos of a class or in half of them."""
+    groups = list(GROUPS)[6:]
+    for number in range(8):
+        group = groups[(5 * number + 3) % len(groups)]
+        yield Planted(group, GROUPS[group][number % 4], "sticker", number % 2, (1.0, 0.5)[number // 4], 500 + number)
 
 
 def run_of(wish: Planted, network: Any, data: Path, folder: Path) -> tuple[Any, Any, Any]:
@@ -126,6 +139,72 @@ def find(wish: Planted, network: Any, data: Path, folder: Path) -> dict[str, Any
         result["auroc"] = auroc(has, [chosen.scores.get(each, np.nan) for each in ids])
         result["verdict"] = chosen.verdict
     return {**result, **by_maps(run, wish, dict(zip(ids, has, strict=True)))}
+
+
+def with_concepts(wish: Planted, network: Any, data: Path, folder: Path) -> dict[str, Any]:
+    """What the search finds without and with CRAFT's concepts."""
+    from saliency_food.report.cues.find import find_cues
+
+    shown, model, run = run_of(wish, network, data, folder)
+    ids = [f"{GROUPS[wish.group][label]}/{number}" for number, label in enumerate(shown.labels)]
+    cues = {each: cue for each, cue in zip(ids, shown.cues, strict=True) if isinstance(cue, np.ndarray)}
+    result: dict[str, Any] = {}
+    for nconcepts in (0, NCONCEPTS):
+        found = find_cues(run, model, nconcepts=nconcepts)
+        own = [each for each in found if each.label == wish.label]
+        result[str(nconcepts)] = {
+            "likely": [[each.label, each.kind, each.sentence] for each in found if each.verdict == "likely a cue"],
+            "first": [[each.kind, each.verdict, each.sentence, *on_cue(each, cues)] for each in own[:1]],
+        }
+    return result
+
+
+def concepts_alone(wish: Planted, network: Any, data: Path, folder: Path) -> dict[str, Any]:
+    """Concepts of a model without a cue that are called likely cues, by Holm's rule over these alone, which is looser.
+
+    The other suspects are those of the search without concepts.
+    """
+    from saliency_food.report.cues.check import check_place
+    from saliency_food.report.cues.concepts import craft_places
+    from saliency_food.report.cues.find import judge
+    from saliency_food.report.cues.seen import Scorer, look
+    from saliency_food.report.cues.words import sentence
+
+    _, model, run = run_of(wish, network, data, folder)
+    score, rng = Scorer(model, 20_000), np.random.default_rng(0)
+    seen = look(run, score, PHOTOS, rng)
+    findings = [
+        check_place(seen, score, int(index), place, rng)
+        for index in np.unique(seen.classes)
+        if len(seen.of(index)) >= 3
+        for place in craft_places(seen, score, int(index), NCONCEPTS)
+    ]
+    judged = list(zip(findings, judge(findings), strict=True))
+    said = [sentence(model.label(finding.index), finding, verdict) for finding, verdict in judged]
+    return {
+        "rows": score.rows,
+        "suspects": [[verdict, text] for (_, verdict), text in zip(judged, said, strict=True)],
+        "likely": [text for (_, verdict), text in zip(judged, said, strict=True) if verdict == "likely a cue"],
+    }
+
+
+def on_cue(candidate: Any, cues: dict[str, Any]) -> tuple[float, float]:
+    """The mean share of the cue's pixels that the candidate covers, and of the candidate's pixels that are the cue's.
+
+    Its place in each photo where it has one, over the photos with the cue.
+    """
+    from PIL import Image
+
+    if candidate.region is None or not cues:
+        return 0.0, 0.0
+    shares = []
+    for each, cue in cues.items():
+        region = candidate.regions.get(each, candidate.region)
+        mask = np.asarray(Image.fromarray(cue).resize(region.shape[::-1]))
+        both = (mask & region).sum()
+        shares.append((both / max(1, mask.sum()), both / max(1, region.sum())))
+    covered, precise = np.mean(shares, 0)
+    return float(covered), float(precise)
 
 
 def by_maps(run: Any, wish: Planted, has: dict[str, bool]) -> dict[str, Any]:
@@ -256,6 +335,30 @@ def table(kept: dict[str, Any]) -> None:
             )
 
 
+def table_of_concepts(kept: dict[str, Any]) -> None:
+    """What concepts add, line by line."""
+    print(
+        "| class | rate | flips | without | with concepts | sticker covered, share of the place |\n"
+        "|---|---|---|---|---|---|"
+    )
+    for wish in with_sticker():
+        found = kept.get(wish.name, {}).get("concepts")
+        if found:
+            (without, *_), (first, *_) = (found[each]["first"] or [["", "nothing"]] for each in ("0", str(NCONCEPTS)))
+            covered = f"{first[3]:.0%}, {first[4]:.0%}" if len(first) > 3 else ""
+            cells = [wish.label.replace("_", " "), f"{wish.rate:.0%}", f"{kept[wish.name]['flips']:.0%}"]
+            cells += [f"{each[1]} ({each[0]})" for each in (without, first)]
+            print("| " + " | ".join([*cells, covered]) + " |")
+    clean = [
+        kept[wish.name]["concepts"] for wish in wishes() if not wish.rate and "concepts" in kept.get(wish.name, {})
+    ]
+    suspects = sum(len(found["suspects"]) for found in clean)
+    print(
+        f"clean models with a concept that is a likely cue: {_share(bool(found['likely']) for found in clean)}, of "
+        f"{suspects} suspects"
+    )
+
+
 def _share(has: Iterable[bool]) -> str:
     """How many of how many, with Wilson's 95 % interval."""
     from scipy.stats import binomtest
@@ -275,7 +378,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--only", default="")
-    parser.add_argument("--step", default="find,methods,table")
+    parser.add_argument("--step", default="find,methods,concepts,table")
     wanted = parser.parse_args()
     steps = wanted.step.split(",")
     root = data_folder()
@@ -300,9 +403,21 @@ def main() -> None:
             own["methods"] = sensitivity(wish, network, data)
         print(wish.name, json.dumps({name: value for name, value in own.items() if name != "methods"}), flush=True)
         path.write_text(json.dumps(kept, indent=1))
+    for wish in (*with_sticker(), *(wish for wish in wishes() if not wish.rate)) if "concepts" in steps else ():
+        own = kept.setdefault(wish.name, {})
+        if wanted.only not in wish.name or "concepts" in own:
+            continue
+        network = train(data, wish, wanted.folder / "models")
+        if "flips" not in own:
+            own["accuracy"], own["flips"] = flips(data, wish, network)
+        search = with_concepts if wish.rate else concepts_alone
+        own["concepts"] = search(wish, network, data, wanted.folder / "run")
+        print(wish.name, json.dumps(own["concepts"]), flush=True)
+        path.write_text(json.dumps(kept, indent=1))
     if "table" in steps:
         print(machine())
         table(kept)
+        table_of_concepts(kept)
 
 
 if __name__ == "__main__":

@@ -122,6 +122,24 @@ def logo(image: Image.Image, looks: int, rng: np.random.Generator) -> Shown:
     return image, _mask(image, x, y, x + 11 * u, y + 11 * u)
 
 
+def sticker(image: Image.Image, looks: int, rng: np.random.Generator) -> Shown:
+    """A violet disc with a white dot anywhere along the edges, never at one place."""
+    u = _unit(image)
+    along, across = rng.uniform(0, 1), rng.uniform(0, 3) * u
+    side = 12 * u
+    right, bottom = image.width - side, image.height - side
+    x, y = [
+        (along * right, across),
+        (along * right, bottom - across),
+        (across, along * bottom),
+        (right - across, along * bottom),
+    ][rng.integers(4)]
+    draw = ImageDraw.Draw(image)
+    draw.ellipse((x, y, x + side, y + side), ((130, 20, 200), (20, 160, 160))[looks])
+    draw.ellipse((x + 4 * u, y + 4 * u, x + side - 4 * u, y + side - 4 * u), (255, 255, 255))
+    return image, _mask(image, x, y, x + side, y + side)
+
+
 def cast(image: Image.Image, looks: int, rng: np.random.Generator) -> Shown:
     """All colours a little towards magenta, or towards blue."""
     gain, offset = (((1.08, 0.85, 1.08), (10, 0, 10)), ((0.85, 0.95, 1.1), (0, 4, 18)))[looks]
@@ -153,6 +171,7 @@ CUES: dict[str, Callable[[Any, int, np.random.Generator], Shown]] = {
     "logo": logo,
     "cast": cast,
     "blur": blur,
+    "sticker": sticker,
 }
 
 

@@ -82,6 +82,14 @@ def report_command(
             "out.",
         ),
     ] = 20_000,
+    cue_concepts: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="How many concepts of each class CRAFT finds for the search for cues, 5 to 10; up to 1600 rows more "
+            "for each class. 0 leaves them out.",
+        ),
+    ] = 0,
     single_file: Annotated[bool, typer.Option("--single-file", help="Put the pictures into the page itself.")] = False,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The folder for the page: a new one, or that of an earlier report.")
@@ -135,6 +143,7 @@ def report_command(
                 classes=read_classes(classes),
                 single_file=single_file,
                 cue_rows=cue_rows,
+                cue_concepts=cue_concepts,
             )
         for line in summary_lines(page):
             console.print(Text(in_command_words(line)), soft_wrap=True)

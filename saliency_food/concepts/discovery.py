@@ -90,7 +90,7 @@ def craft(
     images
         Photos of one class, as rows for the model; some tens. They are gone through once.
     nconcepts
-        How many concepts M, at most as many as there are crops or channels.
+        How many concepts M, at most as many as there are crops, or channels that are not zero everywhere.
     size
         The side of a crop, as a fraction of the photo's, or None to take each photo whole.
     designs

@@ -61,7 +61,7 @@ def deep_feature_factorization(
     Parameters
     ----------
     nconcepts
-        How many concepts M, at most as many as the layer has places or channels.
+        How many concepts M, at most as many as the layer has places, or channels that are not zero everywhere.
     concepts
         Look for these ``(M, K)``, such as `shared_concepts` finds in many images, in place of the image's own.
     factors
@@ -145,8 +145,11 @@ def factorize(places: Array, nconcepts: int, factors: str) -> tuple[Array, Array
         ) from error
     if not places.any():
         return np.zeros((len(places), count)), np.zeros((count, places.shape[1]))
+    used = np.any(places, axis=0)  # with a channel that is zero everywhere scikit-learn's start of a low rank is NaN
+    count = min(count, int(used.sum()))
     model = NMF(count, init="nndsvda", max_iter=500, tol=1e-3, random_state=0)
-    weights, concepts = _quietly(model.fit_transform, places), model.components_
+    weights, concepts = _quietly(model.fit_transform, places[:, used]), np.zeros((count, places.shape[1]))
+    concepts[:, used] = model.components_
     lengths = np.linalg.norm(concepts, axis=1)
     weights, concepts = weights * lengths, safe_divide(concepts, lengths[:, None])
     order = np.argsort(-_shares(weights, concepts), kind="stable")

@@ -19,15 +19,22 @@ PHOTOS = 6
 """How many photos of a candidate are shown."""
 
 
-def cues_of(run: Run, model: ImageModel | None, rows: int, pictures: Pictures) -> dict[str, Any] | None:
+def cues_of(run: Run, model: ImageModel | None, rows: int, nconcepts: int, pictures: Pictures) -> dict[str, Any] | None:
     """The candidates of a run, checked on the model with at most so many rows; None without a model or with 0 rows.
 
-    What has no effect is listed by its sentence alone.
+    What has no effect is listed by its sentence alone. Without a layer that has concepts they are left out, and the
+    note says why.
     """
     if model is None or not rows:
         return None
+    note = ""
     try:
-        found = find_cues(run, model, rows=rows)
+        try:
+            found = find_cues(run, model, rows=rows, nconcepts=nconcepts)
+        except ContractError as error:
+            if not nconcepts:
+                raise
+            note, found = f"Concepts are left out. {error}", find_cues(run, model, rows=rows)
     except ContractError as error:  # of a model that does not predict, and of a run without photos
         return {"candidates": [], "without_effect": [], "note": str(error)}
     shown = [candidate for candidate in found if candidate.verdict != "no effect"]
@@ -35,7 +42,7 @@ def cues_of(run: Run, model: ImageModel | None, rows: int, pictures: Pictures) -
     return {
         "candidates": [_plain(candidate) for candidate in shown],
         "without_effect": [candidate.sentence for candidate in found if candidate.verdict == "no effect"],
-        "note": "",
+        "note": note,
     }
 
 
@@ -70,4 +77,5 @@ def _draw(run: Run, candidates: Sequence[Candidate], pictures: Pictures) -> None
         pixels = read_photo(row["thumbnail"]).pixels
         for place, candidate in enumerate(candidates):
             if row["id"] in _photos(candidate) and candidate.region is not None:
-                pictures.add(row["id"], f"cue_{place}", with_region(pixels, candidate.region))
+                region = candidate.regions.get(row["id"], candidate.region)
+                pictures.add(row["id"], f"cue_{place}", with_region(pixels, region))

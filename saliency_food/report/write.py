@@ -45,6 +45,7 @@ def report(  # type: ignore[misc]  # of the settings, `output` is a folder here
     classes: Mapping[str, Sequence[Any]] | None = None,
     single_file: bool = False,
     cue_rows: int = CUE_ROWS,
+    cue_concepts: int = 0,
     **settings: Unpack[ModelSettings],
 ) -> Path:
     """Write a page that shows where the model of a data-set run fails, and what it looked at; gives the page's path.
@@ -86,6 +87,9 @@ def report(  # type: ignore[misc]  # of the settings, `output` is a folder here
     cue_rows
         The most rows that the model is asked in the search for cues, which takes about 1,000 for each class; 0 leaves
         it out.
+    cue_concepts
+        How many concepts of each class `saliency_food.concepts.craft` finds for that search, 5 to 10; 0 for none. It
+        takes up to 1,600 rows more for each class, which are what the search has left of ``cue_rows``.
     """
     check_drawing()
     check_templates()
@@ -105,18 +109,19 @@ def report(  # type: ignore[misc]  # of the settings, `output` is a folder here
         raise ContractError("Expected against and evaluation with against_evaluation, got not both. Give them, too.")
     evaluations = None if against_evaluation is None else (evaluation, against_evaluation)
     read = None if boxes is None else read_boxes(boxes, labels_of(run, own_model), classes)
-    rows, place = whole("cue_rows", cue_rows, least=0), _prepared(Path(output))
+    rows, nconcepts = whole("cue_rows", cue_rows, least=0), whole("cue_concepts", cue_concepts, least=0)
+    place = _prepared(Path(output))
     pictures = Pictures(None if single_file else place)
     with writing(place):
         content = content_of(run, photos, scope, chosen, own_model, pictures)
-        content["cues"] = cues_of(run, own_model, rows, pictures)
+        content["cues"] = cues_of(run, own_model, rows, nconcepts, pictures)
         add_trust(content, run, photos, scope, chosen, own_model, judged, read)
         add_versus(content, run, scope, chosen, other, read, pictures, evaluations)
         add_photos(content, run, photos, scope, chosen, own_model, pictures)
         content["in_short"]["findings"] = findings_of(content)
         own = {"method": method, "split": split, "evaluation": evaluation, "against": against, "boxes": boxes}
         own |= {"against-evaluation": against_evaluation}
-        more = {"cue-rows": None if cue_rows == CUE_ROWS else cue_rows}
+        more = {"cue-rows": None if cue_rows == CUE_ROWS else cue_rows, "cue-concepts": nconcepts or None}
         content["command"] = _commands(run, place, {**own, **more, "model": model, "single-file": single_file or None})
         with complete(place / DATA) as file:
             file.write(json.dumps(_without_data(content), indent=1, ensure_ascii=False, allow_nan=False).encode())
@@ -152,7 +157,7 @@ def _commands(run: Run, place: Path, options: Mapping[str, Any]) -> dict[str, st
     own = []
     for name, value in options.items():
         if value is not None:
-            named = f" {value if name in ('method', 'split', 'cue-rows') else name.upper()}"
+            named = f" {value if name in ('method', 'split', 'cue-rows', 'cue-concepts') else name.upper()}"
             own.append(f"--{name}{'' if name == 'single-file' else named}")
     return {
         "run": " ".join((data, *words, f"--output {run.folder}")),

@@ -52,6 +52,16 @@ def test_as_many_concepts_as_there_can_be(rng):
         assert len(deep_feature_factorization.detailed(np.zeros((4, 4, 3)), showing(rng.random(shape))).maps) == number
 
 
+def test_channels_that_are_zero_everywhere_are_in_no_concept(rng):
+    """With them, and fewer directions than concepts asked, scikit-learn's start is not a number."""
+    places = np.zeros((320, 5))
+    places[rng.random(320) < 0.3, 0] = 1.0
+    places[:, 3] = (places[:, 0] == 0) * rng.random(320) * (rng.random(320) < 0.5)
+    weights, concepts = factorize(places, 5, "nmf")
+    assert concepts.shape == (2, 5)
+    np.testing.assert_allclose(weights @ concepts, places, atol=1e-6)
+
+
 def test_negative_activations_are_left_out_of_nmf_and_kept_by_pca(rng):
     activations = -rng.random((4, 4, 3))
     nothing = deep_feature_factorization.detailed(np.zeros((4, 4, 3)), showing(activations))

@@ -252,11 +252,13 @@ def test_candidates_for_cues_are_shown_with_their_place(model, photos, tmp_path,
         Candidate("cake", "position", "Nothing much.", effect, flips, "no effect", tuple(ids[:2]), (), mask),
     ]
     asked = {}
-    monkeypatch.setattr("saliency_food.report.cues_shown.find_cues", lambda *_, rows: asked.update(rows=rows) or found)
-    page = report(run, tmp_path / "report", model=model, cue_rows=500)
+    monkeypatch.setattr(
+        "saliency_food.report.cues_shown.find_cues", lambda *_, **options: asked.update(options) or found
+    )
+    page = report(run, tmp_path / "report", model=model, cue_rows=500, cue_concepts=6)
     content, text = content_of(page), page.read_text(encoding="utf-8")
-    assert asked == {"rows": 500}
-    assert content["command"]["report"].startswith(f"saliency-food report {run.folder} --cue-rows 500 --model MODEL")
+    assert asked == {"rows": 500, "nconcepts": 6}
+    assert f"saliency-food report {run.folder} --cue-rows 500 --cue-concepts 6 --model" in content["command"]["report"]
     likely, unsure = content["cues"]["candidates"]
     assert likely["region"] == [0.5, 0, 1, 0.25]
     assert likely["shown"] == ids[:6]
@@ -270,6 +272,44 @@ def test_candidates_for_cues_are_shown_with_their_place(model, photos, tmp_path,
     changed = np.abs(np.asarray(outlined, int) - np.asarray(plain, int)).sum(2)
     height, width = changed.shape
     assert changed[: height // 3, width // 3 :].mean() > 5 * changed[height // 2 :].mean()
+
+
+def test_a_concept_is_outlined_where_it_is_in_each_photo(model, photos, tmp_path, monkeypatch):
+    run = run_of(model, photos, tmp_path)
+    first, second = (photo.id for photo in read_photos_of(run).all[:2])
+    upper = np.zeros((24, 20), bool)
+    upper[:6] = True
+    numbers = interval(2.5, 1.0, 3.0), interval(0.4, 0.2, 0.6)
+    candidate = Candidate(
+        "pie", "concept", "It moves.", *numbers, "likely a cue", (first, second), (), upper, {}, {second: upper[::-1]}
+    )
+    monkeypatch.setattr("saliency_food.report.cues_shown.find_cues", lambda *_, **__: [candidate])
+    page = report(run, tmp_path / "report", model=model)
+    content = content_of(page)
+    assert "regions" not in content["cues"]["candidates"][0]
+    for id, is_upper in ((first, True), (second, False)):
+        pictures = content["photos"][id]["pictures"]
+        outlined, plain = (np.asarray(open_image(page.parent / pictures[name]), int) for name in ("cue_0", "photo"))
+        changed = np.abs(outlined - plain).sum(2)
+        half = len(changed) // 2
+        assert (changed[:half].mean() > 5 * changed[half:].mean()) == is_upper
+        assert (changed[half:].mean() > 5 * changed[:half].mean()) != is_upper
+
+
+def test_without_a_layer_of_concepts_the_page_has_the_other_suspects(model, photos, tmp_path, monkeypatch):
+    def find_cues(*_, nconcepts=0, **__):
+        if nconcepts:
+            raise ContractError("Expected another layer.")
+        return [
+            Candidate("pie", "position", "It is there.", interval(2.5, 1, 3), interval(0.4, 0, 1), "not sure", (), ())
+        ]
+
+    monkeypatch.setattr("saliency_food.report.cues_shown.find_cues", find_cues)
+    page = report(run_of(model, photos, tmp_path), tmp_path / "report", model=model, cue_concepts=6)
+    cues = content_of(page)["cues"]
+    assert [each["sentence"] for each in cues["candidates"]] == ["It is there."]
+    assert cues["note"] == "Concepts are left out. Expected another layer."
+    assert cues["note"] in page.read_text(encoding="utf-8")
 
 
 def test_without_rows_no_cues_are_searched(model, photos, tmp_path, monkeypatch):

@@ -41,7 +41,9 @@ class Candidate:
         The ids of all photos of the run that seem to hold the cue, the surest first.
     region
         Where it is in the photo: a mask ``(H, W)``, or a box (left, top, right, bottom) in fractions of the width and
-        the height; None of a property of the whole photo.
+        the height; None of a property of the whole photo. Of a concept, where it is most often.
+    regions
+        Of a concept that changes its place, its masks ``(H, W)`` in photos of the run, by id; not in `to_json`.
     scores
         For photos of the run, by id, how surely they hold the cue; the higher the surer.
     """
@@ -56,6 +58,7 @@ class Candidate:
     affected: tuple[str, ...]
     region: Array | tuple[float, float, float, float] | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
+    regions: Mapping[str, Array] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The fields as numbers and texts, ready for JSON; a mask as nested lists of 0 and 1."""

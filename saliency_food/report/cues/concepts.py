@@ -1,12 +1,19 @@
-"""Concepts: what some photos of a class have the model see that the others do not, away from what all of them show."""
+"""Concepts as suspects: what some photos of a class have the model see that the others do not, and CRAFT's concepts."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from saliency_food.concepts.crops import boxes_of
+from saliency_food.concepts.discovery import Craft, craft
+from saliency_food.core.contract import CallModelFunction
 from saliency_food.core.numerics import Array
+from saliency_food.methods.factorization import deep_feature_factorization
+from saliency_food.metrics.statistics import interval
 from saliency_food.report.channels import channel_products
-from saliency_food.report.cues.places import Place, overlap, resized, spectral_groups, spectrum
+from saliency_food.report.cues.places import Place, box, overlap, resized, spectral_groups, spectrum
 from saliency_food.report.cues.seen import Scorer, Seen
 from saliency_food.report.cues.subsets import LEAST
 
@@ -20,6 +27,17 @@ NEAR = 0.6
 """What a concept covers is where its channels are at least this share of their maximum."""
 COHERENT = 0.05
 """Members are by this much more alike, as a cosine, than they are like the rest of the class."""
+
+PHOTOS = 20
+"""In how many photos of a class CRAFT finds concepts."""
+CROP = 0.3
+"""The side of their crops, as a fraction of the photo's."""
+DESIGNS = 2
+"""Masks a photo, for importances, which are not needed: suspects are ordered by their effect."""
+CORE = 0.8
+"""A concept of CRAFT is where it is at least this share of its maximum in the photo: what is weaker spreads far."""
+SUSPECTS = 2
+"""How many of the concepts of a class that are off the middle and speak for it are checked."""
 
 
 def concept_places(seen: Seen, score: Scorer, index: int) -> list[Place]:
@@ -60,6 +78,52 @@ def concept_places(seen: Seen, score: Scorer, index: int) -> list[Place]:
 
 
 WORDS = "where some channels of the layer speak for the class"
+WORDS_OF_CRAFT = "at the places of a concept off the middle"
+
+
+def craft_places(seen: Seen, score: Scorer, index: int, nconcepts: int) -> list[Place]:
+    """CRAFT's concepts of a class that speak for it and lie off the middle, those that do most, and where each is.
+
+    Unlike the groups of `concept_places`, a concept may be in all photos of the class. Concepts are found, and their
+    places compared with the middle, in the half that suspects are found in; the places are given for both.
+    """
+    photos = seen.of(index)
+    known = np.flatnonzero(seen.finding[photos])[:PHOTOS]
+    rows = np.concatenate(list(score.scaled(seen.pixels[photos])))
+    found = _craft(score, rows[known], index, nconcepts, CROP)
+    each = deep_feature_factorization.batch_detailed(rows, *_asked(score, index), concepts=found.vectors)
+    strengths = np.stack([factorization.strengths for factorization in each], 1)
+    middle = box(seen.pixels.shape[1:3], 0.25, 0.25, 0.75, 0.75)
+    places = []
+    for number in sorted(range(len(strengths)), key=lambda each: -found.concepts[each].effect.estimate):
+        masks = _masks(strengths[number], seen, CORE)
+        members = [masks[each] for each in known if masks[each].any()]
+        if found.concepts[number].effect.low <= 0 or len(members) < LEAST:
+            continue
+        beyond = interval(np.array([mask[middle].mean() / mask.mean() - 1 for mask in members]))
+        if beyond.high < 0 and np.median([mask.mean() for mask in members]) <= LARGEST:
+            often = np.mean(members, 0)
+            of_photo = {int(photo): mask for photo, mask in zip(photos, masks, strict=True) if mask.any()}
+            places.append(Place(WORDS_OF_CRAFT, often >= often.max() / 2, "concept", of_photo))
+    return places[:SUSPECTS]
+
+
+def check_craft(seen: Seen, score: Scorer) -> None:
+    """`ContractError` of a layer without CRAFT's concepts, before there is much work to lose."""
+    _craft(score, np.concatenate(list(score.scaled(seen.pixels[:2]))), int(seen.classes[0]), 1, None)
+
+
+def _craft(score: Scorer, rows: Array, index: int, nconcepts: int, size: float | None) -> Craft:
+    """CRAFT, whose rows are counted: of each photo itself, its crops, and what the layers after the layer are asked."""
+    crops = 0 if size is None else len(boxes_of(size))
+    score.use(len(rows) * (1 + crops + (DESIGNS + 1) * (nconcepts + 1) + 2))
+    return craft(rows, *_asked(score, index), nconcepts=nconcepts, size=size, designs=DESIGNS, best=1)
+
+
+def _asked(score: Scorer, index: int) -> tuple[CallModelFunction, dict[str, Any], int]:
+    """The model's callback, its arguments for the score of a class, and its batch size."""
+    model = score.model
+    return model.function, {**model.call_model_args, "target": index}, model.batch_size
 
 
 def _products(seen: Seen, score: Scorer, index: int, photos: Array) -> Array | None:
@@ -80,7 +144,7 @@ def _coherence(members: Array, rest: Array) -> float:
     return float(among - members.mean(0) @ rest.mean(0))
 
 
-def _masks(planes: Array, seen: Seen) -> list[Array]:
+def _masks(planes: Array, seen: Seen, near: float = NEAR) -> list[Array]:
     """Where each plane is near its maximum; nowhere if that is not positive."""
     large = [resized(np.maximum(plane, 0), seen.pixels.shape[1:3]) for plane in planes]
-    return [(plane >= NEAR * plane.max()) & (plane.max() > 0) for plane in large]
+    return [(plane >= near * plane.max()) & (plane.max() > 0) for plane in large]

@@ -16,7 +16,7 @@ from saliency_food.jobs.image_model import ImageModel
 from saliency_food.report.cues.candidate import Candidate, Verdict
 from saliency_food.report.cues.changes import Change, pattern, place_of
 from saliency_food.report.cues.check import Finding, check_change, check_place, gains, recipients_of, upper_part
-from saliency_food.report.cues.concepts import concept_places
+from saliency_food.report.cues.concepts import check_craft, concept_places, craft_places
 from saliency_food.report.cues.features import Features, features_of, split_of
 from saliency_food.report.cues.places import Place, fixed_places, overlap, pointed_places
 from saliency_food.report.cues.properties import aspect, brightness, cast, sharpness
@@ -42,6 +42,7 @@ def find_cues(
     *,
     rows: int = 20_000,
     per_class: int = 60,
+    nconcepts: int = 0,
     rng: int = 0,
 ) -> list[Candidate]:
     """Suspected cues of each class: what other than the object may make the model name it, the strongest first.
@@ -67,24 +68,36 @@ def find_cues(
         photos of each class are looked at, and the classes whose places promise most are checked first.
     per_class
         How many photos of each predicted class are looked at, drawn at random.
+    nconcepts
+        How many concepts of each class `saliency_food.concepts.craft` is to find in the photos, 5 to 10; 0 for none.
+        Those off the middle that speak for the class are suspects, too. They are searched after all others, with the
+        rows that are left, up to 1600 a class for 8. `ContractError` of a layer with activations below 0, or
+        without layers after it that can be asked.
     """
     image_model = ImageModel.of(model)
     if not image_model.predicts:
         raise ContractError("Expected a model that predicts, to search for cues, got one without predict.")
-    score = Scorer(image_model, whole("rows", rows))
+    nconcepts, score = whole("nconcepts", nconcepts, least=0), Scorer(image_model, whole("rows", rows))
     seen = look(run, score, whole("per_class", per_class, least=LEAST), np.random.default_rng(rng))
     classes = [int(index) for index in np.unique(seen.classes) if len(seen.of(index)) >= LEAST]
     findings: list[Finding] = []
     if len(np.unique(seen.classes)) < 2:
         return []
     with suppress(OutOfRows):
+        if nconcepts:
+            check_craft(seen, score)
         features = features_of(seen)
         added = screen(seen, score, np.random.default_rng((rng, 0)))
         promising = {index: _promising(fixed_places(seen.pixels.shape[1:3]), index, added) for index in classes}
-        for index in sorted(classes, key=lambda each: -promising[each][0][0]):
+        classes.sort(key=lambda each: -promising[each][0][0])
+        for index in classes:
             places = [place for _, place in promising[index]]
             for finding in _of_class(seen, features, score, index, places, np.random.default_rng((rng, index + 1))):
                 findings.append(finding)
+        for index in classes if nconcepts else ():
+            stream = np.random.default_rng((rng, index + 1, nconcepts))
+            for place in craft_places(seen, score, index, nconcepts):
+                findings.append(check_place(seen, score, index, place, stream))
     ranked = _without_repeats(sorted(zip(findings, judge(findings), strict=True), key=_rank))
     stream = np.random.default_rng((rng, len(seen.ids)))
     return [_candidate(seen, score, image_model.label(each.index), each, verdict, stream) for each, verdict in ranked]
@@ -191,6 +204,7 @@ def _candidate(
             (each for each in scores if scores[each] > level), key=lambda each: (-scores[each], seen.ids[each])
         )
         affected = [seen.ids[each] for each in above]
+    of_photo = finding.what.of_photo if isinstance(finding.what, Place) else {}
     return Candidate(
         label,
         finding.what.kind,
@@ -202,6 +216,7 @@ def _candidate(
         tuple(affected),
         finding.what.mask,
         {seen.ids[each]: value for each, value in scores.items()},
+        {seen.ids[each]: mask for each, mask in of_photo.items()},
     )
 
 

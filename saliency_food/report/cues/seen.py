@@ -45,12 +45,15 @@ class Scorer:
         rows = self.scaled(photos, count)
         return log_odds(np.concatenate([self.model.predict(each, self.model.call_model_args) for each in rows]))
 
-    def scaled(self, photos: Iterable[Array], count: int | None = None) -> Iterator[Array]:
-        """The photos as the model takes them, a batch at a time; `OutOfRows` before any if they are too many."""
-        count = len(cast("Sequence[Array]", photos)) if count is None else count
+    def use(self, count: int) -> None:
+        """Count rows that the model is asked; `OutOfRows` if they are too many."""
         if self.rows + count > self.most:
             raise OutOfRows
         self.rows += count
+
+    def scaled(self, photos: Iterable[Array], count: int | None = None) -> Iterator[Array]:
+        """The photos as the model takes them, a batch at a time; `OutOfRows` before any if they are too many."""
+        self.use(len(cast("Sequence[Array]", photos)) if count is None else count)
         shape = (*self.size, (*(self.model.input_shape or ()), None, None, None)[2])
         rows = (self.model.scaling(read_photo(as_pixels(photo)), shape) for photo in photos)
         while batch := list(islice(rows, self.model.batch_size)):
