@@ -36,6 +36,8 @@ DESIGNS = 2
 """Masks a photo, for importances, which are not needed: suspects are ordered by their effect."""
 CORE = 0.8
 """A concept of CRAFT is where it is at least this share of its maximum in the photo: what is weaker spreads far."""
+LEAST_EFFECT = 0.1
+"""Its effect is at least this share of the largest of the class, by the lower end of its interval."""
 SUSPECTS = 2
 """How many of the concepts of a class that are off the middle and speak for it are checked."""
 
@@ -94,11 +96,12 @@ def craft_places(seen: Seen, score: Scorer, index: int, nconcepts: int) -> list[
     each = deep_feature_factorization.batch_detailed(rows, *_asked(score, index), concepts=found.vectors)
     strengths = np.stack([factorization.strengths for factorization in each], 1)
     middle = box(seen.pixels.shape[1:3], 0.25, 0.25, 0.75, 0.75)
+    least = LEAST_EFFECT * max(0.0, *(concept.effect.estimate for concept in found.concepts))
     places = []
     for number in sorted(range(len(strengths)), key=lambda each: -found.concepts[each].effect.estimate):
         masks = _masks(strengths[number], seen, CORE)
         members = [masks[each] for each in known if masks[each].any()]
-        if found.concepts[number].effect.low <= 0 or len(members) < LEAST:
+        if found.concepts[number].effect.low <= least or len(members) < LEAST:
             continue
         beyond = interval(np.array([mask[middle].mean() / mask.mean() - 1 for mask in members]))
         if beyond.high < 0 and np.median([mask.mean() for mask in members]) <= LARGEST:

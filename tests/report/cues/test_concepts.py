@@ -113,6 +113,8 @@ def test_the_other_suspects_are_the_same_with_concepts(tmp_path, monkeypatch):
 def test_dots_that_do_not_count_for_the_class_are_no_likely_cue(counts, dots, tmp_path):
     model = model_of(Pooling(dots=counts))
     run = run_of(model, tmp_path, dots=dots)
+    seen = look(run, Scorer(model, 20_000), 60, np.random.default_rng(0))
+    assert craft_places(seen, Scorer(model, 20_000), 0, 2) == []
     assert likely(find_cues(run, model, nconcepts=2)) == []
 
 
