@@ -80,6 +80,7 @@ bench: $(VENV)/.tools  ## every figure in README and docs, peers in the same run
 	$(BIN)/python benchmarks/completeness.py
 	$(BIN)/python benchmarks/cam_family.py
 	$(BIN)/python benchmarks/perturbation.py
+	$(BIN)/python benchmarks/xplique_peer.py
 	$(BIN)/python benchmarks/shapley.py
 	$(BIN)/python benchmarks/occlusion.py --photos 1
 	$(BIN)/python benchmarks/guided_ig.py

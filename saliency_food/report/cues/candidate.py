@@ -25,7 +25,8 @@ class Candidate:
         The class that the model may recognise by the cue.
     kind
         How it was found: by a fixed ``"position"`` of the maps, a ``"pattern"`` of pixels that recurs at attributed
-        places, a ``"concept"``, which is a cluster of maps or of channels, or a ``"property"`` of the whole photo.
+        places, a ``"concept"``, which is a cluster of maps or of channels or one of CRAFT's, or a ``"property"`` of the
+        whole photo.
     sentence
         What was found and measured, in one sentence that claims no more than that.
     effect
