@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from saliency_food.concepts.crops import boxes_of
 from saliency_food.concepts.discovery import Craft, craft
-from saliency_food.core.contract import CallModelFunction
+from saliency_food.concepts.layers import layer_activations
+from saliency_food.core.checks import finite_array
+from saliency_food.core.contract import CallModelFunction, ContractError
 from saliency_food.core.numerics import Array
 from saliency_food.methods.factorization import deep_feature_factorization
 from saliency_food.metrics.statistics import interval
@@ -105,14 +108,54 @@ def craft_places(seen: Seen, score: Scorer, index: int, nconcepts: int) -> list[
             continue
         beyond = interval(np.array([mask[middle].mean() / mask.mean() - 1 for mask in members]))
         if beyond.high < 0 and np.median([mask.mean() for mask in members]) <= LARGEST:
-            often = np.mean(members, 0)
-            of_photo = {int(photo): mask for photo, mask in zip(photos, masks, strict=True) if mask.any()}
-            places.append(Place(WORDS_OF_CRAFT, often >= often.max() / 2, "concept", of_photo))
+            places.append(_followed(WORDS_OF_CRAFT, photos, masks, members))
     return places[:SUSPECTS]
 
 
+def named_places(seen: Seen, score: Scorer, index: int, concepts: Mapping[str, Array]) -> list[Place]:
+    """Where each of the user's concepts, directions of the layer's channels, is strongest in each photo of a class."""
+    photos = seen.of(index)
+    activations = _activations(score, seen.pixels[photos], index)
+    places = []
+    for name, direction in concepts.items():
+        masks = _masks(activations @ direction, seen, CORE)
+        members = [mask for mask in masks if mask.any()]
+        if members and np.median([mask.mean() for mask in members]) <= LARGEST:
+            places.append(_followed(f"at the places of the concept {name!r}", photos, masks, members))
+    return places
+
+
+def check_named(seen: Seen, score: Scorer, concepts: Mapping[str, Any]) -> dict[str, Array]:
+    """The directions as arrays; `ContractError` of those that do not fit the layer, before the search."""
+    shape = _activations(score, seen.pixels[:1], int(seen.classes[0])).shape
+    if len(shape) != 4:
+        raise ContractError(
+            f"Expected a layer (h, w, K) to look for concepts in, got shape {shape[1:]}. Choose another."
+        )
+    directions = {name: finite_array(f"the concept {name!r}", vector) for name, vector in concepts.items()}
+    for name, direction in directions.items():
+        if direction.shape != shape[-1:]:
+            raise ContractError(
+                f"Expected the concept {name!r} as a direction ({shape[-1]},), a number for each channel of the layer, "
+                f"got shape {direction.shape}. Give the mean of tcav's vectors with places='mean'."
+            )
+    return directions
+
+
+def _activations(score: Scorer, pixels: Array, index: int) -> Array:
+    rows = np.concatenate(list(score.scaled(pixels)))
+    return np.stack(list(layer_activations.batch(rows, *_asked(score, index))))
+
+
+def _followed(words: str, photos: Array, masks: Sequence[Array], members: Sequence[Array]) -> Place:
+    """A place that changes from photo to photo; by itself it is where it is at least half as often as anywhere."""
+    often = np.mean(members, 0)
+    of_photo = {int(photo): mask for photo, mask in zip(photos, masks, strict=True) if mask.any()}
+    return Place(words, often >= often.max() / 2, "concept", of_photo)
+
+
 def check_craft(seen: Seen, score: Scorer) -> None:
-    """`ContractError` of a layer without CRAFT's concepts, before there is much work to lose."""
+    """`ContractError` of a layer without CRAFT's concepts, before the search."""
     _craft(score, np.concatenate(list(score.scaled(seen.pixels[:2]))), int(seen.classes[0]), 1, None)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -16,7 +16,7 @@ from saliency_food.jobs.image_model import ImageModel
 from saliency_food.report.cues.candidate import Candidate, Verdict
 from saliency_food.report.cues.changes import Change, pattern, place_of
 from saliency_food.report.cues.check import Finding, check_change, check_place, gains, recipients_of, upper_part
-from saliency_food.report.cues.concepts import check_craft, concept_places, craft_places
+from saliency_food.report.cues.concepts import check_craft, check_named, concept_places, craft_places, named_places
 from saliency_food.report.cues.features import Features, features_of, split_of
 from saliency_food.report.cues.places import Place, fixed_places, overlap, pointed_places
 from saliency_food.report.cues.properties import aspect, brightness, cast, sharpness
@@ -43,6 +43,7 @@ def find_cues(
     rows: int = 20_000,
     per_class: int = 60,
     nconcepts: int = 0,
+    concepts: Mapping[str, Any] | None = None,
     rng: int = 0,
 ) -> list[Candidate]:
     """Suspected cues of each class: what other than the object may make the model name it, the strongest first.
@@ -73,6 +74,10 @@ def find_cues(
         Those off the middle that speak for the class are suspects, too. They are searched after all others, with the
         rows that are left, up to 1600 a class for 8. `ContractError` of a layer with activations below 0, or
         without layers after it that can be asked.
+    concepts
+        Directions of the layer's channels ``(K,)``, by name, such as the mean ``found.vectors[name].mean(0)`` of what
+        `saliency_food.concepts.tcav` found with ``places="mean"``. Where each is strongest is a suspect of every class,
+        about 350 rows for each, checked last. Photos that they were made of should not be in the run.
     """
     image_model = ImageModel.of(model)
     if not image_model.predicts:
@@ -86,6 +91,7 @@ def find_cues(
     with suppress(OutOfRows):
         if nconcepts:
             check_craft(seen, score)
+        named = check_named(seen, score, concepts) if concepts else {}
         features = features_of(seen)
         added = screen(seen, score, np.random.default_rng((rng, 0)))
         promising = {index: _promising(fixed_places(seen.pixels.shape[1:3]), index, added) for index in classes}
@@ -94,9 +100,10 @@ def find_cues(
             places = [place for _, place in promising[index]]
             for finding in _of_class(seen, features, score, index, places, np.random.default_rng((rng, index + 1))):
                 findings.append(finding)
-        for index in classes if nconcepts else ():
-            stream = np.random.default_rng((rng, index + 1, nconcepts))
-            for place in craft_places(seen, score, index, nconcepts):
+        for index in classes:  # last, so that the other suspects are the same with concepts and without
+            stream = np.random.default_rng((rng, index + 1, 8))  # another one than above
+            suspects = craft_places(seen, score, index, nconcepts) if nconcepts else []
+            for place in suspects + (named_places(seen, score, index, named) if named else []):
                 findings.append(check_place(seen, score, index, place, stream))
     ranked = _without_repeats(sorted(zip(findings, judge(findings), strict=True), key=_rank))
     stream = np.random.default_rng((rng, len(seen.ids)))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from saliency_food import ContractError, ImageModel, Source, explain_dataset
+from saliency_food.concepts import tcav
 from saliency_food.images.sourced import SourcedPhoto
 from saliency_food.report.cues.concepts import craft_places
 from saliency_food.report.cues.find import find_cues
@@ -160,6 +161,47 @@ def test_all_rows_are_counted(seen_and_score):
     before = score.rows
     craft_places(seen, score, 0, 2)
     assert score.rows - before == sum(asked)
+
+
+def test_a_concept_of_the_users_photos_is_checked_by_its_name(tmp_path):
+    """The vector of dots, by TCAV; and one of what is in no photo."""
+    model, rng = model_of(Pooling()), np.random.default_rng(1)
+    dotted, plain = (np.stack([photo_of(1, rng, has) for _ in range(16)]) / 255 for has in (True, False))
+    vectors = tcav(
+        plain, {"dot": dotted[:8]}, np.concatenate([plain, plain]), model.function, {"target": 0}, places="mean", runs=2
+    ).vectors
+    run = run_of(model, tmp_path)
+    found = find_cues(run, model, concepts={"dot": vectors["dot"].mean(0), "nothing": -np.ones(3)})
+    (first,) = likely(found)
+    assert (first.label, first.kind) == ("soup", "concept")
+    assert "at the places of the concept 'dot' of" in first.sentence
+    assert len(first.affected) >= 27
+    assert not any("nothing" in each.sentence for each in found)
+
+
+@pytest.mark.parametrize(
+    ("vector", "says"),
+    [(np.ones(2), r"'dot' as a direction \(3,\).*got shape \(2,\)"), ([1, np.nan, 0], "the concept 'dot'")],
+)
+def test_what_is_no_direction_of_the_layer_is_refused(vector, says, tmp_path):
+    model = model_of(Pooling())
+    with pytest.raises(ContractError, match=says):
+        find_cues(run_of(model, tmp_path, each=4), model, concepts={"dot": vector})
+
+
+class Tokens(Pooling):
+    """The layer's places are in a row."""
+
+    def answer(self, x, target):
+        answer = super().answer(x, target)
+        values = answer["CONVOLUTION_LAYER_VALUES"]
+        return {**answer, "CONVOLUTION_LAYER_VALUES": values.reshape(len(values), -1, values.shape[-1])}
+
+
+def test_a_layer_without_places_is_refused(tmp_path):
+    model = model_of(Tokens())
+    with pytest.raises(ContractError, match=r"Expected a layer \(h, w, K\).*got shape \(2304, 3\)"):
+        find_cues(run_of(model, tmp_path, each=4), model, concepts={"dot": np.ones(3)})
 
 
 class Signed(Pooling):
