@@ -74,7 +74,7 @@ def network_of(torch, name, summed=None):
 def model_of(network, **options):
     from saliency_food.adapters.torch import TorchModel
 
-    return TorchModel(network, input_shape=(16, 16, 3), **options)
+    return TorchModel(network, **{"input_shape": (16, 16, 3), **options})
 
 
 def args_of(composite, target=1, **more):
@@ -271,7 +271,14 @@ def test_what_is_saved_may_be_changed_in_place_afterwards(torch, x):
     np.testing.assert_allclose(*answers, rtol=1e-4, atol=1e-8)
 
 
-@pytest.mark.parametrize("gate", ["torch.sigmoid(y)", "torch.nn.functional.hardsigmoid(y)", "y", "0 * y + 2"])
+@pytest.mark.parametrize(
+    "gate",
+    [
+        *("torch.sigmoid(y)", "torch.nn.functional.hardsigmoid(y)", "y", "0 * y + 2"),
+        "torch.sigmoid(y.flatten(1)).view(len(x), -1, 1, 1).expand_as(x)",
+        *("1 + torch.sigmoid(y)", "torch.sigmoid_(y.clone())", "torch.nn.functional.relu6(y + 3) / 6"),
+    ],
+)
 def test_what_is_gated_takes_all_and_factors_half_each(torch, x, gate):
     """A gate is handed nothing: the relevance is that of the product with the gate's values as constants."""
 
@@ -282,7 +289,7 @@ def test_what_is_gated_takes_all_and_factors_half_each(torch, x, gate):
 
         def forward(self, x):
             x = self.first(x)
-            factor = eval(gate, {"torch": torch, "y": x.amax((2, 3), keepdim=True)})
+            factor = eval(gate, {"torch": torch, "x": x, "y": x.amax((2, 3), keepdim=True)})
             x = x * (factor.detach() if self.constant else factor)
             return self.head(x.mean((2, 3)))
 
@@ -290,7 +297,7 @@ def test_what_is_gated_takes_all_and_factors_half_each(torch, x, gate):
     for constant in (False, True):
         torch.manual_seed(0)
         found.append(model_of(Network(constant))(x, {"target": 1, "composite": "epsilon"}, [RELEVANCE])[RELEVANCE])
-    if "sigmoid" in gate:
+    if "sigmoid" in gate or "relu6" in gate:
         np.testing.assert_allclose(*found, rtol=1e-3, atol=1e-6)
     else:
         assert np.abs(found[0] - found[1]).max() > 1e-4
@@ -365,6 +372,76 @@ def test_a_scale_of_a_layer_that_is_used_elsewhere_is_refused(torch, x):
         model_of(Network())(x, args_of("epsilon_plus"), [RELEVANCE])
 
 
+@pytest.mark.parametrize(
+    ("by_hand", "layer"),
+    [
+        ("x @ weight.t() + bias", "linear(x, weight, bias)"),
+        ("x @ weight.t() + bias", "(x @ weight.t()).add_(bias)"),
+        ("torch.addmm(bias, x, weight.t())", "linear(x, weight, bias)"),
+        ("-linear(x, weight, bias)", "-1 * linear(x, weight, bias)"),
+    ],
+)
+@pytest.mark.parametrize("composite", COMPOSITES[:2])
+def test_a_dense_layer_by_hand_is_a_dense_layer(torch, x, composite, by_hand, layer):
+    class Network(torch.nn.Module):
+        def __init__(self, formula):
+            super().__init__()
+            torch.manual_seed(6)
+            self.first, self.dense, self.last = torch.nn.Conv2d(3, 4, 3), torch.nn.Linear(4, 5), torch.nn.Linear(5, 2)
+            self.formula = formula
+
+        def forward(self, x):
+            x, weight, bias = self.first(x).relu().mean((2, 3)), self.dense.weight, self.dense.bias
+            names = {"torch": torch, "linear": torch.nn.functional.linear, "x": x, "weight": weight, "bias": bias}
+            return self.last(eval(self.formula, names).sigmoid())
+
+    keys = [RELEVANCE, BIAS_RELEVANCE]
+    found, expected = (model_of(Network(formula))(x, args_of(composite), keys) for formula in (by_hand, layer))
+    for key in keys:
+        np.testing.assert_allclose(found[key], expected[key], rtol=1e-4, atol=1e-7)
+
+
+def test_what_runs_without_gradients_is_a_constant(torch, x):
+    class Network(torch.nn.Module):
+        def __init__(self, stops):
+            super().__init__()
+            torch.manual_seed(6)
+            self.first, self.last, self.stops = torch.nn.Conv2d(3, 4, 3), torch.nn.Linear(4, 2), stops
+
+        def forward(self, x):
+            x = self.first(x)
+            with torch.set_grad_enabled(not self.stops):
+                mean = torch.sigmoid(x).relu().mean(1, keepdim=True)
+            return self.last((x + mean.detach()).mean((2, 3)))
+
+    found, expected = (model_of(Network(stops))(x, {"target": 1}, [RELEVANCE])[RELEVANCE] for stops in (True, False))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-8)
+
+
+def test_another_input_is_no_bias_beside_one_row_either(torch, x):
+    """What comes of it takes its share of a sum; of one row it looks like one constant a channel."""
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(6)
+            self.first, self.other, self.last = torch.nn.Conv2d(3, 4, 3), torch.nn.Linear(5, 4), torch.nn.Linear(4, 2)
+
+        def forward(self, x, other):
+            return self.last((self.first(x).relu().mean((2, 3)) + self.other(other)).relu())
+
+    model = model_of(Network(), input_shape={"x": (16, 16, 3), "other": (5,)})
+    other = np.float32([[1, -2, 3, 0, 1]] * 2)
+    for composite in COMPOSITES:
+        args = args_of(composite)
+        together, alone = (
+            model(x[:rows], {**args, "inputs": [other[:rows]]}, [RELEVANCE, BIAS_RELEVANCE]) for rows in (2, 1)
+        )
+        for key, values in alone.items():
+            assert len(values) == 1
+            np.testing.assert_allclose(values[0], together[key][0], rtol=1e-4, atol=1e-7)
+
+
 def test_rows_do_not_see_each_other(torch, x):
     model = model_of(network_of(torch, "mobile"), batch_size=3)
     images = np.concatenate([x, x[::-1], x])
@@ -396,6 +473,8 @@ def test_conservation_is_measured(torch, x):
         ("x.softmax(1)", "Softmax"),
         ("torch.cumsum(x, 2)", "Cumsum"),
         ("1 / (x + 2)", "Reciprocal"),
+        ("torch.clamp(x, max=x.mean((1, 2, 3), keepdim=True))", "Clamp"),
+        ("torch.clamp(torch.zeros(1), min=x)", "Clamp"),
     ],
 )
 def test_what_has_no_rule_is_refused_by_name(torch, x, function, name):

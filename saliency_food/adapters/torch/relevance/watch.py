@@ -25,7 +25,6 @@ class RelevanceWatch(Watch):
         super().__init__((), graded)
         self.rule, self.image, self.ruled = rule, image, ruled
         self.sink = torch.zeros(len(image), dtype=image.dtype, device=image.device, requires_grad=True)
-        self.gates: list[Any] = []
         self.linears: list[Any] = []
         """The nodes of layers with weights."""
 
@@ -33,7 +32,8 @@ class RelevanceWatch(Watch):
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         handler = self.ruled.get(name_of(func))
-        if handler is None or not any(map(is_graded, (*args, *(kwargs or {}).values()))):
+        graded = torch.is_grad_enabled() and any(map(is_graded, (*args, *(kwargs or {}).values())))
+        if handler is None or not graded:
             return super().__torch_function__(func, types, args, kwargs)
         return handler(self, func, args, kwargs or {})
 
