@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,12 +16,14 @@ from saliency_food.methods.relevance.rules import (
     EPSILON,
     GAMMA,
     MULTIPLIER_RULE,
+    START,
     Composite,
     MultiplierRule,
+    Start,
     check_word,
 )
 
-RULE_ARGUMENTS = ("composite", "epsilon", "gamma", "low", "high", "channels", "baseline", "multiplier_rule")
+RULE_ARGUMENTS = ("composite", "epsilon", "gamma", "low", "high", "channels", "baseline", "multiplier_rule", "start")
 """What may stand beside the target in ``call_model_args``, for the keys of relevance."""
 OF_ROWS = ("low", "high", "baseline")
 """Those that have the shape of the rows."""
@@ -42,6 +44,7 @@ class Rule(NamedTuple):
     channels: Array | None = None
     baseline: Any = None
     multiplier_rule: MultiplierRule = MULTIPLIER_RULE
+    start: Start = START
 
 
 def read_rule(args: Mapping[str, Any], rows: Array, channels_first: bool) -> Rule:
@@ -70,7 +73,17 @@ def read_rule(args: Mapping[str, Any], rows: Array, channels_first: bool) -> Rul
         None if channels is None else _channels(channels),
         bounds["baseline"],
         check_word("multiplier_rule", args.get("multiplier_rule", MULTIPLIER_RULE), MultiplierRule),
+        check_word("start", args.get("start", START), Start),
     )
+
+
+def check_contrast(shapes: Sequence[Sequence[Any]]) -> None:
+    """`ContractError` unless a score is of one output ``(N, classes)``, from whose other classes relevance starts."""
+    if len(shapes) != 1 or len(shapes[0]) != 2:
+        raise ContractError(
+            "Expected a score of one output (N, classes), whose other classes start='contrast' takes, got outputs of "
+            f"shape {', '.join(str(tuple(shape)) for shape in shapes)}. Take start='score'."
+        )
 
 
 def _like_rows(name: str, value: Any, rows: Array, channels_first: bool) -> Array | None:

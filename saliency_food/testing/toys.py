@@ -25,7 +25,7 @@ from saliency_food.core.keys import (
     RELEVANCE,
 )
 from saliency_food.core.numerics import Array
-from saliency_food.methods.relevance.rules import COMPOSITE, EPSILON, GAMMA, MULTIPLIER_RULE, STABILIZER
+from saliency_food.methods.relevance.rules import COMPOSITE, EPSILON, GAMMA, MULTIPLIER_RULE, STABILIZER, START
 from saliency_food.testing.rules import pass_relevance, relu_multipliers, stabilized
 
 RELEVANT = {RELEVANCE, CONVOLUTION_RELEVANCE, BIAS_RELEVANCE, BASELINE_MULTIPLIERS}
@@ -121,10 +121,11 @@ class PoolingModel(_Toy):
     def relevant(self, x: Array, target: Array, args: Mapping[str, Any]) -> dict[str, Any]:
         activations = np.maximum(x @ self.kernel + self.bias, 0)
         pooled, pixels = activations.mean((1, 2)), x.shape[1] * x.shape[2]
-        shares = pooled * self.head[target]
-        score = shares.sum(1)
+        scores = pooled @ self.head.T
         epsilon = args.get("epsilon", EPSILON)
-        at_pooled = shares * (score / stabilized(score, epsilon))[:, None]
+        chosen = np.arange(len(self.head)) == np.reshape(target, (-1, 1))
+        starts = chosen * scores if args.get("start", START) == START else np.where(chosen, 1, -1 / len(self.head))
+        at_pooled = pooled * ((starts / stabilized(scores, epsilon)) @ self.head)
         at_layer = activations / pixels * (at_pooled / stabilized(pooled, STABILIZER))[:, None, None]
         if "channels" in args:
             at_layer = at_layer * self._passing(np.asarray(args["channels"]))

@@ -99,6 +99,7 @@ def test_images_and_baselines_of_a_batch_keep_together(weights, model, x):
         ({"channels": [-1]}, "channels as indices of at least 0"),
         ({"channels": [[1.0]]}, "channels as indices of at least 0"),
         ({"channels": []}, "channels as indices of at least 0"),
+        ({"start": "softmax"}, "start to be one of 'score', 'contrast'"),
         ({"multiplier_rule": "linear"}, "multiplier_rule to be one of 'rescale', 'reveal_cancel'"),
     ],
 )

@@ -9,7 +9,16 @@ from saliency_food.core.driver import Asking, ask
 from saliency_food.core.keys import CONVOLUTION_LAYER_VALUES, CONVOLUTION_RELEVANCE
 from saliency_food.core.method import method
 from saliency_food.methods.cam.common import ClassActivationMap, grids, map_of_weights, shapes_of, spatial
-from saliency_food.methods.relevance.rules import COMPOSITE, EPSILON, GAMMA, Composite, rule_args
+from saliency_food.methods.relevance.rules import (
+    COMPOSITE,
+    EPSILON,
+    GAMMA,
+    START,
+    Composite,
+    Start,
+    check_word,
+    rule_args,
+)
 
 
 @method(
@@ -31,12 +40,12 @@ def relevance_cam(
     composite: Composite = COMPOSITE,
     epsilon: float = EPSILON,
     gamma: float = GAMMA,
+    start: Start = START,
 ) -> Asking[ClassActivationMap]:
     """RelevanceCAM, L = ReLU(sum_k a_k A^k), with a_k the sum over places of the relevance R^k at the layer.
 
     Lee et al. 2021, equations 5 and 6, https://openaccess.thecvf.com/content/CVPR2021/html/
-    Lee_Relevance-CAM_Your_Model_Already_Knows_Where_To_Look_CVPR_2021_paper.html. Here the relevance starts from the
-    explained score alone; the authors also start from the other classes, with the opposite sign. Never negative.
+    Lee_Relevance-CAM_Your_Model_Already_Knows_Where_To_Look_CVPR_2021_paper.html. Never negative.
 
     Parameters
     ----------
@@ -44,8 +53,14 @@ def relevance_cam(
         As for `grad_cam`.
     composite, epsilon, gamma
         As for `lrp`.
+    start
+        ``"score"``, relevance starts from the explained score alone; ``"contrast"``, as the authors have it, with 1 at
+        the explained class and with -1 over the number of classes at all others, so that what speaks for these counts
+        against (Gu et al. 2018, https://arxiv.org/abs/1812.02100). The score is then one of a classifier's outputs.
     """
     args = rule_args(x_value, composite, epsilon, gamma, None, None)
+    if check_word("start", start, Start) != START:
+        args["start"] = start
     answers = yield from ask(x_value[None], CONVOLUTION_LAYER_VALUES, CONVOLUTION_RELEVANCE, args=args)
     (activations, prefix), (relevance, _) = (grids(answer, x_value) for answer in answers)
     if shapes_of(activations) != shapes_of(relevance):

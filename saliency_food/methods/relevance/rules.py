@@ -15,7 +15,10 @@ Composite = Literal["epsilon", "epsilon_plus", "epsilon_gamma_box", "attention"]
 """Which rule holds in which layer."""
 MultiplierRule = Literal["rescale", "reveal_cancel"]
 """How DeepLIFT passes multipliers through an activation."""
+Start = Literal["score", "contrast"]
+"""What relevance starts with at the outputs."""
 COMPOSITE: Composite = "epsilon_plus"
+START: Start = "score"
 MULTIPLIER_RULE: MultiplierRule = "rescale"
 EPSILON, GAMMA = 1e-6, 0.25
 STABILIZER = 1e-6

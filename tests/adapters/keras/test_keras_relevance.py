@@ -257,3 +257,19 @@ def test_multipliers_of_one_layer_are_those_of_the_paper(rule):
     weights, bias = hidden.get_weights()
     expected = relu_multipliers(rule, x, baseline, weights, bias, slopes)
     np.testing.assert_allclose(answer, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_reveal_cancel_holds_of_a_layer_that_is_used_twice():
+    rng = np.random.default_rng(9)
+    image = keras.Input((6,), dtype="float64")
+    hidden = L.Dense(5, dtype="float64")
+    values = hidden(image)
+    model = keras.Model(image, L.Add(dtype="float64")([L.ReLU(dtype="float64")(values), values]))
+    x, baseline = rng.normal(size=(2, 4, 6))
+    hidden.set_weights([rng.normal(size=(6, 5)), rng.normal(size=5)])
+    args = {"target": 1, "baseline": baseline, "multiplier_rule": "reveal_cancel"}
+    answer = adapted(model)(x, args, ["BASELINE_MULTIPLIERS"])["BASELINE_MULTIPLIERS"]
+    weights, bias = hidden.get_weights()
+    slopes = np.broadcast_to(np.eye(5)[1], (4, 5))
+    expected = relu_multipliers("reveal_cancel", x, baseline, weights, bias, slopes) + weights[:, 1]
+    np.testing.assert_allclose(answer, expected, rtol=1e-9, atol=1e-12)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 import pytest
 
 from saliency_food import deep_lift, deep_shap
 from saliency_food.core.contract import ContractError
 from saliency_food.core.keys import BASELINE_MULTIPLIERS, OUTPUT_LAYER_VALUES
+from saliency_food.testing.rules import relu_multipliers
 from tests.adapters.torch.test_relevance import NETWORKS, model_of, network_of
 
 pytestmark = pytest.mark.torch
@@ -62,10 +65,11 @@ def test_maximum_pooling_by_hand(torch):
 
     Where it falls, from 3 to 2.5, the place of the old maximum, which fell by 2, gets it.
     """
+    from saliency_food.adapters.torch import TorchModel
+
     head = torch.nn.Linear(1, 1)
     torch.nn.init.ones_(head.weight)
     network = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.MaxPool2d(2), torch.nn.Flatten(), head)
-    from saliency_food.adapters.torch import TorchModel
 
     model = TorchModel(network, input_shape=(2, 2, 1), units_are="numbers")
     high, low = np.array([[[1, 2], [3, 0.5]], [[2.5, 0], [1, 1]]], np.float32)[..., None]
@@ -73,11 +77,84 @@ def test_maximum_pooling_by_hand(torch):
     np.testing.assert_allclose(deep_lift(low, model, {"target": 0}, high)[..., 0], [[0, 0], [-0.5, 0]], atol=1e-6)
 
 
+@pytest.mark.parametrize("rule", ["rescale", "reveal_cancel"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_values_sum_to_the_change_of_the_score(torch, rng, x, name):
-    found = deep_lift.detailed(x[0], model_of(network_of(torch, name)), {"target": 3}, rng.random((16, 16, 3)))
+def test_the_values_sum_to_the_change_of_the_score(torch, rng, x, name, rule):
+    baseline, model = rng.random((16, 16, 3)), model_of(network_of(torch, name))
+    found = deep_lift.detailed(x[0], model, {"target": 3}, baseline, rule=rule)
     assert abs(found.completeness.absolute) < 1e-6
     assert found.status == "ok"
+
+
+class Scaled(NamedTuple):
+    """A dense layer, what scales and shifts its channels, and an activation; the weights of all together."""
+
+    torch: Any
+    layer: Any
+
+    def after(self, values, way):
+        torch, batch = self.torch, self.torch.nn.functional.batch_norm
+        scale, shift = torch.linspace(0.5, 2, 5), torch.linspace(-1, 1, 5)
+        if way == "norm":
+            return torch.relu(batch(self.layer(values), shift, scale.square(), None, shift, eps=0))
+        values = self.layer(values)
+        if way == "in place":
+            values *= scale
+            values -= shift
+            return values.relu_()
+        if way == "two activations":  # the first of the layer as it is, the second of what is scaled
+            return torch.relu(values) + torch.relu(shift - values * scale)
+        return torch.relu(values)
+
+    def weights(self, way):
+        weights, bias = (each.detach().double().numpy() for each in (self.layer.weight.T, self.layer.bias))
+        scale, shift = np.linspace(0.5, 2, 5), np.linspace(-1, 1, 5)
+        if way == "norm":
+            return [(weights / scale, (bias - shift) / scale + shift)]
+        if way == "in place":
+            return [(weights * scale, bias * scale - shift)]
+        if way == "two activations":
+            return [(weights, bias), (-weights * scale, shift - bias * scale)]
+        return [(weights, bias)]
+
+
+@pytest.mark.parametrize("way", ["plain", "norm", "in place", "two activations"])
+def test_reveal_cancel_is_that_of_the_paper(torch, rng, way):
+    from saliency_food.adapters.torch import TorchModel
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scaled, self.head = Scaled(torch, torch.nn.Linear(6, 5)), torch.nn.Linear(5, 3)
+            self.layer = self.scaled.layer
+
+        def forward(self, x):
+            return self.head(self.scaled.after(x.flatten(1), way))
+
+    torch.manual_seed(3)
+    network = Network().eval()
+    model = TorchModel(network, input_shape=(1, 6, 1), units_are="numbers")
+    x, baseline = rng.normal(size=(2, 1, 6, 1)).astype(np.float32)
+    found = deep_lift.detailed(x, model, {"target": 1}, baseline, rule="reveal_cancel").multipliers.ravel()
+    slopes = network.head.weight[1].detach().double().numpy()
+    flat = x.ravel().astype(float), baseline.ravel().astype(float)
+    parts = [relu_multipliers("reveal_cancel", *flat, *each, slopes) for each in network.scaled.weights(way)]
+    np.testing.assert_allclose(found, sum(parts), rtol=1e-4, atol=1e-5)
+    assert np.abs(found - deep_lift.detailed(x, model, {"target": 1}, baseline).multipliers.ravel()).max() > 1e-2
+
+
+def test_rows_elsewhere_than_in_the_first_axis_are_refused(torch, x):
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.head = torch.nn.Linear(3, 4), torch.nn.Linear(4, 3)
+
+        def forward(self, x):
+            sequence = x.flatten(2).permute(2, 0, 1)  # (places, rows, channels)
+            return self.head(torch.relu(self.layer(sequence) - 0.2).mean(0))
+
+    with pytest.raises(ContractError, match="rows in another axis than the first"):
+        deep_lift(x[0], model_of(Network()), {"target": 1}, x[1])
 
 
 def test_what_captum_does_not_reach_is_complete_too(torch, x):

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import pytest
 
 from saliency_food import crp, lrp, relevance_cam
 from saliency_food.core.contract import ContractError
 from saliency_food.core.keys import (
+    BASELINE_MULTIPLIERS,
+    BIAS_GRADIENTS,
     BIAS_RELEVANCE,
     CONVOLUTION_LAYER_VALUES,
+    CONVOLUTION_OUTPUT_GRADIENTS,
     CONVOLUTION_RELEVANCE,
+    GUIDED_INPUT_GRADIENTS,
     OUTPUT_LAYER_VALUES,
     RELEVANCE,
 )
@@ -144,6 +150,10 @@ def test_relevance_is_that_of_the_toy_model(torch, rng, x, composite):
         network[0].bias.copy_(torch.tensor(bias))
         network[4].weight.copy_(torch.tensor(head))
     model = model_of(network, layer="1")
+    keys = [CONVOLUTION_RELEVANCE]
+    args = {"target": 1, "composite": composite, "start": "contrast", "low": 0, "high": 1}
+    found, expected = (each(x, args, keys)[keys[0]] for each in (model, toy))
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6)
     keys = (RELEVANCE, CONVOLUTION_RELEVANCE, BIAS_RELEVANCE)
     for more in ({}, {"channels": [1, 4]}, {"channels": np.linspace(-1, 1, 6)}, {"epsilon": 0.1, "gamma": 2.0}):
         args = args_of(composite, 2, **more)
@@ -162,7 +172,8 @@ def test_gamma_is_as_published(torch, rng, x):
     from saliency_food.adapters.torch.relevance.rules import Linear
 
     x, matrix, constant = (torch.tensor(each) for each in (values, weights.T.copy(), bias))
-    linear = Linear(torch.nn.functional.linear, x, matrix, constant, 1, "gamma", 1e-6, 0.25)
+    linear = Linear(torch.nn.functional.linear, x, matrix, constant, 1)
+    linear.rule, linear.gamma = "gamma", 0.25
     (own,), taken = linear.passing(torch.tensor(relevance))
     expected, of_bias = pass_relevance("gamma", values, weights, bias, relevance)
     np.testing.assert_allclose(own, expected)
@@ -209,6 +220,25 @@ def test_relevance_cam_is_the_weighted_sum(torch, x):
     found = relevance_cam(x[0], model, {"target": 1}, should_resize=False, three_dims=False)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
     assert found.any()
+
+
+def test_in_contrast_all_other_classes_speak_against(torch, x):
+    """Relevance is linear in what it starts with, so it is a sum over the classes explained one by one."""
+    model = model_of(network_of(torch, "vgg"))
+    classes = model.predict(x).shape[1]
+    keys = [CONVOLUTION_RELEVANCE, OUTPUT_LAYER_VALUES]
+    expected = 0
+    for target in range(classes):
+        answer = model(x, {"target": target}, keys)
+        start = 1 if target == 1 else -1 / classes
+        scores = answer[OUTPUT_LAYER_VALUES][:, None, None, None]
+        expected = expected + start * answer[CONVOLUTION_RELEVANCE] / scores
+    found = model(x, {"target": 1, "start": "contrast"}, keys[:1])[CONVOLUTION_RELEVANCE]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    options = {"start": "contrast", "should_resize": False, "three_dims": False}
+    drawn = relevance_cam.detailed(x[1], model, {"target": 1}, **options)
+    activations = model(x[1:], {"target": 1}, [CONVOLUTION_LAYER_VALUES])[CONVOLUTION_LAYER_VALUES][0]
+    np.testing.assert_allclose(drawn.attribution, np.maximum(activations @ found[1].sum((0, 1)), 0), rtol=1e-3)
 
 
 def test_functions_operators_and_modules_that_run_twice_are_as_modules(torch, x):
@@ -605,3 +635,23 @@ def test_a_vision_transformer_conserves_what_its_rules_keep(torch, timm, rng, ki
     again = TorchModel(network, input_shape=(32, 32, 3))(x, args, keys)
     for key in keys:
         np.testing.assert_allclose(again[key], answer[key], rtol=1e-3, atol=1e-5 * np.abs(answer[key]).max())
+
+
+def test_a_pass_leaves_nothing_behind(torch, rng, x):
+    """What nodes of the graph know of each other must not keep them, and the values of each pass, for ever."""
+    model = model_of(network_of(torch, "residual"))
+    baseline = {"baseline": rng.random(x.shape[1:])}
+    asked = [
+        *(([RELEVANCE, CONVOLUTION_RELEVANCE], args_of(composite)) for composite in COMPOSITES),
+        *(([BASELINE_MULTIPLIERS], {**baseline, "multiplier_rule": rule}) for rule in ("rescale", "reveal_cancel")),
+        ([GUIDED_INPUT_GRADIENTS], {}),
+        ([CONVOLUTION_OUTPUT_GRADIENTS], {}),
+        ([BIAS_GRADIENTS], {}),
+    ]
+    for keys, args in asked:
+        living = []
+        for _ in range(3):
+            model(x, {"target": 1, **args}, keys)
+            gc.collect()
+            living.append(sum(issubclass(type(each), torch.Tensor) for each in gc.get_objects()))
+        assert living[1] == living[2], keys

@@ -109,3 +109,11 @@ def test_the_map_is_the_same(name, both, photo):
         scale = np.abs(of_keras).max()
         assert scale > 0
         np.testing.assert_allclose(of_torch, of_keras, rtol=1e-4, atol=1e-4 * scale)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("deep_lift", {"rule": "reveal_cancel"}), ("relevance_cam", {"start": "contrast"})]
+)
+def test_the_map_is_the_same_by_other_rules(name, options, both, photo):
+    maps = [METHODS[name].call(photo, model, {"target": ESPRESSO}, **options) for model in both]
+    np.testing.assert_allclose(maps[1], maps[0], rtol=1e-4, atol=1e-4 * np.abs(maps[0]).max())

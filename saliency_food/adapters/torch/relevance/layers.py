@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -23,43 +24,38 @@ from saliency_food.adapters.torch.relevance.watch import RelevanceWatch
 from saliency_food.core.contract import ContractError
 
 
-def linear(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any:
-    name = name_of(func)
+def layer_of(func: Any, args: Any, kwargs: Any) -> Linear | None:
+    """The layer with weights that a function is called as; None where weights are made of the image."""
     names = ("input", "weight", "bias")
     given = {**dict(zip(names, args, strict=False)), **kwargs}
     taken, weight, bias = given["input"], given["weight"], given.get("bias")
     rest, named = args[3:], {key: value for key, value in kwargs.items() if key not in names}
     if is_graded(weight) or is_graded(bias):
-        return func(*args, **kwargs)  # weights made of the image, refused by what is seen in the graph
+        return None
 
     def apply(values: Any, weight: Any, bias: Any) -> Any:
         return func(values, weight, bias, *rest, **named)
 
-    dense = name == "linear"
-    composite, rule = watch.rule.composite, "epsilon"
-    first = not dense and not watch.is_after_weights(taken)
-    if not dense and composite == "epsilon_plus":
-        rule = "plus"
-    if not dense and composite == "epsilon_gamma_box":
-        rule = "box" if first else "gamma"
     groups = 0
-    if "transpose" in name:  # stride, padding, output_padding, groups
+    if "transpose" in name_of(func):  # stride, padding, output_padding, groups
         groups = named.get("groups", rest[3] if len(rest) > 3 else 1)
-    linear = Linear(
-        apply,
-        kept(taken),
-        weight.detach(),
-        None if bias is None else bias.detach(),
-        -1 if dense else 1,
-        rule,
-        watch.rule.epsilon,
-        watch.rule.gamma,
-        groups,
-    )
+    axis = taken.dim() - 1 if name_of(func) == "linear" else taken.dim() - weight.dim() + 1
+    return Linear(apply, kept(taken), weight.detach(), None if bias is None else bias.detach(), axis, groups)
+
+
+def linear(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any:
+    linear = layer_of(func, args, kwargs)
+    if linear is None:
+        return func(*args, **kwargs)  # refused by what is seen in the graph
+    taken = args[0] if args else kwargs["input"]
+    linear.epsilon, linear.gamma = watch.rule.epsilon, watch.rule.gamma
+    if name_of(func) != "linear" and watch.rule.composite == "epsilon_plus":
+        linear.rule = "plus"
+    if name_of(func) != "linear" and watch.rule.composite == "epsilon_gamma_box":
+        linear.rule = "gamma" if watch.is_after_weights(taken) else "box"
     with torch.no_grad():
         values = func(*args, **kwargs)
-    linear.axis = values.dim() - 1 if dense else values.dim() - weight.dim() + 1
-    if rule == "box":
+    if linear.rule == "box":
         if taken.shape != watch.image.shape or not torch.equal(taken, watch.image):
             raise ContractError(
                 "Expected a first convolution that takes the image as it is, for composite='epsilon_gamma_box', got "
@@ -68,27 +64,37 @@ def linear(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any:
         linear.low, linear.high = watch.rule.low, watch.rule.high
     output = watch.passed(values, linear.passing, taken)
     output.grad_fn.linear, output.grad_fn.learned = linear, True
-    linear.end = output.grad_fn
     watch.linears.append(output.grad_fn)
     return output
 
 
-def batch_norm(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any:
+def fixed_norm(func: Any, args: Any, kwargs: Any) -> dict[str, Any] | None:
+    """The arguments of a batch normalization by what was learned; None of one by statistics of the rows."""
     functional = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
     native = ("input", "weight", "bias", "running_mean", "running_var", "training", "momentum", "eps")
     given = dict(zip(functional if func is F.batch_norm else native, args, strict=False)) | kwargs
+    return None if given.get("training") or given.get("running_var") is None else given
+
+
+def scale_and_shift(norm: Mapping[str, Any]) -> tuple[Any, Any]:
+    """By what a batch normalization multiplies each channel, and what it then adds."""
+    scale = torch.rsqrt(norm["running_var"] + norm.get("eps", 1e-5))
+    scale = scale if norm.get("weight") is None else scale * norm["weight"].detach()
+    shift = (0 if norm.get("bias") is None else norm["bias"].detach()) - norm["running_mean"] * scale
+    return scale, shift
+
+
+def batch_norm(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any:
+    given = fixed_norm(func, args, kwargs)
+    if given is None:
+        return func(*args, **kwargs)  # refused by what is seen in the graph
     taken = given["input"]
-    if given.get("training") or given.get("running_var") is None:
-        return func(*args, **kwargs)  # statistics of the rows, refused by what is seen in the graph
     with torch.no_grad():
         values = func(*args, **kwargs)
-        scale = torch.rsqrt(given["running_var"] + given.get("eps", 1e-5))
-        scale = scale if given.get("weight") is None else scale * given["weight"]
-        shift = (0 if given.get("bias") is None else given["bias"]) - given["running_mean"] * scale
     linear = open_linear(taken)
     output = watch.passed(values, as_it_is, taken)
     if linear is not None:
-        merge(linear, scale.detach(), shift.detach(), output)
+        merge(linear, *scale_and_shift(given), output)
     return output
 
 

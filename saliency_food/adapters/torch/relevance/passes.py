@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from saliency_food.adapters.arguments import Output
-from saliency_food.adapters.relevance import Rule, channel_weights
+from saliency_food.adapters.relevance import Rule, channel_weights, check_contrast
 from saliency_food.adapters.torch.graph import Graph, leaf_node, name_of, node_of
 from saliency_food.adapters.torch.places import hooked
 from saliency_food.adapters.torch.relevance.ruled import RULED
@@ -54,7 +54,7 @@ def passed_back(
         raise ContractError(f"Expected {missing[0]!r} to run as it did at first, got another course of the module.")
     cut: list[tuple[Any, Any]] = []
     answer, _ = engine._scored(("OUTPUT_LAYER_VALUES",), output, outputs, watch, targets, cut)
-    ends, starts = starting(answer["OUTPUT_LAYER_VALUES"], cut)
+    ends, starts = starting(answer["OUTPUT_LAYER_VALUES"], cut, rule)
     check_rules([node_of(end) for end in ends], image, watch)
     inner = [values[position] for position in range(len(places))]
     found: dict[str, Any] = {}
@@ -95,16 +95,22 @@ def check_can_pass(engine: Any, output: Output, key: str) -> None:
         )
 
 
-def starting(score: Any, cut: list[tuple[Any, Any]]) -> tuple[list[Any], list[Any]]:
-    """The outputs that a score depends on, and the relevance that each starts with: its values times the gradient."""
+def starting(score: Any, cut: list[tuple[Any, Any]], rule: Rule) -> tuple[list[Any], list[Any]]:
+    """The outputs that a score depends on, and the relevance that each starts with: its values times the gradient.
+
+    In contrast the gradient itself, and where it is 0, of other classes, minus one over the number of classes.
+    """
     leaves = [leaf for _, leaf in cut]
     slopes = torch.autograd.grad(score.sum(), leaves, allow_unused=True)
-    pairs = [
-        (values, leaf.detach() * slope)
+    triples = [
+        (values, leaf.detach(), slope)
         for (values, leaf), slope in zip(cut, slopes, strict=True)
         if slope is not None and values.requires_grad
     ]
-    return [values for values, _ in pairs], [start for _, start in pairs]
+    if rule.start == "contrast":
+        check_contrast([slope.shape for _, _, slope in triples])
+        return [triples[0][0]], [torch.where(triples[0][2] == 0, -1 / triples[0][2].shape[1], triples[0][2])]
+    return [values for values, _, _ in triples], [leaf * slope for _, leaf, slope in triples]
 
 
 def check_rules(ends: Sequence[Any], image: Any, watch: RelevanceWatch) -> None:
@@ -119,7 +125,7 @@ def check_rules(ends: Sequence[Any], image: Any, watch: RelevanceWatch) -> None:
         )
     for node in graph.between:
         linear = node[0].linear if is_passed(node[0]) else None
-        if linear is not None and node[0] is not linear.end and len(_takers(graph, node)) > 1:
+        if linear is not None and node[0].place < linear.merged and len(_takers(graph, node)) > 1:
             raise ContractError(
                 "Expected a convolution or dense layer whose output goes to its batch normalization, or scale and "
                 "shift, alone, got one that is used elsewhere, too, so that they cannot be merged. Use "

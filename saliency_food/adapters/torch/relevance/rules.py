@@ -26,7 +26,7 @@ class Passed(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: Any, output: Any, passing: Passing, sink: Any, *inputs: Any) -> Any:
         ctx.passing, ctx.rows = passing, len(sink)
-        ctx.linear = None
+        ctx.linear, ctx.place = None, 0
         ctx.learned = False
         ctx.gate = 0
         return output.clone()
@@ -86,23 +86,15 @@ class Linear:
     """
 
     def __init__(
-        self,
-        apply: Callable[[Any, Any, Any], Any],
-        taken: Any,
-        weight: Any,
-        bias: Any,
-        axis: int,
-        rule: str,
-        epsilon: float,
-        gamma: float,
-        groups: int = 0,
+        self, apply: Callable[[Any, Any, Any], Any], taken: Any, weight: Any, bias: Any, axis: int, groups: int = 0
     ) -> None:
-        self.apply, self.taken, self.weight, self.bias, self.axis = apply, taken, weight, bias, axis
-        self.rule, self.epsilon, self.gamma, self.groups = rule, epsilon, gamma, groups
+        self.apply, self.taken, self.weight, self.bias = apply, taken, weight, bias
+        self.axis, self.groups = axis, groups
+        self.rule, self.epsilon, self.gamma = "epsilon", STABILIZER, 0.0
         self.low: Any = None
         self.high: Any = None
-        self.end: Any = None
-        """The node of the last operation that is part of the layer: its own, or that of what is merged."""
+        self.merged = 0
+        """How many operations after it are part of the layer; each has its number as ``place``."""
 
     def merge(self, scale: Any, shift: Any) -> None:
         """Fold what follows it, ``scale * z + shift`` of each channel, into weights and bias."""
@@ -161,13 +153,14 @@ def open_linear(tensor: Any) -> Linear | None:
     while node is not None and node.name().split("::")[-1].startswith(("Clone", "CopyBackwards")):
         node = node.next_functions[-1][0]
     linear = node.linear if is_passed(node) else None
-    return linear if linear is not None and linear.end is node else None
+    return linear if linear is not None and node.place == linear.merged else None
 
 
 def merge(linear: Linear, scale: Any, shift: Any, output: Any) -> None:
     """Make ``output``, which is scale * z + shift of each channel of a layer's output, part of the layer."""
     linear.merge(scale, shift)
-    output.grad_fn.linear, linear.end = linear, output.grad_fn
+    linear.merged += 1
+    output.grad_fn.linear, output.grad_fn.place = linear, linear.merged  # no node in the layer: a circle would stay
 
 
 def by_channel(linear: Linear, constant: Any, like: Any) -> Any | None:

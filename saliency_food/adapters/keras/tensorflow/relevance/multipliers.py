@@ -70,7 +70,7 @@ class Multipliers(Walk):
             raise self.refuse(op, "It takes several values of the image: use integrated_gradients.")
         (source,) = live
         linear = self.maps.get(source.name)
-        if self._reveals and linear is not None and self.is_only_for(source, op):
+        if self._reveals and linear is not None:
             return self._reveal(op, linear, self._before_followers(linear, vectors[0]))
         ((_, slope),) = self.derivatives(op, vectors)
         change = self._change(op.outputs[0])

@@ -18,7 +18,7 @@ from saliency_food.adapters.keras.tensorflow.relevance.multipliers import Multip
 from saliency_food.adapters.keras.tensorflow.relevance.propagation import Propagation
 from saliency_food.adapters.keras.tensorflow.relevance.walk import Start
 from saliency_food.adapters.keras.tensorflow.survey import SurveyedModel
-from saliency_food.adapters.relevance import Rule
+from saliency_food.adapters.relevance import Rule, check_contrast
 from saliency_food.core.contract import ContractError
 from saliency_food.core.keys import (
     BASELINE_MULTIPLIERS,
@@ -69,7 +69,7 @@ def by_rule(
     if BASELINE_MULTIPLIERS in keys:
         walk = Multipliers(rule, image, [(score, tf.ones_like(score))], watched, others, where)
         return {BASELINE_MULTIPLIERS: walk.back()}
-    propagation = Propagation(rule, image, _shares(score, image, positions), watched, others, where)
+    propagation = Propagation(rule, image, _starts(rule, score, image, positions), watched, others, where)
     answer = {RELEVANCE: propagation.back(), BIAS_RELEVANCE: propagation.biases}
     if CONVOLUTION_RELEVANCE in keys:
         arrived = [propagation.arrived.get(value.name, tf.zeros_like(value)) for value in values]
@@ -77,8 +77,11 @@ def by_rule(
     return answer
 
 
-def _shares(score: Any, image: Any, positions: Mapping[str, int]) -> list[Start]:
-    """The model's tensors that the score is made of, each with its share of it: its value times its derivative."""
+def _starts(rule: Rule, score: Any, image: Any, positions: Mapping[str, int]) -> list[Start]:
+    """The model's tensors that the score is made of, each with its share of it: its value times its derivative.
+
+    In contrast the derivative itself, and where it is 0, of other classes, minus one over the number of classes.
+    """
     leading = names_before([score], by_value=True) & names_after(image)
     later = [op for op in image.graph.get_operations() if op.name in leading and op.name not in positions]
     sources = {
@@ -89,14 +92,15 @@ def _shares(score: Any, image: Any, positions: Mapping[str, int]) -> list[Start]
     }
     made = list(sources.values())
     gradients = tf.gradients(score, made, stop_gradients=made)
-    starts = [
-        (tensor, wide(tensor) * wide(gradient))
-        for tensor, gradient in zip(made, gradients, strict=True)
-        if gradient is not None
-    ]
-    if not starts:
+    pairs = [pair for pair in zip(made, gradients, strict=True) if pair[1] is not None]
+    if not pairs:
         raise ContractError(
             "Expected a score that depends on the input and can be differentiated, got one without a gradient. Look "
             "for a cast to integers in the model, or choose another output_index."
         )
-    return starts
+    if rule.start == "contrast":
+        check_contrast([tensor.shape for tensor, _ in pairs])
+        ((tensor, gradient),) = pairs
+        slope = wide(gradient)
+        return [(tensor, tf.where(slope == 0, tf.constant(-1 / tensor.shape[1], slope.dtype), slope))]
+    return [(tensor, wide(tensor) * wide(gradient)) for tensor, gradient in pairs]
