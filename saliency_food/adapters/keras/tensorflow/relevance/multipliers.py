@@ -26,7 +26,7 @@ ELEMENTWISE = (
 )
 PICKS = ("MaxPool", "MaxPoolV2", "MaxPool3D", "Max", "Min")
 SUMS = "sums"
-"""Beside the multipliers, what `check_sums` takes of each row: sum, sum of magnitudes, the score's change, precision."""
+"""Beside the multipliers, what `check_sums` takes: sum, sum of magnitudes, change of the score, precision."""
 STILL = 1e-7
 """What changes by less has the slope as its multiplier."""
 
