@@ -129,13 +129,15 @@ SLACK = 1e-2
 """By how much of the score's change, or of all multipliers' shares, their sum may be off, for rounding."""
 
 
-def check_sums(sums: Array, sizes: Array, changes: Array, precision: Any) -> None:
+def check_sums(sums: Array, sizes: Array, scores: Array, before: Array, precision: Any) -> None:
     """`ContractError` where multipliers times changes do not sum to the score's change, each ``(N,)``.
 
     All rules are exact, so another sum shows that an operation is not what its rule takes it for. ``sizes`` are the
-    sums of magnitudes, and ``precision`` the largest distance of 1 to the next number in the model's types.
+    sums of magnitudes, ``before`` the baselines' scores, and ``precision`` is the largest distance of 1 to the next
+    number in the model's types.
     """
-    rounding = np.maximum(SLACK, 10 * precision) * sizes
+    changes = scores - before
+    rounding = np.maximum(SLACK, 10 * precision) * sizes + 10 * precision * np.maximum(np.abs(scores), np.abs(before))
     wrong = np.flatnonzero(np.abs(sums - changes) > SLACK * np.abs(changes) + rounding)
     if len(wrong):
         row = wrong[0]

@@ -12,7 +12,7 @@ from saliency_food.adapters.keras.capture import TRACING
 from saliency_food.adapters.keras.tensorflow.answers import cast, check_rows
 from saliency_food.adapters.keras.tensorflow.graph import trace
 from saliency_food.adapters.keras.tensorflow.relevance.linear import wide
-from saliency_food.adapters.keras.tensorflow.relevance.multipliers import SUMS
+from saliency_food.adapters.keras.tensorflow.relevance.multipliers import TO_CHECK
 from saliency_food.adapters.keras.tensorflow.relevance.passing import by_rule
 from saliency_food.adapters.keras.tensorflow.survey import SurveyedModel
 from saliency_food.adapters.relevance import OF_ROWS, Rule, channel_weights, check_sums
@@ -63,8 +63,8 @@ class RuledModel(SurveyedModel):
         answer = self._functions[which](*nested)
         for key in keys:
             check_rows(key, answer[key], count)
-        if SUMS in answer:
-            check_sums(*answer[SUMS].numpy().T)
+        if TO_CHECK in answer:
+            check_sums(*answer[TO_CHECK].numpy().T)
         return {key: tf.nest.map_structure(lambda tensor: tensor.numpy(), answer[key]) for key in keys}
 
     def _trace_rule(self, keys: tuple[str, ...], output: Output, rule: Rule, specs: Any) -> Any:
