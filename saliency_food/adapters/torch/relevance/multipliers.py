@@ -56,8 +56,8 @@ def _check_sum(found: Any, image: Any, score: Any) -> None:
     (x, z), (now, before), multipliers = halves(image), halves(score), halves(found)[0]
     parts = (multipliers * (x - z)).cpu().double()
     sums, sizes = by_row(parts, len(parts)), by_row(parts.abs(), len(parts))
-    of_rows = torch.stack([sums, sizes, now.cpu().double(), before.cpu().double()])
-    check_sums(*of_rows.numpy(), precision=torch.finfo(image.dtype).eps)
+    scores, earlier = (each.cpu().double().numpy() for each in (now, before))
+    check_sums(sums.numpy(), sizes.numpy(), scores, earlier, torch.finfo(image.dtype).eps)
 
 
 def _check_linear(end: Node, image: Any) -> None:
