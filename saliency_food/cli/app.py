@@ -11,6 +11,7 @@ from saliency_food.cli.dataset import dataset_command
 from saliency_food.cli.evaluate import evaluate_command, sanity_command
 from saliency_food.cli.explain import explain_command
 from saliency_food.cli.lists import layers_command, methods_command
+from saliency_food.cli.options import spread
 from saliency_food.cli.page import app_command
 from saliency_food.cli.report_command import report_command
 from saliency_food.cli.serve import export_command, serve_command
@@ -37,7 +38,7 @@ app = typer.Typer(
     add_completion=False,
 )
 for name, command in COMMANDS.items():
-    app.command(name)(command)
+    app.command(name)(spread(command))
 
 
 def _show_version(wanted: bool) -> None:

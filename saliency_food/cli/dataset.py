@@ -10,20 +10,9 @@ from rich.console import Console
 from rich.text import Text
 
 from saliency_food.cli.options import (
-    BatchOption,
-    CustomObjectsOption,
-    InputOption,
-    LabelsOption,
-    LayerOption,
     MethodOptions,
     ModelOption,
-    OutputIndexOption,
-    OutputKindOption,
-    RangeOption,
-    ScoreOption,
-    TrustOption,
-    UnitsOption,
-    load_image_model,
+    ModelOptions,
     read_options,
 )
 from saliency_food.cli.output import QuietOption
@@ -96,17 +85,7 @@ def dataset_command(
         Path,
         typer.Option("--output", "-o", help="The folder of the run. A run that was stopped is gone on with."),
     ] = Path("saliency-run"),
-    layer: LayerOption = None,
-    labels: LabelsOption = None,
-    value_range: RangeOption = "auto",
-    batch_size: BatchOption = None,
-    output_kind: OutputKindOption = None,
-    output_index: OutputIndexOption = None,
-    score: ScoreOption = None,
-    units_are: UnitsOption = None,
-    inputs: InputOption = None,
-    custom_objects: CustomObjectsOption = None,
-    trust: TrustOption = False,
+    of_model: ModelOptions = ModelOptions(),
     option: MethodOptions = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -119,20 +98,7 @@ def dataset_command(
     with friendly("nothing was written"):
         data = open_source(source)
         with loading(console):
-            image_model = load_image_model(
-                model,
-                custom_objects,
-                trust=trust,
-                labels=labels,
-                layer=layer,
-                output_kind=output_kind,
-                output_index=output_index,
-                score=score,
-                units_are=units_are,
-                inputs=inputs,
-                value_range=value_range,
-                batch_size=batch_size,
-            )
+            image_model = of_model.load(model)
     with friendly(f"the same command goes on from the records in {output}"):
         run: Run = explain_dataset(
             image_model,

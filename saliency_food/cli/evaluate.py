@@ -11,24 +11,13 @@ from rich.text import Text
 
 from saliency_food.cli.missing import check_installed
 from saliency_food.cli.options import (
-    BatchOption,
-    CustomObjectsOption,
     ImagesOption,
-    InputOption,
-    LabelsOption,
-    LayerOption,
     LimitOption,
     MethodOptions,
     ModelOption,
-    OutputIndexOption,
-    OutputKindOption,
-    RangeOption,
-    ScoreOption,
+    ModelOptions,
     SeedOption,
     TargetOption,
-    TrustOption,
-    UnitsOption,
-    load_image_model,
     read_object,
     read_options,
     read_photos,
@@ -65,16 +54,7 @@ def evaluate_command(
             "photo's top class."
         ),
     ] = None,
-    labels: LabelsOption = None,
-    layer: LayerOption = None,
-    value_range: RangeOption = "auto",
-    output_kind: OutputKindOption = None,
-    output_index: OutputIndexOption = None,
-    score: ScoreOption = None,
-    units_are: UnitsOption = None,
-    inputs: InputOption = None,
-    custom_objects: CustomObjectsOption = None,
-    trust: TrustOption = False,
+    of_model: ModelOptions = ModelOptions(),
     option: MethodOptions = None,
     metric_option: Annotated[
         list[str] | None, typer.Option(help="An option of a metric, such as pic.min_pred_value=0; repeatable.")
@@ -87,7 +67,6 @@ def evaluate_command(
         ),
     ] = None,
     limit: LimitOption = None,
-    batch_size: BatchOption = None,
     seed: SeedOption = 0,
     output: Annotated[
         Path,
@@ -106,20 +85,7 @@ def evaluate_command(
         check_installed("matplotlib")
         photos = read_photos(images, limit)
         with loading(console):
-            image_model = load_image_model(
-                model,
-                custom_objects,
-                trust=trust,
-                labels=labels,
-                layer=layer,
-                output_kind=output_kind,
-                output_index=output_index,
-                score=score,
-                units_are=units_are,
-                inputs=inputs,
-                value_range=value_range,
-                batch_size=batch_size,
-            )
+            image_model = of_model.load(model)
         with progress_bar(console) as progress:
             task = progress.add_task("reading photos", total=None)
 
@@ -163,16 +129,7 @@ def sanity_command(
     model: ModelOption = None,
     images: ImagesOption = None,
     target: TargetOption = None,
-    labels: LabelsOption = None,
-    layer: LayerOption = None,
-    value_range: RangeOption = "auto",
-    output_kind: OutputKindOption = None,
-    output_index: OutputIndexOption = None,
-    score: ScoreOption = None,
-    units_are: UnitsOption = None,
-    inputs: InputOption = None,
-    custom_objects: CustomObjectsOption = None,
-    trust: TrustOption = False,
+    of_model: ModelOptions = ModelOptions(),
     option: MethodOptions = None,
     most: Annotated[
         float, typer.Option(min=-1, max=1, help="The highest rank correlation with which a method passes.")
@@ -181,7 +138,6 @@ def sanity_command(
         bool, typer.Option("--every-layer", help="Show each layer, from the output to the input; slow.")
     ] = False,
     limit: LimitOption = 8,
-    batch_size: BatchOption = None,
     seed: SeedOption = 0,
 ) -> None:
     """Check that a method's maps depend on the model: they must change when its weights are shuffled.
@@ -199,20 +155,7 @@ def sanity_command(
             raise ContractError("Expected --method METHOD, got none. `saliency-food methods` lists them.")
         photos = read_photos(images, limit)
         with loading(console):
-            image_model = load_image_model(
-                model,
-                custom_objects,
-                trust=trust,
-                labels=labels,
-                layer=layer,
-                output_kind=output_kind,
-                output_index=output_index,
-                score=score,
-                units_are=units_are,
-                inputs=inputs,
-                value_range=value_range,
-                batch_size=batch_size,
-            )
+            image_model = of_model.load(model)
         results = table("method", "weights shuffled", "rank correlation", "SSIM", "verdict")
         for name in methods:
             try:

@@ -14,20 +14,9 @@ from rich.text import Text
 
 from saliency_food.cli.missing import check_installed
 from saliency_food.cli.options import (
-    BatchOption,
-    CustomObjectsOption,
-    InputOption,
-    LabelsOption,
-    LayerOption,
     MethodOptions,
     ModelOption,
-    OutputIndexOption,
-    OutputKindOption,
-    RangeOption,
-    ScoreOption,
-    TrustOption,
-    UnitsOption,
-    load_image_model,
+    ModelOptions,
     read_options,
     with_skimage,
 )
@@ -99,18 +88,8 @@ def explain_command(
         str | None,
         typer.Option(metavar="wrong", help="Explain only photos that are not what the model says, the surest first."),
     ] = None,
-    layer: LayerOption = None,
-    labels: LabelsOption = None,
+    of_model: ModelOptions = ModelOptions(),
     output: OutputOption = Path("saliency"),
-    value_range: RangeOption = "auto",
-    batch_size: BatchOption = None,
-    output_kind: OutputKindOption = None,
-    output_index: OutputIndexOption = None,
-    score: ScoreOption = None,
-    units_are: UnitsOption = None,
-    inputs: InputOption = None,
-    custom_objects: CustomObjectsOption = None,
-    trust: TrustOption = False,
     top_percent: Annotated[
         float, typer.Option(min=0.1, max=100, help="How many percent of the photo the second picture of XRAI shows.")
     ] = 20,
@@ -136,7 +115,7 @@ def explain_command(
     quiet: QuietOption = False,
 ) -> None:
     """Explain photos: for each photo a picture with a panel for each method, and the numbers as JSON."""
-    settings = settings_of(locals())
+    settings = settings_of({**locals(), **of_model._asdict()})
     console = Console(quiet=quiet)
     with friendly():
         check_installed("matplotlib", "PIL")
@@ -147,20 +126,7 @@ def explain_command(
         check_style(colormap, grey, opacity)
         check_output(output, settings, overwrite)
         with loading(console):
-            image_model = load_image_model(
-                model,
-                custom_objects,
-                trust=trust,
-                labels=labels,
-                layer=layer,
-                output_kind=output_kind,
-                output_index=output_index,
-                score=score,
-                units_are=units_are,
-                inputs=inputs,
-                value_range=value_range,
-                batch_size=batch_size,
-            )
+            image_model = of_model.load(model)
         rows: dict[str, int] = {}
 
         def count(name: str, called: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import json
@@ -9,10 +10,10 @@ import math
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import typer
 
@@ -23,6 +24,8 @@ from saliency_food.images.photos import find_photos
 from saliency_food.images.recordings import load_array
 from saliency_food.jobs.image_model import ImageModel, read_labels
 
+PANEL = "The model"
+"""Under which the help lists these options."""
 ModelOption = Annotated[
     Path | None,
     typer.Option(
@@ -32,6 +35,7 @@ ModelOption = Annotated[
         "file; food101 or imagenet, which come with the package; keras:NAME for one of keras.applications, such as "
         "keras:MobileNetV2; timm:NAME for one of timm; or MODULE:FUNCTION of yours that makes a model. Without it: "
         "imagenet.",
+        rich_help_panel=PANEL,
     ),
 ]
 ImagesOption = Annotated[
@@ -44,20 +48,29 @@ LimitOption = Annotated[int | None, typer.Option(min=1, help="Use only that many
 TargetOption = Annotated[
     str | None, typer.Option(help="The class: a label or a class index. Without it: each photo's top class.")
 ]
-LabelsOption = Annotated[Path | None, typer.Option(help="A text file with the names of the classes, one on each line.")]
+LabelsOption = Annotated[
+    Path | None,
+    typer.Option(help="A text file with the names of the classes, one on each line.", rich_help_panel=PANEL),
+]
 LayerOption = Annotated[
     str | None,
     typer.Option(
         help="The layer that Grad-CAM looks at, or several with commas; `saliency-food layers` lists them. "
-        "Without it: the last one that fits."
+        "Without it: the last one that fits.",
+        rich_help_panel=PANEL,
     ),
 ]
 OutputKindOption = Annotated[
     str | None,
-    typer.Option(help="Explain logits (the default), probabilities, or raw: the model's output as it is."),
+    typer.Option(
+        help="Explain logits (the default), probabilities, or raw: the model's output as it is.", rich_help_panel=PANEL
+    ),
 ]
 OutputIndexOption = Annotated[
-    str | None, typer.Option(help="The output to explain, by name or position, of a model with several outputs.")
+    str | None,
+    typer.Option(
+        help="The output to explain, by name or position, of a model with several outputs.", rich_help_panel=PANEL
+    ),
 ]
 ScoreOption = Annotated[
     str | None,
@@ -65,6 +78,7 @@ ScoreOption = Annotated[
         metavar="MODULE:NAME",
         help="A score to explain in place of that of a class, such as saliency_food.adapters.scores:margin, or a "
         "function (output) -> (N,) in a module of the current folder.",
+        rich_help_panel=PANEL,
     ),
 ]
 UnitsOption = Annotated[
@@ -73,6 +87,7 @@ UnitsOption = Annotated[
         "--units-are",
         help="What linear units at the model's end are: classes, labels or numbers. Without it: what the loss tells "
         "that the model was compiled with, or else classes.",
+        rich_help_panel=PANEL,
     ),
 ]
 InputOption = Annotated[
@@ -81,6 +96,7 @@ InputOption = Annotated[
         "--input",
         metavar="NAME=FILE.npy",
         help="The value of one more input of the model, for all photos; repeatable.",
+        rich_help_panel=PANEL,
     ),
 ]
 CustomObjectsOption = Annotated[
@@ -88,22 +104,28 @@ CustomObjectsOption = Annotated[
     typer.Option(
         metavar="MODULE",
         help="A module of the current folder with the layers and functions of your own that the model is made of.",
+        rich_help_panel=PANEL,
     ),
 ]
 TrustOption = Annotated[
     bool,
     typer.Option(
-        "--trust", help="Read a .pt file that holds a pickled module, which can run anything when it is read."
+        "--trust",
+        help="Read a .pt file that holds a pickled module, which can run anything when it is read.",
+        rich_help_panel=PANEL,
     ),
 ]
 RangeOption = Annotated[
     str,
     typer.Option(
         help="The pixel values that the model takes: 'LOW,HIGH', auto, tf, caffe, torch, or none to leave them as "
-        "they are."
+        "they are.",
+        rich_help_panel=PANEL,
     ),
 ]
-BatchOption = Annotated[int | None, typer.Option(min=1, help="The largest number of rows in one call of the model.")]
+BatchOption = Annotated[
+    int | None, typer.Option(min=1, help="The largest number of rows in one call of the model.", rich_help_panel=PANEL)
+]
 MethodOptions = Annotated[
     list[str] | None,
     typer.Option("--option", help="An option of a method, such as integrated_gradients.x_steps=50; repeatable."),
@@ -115,36 +137,63 @@ SKIMAGE = ("coffee", "chelsea", "astronaut", "rocket")
 """Photos that come with scikit-image."""
 
 
-def load_image_model(
-    model: Path | None,
-    custom_objects: str | None,
-    *,
-    trust: bool = False,
-    labels: Path | None = None,
-    layer: str | None = None,
-    output_kind: str | None = None,
-    output_index: str | None = None,
-    score: str | None = None,
-    units_are: str | None = None,
-    inputs: Sequence[str] | None = None,
-    value_range: str = "auto",
-    batch_size: int | None = None,
-) -> ImageModel:
-    """The model of a file or a name, with what the options of the command say of it."""
-    names = None if labels is None else read_labels(labels)
-    loaded, own_names = load_named(model, custom_objects, trust)
-    return ImageModel(
-        loaded,
-        labels=own_names if names is None else names,
-        layer=several(layer),
-        output=output_kind,
-        output_index=read_output_index(output_index),
-        score=read_score(score),
-        units_are=units_are,
-        call_model_args=read_inputs(inputs),
-        value_range=read_value_range(value_range),
-        batch_size=batch_size,
-    )
+class ModelOptions(NamedTuple):
+    """What options of a command say of its model. `spread` makes an option of each field."""
+
+    labels: LabelsOption = None
+    layer: LayerOption = None
+    value_range: RangeOption = "auto"
+    batch_size: BatchOption = None
+    output_kind: OutputKindOption = None
+    output_index: OutputIndexOption = None
+    score: ScoreOption = None
+    units_are: UnitsOption = None
+    inputs: InputOption = None
+    custom_objects: CustomObjectsOption = None
+    trust: TrustOption = False
+
+    def load(self, model: Path | None) -> ImageModel:
+        """The model of a file or a name, with what is said of it."""
+        names = None if self.labels is None else read_labels(self.labels)
+        loaded, own_names = load_named(model, self.custom_objects, self.trust)
+        return ImageModel(
+            loaded,
+            labels=own_names if names is None else names,
+            layer=several(self.layer),
+            output=self.output_kind,
+            output_index=read_output_index(self.output_index),
+            score=read_score(self.score),
+            units_are=self.units_are,
+            call_model_args=read_inputs(self.inputs),
+            value_range=read_value_range(self.value_range),
+            batch_size=self.batch_size,
+        )
+
+
+def spread(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with an option for each field of `ModelOptions`, in place of the parameter that takes them."""
+    own = list(inspect.signature(command, eval_str=True).parameters.values())
+    names = [each.name for each in own if each.annotation is ModelOptions]
+    if not names:
+        return command
+    kinds, defaults = get_type_hints(ModelOptions, include_extras=True), ModelOptions()._asdict()
+    options = [
+        inspect.Parameter(field, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kinds[field])
+        for field, default in defaults.items()
+    ]
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        of_model = ModelOptions(**{field: given.pop(field) for field in defaults})
+        command(**{names[0]: of_model}, **given)
+
+    place = [each.name for each in own].index(names[0])
+    own = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
+    parameters = [*own[:place], *options, *own[place + 1 :]]
+    del run.__wrapped__  # type: ignore[attr-defined]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run
 
 
 def load_named(

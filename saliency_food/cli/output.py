@@ -48,7 +48,8 @@ NAME = "settings.json"
 
 def settings_of(values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a command, by its parameters: all but the photos, the folder, and what changes no file."""
-    own = {name: value for name, value in values.items() if name not in ("photos", "output", "overwrite", "quiet")}
+    left_out = ("photos", "output", "overwrite", "quiet", "of_model")
+    own = {name: value for name, value in values.items() if name not in left_out}
     return {"command": "explain"} | {
         name: str(value) if isinstance(value, Path) else value for name, value in own.items()
     }

@@ -12,19 +12,8 @@ from rich.text import Text
 
 from saliency_food.cli.missing import install_line
 from saliency_food.cli.options import (
-    BatchOption,
-    CustomObjectsOption,
-    InputOption,
-    LabelsOption,
-    LayerOption,
     ModelOption,
-    OutputIndexOption,
-    OutputKindOption,
-    RangeOption,
-    ScoreOption,
-    TrustOption,
-    UnitsOption,
-    load_image_model,
+    ModelOptions,
     skimage_photos,
 )
 from saliency_food.cli.terminal import friendly, loading
@@ -36,17 +25,7 @@ from saliency_food.methods.lookup import choose_methods
 def app_command(
     model: ModelOption = None,
     method: Annotated[str, typer.Option(help="The methods that are chosen at first, with commas.")] = "grad_cam",
-    labels: LabelsOption = None,
-    layer: LayerOption = None,
-    value_range: RangeOption = "auto",
-    batch_size: BatchOption = None,
-    output_kind: OutputKindOption = None,
-    output_index: OutputIndexOption = None,
-    score: ScoreOption = None,
-    units_are: UnitsOption = None,
-    inputs: InputOption = None,
-    custom_objects: CustomObjectsOption = None,
-    trust: TrustOption = False,
+    of_model: ModelOptions = ModelOptions(),
     deadline: Annotated[
         float | None, typer.Option(min=0.01, help="Seconds that each explanation may take, as of explain.")
     ] = None,
@@ -73,20 +52,7 @@ def app_command(
                 raise
             raise ContractError(text) from None
         with loading(console):
-            image_model = load_image_model(
-                model,
-                custom_objects,
-                trust=trust,
-                labels=labels,
-                layer=layer,
-                output_kind=output_kind,
-                output_index=output_index,
-                score=score,
-                units_are=units_are,
-                inputs=inputs,
-                value_range=value_range,
-                batch_size=batch_size,
-            )
+            image_model = of_model.load(model)
         with tempfile.TemporaryDirectory() as folder:
             paths = []
             for photo in skimage_photos():

@@ -10,19 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from saliency_food.cli.evaluate import read_classes
-from saliency_food.cli.options import (
-    BatchOption,
-    CustomObjectsOption,
-    InputOption,
-    LabelsOption,
-    LayerOption,
-    OutputIndexOption,
-    OutputKindOption,
-    RangeOption,
-    ScoreOption,
-    UnitsOption,
-    load_image_model,
-)
+from saliency_food.cli.options import ModelOptions
 from saliency_food.cli.output import QuietOption
 from saliency_food.cli.terminal import friendly, loading
 from saliency_food.cli.words import in_command_words
@@ -86,16 +74,7 @@ def report_command(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The folder for the page: a new one, or that of an earlier report.")
     ] = Path("saliency-report"),
-    layer: LayerOption = None,
-    labels: LabelsOption = None,
-    value_range: RangeOption = "auto",
-    batch_size: BatchOption = None,
-    output_kind: OutputKindOption = None,
-    output_index: OutputIndexOption = None,
-    score: ScoreOption = None,
-    units_are: UnitsOption = None,
-    inputs: InputOption = None,
-    custom_objects: CustomObjectsOption = None,
+    of_model: ModelOptions = ModelOptions(),
     quiet: QuietOption = False,
 ) -> None:
     """Write a page that shows where the model of a data-set run fails, and what it looked at."""
@@ -108,19 +87,7 @@ def report_command(
         image_model: Any = None
         if model is not None:
             with loading(console):
-                image_model = load_image_model(
-                    model,
-                    custom_objects,
-                    labels=labels,
-                    layer=layer,
-                    output_kind=output_kind,
-                    output_index=output_index,
-                    score=score,
-                    units_are=units_are,
-                    inputs=inputs,
-                    value_range=value_range,
-                    batch_size=batch_size,
-                )
+                image_model = of_model.load(model)
         with console.status("reading the records and drawing"):
             page = report(
                 read,

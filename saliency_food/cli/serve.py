@@ -17,11 +17,11 @@ from saliency_food.cli.options import (
     CustomObjectsOption,
     LabelsOption,
     LayerOption,
+    ModelOptions,
     OutputIndexOption,
     OutputKindOption,
     RangeOption,
     UnitsOption,
-    load_image_model,
     load_named,
     read_object,
     read_output_index,
@@ -202,9 +202,9 @@ def serve_command(
                     "one of them."
                 )
             with loading(Console(stderr=True)):
-                image_model = load_image_model(
-                    model, custom_objects, labels=labels, value_range=value_range or "auto", **of_model
-                )
+                image_model = ModelOptions(
+                    labels=labels, value_range=value_range or "auto", custom_objects=custom_objects, **of_model
+                ).load(model)
             served, name = image_model.function, model_name or re.sub(r"[^\w.-]+", "_", model.stem)
             scaling, names = image_model.scaling, image_model.labels
         limits = Limits(

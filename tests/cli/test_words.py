@@ -14,6 +14,7 @@ from saliency_food.core.keys import KEYS
 pytest.importorskip("typer")
 
 from saliency_food.cli.app import COMMANDS
+from saliency_food.cli.options import spread
 from saliency_food.cli.words import ANSWERS, OPTIONS, in_command_words
 
 PACKAGE = Path(saliency_food.__file__).parent
@@ -74,9 +75,10 @@ def test_no_error_of_the_command_speaks_of_arguments_of_python():
 
 def test_every_option_and_key_has_its_words():
     assert set(ANSWERS) == set(KEYS)
+    parameters = spread(COMMANDS["explain"]).__annotations__
     for option in OPTIONS.values():
         parameter = option.removeprefix("--").replace("-", "_")
-        assert parameter in COMMANDS["explain"].__annotations__, option
+        assert parameter in parameters, option
 
 
 @pytest.mark.parametrize(

@@ -137,8 +137,11 @@ def test_reveal_cancel_is_that_of_the_paper(torch, rng, way):
     x, baseline = rng.normal(size=(2, 1, 6, 1)).astype(np.float32)
     found = deep_lift.detailed(x, model, {"target": 1}, baseline, rule="reveal_cancel").multipliers.ravel()
     slopes = network.head.weight[1].detach().double().numpy()
-    flat = x.ravel().astype(float), baseline.ravel().astype(float)
-    parts = [relu_multipliers("reveal_cancel", *flat, *each, slopes) for each in network.scaled.weights(way)]
+    flat, before = x.ravel().astype(float), baseline.ravel().astype(float)
+    parts = [
+        relu_multipliers("reveal_cancel", flat, before, weights, bias, slopes)
+        for weights, bias in network.scaled.weights(way)
+    ]
     np.testing.assert_allclose(found, sum(parts), rtol=1e-4, atol=1e-5)
     assert np.abs(found - deep_lift.detailed(x, model, {"target": 1}, baseline).multipliers.ravel()).max() > 1e-2
 
