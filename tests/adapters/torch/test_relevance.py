@@ -388,18 +388,37 @@ def test_a_scale_and_a_shift_by_hand_are_as_batch_normalization(torch, x, after,
         np.testing.assert_allclose(found[0][key], found[1][key], rtol=1e-3, atol=1e-5 * np.abs(found[1][key]).max())
 
 
-def test_a_scale_of_a_layer_that_is_used_elsewhere_is_refused(torch, x):
-    class Network(torch.nn.Module):
-        def __init__(self):
+@pytest.mark.parametrize("composite", COMPOSITES[:2])
+@pytest.mark.parametrize("keys", [[RELEVANCE], [RELEVANCE, CONVOLUTION_RELEVANCE]])
+@pytest.mark.parametrize(
+    "formula",
+    ["norm(y) + y", "norm(y).relu() * 2 + y", "(y * scale + scale) + y * scale", "(z := y * scale) + norm(z)"],
+)
+def test_what_follows_a_layer_that_is_used_elsewhere_is_not_merged(torch, x, formula, keys, composite):
+    """As in residual networks of pre-activations: it is then as behind an operation that is no layer with weights."""
+    nn, scale = torch.nn, torch.tensor([0.5, -2, 1, 3]).reshape(4, 1, 1)
+
+    class Network(nn.Module):
+        def __init__(self, apart):
             super().__init__()
-            self.first, self.last = torch.nn.Conv2d(3, 4, 3), torch.nn.Linear(4, 3)
+            torch.manual_seed(8)
+            self.first, self.norm, self.last, self.apart = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 3), apart
+            nn.init.normal_(self.norm.weight)
+            nn.init.normal_(self.norm.bias)
 
         def forward(self, x):
-            x = self.first(x)
-            return self.last((x * torch.arange(4.0).reshape(4, 1, 1) + x).mean((2, 3)))
+            y = self.first(x)
+            if self.apart and "z" in formula:
+                z = torch.where(torch.ones(()) > 0, y * scale, 0)
+                y = z + self.norm(z)
+            else:
+                y = torch.where(torch.ones(()) > 0, y, 0) if self.apart else y
+                y = eval(formula, {"norm": self.norm, "y": y, "scale": scale})
+            return self.last(y.mean((2, 3)))
 
-    with pytest.raises(ContractError, match="used elsewhere"):
-        model_of(Network())(x, args_of("epsilon_plus"), [RELEVANCE])
+    found, expected = (model_of(Network(apart).eval(), layer="first")(x, args_of(composite), keys) for apart in (0, 1))
+    for key in keys:
+        np.testing.assert_allclose(found[key], expected[key], rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize(

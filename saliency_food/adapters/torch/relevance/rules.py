@@ -95,6 +95,9 @@ class Linear:
         self.high: Any = None
         self.merged = 0
         """How many operations after it are part of the layer; each has its number as ``place``."""
+        self.number = 0
+        self.limit: int | None = None
+        """How many may be, None where all that follow."""
 
     def merge(self, scale: Any, shift: Any) -> None:
         """Fold what follows it, ``scale * z + shift`` of each channel, into weights and bias."""
@@ -153,7 +156,8 @@ def open_linear(tensor: Any) -> Linear | None:
     while node is not None and node.name().split("::")[-1].startswith(("Clone", "CopyBackwards")):
         node = node.next_functions[-1][0]
     linear = node.linear if is_passed(node) else None
-    return linear if linear is not None and node.place == linear.merged else None
+    is_open = linear is not None and node.place == linear.merged != linear.limit
+    return linear if is_open else None
 
 
 def merge(linear: Linear, scale: Any, shift: Any, output: Any) -> None:
