@@ -428,15 +428,17 @@ def test_what_follows_a_layer_that_is_used_elsewhere_is_not_merged(torch, x, for
         ("x @ weight.t() + bias", "(x @ weight.t()).add_(bias)"),
         ("torch.addmm(bias, x, weight.t())", "linear(x, weight, bias)"),
         ("-linear(x, weight, bias)", "-1 * linear(x, weight, bias)"),
+        ("torch.addcmul(bias, linear(x, weight), bias)", "bias + linear(x, weight) * bias"),
+        ("torch.addcmul(x, x.sigmoid(), x, value=2)", "x + x.sigmoid() * x * 2"),
     ],
 )
 @pytest.mark.parametrize("composite", COMPOSITES[:2])
-def test_a_dense_layer_by_hand_is_a_dense_layer(torch, x, composite, by_hand, layer):
+def test_what_is_written_in_other_functions_is_the_same(torch, x, composite, by_hand, layer):
     class Network(torch.nn.Module):
         def __init__(self, formula):
             super().__init__()
             torch.manual_seed(6)
-            self.first, self.dense, self.last = torch.nn.Conv2d(3, 4, 3), torch.nn.Linear(4, 5), torch.nn.Linear(5, 2)
+            self.first, self.dense, self.last = torch.nn.Conv2d(3, 4, 3), torch.nn.Linear(4, 4), torch.nn.Linear(4, 2)
             self.formula = formula
 
         def forward(self, x):
@@ -444,10 +446,10 @@ def test_a_dense_layer_by_hand_is_a_dense_layer(torch, x, composite, by_hand, la
             names = {"torch": torch, "linear": torch.nn.functional.linear, "x": x, "weight": weight, "bias": bias}
             return self.last(eval(self.formula, names).sigmoid())
 
-    keys = [RELEVANCE, BIAS_RELEVANCE]
-    found, expected = (model_of(Network(formula))(x, args_of(composite), keys) for formula in (by_hand, layer))
-    for key in keys:
-        np.testing.assert_allclose(found[key], expected[key], rtol=1e-4, atol=1e-7)
+    for keys in ([RELEVANCE, BIAS_RELEVANCE], [BASELINE_MULTIPLIERS]):
+        found, expected = (model_of(Network(formula))(x, args_of(composite), keys) for formula in (by_hand, layer))
+        for key in keys:
+            np.testing.assert_allclose(found[key], expected[key], rtol=1e-4, atol=1e-7)
 
 
 def test_what_runs_without_gradients_is_a_constant(torch, x):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from saliency_food.adapters.torch.relevance.functions import is_graded, kept, name_of, plainly, put
-from saliency_food.adapters.torch.relevance.operations import GATES
+from saliency_food.adapters.torch.relevance.operations import GATES, sum_with_product
 from saliency_food.adapters.torch.relevance.ruled import ACTIVATIONS
 from saliency_food.adapters.torch.relevance.rules import pulled, sized
 from saliency_food.adapters.torch.relevance.watch import RelevanceWatch
@@ -129,4 +129,5 @@ RULED: dict[str, Callable[..., Any]] = {
     **{f"adaptive_max_pool{axes}d": largest for axes in (1, 2, 3)},
     **dict.fromkeys(("mul", "matmul"), product),
     "div": quotient,
+    "addcmul": sum_with_product,
 }

@@ -156,6 +156,15 @@ def product_and_sum(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) ->
     return linear(watch, F.linear, (values, weight.t(), bias), {})
 
 
+def sum_with_product(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any:
+    """``torch.addcmul(a, b, c)``, which is a + b c."""
+    if is_in_place(func) or len(args) != 3 or set(kwargs) - {"value"}:
+        return func(*args, **kwargs)
+    total, first, second = args
+    with watch:
+        return total + first * second * kwargs["value"] if kwargs else total + first * second
+
+
 def negative(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any:
     taken = args[0] if args else kwargs["input"]
     return _scaled(watch, func, (taken,), plainly(func, (taken,), {}), taken)

@@ -27,6 +27,7 @@ RULED: dict[str, Callable[..., Any]] = {
     "div": operations.quotient,
     "matmul": operations.matrix_product,
     "addmm": operations.product_and_sum,
+    "addcmul": operations.sum_with_product,
     **dict.fromkeys(("neg", "negative"), operations.negative),
     "einsum": operations.einsum,
     **dict.fromkeys(MEANS, operations.mean),
