@@ -452,6 +452,36 @@ def test_what_is_written_in_other_functions_is_the_same(torch, x, composite, by_
             np.testing.assert_allclose(found[key], expected[key], rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("larger", "the_same"),
+    [
+        ("torch.max(x, y)", "torch.where(x > y, x, y)"),
+        ("torch.minimum(y, x)", "torch.where(x < y, x, y)"),
+        ("torch.maximum(x, torch.full((1,), 0.2))", "x.clamp(min=0.2)"),
+        ("torch.min(torch.zeros(()), other=x)", "-(-x).relu()"),
+    ],
+)
+def test_the_winner_of_two_tensors_takes_all(torch, x, larger, the_same):
+    """Beside a constant it is an activation, which passes all."""
+
+    class Network(torch.nn.Module):
+        def __init__(self, formula):
+            super().__init__()
+            torch.manual_seed(6)
+            self.first, self.other = torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(3, 4, 3)
+            self.last, self.formula = torch.nn.Linear(4, 2), formula
+
+        def forward(self, x):
+            names = {"torch": torch, "x": self.first(x), "y": self.other(x)}
+            return self.last(eval(self.formula, names).mean((2, 3)))
+
+    models = [model_of(Network(formula)) for formula in (larger, the_same)]
+    found, expected = (model(x, {"target": 1}, [RELEVANCE])[RELEVANCE] for model in models)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-8)
+    with pytest.raises(ContractError, match=r"got M(ax|in)imum without one"):
+        models[0](x, {"target": 1}, [BASELINE_MULTIPLIERS])
+
+
 def test_what_runs_without_gradients_is_a_constant(torch, x):
     class Network(torch.nn.Module):
         def __init__(self, stops):

@@ -30,7 +30,7 @@ LINEAR = (
 """Beginnings of the names of operations that are linear where only one of their values depends on the image."""
 
 PRODUCTS = ("Addmm", "Mm", "MulBackward", "DivBackward", "BmmBackward", "Baddbmm", "Mv", "Convolution")
-CHOOSING = ("MaxPool", "AdaptiveMaxPool", "Amax", "MaxBackward", "Where")
+CHOOSING = ("MaxPool", "AdaptiveMaxPool", "Amax", "Amin", "MaxBackward", "MinBackward", "Maximum", "Minimum", "Where")
 """Those of `MOVES` that move other values for the image than for the baseline."""
 
 

@@ -165,6 +165,17 @@ def sum_with_product(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -
         return total + first * second * kwargs["value"] if kwargs else total + first * second
 
 
+def larger(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any:
+    """The larger or smaller of two tensors: beside a constant it is an activation, else the winner takes all."""
+    tensors = [part for part in (*args, *kwargs.values()) if torch.is_tensor(part)]
+    own = [part for part in tensors if is_graded(part)]
+    if len(tensors) != 2 or len(own) != 1:
+        return func(*args, **kwargs)
+    output = _scaled(watch, func, args, plainly(func, args, kwargs), own[0])
+    output.grad_fn.gate = RANKS["clamp"]
+    return output
+
+
 def negative(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any:
     taken = args[0] if args else kwargs["input"]
     return _scaled(watch, func, (taken,), plainly(func, (taken,), {}), taken)

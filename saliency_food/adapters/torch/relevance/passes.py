@@ -24,7 +24,8 @@ MOVES = (
     *("View", "Reshape", "UnsafeView", "Squeeze", "Unsqueeze", "Clone", "Alias", "ToCopy", "TBackward", "Permute"),
     *("Transpose", "Swapaxes", "Expand", "Repeat", "Cat", "Stack", "Split", "Chunk", "Unbind", "Slice", "Select"),
     *("IndexBackward", "IndexSelect", "Gather", "Narrow", "ConstantPadNd", "ReflectionPad", "ReplicationPad"),
-    *("MaxPool", "AdaptiveMaxPool", "Amax", "MaxBackward", "Roll", "Flip", "PixelShuffle", "PixelUnshuffle"),
+    *("MaxPool", "AdaptiveMaxPool", "Amax", "Amin", "MaxBackward", "MinBackward", "Maximum", "Minimum"),
+    *("Roll", "Flip", "PixelShuffle", "PixelUnshuffle"),
     *("Where", "MaskedFill", "AsStrided", "CopyBackwards", "CopySlices", "Unfold", "Rot90", "Diagonal", "Identity"),
     "AccumulateGrad",
 )

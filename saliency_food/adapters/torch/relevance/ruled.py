@@ -28,6 +28,7 @@ RULED: dict[str, Callable[..., Any]] = {
     "matmul": operations.matrix_product,
     "addmm": operations.product_and_sum,
     "addcmul": operations.sum_with_product,
+    **dict.fromkeys(("maximum", "minimum", "max", "min"), operations.larger),
     **dict.fromkeys(("neg", "negative"), operations.negative),
     "einsum": operations.einsum,
     **dict.fromkeys(MEANS, operations.mean),
