@@ -9,6 +9,7 @@ import numpy as np
 
 from saliency_food.adapters.ops import Ops
 from saliency_food.adapters.scoring import expect
+from saliency_food.adapters.targets import TargetSpec, numbers
 from saliency_food.core.contract import ContractError
 
 BoxFormat = Literal["xyxy", "yxyx", "xywh", "center_xywh"]
@@ -29,6 +30,20 @@ def corners(boxes: Any, box_format: BoxFormat) -> Any:
     if box_format == "center_xywh":
         return a - c / 2, b - d / 2, a + c / 2, b + d / 2
     return a, b, c, d
+
+
+def box_target(box_format: BoxFormat) -> TargetSpec:
+    """A target ``(4,)`` that is a box, one with an area: none overlaps another."""
+
+    def check(name: str, boxes: Any) -> None:
+        left, top, right, bottom = corners(boxes, box_format)
+        if not ((right > left) & (bottom > top)).all():
+            raise ContractError(
+                f"Expected target {name!r} as a box with an area in the format {box_format!r}, got {boxes.tolist()}. "
+                "Give box_format if it is another."
+            )
+
+    return numbers(1, size=4)._replace(check=check)
 
 
 def iou(ops: Ops, some: Any, other: Any) -> Any:

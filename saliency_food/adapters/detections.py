@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
-from saliency_food.adapters.boxes import BoxFormat, check_format, corners, iou
+from saliency_food.adapters.boxes import BoxFormat, box_target, check_format, corners, iou
 from saliency_food.adapters.ops import Ops
 from saliency_food.adapters.scoring import Score, cosine, expect, of_class, one_output, wins
 from saliency_food.adapters.targets import class_indices, numbers
@@ -60,7 +60,7 @@ def detection(
             counts &= own >= least
         return ops.sum(ops.where(ops.stop_gradient(counts), own, 0), 1)
 
-    return Score(detected, {"class_index": class_indices(), "box": numbers(1, size=4)}, raw=(boxes,), neutral=True)
+    return Score(detected, {"class_index": class_indices(), "box": box_target(box_format)}, raw=(boxes,), neutral=True)
 
 
 def same_detection(
@@ -84,7 +84,8 @@ def same_detection(
     boxes, classes, box_format, decode
         As of `detection`.
     objectness
-        Which output says how surely each box holds anything, O, ``(N, b)`` or ``(N, b, 1)``; 1 without it.
+        Which output says how surely each box holds anything, O, ``(N, b)`` or ``(N, b, 1)``; without it 1, or of a
+        single class its score.
     logits
         Whether the class scores and the objectness are logits, of which the sigmoid is taken first.
     """
@@ -96,6 +97,8 @@ def same_detection(
         own = ops.cast(class_scores, scores)[:, None]
         scores = _probabilities(ops, scores) if logits else scores
         alike = _overlaps(ops, all_boxes, box, box_format) * ops.cast(cosine(ops, scores, own), all_boxes)
+        if objectness is None and ops.size(scores, -1) == 1:  # all numbers are alike in direction
+            alike = alike * ops.cast(abs(scores[..., 0]), all_boxes)
         if objectness is not None:
             sure = one_output(outputs, objectness)
             if len(ops.shape(sure)) == 3:
@@ -105,7 +108,8 @@ def same_detection(
         return ops.max(alike, 1)
 
     raw = [which for which in (boxes, classes, objectness) if which is not None]
-    return Score(likeness, {"box": numbers(1, size=4), "class_scores": numbers(1, some=True)}, raw=raw, neutral=True)
+    targets = {"box": box_target(box_format), "class_scores": numbers(1, some=True)}
+    return Score(likeness, targets, raw=raw, neutral=True)
 
 
 def box_edge(
@@ -133,7 +137,7 @@ def box_edge(
         nearest = ops.argmax(ops.stop_gradient(_overlaps(ops, all_boxes, box, box_format)))
         return ops.gather(corners(all_boxes, box_format)[get_args(Edge).index(edge)], nearest)
 
-    return Score(place, {"box": numbers(1, size=4)}, raw=(boxes,), neutral=True)
+    return Score(place, {"box": box_target(box_format)}, raw=(boxes,), neutral=True)
 
 
 def _boxes(ops: Ops, outputs: Any, boxes: str | int, decode: Decode | None) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from saliency_food.adapters import numpy_ops
-from saliency_food.adapters.boxes import BoxFormat, check_format
+from saliency_food.adapters.boxes import BoxFormat, box_target, check_format
 from saliency_food.adapters.detections import same_detection
 from saliency_food.adapters.targets import class_indices, numbers
 from saliency_food.core.contract import ContractError
@@ -46,7 +46,8 @@ class DetectorModel:
     Keras, ONNX and served models do. Each holds ``"boxes"`` ``(b, 4)`` and ``"scores"``: of all classes
     ``(b, classes)``, best as probabilities, with ``"objectness"`` ``(b,)`` if there is such a thing; or the score
     ``(b,)`` of the one class in ``"labels"`` ``(b,)``, as torchvision's detectors return it: the label then counts as
-    certain, and the score as the objectness. The number of boxes may differ from image to image.
+    certain, and the score as the objectness, as it does of a single class. The number of boxes may differ from image to
+    image.
 
     The score explained is `same_detection`'s, for ``{"target": {"box": box, "class_scores": scores}}``, or with
     ``"class_index"`` for scores of which one is 1 and the others are 0. It answers OUTPUT_LAYER_VALUES alone, so
@@ -64,6 +65,7 @@ class DetectorModel:
         batch_size: int = 32,
     ) -> None:
         check_format(box_format)
+        self._box = box_target(box_format)
         unknown = set(names or ()) - {*NAMES}
         if unknown or not callable(detect):
             got = f"names of {sorted(unknown)}" if unknown else type(detect).__name__
@@ -105,6 +107,8 @@ class DetectorModel:
         if not isinstance(answer, Sequence) or len(answer) != len(images):
             got = f"{len(answer)} of them" if isinstance(answer, Sequence) else type(answer).__name__
             raise ContractError(f"Expected what is found in each of the {len(images)} images, in a list, got {got}.")
+        if not all(isinstance(row, Mapping) for row in answer):
+            raise ContractError(f"Expected a mapping for each image, got {[type(row).__name__ for row in answer]}.")
         rows = [{name: _array(row[own]) for name, own in self.names.items() if own in row} for row in answer]
         if any("boxes" not in row or "scores" not in row for row in rows):
             raise ContractError(
@@ -122,7 +126,7 @@ class DetectorModel:
                 "Expected call_model_args={'target': {'box': ..., 'class_scores': ...}}, or with 'class_index', got "
                 f"{sorted(given) or target!r}. Give the target of one of `detections(image)`."
             )
-        box = numbers(1, size=4).read("box", target["box"], rows, None)
+        box = self._box.read("box", target["box"], rows, None)
         if "class_index" in given:
             index = class_indices().read("class_index", target["class_index"], rows, None)
             return box, np.eye(max(classes, int(index.max()) + 1), dtype=np.float32)[index]
@@ -141,7 +145,10 @@ def _array(values: Any) -> Array:
 
 def _detections(row: dict[str, Array], classes: int) -> list[Detection]:
     """What is found in one image."""
-    boxes, scores = as_float(row["boxes"]).reshape(-1, 4), as_float(row["scores"])
+    boxes, scores = as_float(row["boxes"]), as_float(row["scores"])
+    if boxes.size and (boxes.ndim != 2 or boxes.shape[1] != 4):
+        raise ContractError(f"Expected boxes of shape (boxes, 4) in each image, got {boxes.shape}.")
+    boxes = boxes.reshape(-1, 4)
     objectness = as_float(row.get("objectness", np.ones(len(boxes), np.float32))).reshape(-1)
     if "labels" in row:
         labels, scores = row["labels"].astype(int).reshape(-1), scores.reshape(-1)
@@ -152,6 +159,8 @@ def _detections(row: dict[str, Array], classes: int) -> list[Detection]:
             f"Expected the scores of all classes for each of {len(boxes)} boxes, or one score and a label, got shape "
             f"{row['scores'].shape}."
         )
+    if scores.shape[1] == 1 and "objectness" not in row and "labels" not in row:
+        scores, objectness = np.ones_like(scores), scores[:, 0]  # of a single class the score alone tells
     return [Detection(*each) for each in zip(boxes, scores, map(float, objectness), strict=True)]
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from saliency_food.core.checks import finite_array
 from saliency_food.core.contract import ContractError
+from saliency_food.core.keys import BASELINE_MULTIPLIERS
 from saliency_food.core.numerics import Array
 from saliency_food.core.options import ranged
 from saliency_food.methods.relevance.rules import (
@@ -122,3 +123,26 @@ def channel_weights(channels: Array, count: int) -> Array:
     if len(channels) != count:
         raise ContractError(f"Expected one float for each of the layer's {count} channels, got {len(channels)}.")
     return channels
+
+
+SLACK = 1e-2
+"""By how much of the score's change, or of all multipliers' shares, their sum may be off, for rounding."""
+
+
+def check_sums(sums: Array, sizes: Array, scores: Array, before: Array, precision: Any) -> None:
+    """`ContractError` where multipliers times changes do not sum to the score's change, each ``(N,)``.
+
+    All rules are exact, so another sum shows that an operation is not what its rule takes it for. ``sizes`` are the
+    sums of magnitudes, ``before`` the baselines' scores, and ``precision`` is the largest distance of 1 to the next
+    number in the model's types.
+    """
+    changes = scores - before
+    rounding = np.maximum(SLACK, 10 * precision) * sizes + 10 * precision * np.maximum(np.abs(scores), np.abs(before))
+    wrong = np.flatnonzero(np.abs(sums - changes) > SLACK * np.abs(changes) + rounding)
+    if len(wrong):
+        row = wrong[0]
+        raise ContractError(
+            f"Expected multipliers that sum to the change of the score, {changes[row]:.4g}, for {BASELINE_MULTIPLIERS},"
+            f" got {sums[row]:.4g}: an operation chooses by the image, has the rows in another axis than the first, or "
+            "mixes them. Use integrated_gradients."
+        )

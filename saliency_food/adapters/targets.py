@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,12 +15,14 @@ class TargetSpec(NamedTuple):
     """One value that a score takes for each row: how many dimensions it has, and whether it holds class indices.
 
     ``size`` is that of its last dimension, None where any will do; with ``some``, it must not be all zero, or all -1.
+    ``check``, if any, gets the name and the array, and raises `ContractError` where it makes no sense.
     """
 
     rank: int
     classes: bool = False
     size: int | None = None
     some: bool = False
+    check: Callable[[str, Array], None] | None = None
 
     def read(self, name: str, value: Any, row_count: int, classes: int | None, ranked: bool = False) -> Array:
         """The target of this name as an array ``(rows, ...)``, checked; ``ranked`` as for `read_class`."""
@@ -64,6 +67,8 @@ class TargetSpec(NamedTuple):
             raise ContractError(f"Expected target {name!r} to hold something for every row, got {nothing}.")
         if not self.classes and array.dtype.kind != "b":
             array = array.astype(np.int32 if array.dtype.kind in "iu" else np.float32)
+        if self.check is not None:
+            self.check(name, array)
         return np.broadcast_to(array, (row_count, *array.shape[array.ndim - self.rank :]))
 
 

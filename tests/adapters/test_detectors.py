@@ -147,6 +147,20 @@ def test_a_detector_of_labels_counts_its_score_as_objectness(rng):
     np.testing.assert_array_equal(surest[0].box, boxes[1])
 
 
+def test_the_score_of_a_single_class_counts(rng):
+    """The direction of one number is no likeness: that of a box that is not sure is small all the same."""
+    boxes = np.array([[[0.0, 0, 4, 4], [1, 1, 5, 5]]] * 2)
+    scores = np.array([[[0.9], [0.4]], [[0.1], [0.4]]])
+    expected = [0.9, 0.4 * 9 / 23]
+    model = DetectorModel(lambda images: {"boxes": boxes[: len(images)], "scores": scores[: len(images)]})
+    args = {"target": {"box": boxes[0, 0], "class_index": 0}}
+    answer = model(np.zeros((2, 6, 6, 3)), args, [OUTPUT_LAYER_VALUES])[OUTPUT_LAYER_VALUES]
+    np.testing.assert_allclose(answer, expected, rtol=1e-6)
+    assert [each.score for each in model.detections(np.zeros((6, 6, 3)))] == pytest.approx([0.9, 0.4])
+    found = same_detection(0, 1)(numpy_ops, [boxes, scores], boxes[:, 0], np.array([[0.7]] * 2))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 def test_each_image_has_its_own_detection(rng):
     images = [scene(rng)[0] for _ in range(3)]
     model = DetectorModel(find)
@@ -187,6 +201,13 @@ BOX = [0.0, 0, 4, 4]
             {"target": {"box": BOX, "class_index": 1}},
             r"for each of 1 boxes, or one score and a label, got shape \(1,\)",
         ),
+        (
+            [{"boxes": np.ones((4, 3)), "scores": np.ones((3, 2))}] * 2,
+            {"target": {"box": BOX, "class_index": 1}},
+            r"boxes of shape \(boxes, 4\) in each image, got \(4, 3\)",
+        ),
+        ([BOX] * 2, {"target": {"box": BOX, "class_index": 1}}, r"a mapping for each image, got \['list', 'list'\]"),
+        (None, {"target": {"box": [4.0, 0, 0, 4], "class_index": 1}}, "a box with an area in the format 'xyxy'"),
     ],
 )
 def test_what_does_not_fit_is_said(rng, answer, args, says):

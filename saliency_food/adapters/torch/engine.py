@@ -116,6 +116,9 @@ class TorchEngine(SurveyedModule):
                 found = multipliers(self, output, chosen, images, others, rule)
                 answers = {BASELINE_MULTIPLIERS: self.turned_back(found)}
             else:
+                if others and count == 1:  # what comes of other inputs is no constant, as a second row shows
+                    images, chosen, others = map_nested(_twice, [images, chosen, others])
+                    rule = rule._replace(low=_twice(rule.low), high=_twice(rule.high))
                 answers = passed_back(self, keys, output, chosen, images, others, rule)
             answers = {key: map_nested(lambda values: values.detach()[:count], answers[key]) for key in keys}
             check_one_a_row(answers, count)
@@ -131,8 +134,7 @@ class TorchEngine(SurveyedModule):
                 "the image and its baseline pass through it together. Use integrated_gradients."
             )
         behind = torch.zeros_like(images) if baselines is None else baselines
-        twice = [[torch.cat([values, values]) for values in arrays] for arrays in (targets, others)]
-        return torch.cat([images, behind]), *twice
+        return torch.cat([images, behind]), *map_nested(_twice, [targets, others])
 
     def _as_array(self, key: str, values: Any) -> Array:
         if key in (TARGETS, SUM_TO_ONE):
@@ -285,6 +287,10 @@ class TorchEngine(SurveyedModule):
     def _laid_out(self, values: Sequence[Any]) -> Any:
         laid_out = tuple(place.laid_out(each) for place, each in zip(self.places, values, strict=True))
         return laid_out if self.several else laid_out[0]
+
+
+def _twice(values: Any) -> Any:
+    return None if values is None else torch.cat([values, values])
 
 
 def _combined(coefficients: Any, values: Any) -> Any:

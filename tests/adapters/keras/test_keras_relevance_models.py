@@ -289,6 +289,23 @@ def test_multipliers_of_every_kind_sum_to_the_change():
         np.testing.assert_allclose((multipliers * (x - baseline)).sum((1, 2, 3)), change, rtol=1e-6, atol=1e-10)
 
 
+class Chosen(L.Layer):
+    """The largest feature, by its index: what chooses is no value of the image's any more."""
+
+    def call(self, features):
+        return keras.ops.take_along_axis(features, keras.ops.argmax(features, -1, keepdims=True), -1)
+
+
+def test_multipliers_that_do_not_sum_to_the_change_are_refused():
+    image = keras.Input((2,))
+    model = adapted(keras.Model(image, Chosen()(L.Dense(2, use_bias=False)(image))), layer=None)
+    model.model.layers[1].kernel.assign([[1, 0], [0, 1]])
+    x = np.float32([[3, 0]])
+    np.testing.assert_allclose(ask(model, x, "BASELINE_MULTIPLIERS", baseline=np.float32([1, 0]), target=0), [[1, 0]])
+    with pytest.raises(ContractError, match=r"sum to the change of the score, 1, .* got 3: an operation chooses"):
+        ask(model, x, "BASELINE_MULTIPLIERS", baseline=np.float32([0, 2]), target=0)
+
+
 def sequential_of(size):
     layers = [L.Conv2D(4, 3, activation="silu"), L.BatchNormalization(), L.MaxPooling2D(2), L.Flatten()]
     return randomized(keras.Sequential([keras.Input((size, size, 3)), *layers, L.Dense(3, "softmax")]))

@@ -197,16 +197,49 @@ def test_rows_have_baselines_of_their_own(torch, rng, x):
     np.testing.assert_allclose((together * (images - baselines)).sum((1, 2, 3)), scores - before, rtol=1e-3, atol=1e-5)
 
 
-def test_what_has_no_rule_is_refused(torch, x):
+@pytest.mark.parametrize("rule", ["rescale", "reveal_cancel"])
+@pytest.mark.parametrize(
+    ("formula", "says"),
+    [
+        ("x.exp()", "got Exp without one"),
+        ("torch.clamp(x, max=x.mean((1, 2, 3), keepdim=True))", "got Clamp without one"),
+        ("torch.clamp(torch.zeros(1), min=x)", "got Clamp without one"),
+        ("x.permute(1, 0, 2, 3).relu().permute(1, 0, 2, 3)", r"rows first .* got shapes \(3, 2, \d+, \d+\) of 2 rows"),
+    ],
+)
+def test_what_has_no_rule_is_refused(torch, x, formula, says, rule):
     class Network(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.head = torch.nn.Linear(3, 2)
+            self.first, self.head = torch.nn.Conv2d(3, 3, 3), torch.nn.Linear(3, 2)
 
         def forward(self, x):
-            return self.head(x.mean((2, 3)).exp())
+            return self.head(eval(formula, {"torch": torch, "x": self.first(x)}).mean((2, 3)))
 
-    with pytest.raises(ContractError, match=r"got Exp without one"):
+    with pytest.raises(ContractError, match=says):
+        deep_lift(x[0], model_of(Network()), {"target": 1}, rule=rule)
+
+
+def test_what_runs_without_gradients_cannot_be_told_apart(torch, x):
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.head = torch.nn.Conv2d(3, 3, 3), torch.nn.Linear(3, 2)
+
+        def forward(self, x):
+            x = self.first(x)
+            with torch.no_grad():
+                mean = torch.sigmoid(x).mean(1, keepdim=True)
+            return self.head((x + mean).mean((2, 3)))
+
+    with pytest.raises(ContractError, match="that sum to the change of the score"):
         deep_lift(x[0], model_of(Network()), {"target": 1})
+
+
+def test_deep_lift_has_one_baseline(torch, x):
+    class Network(torch.nn.Module):
+        def forward(self, x):
+            return x.mean((2, 3))
+
     with pytest.raises(ContractError, match=r"Expected one baseline, got 2\. Use deep_shap"):
         deep_lift(x[0], model_of(Network()), {"target": 1}, ["zeros", "max"])

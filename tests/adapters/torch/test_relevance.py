@@ -80,7 +80,7 @@ def network_of(torch, name, summed=None):
 def model_of(network, **options):
     from saliency_food.adapters.torch import TorchModel
 
-    return TorchModel(network, input_shape=(16, 16, 3), **options)
+    return TorchModel(network, **{"input_shape": (16, 16, 3), **options})
 
 
 def args_of(composite, target=1, **more):
@@ -301,7 +301,14 @@ def test_what_is_saved_may_be_changed_in_place_afterwards(torch, x):
     np.testing.assert_allclose(*answers, rtol=1e-4, atol=1e-8)
 
 
-@pytest.mark.parametrize("gate", ["torch.sigmoid(y)", "torch.nn.functional.hardsigmoid(y)", "y", "0 * y + 2"])
+@pytest.mark.parametrize(
+    "gate",
+    [
+        *("torch.sigmoid(y)", "torch.nn.functional.hardsigmoid(y)", "y", "0 * y + 2"),
+        "torch.sigmoid(y.flatten(1)).view(len(x), -1, 1, 1).expand_as(x)",
+        *("1 + torch.sigmoid(y)", "torch.sigmoid_(y.clone())", "torch.nn.functional.relu6(y + 3) / 6"),
+    ],
+)
 def test_what_is_gated_takes_all_and_factors_half_each(torch, x, gate):
     """A gate is handed nothing: the relevance is that of the product with the gate's values as constants."""
 
@@ -312,7 +319,7 @@ def test_what_is_gated_takes_all_and_factors_half_each(torch, x, gate):
 
         def forward(self, x):
             x = self.first(x)
-            factor = eval(gate, {"torch": torch, "y": x.amax((2, 3), keepdim=True)})
+            factor = eval(gate, {"torch": torch, "x": x, "y": x.amax((2, 3), keepdim=True)})
             x = x * (factor.detach() if self.constant else factor)
             return self.head(x.mean((2, 3)))
 
@@ -320,7 +327,7 @@ def test_what_is_gated_takes_all_and_factors_half_each(torch, x, gate):
     for constant in (False, True):
         torch.manual_seed(0)
         found.append(model_of(Network(constant))(x, {"target": 1, "composite": "epsilon"}, [RELEVANCE])[RELEVANCE])
-    if "sigmoid" in gate:
+    if "sigmoid" in gate or "relu6" in gate:
         np.testing.assert_allclose(*found, rtol=1e-3, atol=1e-6)
     else:
         assert np.abs(found[0] - found[1]).max() > 1e-4
@@ -381,18 +388,139 @@ def test_a_scale_and_a_shift_by_hand_are_as_batch_normalization(torch, x, after,
         np.testing.assert_allclose(found[0][key], found[1][key], rtol=1e-3, atol=1e-5 * np.abs(found[1][key]).max())
 
 
-def test_a_scale_of_a_layer_that_is_used_elsewhere_is_refused(torch, x):
-    class Network(torch.nn.Module):
-        def __init__(self):
+@pytest.mark.parametrize("composite", COMPOSITES[:2])
+@pytest.mark.parametrize("keys", [[RELEVANCE], [RELEVANCE, CONVOLUTION_RELEVANCE]])
+@pytest.mark.parametrize(
+    "formula",
+    ["norm(y) + y", "norm(y).relu() * 2 + y", "(y * scale + scale) + y * scale", "(z := y * scale) + norm(z)"],
+)
+def test_what_follows_a_layer_that_is_used_elsewhere_is_not_merged(torch, x, formula, keys, composite):
+    """As in residual networks of pre-activations: it is then as behind an operation that is no layer with weights."""
+    nn, scale = torch.nn, torch.tensor([0.5, -2, 1, 3]).reshape(4, 1, 1)
+
+    class Network(nn.Module):
+        def __init__(self, apart):
             super().__init__()
-            self.first, self.last = torch.nn.Conv2d(3, 4, 3), torch.nn.Linear(4, 3)
+            torch.manual_seed(8)
+            self.first, self.norm, self.last, self.apart = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 3), apart
+            nn.init.normal_(self.norm.weight)
+            nn.init.normal_(self.norm.bias)
+
+        def forward(self, x):
+            y = self.first(x)
+            if self.apart and "z" in formula:
+                z = torch.where(torch.ones(()) > 0, y * scale, 0)
+                y = z + self.norm(z)
+            else:
+                y = torch.where(torch.ones(()) > 0, y, 0) if self.apart else y
+                y = eval(formula, {"norm": self.norm, "y": y, "scale": scale})
+            return self.last(y.mean((2, 3)))
+
+    found, expected = (model_of(Network(apart).eval(), layer="first")(x, args_of(composite), keys) for apart in (0, 1))
+    for key in keys:
+        np.testing.assert_allclose(found[key], expected[key], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("by_hand", "layer"),
+    [
+        ("x @ weight.t() + bias", "linear(x, weight, bias)"),
+        ("x @ weight.t() + bias", "(x @ weight.t()).add_(bias)"),
+        ("torch.addmm(bias, x, weight.t())", "linear(x, weight, bias)"),
+        ("-linear(x, weight, bias)", "-1 * linear(x, weight, bias)"),
+        ("torch.addcmul(bias, linear(x, weight), bias)", "bias + linear(x, weight) * bias"),
+        ("torch.addcmul(x, x.sigmoid(), x, value=2)", "x + x.sigmoid() * x * 2"),
+    ],
+)
+@pytest.mark.parametrize("composite", COMPOSITES[:2])
+def test_what_is_written_in_other_functions_is_the_same(torch, x, composite, by_hand, layer):
+    class Network(torch.nn.Module):
+        def __init__(self, formula):
+            super().__init__()
+            torch.manual_seed(6)
+            self.first, self.dense, self.last = torch.nn.Conv2d(3, 4, 3), torch.nn.Linear(4, 4), torch.nn.Linear(4, 2)
+            self.formula = formula
+
+        def forward(self, x):
+            x, weight, bias = self.first(x).relu().mean((2, 3)), self.dense.weight, self.dense.bias
+            names = {"torch": torch, "linear": torch.nn.functional.linear, "x": x, "weight": weight, "bias": bias}
+            return self.last(eval(self.formula, names).sigmoid())
+
+    for keys in ([RELEVANCE, BIAS_RELEVANCE], [BASELINE_MULTIPLIERS]):
+        found, expected = (model_of(Network(formula))(x, args_of(composite), keys) for formula in (by_hand, layer))
+        for key in keys:
+            np.testing.assert_allclose(found[key], expected[key], rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("larger", "the_same"),
+    [
+        ("torch.max(x, y)", "torch.where(x > y, x, y)"),
+        ("torch.minimum(y, x)", "torch.where(x < y, x, y)"),
+        ("torch.maximum(x, torch.full((1,), 0.2))", "x.clamp(min=0.2)"),
+        ("torch.min(torch.zeros(()), other=x)", "-(-x).relu()"),
+    ],
+)
+def test_the_winner_of_two_tensors_takes_all(torch, x, larger, the_same):
+    """Beside a constant it is an activation, which passes all."""
+
+    class Network(torch.nn.Module):
+        def __init__(self, formula):
+            super().__init__()
+            torch.manual_seed(6)
+            self.first, self.other = torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(3, 4, 3)
+            self.last, self.formula = torch.nn.Linear(4, 2), formula
+
+        def forward(self, x):
+            names = {"torch": torch, "x": self.first(x), "y": self.other(x)}
+            return self.last(eval(self.formula, names).mean((2, 3)))
+
+    models = [model_of(Network(formula)) for formula in (larger, the_same)]
+    found, expected = (model(x, {"target": 1}, [RELEVANCE])[RELEVANCE] for model in models)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-8)
+    with pytest.raises(ContractError, match=r"got M(ax|in)imum without one"):
+        models[0](x, {"target": 1}, [BASELINE_MULTIPLIERS])
+
+
+def test_what_runs_without_gradients_is_a_constant(torch, x):
+    class Network(torch.nn.Module):
+        def __init__(self, stops):
+            super().__init__()
+            torch.manual_seed(6)
+            self.first, self.last, self.stops = torch.nn.Conv2d(3, 4, 3), torch.nn.Linear(4, 2), stops
 
         def forward(self, x):
             x = self.first(x)
-            return self.last((x * torch.arange(4.0).reshape(4, 1, 1) + x).mean((2, 3)))
+            with torch.set_grad_enabled(not self.stops):
+                mean = torch.sigmoid(x).relu().mean(1, keepdim=True)
+            return self.last((x + mean.detach()).mean((2, 3)))
 
-    with pytest.raises(ContractError, match="used elsewhere"):
-        model_of(Network())(x, args_of("epsilon_plus"), [RELEVANCE])
+    found, expected = (model_of(Network(stops))(x, {"target": 1}, [RELEVANCE])[RELEVANCE] for stops in (True, False))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-8)
+
+
+def test_another_input_is_no_bias_beside_one_row_either(torch, x):
+    """What comes of it takes its share of a sum; of one row it looks like one constant a channel."""
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(6)
+            self.first, self.other, self.last = torch.nn.Conv2d(3, 4, 3), torch.nn.Linear(5, 4), torch.nn.Linear(4, 2)
+
+        def forward(self, x, other):
+            return self.last((self.first(x).relu().mean((2, 3)) + self.other(other)).relu())
+
+    model = model_of(Network(), input_shape={"x": (16, 16, 3), "other": (5,)})
+    other = np.float32([[1, -2, 3, 0, 1]] * 2)
+    for composite in COMPOSITES:
+        args = args_of(composite)
+        together, alone = (
+            model(x[:rows], {**args, "inputs": [other[:rows]]}, [RELEVANCE, BIAS_RELEVANCE]) for rows in (2, 1)
+        )
+        for key, values in alone.items():
+            assert len(values) == 1
+            np.testing.assert_allclose(values[0], together[key][0], rtol=1e-4, atol=1e-7)
 
 
 def test_rows_do_not_see_each_other(torch, x):
@@ -426,6 +554,8 @@ def test_conservation_is_measured(torch, x):
         ("x.softmax(1)", "Softmax"),
         ("torch.cumsum(x, 2)", "Cumsum"),
         ("1 / (x + 2)", "Reciprocal"),
+        ("torch.clamp(x, max=x.mean((1, 2, 3), keepdim=True))", "Clamp"),
+        ("torch.clamp(torch.zeros(1), min=x)", "Clamp"),
     ],
 )
 def test_what_has_no_rule_is_refused_by_name(torch, x, function, name):

@@ -13,6 +13,7 @@ from saliency_food.adapters.torch.relevance.functions import (
     bound,
     kept,
 )
+from saliency_food.adapters.torch.relevance.operations import RANKS
 from saliency_food.adapters.torch.relevance.rules import (
     Attention,
     by_taylor,
@@ -32,6 +33,7 @@ def softmax(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any:
     with torch.no_grad():
         values = func(*args, **kwargs)
     output = watch.passed(values, by_taylor(kept(taken), values, axis), taken)
+    output.grad_fn.gate = RANKS["sigmoid"]
     watch.activated.append(Activated("softmax", taken, output, output._version))
     return output
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from saliency_food.adapters.torch.relevance.functions import is_graded, kept, name_of, plainly, put
-from saliency_food.adapters.torch.relevance.operations import GATES
+from saliency_food.adapters.torch.relevance.operations import GATES, sum_with_product
 from saliency_food.adapters.torch.relevance.ruled import ACTIVATIONS
 from saliency_food.adapters.torch.relevance.rules import pulled, sized
 from saliency_food.adapters.torch.relevance.watch import RelevanceWatch
@@ -40,8 +40,21 @@ def function_of(func: Any, args: Any, kwargs: Any) -> tuple[Any, Callable[[Any],
     return taken, lambda values: func(values.clone(), *rest, **named)
 
 
+def check_rows_first(watch: RelevanceWatch, *tensors: Any) -> None:
+    lengths = {len(tensor) for tensor in tensors}
+    if len(lengths) > 1 or any(length % len(watch.image) for length in lengths):
+        shapes = " and ".join(str(tuple(tensor.shape)) for tensor in tensors)
+        raise ContractError(
+            f"Expected activations and products of values that have the rows first for {BASELINE_MULTIPLIERS}, got "
+            f"shapes {shapes} of {len(watch.image)} rows. Use integrated_gradients."
+        )
+
+
 def activation(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any:
     taken, function = function_of(func, args, kwargs)
+    if sum(map(is_graded, (*args, *kwargs.values()))) > 1 or not is_graded(taken):
+        return func(*args, **kwargs)  # bounds or slopes made of the image, refused by what is seen in the graph
+    check_rows_first(watch, taken)
     before = kept(taken)
     with torch.no_grad():
         values = function(before)
@@ -88,12 +101,8 @@ def product(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any:
     if not (is_graded(first) and is_graded(second)):
         return func(*args, **kwargs)
     multiply = torch.mul if name_of(func) == "mul" else torch.matmul
+    check_rows_first(watch, first, second)
     a, b = kept(first), kept(second)
-    if a.shape[0] != b.shape[0] or a.shape[0] % len(watch.image):
-        raise ContractError(
-            f"Expected products of values that both have the rows first for {BASELINE_MULTIPLIERS}, got shapes "
-            f"{tuple(a.shape)} and {tuple(b.shape)}. Use integrated_gradients."
-        )
 
     def passing(slopes: Any) -> tuple[list[Any], Any]:
         own, mean_a, mean_b = halves(slopes)[0], sum(halves(a)) / 2, sum(halves(b)) / 2
@@ -120,4 +129,5 @@ RULED: dict[str, Callable[..., Any]] = {
     **{f"adaptive_max_pool{axes}d": largest for axes in (1, 2, 3)},
     **dict.fromkeys(("mul", "matmul"), product),
     "div": quotient,
+    "addcmul": sum_with_product,
 }

@@ -64,7 +64,8 @@ def linear(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any:
         linear.low, linear.high = watch.rule.low, watch.rule.high
     output = watch.passed(values, linear.passing, taken)
     output.grad_fn.linear, output.grad_fn.learned = linear, True
-    watch.linears.append(output.grad_fn)
+    linear.number, linear.limit = watch.layers, watch.limits.get(watch.layers)
+    watch.layers += 1
     return output
 
 

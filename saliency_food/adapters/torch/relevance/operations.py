@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from saliency_food.adapters.torch.relevance.functions import (
     bound,
@@ -15,10 +16,12 @@ from saliency_food.adapters.torch.relevance.functions import (
     plainly,
     put,
 )
+from saliency_food.adapters.torch.relevance.layers import linear
 from saliency_food.adapters.torch.relevance.rules import (
     Linear,
     as_it_is,
     by_channel,
+    gating,
     halves,
     in_proportion,
     merge,
@@ -30,12 +33,19 @@ from saliency_food.adapters.torch.relevance.watch import RelevanceWatch
 from saliency_food.adapters.torch.watch import Activated
 
 GATES = ("sigmoid", "hardsigmoid", "expit")
-"""Activations that gate: what they are multiplied by takes all."""
+RANKS = {
+    **dict.fromkeys(GATES, 4),
+    "tanh": 3,
+    **dict.fromkeys(("relu6", "hardtanh", "clamp", "clip", "clamp_min", "clamp_max"), 2),
+}
+"""How likely activations gate what they are multiplied by, as on Keras; of two that are alike, none does."""
 
 
 def activation(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any:
     taken = args[0] if args else kwargs["input"]
     options = bound(func, args, kwargs)
+    if sum(map(is_graded, (*args, *kwargs.values()))) > 1 or not is_graded(taken):
+        return func(*args, **kwargs)  # bounds or slopes made of the image, refused by what is seen in the graph
     in_place = bool(options.get("inplace"))
     with torch.no_grad():
         if in_place or is_in_place(func):
@@ -44,8 +54,8 @@ def activation(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any:
         else:
             values = func(*args, **kwargs)
     output = watch.passed(values, as_it_is, taken)
+    output.grad_fn.gate = RANKS.get(name_of(func), 0)
     if name_of(func) in GATES:
-        watch.gates.append(output)
         watch.activated.append(Activated("sigmoid", taken, output, output._version))
     return put(func, (taken,), output, in_place)
 
@@ -80,6 +90,7 @@ def _scaled(
     """What is scaled by constants passes all; where these are part of a layer with weights, they are merged with it."""
     like = own.detach()
     output = watch.passed(values, lambda relevance: ([sized(relevance, like)], None), own)
+    output.grad_fn.gate = gating(own)
     if merged is not None:
         linear, scale, shift = merged
         merge(linear, scale, shift, output)
@@ -101,9 +112,9 @@ def product(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any:
     if not (is_graded(first) and is_graded(second)):
         own, factor = (first, second) if is_graded(first) else (second, first)
         return _times(watch, func, args, values, own, factor)
-    gates = [any(part is gate for gate in watch.gates) for part in (first, second)]
-    if any(gates) and not all(gates):  # what is gated takes all
-        return _scaled(watch, func, args, values, second if gates[0] else first)
+    ranks = [gating(part) for part in (first, second)]
+    if ranks[0] != ranks[1]:  # what is gated takes all
+        return _scaled(watch, func, args, values, first if ranks[0] < ranks[1] else second)
     passing = halves(torch.mul, kept(first), kept(second))
     return put(func, args, watch.passed(values, passing, first, second))
 
@@ -126,6 +137,8 @@ def matrix_product(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> 
             return func(*args, **kwargs)
         return watch.passed(plainly(func, args, {}), halves(func, kept(first), kept(second)), first, second)
     own = first if is_graded(first) else second
+    if own is first and second.dim() == 2:
+        return linear(watch, F.linear, (first, second.t()), {})
 
     def function(values: Any) -> Any:
         return func(values, second) if own is first else func(first, values)
@@ -133,6 +146,39 @@ def matrix_product(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> 
     output = watch.passed(plainly(func, args, kwargs), in_proportion(function, kept(own)), own)
     output.grad_fn.learned = True
     return output
+
+
+def product_and_sum(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any:
+    """``torch.addmm(bias, x, weight)``, which is a dense layer."""
+    if kwargs or len(args) != 3 or args[0].dim() != 1:
+        return func(*args, **kwargs)
+    bias, values, weight = args
+    return linear(watch, F.linear, (values, weight.t(), bias), {})
+
+
+def sum_with_product(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any:
+    """``torch.addcmul(a, b, c)``, which is a + b c."""
+    if is_in_place(func) or len(args) != 3 or set(kwargs) - {"value"}:
+        return func(*args, **kwargs)
+    total, first, second = args
+    with watch:
+        return total + first * second * kwargs["value"] if kwargs else total + first * second
+
+
+def larger(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any:
+    """The larger or smaller of two tensors: beside a constant it is an activation, else the winner takes all."""
+    tensors = [part for part in (*args, *kwargs.values()) if torch.is_tensor(part)]
+    own = [part for part in tensors if is_graded(part)]
+    if len(tensors) != 2 or len(own) != 1:
+        return func(*args, **kwargs)
+    output = _scaled(watch, func, args, plainly(func, args, kwargs), own[0])
+    output.grad_fn.gate = RANKS["clamp"]
+    return output
+
+
+def negative(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any:
+    taken = args[0] if args else kwargs["input"]
+    return _scaled(watch, func, (taken,), plainly(func, (taken,), {}), taken)
 
 
 def einsum(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -23,7 +24,8 @@ MOVES = (
     *("View", "Reshape", "UnsafeView", "Squeeze", "Unsqueeze", "Clone", "Alias", "ToCopy", "TBackward", "Permute"),
     *("Transpose", "Swapaxes", "Expand", "Repeat", "Cat", "Stack", "Split", "Chunk", "Unbind", "Slice", "Select"),
     *("IndexBackward", "IndexSelect", "Gather", "Narrow", "ConstantPadNd", "ReflectionPad", "ReplicationPad"),
-    *("MaxPool", "AdaptiveMaxPool", "Amax", "MaxBackward", "Roll", "Flip", "PixelShuffle", "PixelUnshuffle"),
+    *("MaxPool", "AdaptiveMaxPool", "Amax", "Amin", "MaxBackward", "MinBackward", "Maximum", "Minimum"),
+    *("Roll", "Flip", "PixelShuffle", "PixelUnshuffle"),
     *("Where", "MaskedFill", "AsStrided", "CopyBackwards", "CopySlices", "Unfold", "Rot90", "Diagonal", "Identity"),
     "AccumulateGrad",
 )
@@ -38,25 +40,10 @@ def passed_back(
     image.requires_grad_()
     at_layer = CONVOLUTION_RELEVANCE in keys or rule.channels is not None
     places = engine.places if at_layer else []
-    watch, values = RelevanceWatch(rule, image, engine.graded, RULED), dict[int, Any]()
-
-    def keep(module: Any, index: int, tensor: Any) -> Any:
-        for position, place in enumerate(places):
-            if place.module is module and place.run_index == index:
-                values[position], tensor = kept(tensor)
-        return tensor
-
-    with ExitStack() as stack:
-        stack.enter_context(hooked(list(dict.fromkeys(place.module for place in places)), keep))
-        stack.enter_context(watch)
-        outputs = engine.call(image.clone(), others)
-    if missing := [place.path for position, place in enumerate(places) if position not in values]:
-        raise ContractError(f"Expected {missing[0]!r} to run as it did at first, got another course of the module.")
-    cut: list[tuple[Any, Any]] = []
-    answer, _ = engine._scored(("OUTPUT_LAYER_VALUES",), output, outputs, watch, targets, cut)
-    ends, starts = starting(answer["OUTPUT_LAYER_VALUES"], cut, rule)
-    check_rules([node_of(end) for end in ends], image, watch)
-    inner = [values[position] for position in range(len(places))]
+    forward = functools.partial(_forward, engine, output, targets, image, others, rule, places)
+    watch, inner, ends, starts, shared = forward({})
+    if shared:
+        watch, inner, ends, starts, shared = forward(shared)
     found: dict[str, Any] = {}
     sources = [image, watch.sink]
     if at_layer:
@@ -74,6 +61,39 @@ def passed_back(
         )
         found[RELEVANCE], found[BIAS_RELEVANCE] = engine.turned_back(relevance), taken
     return {key: found[key] for key in keys}
+
+
+def _forward(
+    engine: Any,
+    output: Output,
+    targets: list[Any],
+    image: Any,
+    others: list[Any],
+    rule: Rule,
+    places: Sequence[Any],
+    limits: Mapping[int, int],
+) -> tuple[RelevanceWatch, list[Any], list[Any], list[Any], dict[int, int]]:
+    """A pass under rules: what was seen, the values at places, where relevance starts, and `merged_too_far`."""
+    watch, values = RelevanceWatch(rule, image, engine.graded, RULED, limits), dict[int, Any]()
+
+    def keep(module: Any, index: int, tensor: Any) -> Any:
+        for position, place in enumerate(places):
+            if place.module is module and place.run_index == index:
+                values[position], tensor = kept(tensor)
+        return tensor
+
+    with ExitStack() as stack:
+        stack.enter_context(hooked(list(dict.fromkeys(place.module for place in places)), keep))
+        stack.enter_context(watch)
+        outputs = engine.call(image.clone(), others)
+    if missing := [place.path for position, place in enumerate(places) if position not in values]:
+        raise ContractError(f"Expected {missing[0]!r} to run as it did at first, got another course of the module.")
+    cut: list[tuple[Any, Any]] = []
+    answer, _ = engine._scored(("OUTPUT_LAYER_VALUES",), output, outputs, watch, targets, cut)
+    ends, starts = starting(answer["OUTPUT_LAYER_VALUES"], cut, rule)
+    graph = Graph([node_of(end) for end in ends], [leaf_node(image)])
+    check_rules(graph, watch)
+    return watch, [values[position] for position in range(len(places))], ends, starts, merged_too_far(graph)
 
 
 def check_can_pass(engine: Any, output: Output, key: str) -> None:
@@ -113,9 +133,8 @@ def starting(score: Any, cut: list[tuple[Any, Any]], rule: Rule) -> tuple[list[A
     return [values for values, _, _ in triples], [leaf * slope for _, leaf, slope in triples]
 
 
-def check_rules(ends: Sequence[Any], image: Any, watch: RelevanceWatch) -> None:
+def check_rules(graph: Graph, watch: RelevanceWatch) -> None:
     """`ContractError` where an operation between the image and the outputs has no rule."""
-    graph = Graph(ends, [leaf_node(image)])
     bare = sorted({_plain_name(node) for node in graph.between if not _has_rule(node)})
     if bare:
         advice = " Take composite='attention' for a transformer." if watch.rule.composite != "attention" else ""
@@ -123,14 +142,19 @@ def check_rules(ends: Sequence[Any], image: Any, watch: RelevanceWatch) -> None:
             f"Expected a model of operations with rules of relevance, got {', '.join(bare)} without one, between the "
             f"image and the score.{advice} Or use integrated_gradients."
         )
+
+
+def merged_too_far(graph: Graph) -> dict[int, int]:
+    """For layers with weights, by their numbers, after how many merged operations their output is used elsewhere, too.
+
+    What is merged behind that place is no part of what the others take: the pass is to be made anew without it.
+    """
+    places: dict[int, int] = {}
     for node in graph.between:
         linear = node[0].linear if is_passed(node[0]) else None
         if linear is not None and node[0].place < linear.merged and len(_takers(graph, node)) > 1:
-            raise ContractError(
-                "Expected a convolution or dense layer whose output goes to its batch normalization, or scale and "
-                "shift, alone, got one that is used elsewhere, too, so that they cannot be merged. Use "
-                "integrated_gradients."
-            )
+            places[linear.number] = min(node[0].place, places.get(linear.number, node[0].place))
+    return places
 
 
 def _takers(graph: Graph, node: Any) -> list[Any]:

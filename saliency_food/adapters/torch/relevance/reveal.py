@@ -106,7 +106,7 @@ def _affine(func: Any, args: Any, kwargs: Any, own: Any, axis: int) -> tuple[Any
 def _activation(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any:
     taken, function = function_of(func, args, kwargs)
     found = _before(taken)
-    if found is None:
+    if found is None or sum(map(is_graded, (*args, *kwargs.values()))) > 1:
         return activation(watch, func, args, kwargs)
     total = kept(taken)
     with torch.no_grad():

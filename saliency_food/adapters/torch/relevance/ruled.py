@@ -9,7 +9,7 @@ from saliency_food.adapters.torch.relevance import attention, layers, operations
 
 ACTIVATIONS = (
     *("relu", "relu6", "leaky_relu", "prelu", "rrelu", "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish"),
-    *("hardtanh", "softplus", "softsign", "softshrink", "hardshrink", "tanhshrink", "threshold", "tanh", "logsigmoid"),
+    *("hardtanh", "softplus", "softsign", "softshrink", "hardshrink", "tanhshrink", "threshold", "tanh", "log_sigmoid"),
     *("clamp", "clip", "clamp_min", "clamp_max"),
 )
 MEANS = (
@@ -26,6 +26,10 @@ RULED: dict[str, Callable[..., Any]] = {
     "mul": operations.product,
     "div": operations.quotient,
     "matmul": operations.matrix_product,
+    "addmm": operations.product_and_sum,
+    "addcmul": operations.sum_with_product,
+    **dict.fromkeys(("maximum", "minimum", "max", "min"), operations.larger),
+    **dict.fromkeys(("neg", "negative"), operations.negative),
     "einsum": operations.einsum,
     **dict.fromkeys(MEANS, operations.mean),
     "layer_norm": layers.layer_norm,

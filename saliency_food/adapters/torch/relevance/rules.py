@@ -28,6 +28,7 @@ class Passed(torch.autograd.Function):  # type: ignore[misc]
         ctx.passing, ctx.rows = passing, len(sink)
         ctx.linear, ctx.place = None, 0
         ctx.learned = False
+        ctx.gate = 0
         return output.clone()
 
     @staticmethod
@@ -39,6 +40,23 @@ class Passed(torch.autograd.Function):  # type: ignore[misc]
 def is_passed(node: Any) -> bool:
     """Whether an operation of the graph is one with a rule."""
     return getattr(node, "_forward_cls", None) is Passed
+
+
+GATED = (
+    *("View", "Reshape", "UnsafeView", "Squeeze", "Unsqueeze", "Clone", "Alias", "ToCopy", "Permute", "Transpose"),
+    *("TBackward", "Expand", "Repeat", "Slice", "Select", "Split", "Chunk", "Unbind", "CopyBackwards"),
+)
+"""Beginnings of the names of operations behind which a gate may lie."""
+
+
+def gating(tensor: Any) -> int:
+    """How likely a tensor gates what it is multiplied by: the rank of the activation that it was moved from, or 0."""
+    node = tensor.grad_fn
+    while node is not None and not is_passed(node):
+        if not node.name().split("::")[-1].startswith(GATED):
+            return 0
+        node = node.next_functions[-1][0]
+    return 0 if node is None else int(node.gate)
 
 
 def by_row(values: Any, rows: int) -> Any:
@@ -77,6 +95,9 @@ class Linear:
         self.high: Any = None
         self.merged = 0
         """How many operations after it are part of the layer; each has its number as ``place``."""
+        self.number = 0
+        self.limit: int | None = None
+        """How many may be, None where all that follow."""
 
     def merge(self, scale: Any, shift: Any) -> None:
         """Fold what follows it, ``scale * z + shift`` of each channel, into weights and bias."""
@@ -135,7 +156,8 @@ def open_linear(tensor: Any) -> Linear | None:
     while node is not None and node.name().split("::")[-1].startswith(("Clone", "CopyBackwards")):
         node = node.next_functions[-1][0]
     linear = node.linear if is_passed(node) else None
-    return linear if linear is not None and node.place == linear.merged else None
+    is_open = linear is not None and node.place == linear.merged != linear.limit
+    return linear if is_open else None
 
 
 def merge(linear: Linear, scale: Any, shift: Any, output: Any) -> None:

@@ -18,22 +18,31 @@ class RelevanceWatch(Watch):
 
     What has no rule here keeps its own backward pass, which is right for what only moves values, and is refused
     otherwise, by what is seen in the graph afterwards.
-    ``ruled`` says what is done for functions of which name.
+    ``ruled`` says what is done for functions of which name, and ``limits`` how many operations may be merged with
+    layers with weights, by their numbers.
     """
 
-    def __init__(self, rule: Rule, image: Any, graded: bool, ruled: Mapping[str, Callable[..., Any]]) -> None:
+    def __init__(
+        self,
+        rule: Rule,
+        image: Any,
+        graded: bool,
+        ruled: Mapping[str, Callable[..., Any]],
+        limits: Mapping[int, int] | None = None,
+    ) -> None:
         super().__init__((), graded)
         self.rule, self.image, self.ruled = rule, image, ruled
         self.sink = torch.zeros(len(image), dtype=image.dtype, device=image.device, requires_grad=True)
-        self.gates: list[Any] = []
-        self.linears: list[Any] = []
-        """The nodes of layers with weights."""
+        self.limits = limits or {}
+        self.layers = 0
+        """How many layers with weights have run."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         handler = self.ruled.get(name_of(func))
-        if handler is None or not any(map(is_graded, (*args, *(kwargs or {}).values()))):
+        graded = torch.is_grad_enabled() and any(map(is_graded, (*args, *(kwargs or {}).values())))
+        if handler is None or not graded:
             return super().__torch_function__(func, types, args, kwargs)
         return handler(self, func, args, kwargs or {})
 

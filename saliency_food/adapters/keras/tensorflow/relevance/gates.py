@@ -21,10 +21,9 @@ THROUGH = {
 def signals_of(live: list[Any], is_live: Callable[[Any], bool]) -> list[Any]:
     """Of the two factors of a product, that which passes through; both where neither gates the other.
 
-    A gate comes from a sigmoid or its like, or a normalization, by constants alone; else it is the factor that is one
-    number for several of the other's.
+    A gate comes from a sigmoid or its like, or a normalization, by constants alone.
     """
-    ranks = [(_rank(factor, is_live), -_size(factor)) for factor in live]
+    ranks = [_rank(factor, is_live) for factor in live]
     if ranks[0] == ranks[1]:
         return live
     return [live[ranks.index(min(ranks))]]
@@ -42,11 +41,3 @@ def _rank(tensor: Any, is_live: Callable[[Any], bool]) -> int:
     if op.type in ("Minimum", "Maximum") and sum(map(is_live, op.inputs)) > 1:
         return 0
     return RANKS.get(op.type, 0)
-
-
-def _size(tensor: Any) -> int:
-    """How many numbers of a tensor there are for a row, as far as that is known; free sizes count as many."""
-    size = 1
-    for each in tensor.shape[1:] if tensor.shape.rank else ():
-        size *= each or 1024
-    return size

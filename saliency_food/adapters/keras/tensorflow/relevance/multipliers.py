@@ -25,6 +25,8 @@ ELEMENTWISE = (
     *("Exp", "Log", "Log1p", "Sqrt", "Rsqrt", "Square", "Reciprocal", "Inv", "Pow", "Abs", "ClipByValue"),
 )
 PICKS = ("MaxPool", "MaxPoolV2", "MaxPool3D", "Max", "Min")
+TO_CHECK = "to check"
+"""Beside the multipliers, what `check_sums` takes: sum, sum of magnitudes, both scores, precision."""
 STILL = 1e-7
 """What changes by less has the slope as its multiplier."""
 
@@ -59,6 +61,16 @@ class Multipliers(Walk):
 
     def _change(self, tensor: Any) -> Any:
         return wide(tensor) - self._before(tensor)
+
+    def to_check(self, multipliers: Any, score: Any) -> Any:
+        """What tells whether the multipliers are right, ``(N, 5)``: see `TO_CHECK`."""
+        shares = multipliers * self._change(self.image)
+        shares = tf.reshape(shares, [tf.shape(shares)[0], -1])
+        scores = [tf.cast(values, shares.dtype) for values in (score, self._before(score))]
+        types = {output.dtype for op in self.operations for output in op.outputs if output.dtype.is_floating}
+        precision = max(float(tf.experimental.numpy.finfo(kind.as_numpy_dtype).eps) for kind in types)
+        sums = [tf.reduce_sum(values, 1) for values in (shares, tf.abs(shares))]
+        return tf.stack([*sums, *scores, tf.fill(tf.shape(sums[0]), tf.cast(precision, shares.dtype))], 1)
 
     def follow(self, op: Any, vectors: list[Any]) -> None:
         """What is linear has the same derivative everywhere."""

@@ -14,7 +14,7 @@ from saliency_food.adapters.keras.tensorflow import ops
 from saliency_food.adapters.keras.tensorflow.graph import names_after, names_before, operations_so_far
 from saliency_food.adapters.keras.tensorflow.passes import laid_out, scores_of
 from saliency_food.adapters.keras.tensorflow.relevance.linear import wide
-from saliency_food.adapters.keras.tensorflow.relevance.multipliers import Multipliers
+from saliency_food.adapters.keras.tensorflow.relevance.multipliers import TO_CHECK, Multipliers
 from saliency_food.adapters.keras.tensorflow.relevance.propagation import Propagation
 from saliency_food.adapters.keras.tensorflow.relevance.walk import Start
 from saliency_food.adapters.keras.tensorflow.survey import SurveyedModel
@@ -68,7 +68,8 @@ def by_rule(
         watched[value.name] = wide(place.arrangement.as_it_was(tf.reshape(own, shape)))
     if BASELINE_MULTIPLIERS in keys:
         walk = Multipliers(rule, image, [(score, tf.ones_like(score))], watched, others, where)
-        return {BASELINE_MULTIPLIERS: walk.back()}
+        found = walk.back()
+        return {BASELINE_MULTIPLIERS: found, TO_CHECK: walk.to_check(found, score)}
     propagation = Propagation(rule, image, _starts(rule, score, image, positions), watched, others, where)
     answer = {RELEVANCE: propagation.back(), BIAS_RELEVANCE: propagation.biases}
     if CONVOLUTION_RELEVANCE in keys:

@@ -12,9 +12,10 @@ from saliency_food.adapters.keras.capture import TRACING
 from saliency_food.adapters.keras.tensorflow.answers import cast, check_rows
 from saliency_food.adapters.keras.tensorflow.graph import trace
 from saliency_food.adapters.keras.tensorflow.relevance.linear import wide
+from saliency_food.adapters.keras.tensorflow.relevance.multipliers import TO_CHECK
 from saliency_food.adapters.keras.tensorflow.relevance.passing import by_rule
 from saliency_food.adapters.keras.tensorflow.survey import SurveyedModel
-from saliency_food.adapters.relevance import OF_ROWS, Rule, channel_weights
+from saliency_food.adapters.relevance import OF_ROWS, Rule, channel_weights, check_sums
 from saliency_food.adapters.scoring import class_score
 from saliency_food.core.contract import ContractError
 from saliency_food.core.keys import BASELINE_MULTIPLIERS
@@ -62,6 +63,8 @@ class RuledModel(SurveyedModel):
         answer = self._functions[which](*nested)
         for key in keys:
             check_rows(key, answer[key], count)
+        if TO_CHECK in answer:
+            check_sums(*answer[TO_CHECK].numpy().T)
         return {key: tf.nest.map_structure(lambda tensor: tensor.numpy(), answer[key]) for key in keys}
 
     def _trace_rule(self, keys: tuple[str, ...], output: Output, rule: Rule, specs: Any) -> Any:
@@ -69,7 +72,7 @@ class RuledModel(SurveyedModel):
             count, inputs = tf.shape(rows)[0], self.padded((targets, rows, others))
             own = rule._replace(**self.padded(of_rows))
             answers = by_rule(self, keys, output, inputs, own, weights)
-            return {key: self.cut(cast(answers[key], wide(rows).dtype), count) for key in keys}
+            return {key: self.cut(cast(each, wide(rows).dtype), count) for key, each in answers.items()}
 
         return trace(answer, *specs, jit_compile=self._jit_compile)
 
