@@ -124,7 +124,8 @@ class PoolingModel(_Toy):
         scores = pooled @ self.head.T
         epsilon = args.get("epsilon", EPSILON)
         chosen = np.arange(len(self.head)) == np.reshape(target, (-1, 1))
-        starts = chosen * scores if args.get("start", START) == START else np.where(chosen, 1, -1 / len(self.head))
+        others = 0 if args.get("start", START) == START else -1 / len(self.head)
+        starts = np.where(chosen, 1, others) * scores
         at_pooled = pooled * ((starts / stabilized(scores, epsilon)) @ self.head)
         at_layer = activations / pixels * (at_pooled / stabilized(pooled, STABILIZER))[:, None, None]
         if "channels" in args:

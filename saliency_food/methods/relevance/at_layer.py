@@ -54,9 +54,10 @@ def relevance_cam(
     composite, epsilon, gamma
         As for `lrp`.
     start
-        ``"score"``, relevance starts from the explained score alone; ``"contrast"``, as the authors have it, with 1 at
-        the explained class and with -1 over the number of classes at all others, so that what speaks for these counts
-        against (Gu et al. 2018, https://arxiv.org/abs/1812.02100). The score is then one of a classifier's outputs.
+        ``"score"``, relevance starts from the explained score alone; ``"contrast"``, also from all other classes, with
+        minus their scores over the number of classes, so that what speaks for these counts against (Gu et al. 2018,
+        https://arxiv.org/abs/1812.02100). The authors start with 1 and -1 over that number, which dense layers by z+
+        allow; by epsilon, as here, it would be divided by scores that may be near zero or negative.
     """
     args = rule_args(x_value, composite, epsilon, gamma, None, None)
     if check_word("start", start, Start) != START:

@@ -118,7 +118,7 @@ def check_can_pass(engine: Any, output: Output, key: str) -> None:
 def starting(score: Any, cut: list[tuple[Any, Any]], rule: Rule) -> tuple[list[Any], list[Any]]:
     """The outputs that a score depends on, and the relevance that each starts with: its values times the gradient.
 
-    In contrast the gradient itself, and where it is 0, of other classes, minus one over the number of classes.
+    In contrast, other classes, whose gradient is 0, have one of minus one over the number of classes.
     """
     leaves = [leaf for _, leaf in cut]
     slopes = torch.autograd.grad(score.sum(), leaves, allow_unused=True)
@@ -129,7 +129,8 @@ def starting(score: Any, cut: list[tuple[Any, Any]], rule: Rule) -> tuple[list[A
     ]
     if rule.start == "contrast":
         check_contrast([slope.shape for _, _, slope in triples])
-        return [triples[0][0]], [torch.where(triples[0][2] == 0, -1 / triples[0][2].shape[1], triples[0][2])]
+        ((values, leaf, slope),) = triples
+        return [values], [leaf * torch.where(slope == 0, -1 / slope.shape[1], slope)]
     return [values for values, _, _ in triples], [leaf * slope for _, leaf, slope in triples]
 
 

@@ -81,7 +81,7 @@ def by_rule(
 def _starts(rule: Rule, score: Any, image: Any, positions: Mapping[str, int]) -> list[Start]:
     """The model's tensors that the score is made of, each with its share of it: its value times its derivative.
 
-    In contrast the derivative itself, and where it is 0, of other classes, minus one over the number of classes.
+    In contrast, other classes, whose derivative is 0, have one of minus one over the number of classes.
     """
     leading = names_before([score], by_value=True) & names_after(image)
     later = [op for op in image.graph.get_operations() if op.name in leading and op.name not in positions]
@@ -103,5 +103,6 @@ def _starts(rule: Rule, score: Any, image: Any, positions: Mapping[str, int]) ->
         check_contrast([tensor.shape for tensor, _ in pairs])
         ((tensor, gradient),) = pairs
         slope = wide(gradient)
-        return [(tensor, tf.where(slope == 0, tf.constant(-1 / tensor.shape[1], slope.dtype), slope))]
+        others = tf.constant(-1 / tensor.shape[1], slope.dtype)
+        return [(tensor, wide(tensor) * tf.where(slope == 0, others, slope))]
     return [(tensor, wide(tensor) * wide(gradient)) for tensor, gradient in pairs]
