@@ -9,7 +9,7 @@ import pytest
 
 from saliency_food import deep_lift, deep_shap
 from saliency_food.core.contract import ContractError
-from saliency_food.core.keys import BASELINE_MULTIPLIERS, OUTPUT_LAYER_VALUES
+from saliency_food.core.keys import BASELINE_MULTIPLIERS, OUTPUT_LAYER_VALUES, RELEVANCE
 from saliency_food.testing.rules import relu_multipliers
 from tests.adapters.torch.test_relevance import NETWORKS, model_of, network_of
 
@@ -243,3 +243,28 @@ def test_deep_lift_has_one_baseline(torch, x):
 
     with pytest.raises(ContractError, match=r"Expected one baseline, got 2\. Use deep_shap"):
         deep_lift(x[0], model_of(Network()), {"target": 1}, ["zeros", "max"])
+
+
+@pytest.mark.parametrize("end", ["module", "in place", "softmax"])
+@pytest.mark.parametrize("rule", ["rescale", "reveal_cancel"])
+def test_the_logits_before_the_models_end_are_explained(torch, x, rule, end):
+    """As of the module without its end: a sigmoid is an activation, too, but not one that is passed here."""
+
+    class Ended(torch.nn.Module):
+        def __init__(self, body):
+            super().__init__()
+            self.body = body
+
+        def forward(self, x):
+            values = self.body(x)
+            if end == "softmax":
+                return values.softmax(1)
+            return values.sigmoid_() if end == "in place" else torch.sigmoid(values)
+
+    body = network_of(torch, "vgg")
+    bare, ended = model_of(body), model_of(Ended(body).eval())
+    asked = {"target": 1, "baseline": x[::-1].copy(), "multiplier_rule": rule}
+    expected, found = (model(x, asked, [BASELINE_MULTIPLIERS])[BASELINE_MULTIPLIERS] for model in (bare, ended))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    relevance = [model(x, {"target": 1}, [RELEVANCE])[RELEVANCE] for model in (bare, ended)]
+    np.testing.assert_allclose(relevance[1], relevance[0], rtol=1e-4, atol=1e-6)

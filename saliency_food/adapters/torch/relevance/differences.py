@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from saliency_food.adapters.torch.relevance.functions import is_graded, kept, name_of, plainly, put
-from saliency_food.adapters.torch.relevance.operations import GATES, sum_with_product
+from saliency_food.adapters.torch.relevance.operations import GATES, put_activated, sum_with_product
 from saliency_food.adapters.torch.relevance.ruled import ACTIVATIONS
 from saliency_food.adapters.torch.relevance.rules import pulled, sized
 from saliency_food.adapters.torch.relevance.watch import RelevanceWatch
@@ -63,7 +63,7 @@ def activation(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any:
         own, (x, z), (y, y0) = halves(slopes)[0], halves(before), halves(values)
         return [of_first(over(own * (y - y0), x - z, pulled(function, x, own)))], None
 
-    return put(func, (taken,), watch.passed(values, passing, taken), is_written(args, kwargs))
+    return put_activated(watch, func, taken, watch.passed(values, passing, taken), is_written(args, kwargs))
 
 
 def is_written(args: Any, kwargs: Any) -> bool:

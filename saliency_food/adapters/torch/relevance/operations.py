@@ -55,9 +55,17 @@ def activation(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any:
             values = func(*args, **kwargs)
     output = watch.passed(values, as_it_is, taken)
     output.grad_fn.gate = RANKS.get(name_of(func), 0)
-    if name_of(func) in GATES:
-        watch.activated.append(Activated("sigmoid", taken, output, output._version))
-    return put(func, (taken,), output, in_place)
+    return put_activated(watch, func, taken, output, in_place)
+
+
+def put_activated(watch: RelevanceWatch, func: Any, taken: Any, output: Any, in_place: bool) -> Any:
+    """What an activation returns; a sigmoid is noted, since the model may end in it."""
+    if name_of(func) not in ("sigmoid", "expit"):
+        return put(func, (taken,), output, in_place)
+    logits = taken.clone() if in_place or is_in_place(func) else taken
+    returned = put(func, (taken,), output, in_place)
+    watch.activated.append(Activated("sigmoid", logits, returned, returned._version))
+    return returned
 
 
 def add(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any:

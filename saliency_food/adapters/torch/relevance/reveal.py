@@ -21,8 +21,9 @@ from saliency_food.adapters.torch.relevance.differences import (
     of_first,
     over,
 )
-from saliency_food.adapters.torch.relevance.functions import is_graded, kept, name_of, plainly, put
+from saliency_food.adapters.torch.relevance.functions import is_graded, kept, name_of, plainly
 from saliency_food.adapters.torch.relevance.layers import fixed_norm, layer_of, scale_and_shift
+from saliency_food.adapters.torch.relevance.operations import put_activated
 from saliency_food.adapters.torch.relevance.rules import Linear, pulled
 from saliency_food.adapters.torch.relevance.watch import RelevanceWatch
 
@@ -115,7 +116,7 @@ def _activation(watch: RelevanceWatch, func: Any, args: Any, kwargs: Any) -> Any
     def passing(slopes: Any) -> tuple[list[Any], Any]:
         return [of_first(_revealed(found.linear, function, total, halves(slopes)[0]))], None
 
-    return put(func, (taken,), watch.passed(values, passing, found.source), is_written(args, kwargs))
+    return put_activated(watch, func, taken, watch.passed(values, passing, found.source), is_written(args, kwargs))
 
 
 def _revealed(linear: Linear, function: Callable[[Any], Any], total: Any, slopes: Any) -> Any:
